@@ -1,0 +1,114 @@
+"""How large the children are and how they are trained: one settings object, and the presets that fill it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from typeguard import TypeCheckError, check_type
+
+from nases_env.errors import InputError
+from nases_env.networks import NetworkSettings
+from nases_env.training import TrainingSettings
+
+
+@dataclass(frozen=True)
+class ChildSettings(NetworkSettings, TrainingSettings):
+    """Everything that decides a child's accuracy but its architecture, its data set and its seed."""
+
+    max_params: int | None = field(
+        default=None, metadata={"help": "A child with more parameters is not trained: its status is too_large, its reward 0."}
+    )
+
+
+PRESETS: dict[str, ChildSettings] = {
+    # The paper's search phase, section 4.2.
+    "paper": ChildSettings(),
+    # Minutes a child on one GPU: the paper's network, narrower, for one cosine cycle.
+    "gpu": ChildSettings(cells_per_stage=2, num_filters=20, num_epochs=10, num_cycles=1, cutout=0),
+    # Seconds to half a minute a child on one core.
+    "cpu": ChildSettings(
+        cells_per_stage=1,
+        num_filters=8,
+        num_epochs=2,
+        schedule="triangular",
+        lr_max=0.1,
+        batch_size=64,
+        crop_padding=2,
+        image_size=16,
+        num_train_images=4000,
+        num_valid_images=2000,
+    ),
+    # A second a child: to see that everything works, not to learn anything about architectures.
+    "smoke": ChildSettings(
+        cells_per_stage=1,
+        num_filters=2,
+        num_epochs=1,
+        schedule="triangular",
+        lr_max=0.1,
+        batch_size=32,
+        crop_padding=1,
+        image_size=8,
+        num_train_images=128,
+        num_valid_images=64,
+    ),
+}
+
+
+def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[str, ChildSettings]:
+    """The preset called ``name`` with some of its fields replaced.
+
+    Args:
+        name: one of ``PRESETS``, or "auto": ``gpu`` where torch sees a GPU, else ``cpu``.
+        overrides: fields of ``ChildSettings`` by name.
+
+    Returns:
+        The name of the preset, never "auto", and the settings.
+
+    Raises:
+        InputError: if there is no such preset or field, or a value is of the wrong type or out of range.
+    """
+    overrides = dict(overrides or {})
+    if name == "auto":
+        name = "gpu" if torch.cuda.is_available() else "cpu"
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}{_did_you_mean(name, PRESETS)}; known: auto, {', '.join(PRESETS)}")
+    types_by_name = typing.get_type_hints(ChildSettings)
+    for option, value in overrides.items():
+        if option not in types_by_name:
+            raise InputError(f"unknown option {option!r}{_did_you_mean(option, types_by_name)}; known: {', '.join(types_by_name)}")
+        try:
+            check_type(value, types_by_name[option])
+        except TypeCheckError:
+            raise InputError(f"{option} must be {_describe(types_by_name[option])}, not {value!r}") from None
+    settings = dataclasses.replace(PRESETS[name], **overrides)
+    _check_ranges(settings)
+    return name, settings
+
+
+def _check_ranges(settings: ChildSettings) -> None:
+    for option in ("cells_per_stage", "num_filters", "num_epochs", "num_cycles", "batch_size"):
+        if getattr(settings, option) < 1:
+            raise InputError(f"{option} must be at least 1, not {getattr(settings, option)}")
+    for option in ("image_size", "num_train_images", "num_valid_images", "max_params"):
+        if getattr(settings, option) is not None and getattr(settings, option) < 1:
+            raise InputError(f"{option} must be at least 1, not {getattr(settings, option)}")
+    for option in ("lr_max", "lr_min", "momentum", "weight_decay", "crop_padding", "cutout"):
+        if not 0 <= getattr(settings, option) < float("inf"):
+            raise InputError(f"{option} must be a finite number of at least 0, not {getattr(settings, option)}")
+    if not 0 < settings.drop_path_keep <= 1:
+        raise InputError(f"drop_path_keep must lie in (0, 1], not {settings.drop_path_keep}")
+
+
+def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _describe(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

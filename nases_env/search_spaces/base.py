@@ -1,0 +1,173 @@
+"""What a search space is: a list of decisions, and what a list of choices means."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from nases_env.errors import InputError
+from nases_env.networks import NetworkSettings
+from nases_env.search_spaces.graph import CellGraph
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One point of a search space.
+
+    Attributes:
+        search_space: the name of the space that it belongs to.
+        decisions: one choice a decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
+        key: the same for two architectures of a space exactly if they mean the same network.
+    """
+
+    search_space: str
+    decisions: tuple[int, ...]
+    key: str
+
+
+class SearchSpace(ABC):
+    """A set of architectures, each a list of ``num_dims`` decisions.
+
+    A subclass names the space, lists the number of choices of every decision, and says how decisions are written down
+    (``genotype``, ``from_genotype``), which of them mean the same network (``canonical``) and how that network is built.
+    """
+
+    name: ClassVar[str]
+    """What ``make_search_space`` and the files know the space by."""
+
+    decisions_per_step: ClassVar[int] = 1
+    """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step."""
+
+    @property
+    @abstractmethod
+    def decision_sizes(self) -> tuple[int, ...]:
+        """The number of choices of each decision, all at least 1; its length is ``num_dims``."""
+
+    @abstractmethod
+    def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+        """The representative of all decisions that mean the same network as ``decisions``."""
+
+    @abstractmethod
+    def genotype(self, architecture: Architecture) -> dict[str, Any]:
+        """The decisions in words: a dict of JSON values that ``from_genotype`` reads back exactly."""
+
+    @abstractmethod
+    def from_genotype(self, genotype: Any) -> Architecture:
+        """The architecture of a ``genotype``.
+
+        Raises:
+            InputError: if it is not the genotype of an architecture of this space.
+        """
+
+    @abstractmethod
+    def build(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> nn.Module:
+        """A freshly initialised network for images of ``image_shape`` (channels, height, width).
+
+        Its initial weights come from torch's global generator. Architectures with the same key give the same network.
+        """
+
+    @abstractmethod
+    def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+        """The architecture's cells as graphs, to be drawn."""
+
+    @property
+    def num_dims(self) -> int:
+        """m: the number of decisions of an architecture."""
+        return len(self.decision_sizes)
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.asarray(self.decision_sizes, dtype=np.int64)
+
+    def architecture(self, decisions: Sequence[int]) -> Architecture:
+        """The architecture that makes ``decisions``.
+
+        Raises:
+            InputError: if there are not ``num_dims`` of them or one is out of range.
+        """
+        decisions = tuple(int(choice) for choice in decisions)
+        if len(decisions) != self.num_dims:
+            raise InputError(f"an architecture of {self.name} makes {self.num_dims} decisions, not {len(decisions)}")
+        for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
+            if not 0 <= choice < size:
+                raise InputError(f"decision {index} of {self.name} is {choice}; it must lie in 0..{size - 1}")
+        key = self.name + ":" + "-".join(map(str, self.canonical(decisions)))
+        return Architecture(self.name, decisions, key)
+
+    def decode(self, vector: NDArray[np.floating[Any]]) -> Architecture:
+        """The architecture of a vector of m numbers: ``floor(number × choices)``, after clipping into [0, 1).
+
+        Args:
+            vector: shape (m,), finite.
+
+        Raises:
+            InputError: if the shape is another or a number is not finite.
+        """
+        vector = np.asarray(vector, dtype=np.float64)
+        if vector.shape != (self.num_dims,):
+            raise InputError(f"{self.name} decodes vectors of shape ({self.num_dims},), not {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise InputError(f"{self.name} decodes finite vectors; this one holds NaN or infinity")
+        choices = np.floor(np.clip(vector, 0.0, 1.0) * self._sizes).astype(np.int64)
+        return self.architecture(np.minimum(choices, self._sizes - 1).tolist())
+
+    def encode(self, architecture: Architecture) -> NDArray[np.float32]:
+        """The vector in [0, 1)^m that lies in the middle of every decision's bin; ``decode`` reads it back exactly."""
+        return ((np.asarray(architecture.decisions) + 0.5) / self._sizes).astype(np.float32)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """An architecture whose every decision is uniform."""
+        return self.architecture(rng.integers(self._sizes).tolist())
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """Another network that differs from ``architecture`` in one decision, uniform among those that do.
+
+        Raises:
+            InputError: if every single change gives the same network.
+        """
+        neighbours = self.neighbours(architecture)
+        if not neighbours:
+            raise InputError(f"{self.name} has no other network one decision away from {architecture.key}")
+        return neighbours[int(rng.integers(len(neighbours)))]
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All architectures one decision away that mean another network, in a fixed order."""
+        found = []
+        for index, size in enumerate(self.decision_sizes):
+            for choice in range(size):
+                decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
+                neighbour = self.architecture(decisions)
+                if neighbour.key != architecture.key:
+                    found.append(neighbour)
+        return found
+
+    def to_json(self, architecture: Architecture) -> str:
+        """One line of JSON: the space's name and the genotype."""
+        return json.dumps({"search_space": self.name, **self.genotype(architecture)})
+
+    def from_json(self, text: str) -> Architecture:
+        """The architecture that ``to_json`` wrote.
+
+        Raises:
+            InputError: if ``text`` is not JSON, or of another space, or not a genotype.
+        """
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not an architecture: the text is not JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise InputError(f"not an architecture: expected a JSON object, found {type(record).__name__}")
+        space = record.pop("search_space", self.name)
+        if space != self.name:
+            raise InputError(f"this architecture belongs to the search space {space!r}; it was read as {self.name!r}")
+        return self.from_genotype(record)

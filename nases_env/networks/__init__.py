@@ -1,5 +1,8 @@
 """The child networks as plain torch modules."""
 
+from nases_env.networks.counting import count_flops, count_parameters
+from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
+from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
 
-__all__ = ["NetworkSettings"]
+__all__ = ["OPERATORS", "Cell", "EnasMicroNetwork", "NetworkSettings", "Node", "count_flops", "count_parameters"]

@@ -1,0 +1,34 @@
+"""Cells that the tests of this folder share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nases_env.networks import OPERATORS, Cell
+
+
+def random_cell(rng: np.random.Generator, num_nodes: int = 5) -> Cell:
+    """A cell whose every choice is uniform."""
+    return tuple(
+        (
+            int(rng.integers(index + 2)),
+            int(rng.integers(len(OPERATORS))),
+            int(rng.integers(index + 2)),
+            int(rng.integers(len(OPERATORS))),
+        )
+        for index in range(num_nodes)
+    )
+
+
+def from_enas(text: str) -> Cell:
+    """A cell in ENAS's own notation, whose operators are sep 3x3, sep 5x5, average pool, max pool, identity."""
+    numbers = [int(number) for number in text.split()]
+    return tuple(
+        (a, (operator_a + 1) % 5, b, (operator_b + 1) % 5)
+        for a, operator_a, b, operator_b in zip(*[iter(numbers)] * 4, strict=True)
+    )
+
+
+ENAS_NORMAL = from_enas("0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1")
+ENAS_REDUCTION = from_enas("1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1")
+"""The cells that ENAS publishes in ``scripts/cifar10_micro_final.sh``."""

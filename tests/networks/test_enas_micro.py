@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nases_env.errors import InputError
+from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings
+from nases_env.networks.enas_micro import MicroCell, loose_ends
+from nases_env.networks.operations import FactorizedReduction, SeparableConv
+from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
+
+
+def build(
+    normal: Cell = ENAS_NORMAL,
+    reduction: Cell = ENAS_REDUCTION,
+    settings: NetworkSettings = NetworkSettings(1, 4),  # noqa: B008 - frozen
+    num_classes: int = 10,
+    image_shape: tuple[int, int, int] = (3, 8, 8),
+) -> EnasMicroNetwork:
+    torch.manual_seed(0)
+    return EnasMicroNetwork(normal, reduction, settings, num_classes=num_classes, image_shape=image_shape)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize("image_shape", [(3, 8, 8), (1, 8, 8), (3, 7, 9), (1, 4, 4), (3, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize("num_filters", [1, 3, 4])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_any_size_trains(
+    num_classes: int, image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format
+) -> None:
+    network = build(
+        settings=NetworkSettings(1, num_filters, 0.6, True), num_classes=num_classes, image_shape=image_shape
+    ).to(memory_format=memory_format)
+    network.set_progress(1.0)
+    images = torch.randn(4, *image_shape).contiguous(memory_format=memory_format)
+    logits, auxiliary_logits = network.forward_with_auxiliary(images)
+    assert auxiliary_logits is not None
+    assert logits.shape == auxiliary_logits.shape == (4, num_classes)
+    torch.autograd.backward(logits.square().sum() + auxiliary_logits.square().sum())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    return module.weight
+
+
+def plain_reduction(module: FactorizedReduction, value: Tensor) -> Tensor:
+    shifted = F.pad(value, (0, 1, 0, 1))[:, :, 1:, 1:]
+    halves = [F.conv2d(value, module.conv.weight, stride=2), F.conv2d(shifted, module.shifted_conv.weight, stride=2)]
+    output: Tensor = module.norm(torch.cat(halves, 1))
+    return output
+
+
+def plain_edge(operator: int, stride: int, module: nn.Module, value: Tensor) -> Tensor:
+    """An operator of ENAS as its definition has it, each with a ReLU of its own."""
+    if operator == 0:
+        return plain_reduction(module, value) if isinstance(module, FactorizedReduction) else value
+    if operator == 3:
+        return F.avg_pool2d(value, 3, stride, padding=1, count_include_pad=False)
+    if operator == 4:
+        return F.max_pool2d(value, 3, stride, padding=1)
+    assert isinstance(module, SeparableConv)
+    depthwise1, pointwise1, norm1, _, depthwise2, pointwise2, norm2 = module.layers
+    pad, channels = (1 if operator == 1 else 2), value.shape[1]
+    value = F.conv2d(F.relu(value), weight_of(depthwise1), stride=stride, padding=pad, groups=channels)
+    value = norm1(F.conv2d(value, weight_of(pointwise1)))
+    value = F.conv2d(F.relu(value), weight_of(depthwise2), padding=pad, groups=channels)
+    output: Tensor = norm2(F.conv2d(value, weight_of(pointwise2)))
+    return output
+
+
+def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, images: Tensor) -> Tensor:
+    """The network in its plainest form, with the weights of ``network``."""
+    older = newer = network.stem(images)
+    stages = (len(network.cells) - 2) // 3
+    for index, module in enumerate(network.cells):
+        assert isinstance(module, MicroCell)
+        stride = 2 if index in (stages, 2 * stages + 1) else 1
+        cell = reduction if stride == 2 else normal
+        values = [module.fit_older(older), module.fit_newer(newer)]
+        for node, (a, operator_a, b, operator_b) in enumerate(cell):
+            values.append(
+                plain_edge(operator_a, stride if a < 2 else 1, module.operations[2 * node], values[a])
+                + plain_edge(operator_b, stride if b < 2 else 1, module.operations[2 * node + 1], values[b])
+            )
+        read = {source for node_ in cell for source in (node_[0], node_[2])}
+        loose = [value for value in range(len(values)) if value not in read]
+        ends = []
+        for value, fit in zip(loose, module.fit_loose_ends, strict=True):
+            ends.append(plain_reduction(fit, values[value]) if isinstance(fit, FactorizedReduction) else values[value])
+            assert isinstance(fit, FactorizedReduction) == (stride == 2 and value < 2)
+        older, newer = newer, torch.cat(ends, 1)
+    logits: Tensor = F.relu(newer).mean((2, 3)) @ weight_of(network.classifier[-1]).T
+    return logits
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_the_plain_form_in_values_and_gradients(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    normal, reduction = random_cell(rng), random_cell(rng)
+    size = (9, 7) if seed % 2 else (8, 8)
+    network = build(normal, reduction, NetworkSettings(1, 3), image_shape=(3, *size)).double()
+    images = torch.randn(4, 3, *size, dtype=torch.float64)
+    logits, expected = network(images), plain_network(network, normal, reduction, images)
+    torch.testing.assert_close(logits, expected)
+    weights = torch.randn_like(expected)
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad((logits * weights).sum(), parameters)
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), parameters)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def test_no_pointwise_convolution_is_strided() -> None:
+    for module in build().modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            assert module.stride == (1, 1)
+
+
+def test_loose_ends_are_all_that_no_node_reads() -> None:
+    assert loose_ends(((1, 0, 1, 0), (1, 1, 1, 2))) == (0, 2, 3)
+    assert loose_ends(((0, 0, 1, 0), (2, 1, 2, 2))) == (3,)
+
+
+def test_an_unused_input_passes_through_a_normal_cell_and_shrinks_in_a_reduction_cell() -> None:
+    cell = ((1, 4, 1, 4),)
+    older, newer = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    normal = MicroCell(cell, (4, 4), 4, stride=1, older_is_larger=False)
+    assert torch.equal(normal(older, newer)[:, :4], older)
+    reduction = MicroCell(cell, (4, 4), 4, stride=2, older_is_larger=False)
+    assert reduction(older, newer).shape == (2, 8, 3, 3)
+
+
+def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
+    images = torch.randn(4, 3, 8, 8)
+    network = build(settings=NetworkSettings(1, 4, 0.2, True))
+    network.set_progress(1.0)
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    state = torch.get_rng_state()
+    assert torch.equal(network(images), network(images))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.forward_with_auxiliary(images)[1] is None
+
+
+def test_keep_probability_falls_with_depth_and_progress() -> None:
+    network = build(settings=NetworkSettings(1, 4, 0.6))
+    assert [network.keep_probability(index) for index in range(5)] == [1.0] * 5
+    network.set_progress(0.5)
+    expected = [1 - 0.4 * depth / 5 * 0.5 for depth in (1, 2, 3, 4, 5)]
+    assert [network.keep_probability(index) for index in range(5)] == pytest.approx(expected)
+    network.set_progress(7.0)
+    assert network.keep_probability(4) == pytest.approx(0.6)
+    for wrong in (-0.1, float("nan")):
+        with pytest.raises(InputError, match="progress"):
+            network.set_progress(wrong)
+
+
+def test_identities_are_never_dropped() -> None:
+    value = torch.randn(64, 2, 4, 4)
+    cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, older_is_larger=False)
+    assert torch.equal(cell(value, value, keep_probability=0.1)[:, 2:], 2 * value)
+    pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, older_is_larger=False)
+    dropped = (pooling(value, value, keep_probability=0.1)[:, 2:] == 0).flatten(1).all(1)
+    assert 0 < dropped.sum() < 64
+
+
+def test_auxiliary_head_reads_the_third_stage_and_has_gradients() -> None:
+    network = build(settings=NetworkSettings(1, 4, 1.0, True))
+    _, auxiliary_logits = network.forward_with_auxiliary(torch.randn(4, 3, 8, 8))
+    assert auxiliary_logits is not None
+    assert network.auxiliary_head is not None
+    torch.autograd.backward(auxiliary_logits.square().sum())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.auxiliary_head.parameters())
+    assert weight_of(network.classifier[-1]).grad is None
+    trained = [any(p.grad is not None for p in cell.parameters()) for cell in network.cells]
+    assert trained == [True] * 5
+    assert network.auxiliary_index == 4
+    assert build().forward_with_auxiliary(torch.randn(4, 3, 8, 8))[1] is None
+
+
+def test_weights_come_from_the_global_generator() -> None:
+    first, second = build().state_dict(), build().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ((), "at least one node"),
+        (((0, 0, 2, 0),), "reads input 2"),
+        (((-1, 0, 0, 0),), "reads input -1"),
+        (((0, 5, 0, 0),), "operator 5"),
+        (((0, 0, 0, -1),), "operator -1"),
+        (((0, 0, 0),), "has 3 numbers"),
+    ],
+)
+def test_a_wrong_cell_is_refused(cell: Any, message: str) -> None:
+    for cells in ((cell, ENAS_REDUCTION), (ENAS_NORMAL, cell)):
+        with pytest.raises(InputError, match=message):
+            build(*cells)
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(InputError, match="num_classes"):
+        build(num_classes=0)
+    with pytest.raises(InputError, match="image_shape"):
+        build(image_shape=(3, 0, 8))

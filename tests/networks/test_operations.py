@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nases_env.networks.operations import (
+    OPERATORS,
+    AvgPool3x3,
+    FactorizedReduction,
+    drop_path,
+    he_initialize,
+    make_operation,
+)
+
+
+def test_operators_stand_in_the_papers_order() -> None:
+    assert OPERATORS == ("identity", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
+
+
+@pytest.mark.parametrize("operator", range(len(OPERATORS)))
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (1, 1)])
+def test_stride_two_rounds_the_size_up(operator: int, size: tuple[int, int]) -> None:
+    images = torch.rand(2, 4, *size)
+    assert make_operation(operator, 4, stride=1)(images).shape == images.shape
+    halved = (-(-size[0] // 2), -(-size[1] // 2))
+    assert make_operation(operator, 4, stride=2)(images).shape == (2, 4, *halved)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 2), (1, 4), (1, 1)])
+def test_average_pool_counts_no_padding(stride: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 2, *size, dtype=torch.float64, requires_grad=True)
+    pooled = AvgPool3x3(stride=stride)(images)
+    expected = F.avg_pool2d(images, 3, stride, padding=1, count_include_pad=False)
+    torch.testing.assert_close(pooled, expected)
+    weights = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((pooled * weights).sum(), images)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), images)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("out_channels", [2, 5, 6])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)])
+def test_factorized_reduction_equals_two_strided_convolutions(out_channels: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    reduction = FactorizedReduction(3, out_channels).double()
+    images = torch.randn(4, 3, *size, dtype=torch.float64)
+    shifted = F.pad(images, (0, 1, 0, 1))[:, :, 1:, 1:]
+    halves = [
+        F.conv2d(images, reduction.conv.weight, stride=2),
+        F.conv2d(shifted, reduction.shifted_conv.weight, stride=2),
+    ]
+    assert reduction.conv.out_channels - reduction.shifted_conv.out_channels == out_channels % 2
+    expected = F.batch_norm(torch.cat(halves, dim=1), None, None, training=True, eps=1e-3)
+    torch.testing.assert_close(reduction(images), expected)
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_expectation() -> None:
+    torch.manual_seed(0)
+    value = torch.rand(20_000, 2, 2, 1) + 1.0
+    ratio = (drop_path(value, 0.7) / value).flatten(1)
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
+    kept = ratio[:, 0] > 0
+    torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 1 / 0.7))
+    assert abs(kept.double().mean().item() - 0.7) < 5 * (0.7 * 0.3 / 20_000) ** 0.5
+
+
+def test_drop_path_that_keeps_all_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    value = torch.ones(3, 1, 1, 1)
+    assert drop_path(value, 1.0) is value
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_he_initialization_has_the_variance_of_the_fan_in() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(64, 64, 3, bias=False),
+        nn.Conv2d(2048, 2048, 3, groups=2048, bias=False),
+        nn.Conv2d(128, 128, 1, bias=False),
+        nn.Linear(128, 128, bias=False),
+    )
+    he_initialize(network)
+    for module, fan_in in zip(network, (64 * 9, 9, 128, 128), strict=True):
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        assert module.weight.var().item() * fan_in / 2 == pytest.approx(1.0, abs=0.06)
+        assert module.weight.mean().item() == pytest.approx(0.0, abs=0.01)

@@ -1,4 +1,4 @@
-"""ENAS's micro search space: two cells of five nodes, each node two inputs and two operators (the paper, sections 3.2 and 4.2)."""
+"""ENAS's micro search space: two cells of five nodes, each node two inputs and two operators (the paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class EnasMicro(SearchSpace):
 
 def _cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
     nodes = [
-        (decisions[at], decisions[at + 1], decisions[at + 2], decisions[at + 3]) for at in range(0, len(decisions), NODE_DIMS)
+        (decisions[at], decisions[at + 1], decisions[at + 2], decisions[at + 3])
+        for at in range(0, len(decisions), NODE_DIMS)
     ]
     return tuple(nodes[:NUM_NODES]), tuple(nodes[NUM_NODES:])
 

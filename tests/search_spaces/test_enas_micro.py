@@ -1,0 +1,258 @@
+"""The search space of ENAS micro: encoding, canonical keys, genotypes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nases_env.errors import InputError
+from nases_env.networks import OPERATORS, EnasMicroNetwork, NetworkSettings
+from nases_env.networks.enas_micro import Cell, MicroCell, Node
+from nases_env.search_spaces import Architecture, EnasMicro, make_search_space
+
+SPACE = EnasMicro()
+TINY = NetworkSettings(cells_per_stage=1, num_filters=2)
+
+architectures = st.tuples(*(st.integers(0, size - 1) for size in SPACE.decision_sizes)).map(SPACE.architecture)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def rewrite(cell: Cell, rng: np.random.Generator) -> tuple[Cell, dict[int, int], list[bool]]:
+    """The same cell with its nodes in another order that their inputs allow, and some of their branches swapped.
+
+    Returns the cell, its values by the values of the old one, and which of its nodes were swapped.
+    """
+    labels = {0: 0, 1: 1}
+    nodes: list[Node] = []
+    swapped: list[bool] = []
+    while len(nodes) < len(cell):
+        ready = [i for i, (a, _, b, _) in enumerate(cell) if i + 2 not in labels and {a, b} <= labels.keys()]
+        index = int(rng.choice(ready))
+        a, op_a, b, op_b = cell[index]
+        labels[index + 2] = len(labels)
+        swap = bool(rng.integers(2))
+        nodes.append((labels[b], op_b, labels[a], op_a) if swap else (labels[a], op_a, labels[b], op_b))
+        swapped.append(swap)
+    return tuple(nodes), labels, swapped
+
+
+def rewrite_architecture(architecture: Architecture, rng: np.random.Generator) -> Architecture:
+    cells = [rewrite(cell, rng)[0] for cell in SPACE.cells(architecture)]
+    return SPACE.architecture([number for cell in cells for node in cell for number in node])
+
+
+def test_decisions_are_inputs_and_operators_of_two_cells_of_five_nodes() -> None:
+    assert SPACE.num_dims == 40
+    assert SPACE.decision_sizes == (2, 5, 2, 5, 3, 5, 3, 5, 4, 5, 4, 5, 5, 5, 5, 5, 6, 5, 6, 5) * 2
+
+
+@given(architectures)
+def test_decode_reads_what_encode_wrote(architecture: Architecture) -> None:
+    vector = SPACE.encode(architecture)
+    assert vector.shape == (40,)
+    assert vector.dtype == np.float32
+    assert (vector >= 0).all()
+    assert (vector < 1).all()
+    assert SPACE.decode(vector) == architecture
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=40, max_size=40))
+def test_decode_is_total_on_finite_vectors(numbers: list[float]) -> None:
+    architecture = SPACE.decode(np.array(numbers))
+    expected = [
+        min(int(np.floor(min(max(x, 0.0), 1.0) * k)), k - 1) for x, k in zip(numbers, SPACE.decision_sizes, strict=True)
+    ]
+    assert list(architecture.decisions) == expected
+
+
+@pytest.mark.parametrize("vector", [np.zeros(39), np.zeros((1, 40)), np.full(40, np.nan), np.full(40, np.inf)])
+def test_decode_refuses_other_shapes_and_numbers_that_are_not_finite(vector: np.ndarray) -> None:
+    with pytest.raises(InputError, match="decodes"):
+        SPACE.decode(vector)
+
+
+@given(architectures, seeds)
+def test_renumbering_and_swapping_keep_the_key(architecture: Architecture, seed: int) -> None:
+    assert rewrite_architecture(architecture, np.random.default_rng(seed)).key == architecture.key
+
+
+@given(architectures)
+def test_canonical_is_a_fixed_point_with_the_same_key(architecture: Architecture) -> None:
+    canonical = SPACE.architecture(SPACE.canonical(architecture.decisions))
+    assert canonical.key == architecture.key
+    assert SPACE.canonical(canonical.decisions) == canonical.decisions
+
+
+def test_nodes_that_are_alike_but_distinct_are_not_merged() -> None:
+    """Two nodes that compute the same kind of thing are two nodes: reading one twice is not reading both."""
+    alike = [0, 1, 1, 2] * 2
+    one_twice = SPACE.architecture([*alike, 2, 0, 2, 0, *[0, 0, 0, 0] * 2, *[0, 0, 0, 0] * 5])
+    both = SPACE.architecture([*alike, 2, 0, 3, 0, *[0, 0, 0, 0] * 2, *[0, 0, 0, 0] * 5])
+    assert one_twice.key != both.key
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equal_keys_mean_equal_networks(seed: int) -> None:
+    """Both networks are built as written, the weights of one copied to their places in the other; the outputs agree."""
+    rng = np.random.default_rng(seed)
+    architecture = SPACE.sample(rng)
+    cells = SPACE.cells(architecture)
+    rewritten = [rewrite(cell, rng) for cell in cells]
+    assert [cell for cell, _, _ in rewritten] != list(cells)
+
+    torch.manual_seed(seed)
+    one = network(*cells)
+    other = network(*(cell for cell, _, _ in rewritten))
+    for module in one.modules():  # so that batch norm is not the identity
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    copy_weights(one, other, rewritten)
+    images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    torch.testing.assert_close(other(images), one(images))
+
+
+def network(normal: Cell, reduction: Cell) -> EnasMicroNetwork:
+    """The network of the cells as they are written, not of their canonical form."""
+    return EnasMicroNetwork(normal, reduction, TINY, num_classes=4, image_shape=(3, 9, 9)).double().eval()
+
+
+def copy_weights(
+    one: EnasMicroNetwork, other: EnasMicroNetwork, rewritten: list[tuple[Cell, dict[int, int], list[bool]]]
+) -> None:
+    reductions = [index for index in range(len(one.cells)) if index in (1, 3)]
+    orders: list[list[int] | None] = [None]  # for each cell output so far: which block of one's stands where in other's
+    other.stem.load_state_dict(one.stem.state_dict())
+    for index, (source, target) in enumerate(zip(one.cells, other.cells, strict=True)):
+        assert isinstance(source, MicroCell)
+        assert isinstance(target, MicroCell)
+        _, labels, swapped = rewritten[index in reductions]
+        old_value = {new: old for old, new in labels.items()}
+        copy_reading(source.fit_older, target.fit_older, orders[max(0, index - 1)])
+        copy_reading(source.fit_newer, target.fit_newer, orders[index])
+        for node in range(len(target.cell)):
+            for branch in range(2):
+                old = 2 * (old_value[node + 2] - 2) + (branch ^ swapped[node])
+                target.operations[2 * node + branch].load_state_dict(source.operations[old].state_dict())
+        order = [source.loose_ends.index(old_value[value]) for value in target.loose_ends]
+        for place, old in enumerate(order):
+            target.fit_loose_ends[place].load_state_dict(source.fit_loose_ends[old].state_dict())
+        orders.append(order)
+    copy_reading(one.classifier, other.classifier, orders[-1])
+
+
+def copy_reading(source: nn.Module, target: nn.Module, order: list[int] | None) -> None:
+    """Copies weights; those that read a cell's concatenated output have their input channels put in ``target``'s order."""
+    target.load_state_dict(source.state_dict())
+    if order is None:
+        return
+    layers = [layer for layer in target.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    first = layers[0].weight.shape[1] if layers else 0
+    for layer in layers:
+        if layer.weight.shape[1] == first and len(order) > 1:
+            blocks = layer.weight.detach().chunk(len(order), dim=1)
+            layer.weight.data = torch.cat([blocks[old] for old in order], dim=1)
+
+
+def test_build_gives_networks_of_equal_keys_the_same_weights() -> None:
+    rng = np.random.default_rng(0)
+    architecture = SPACE.sample(rng)
+    logits = []
+    for same in (architecture, rewrite_architecture(architecture, rng)):
+        torch.manual_seed(0)
+        logits.append(SPACE.build(same, TINY, num_classes=3, image_shape=(1, 8, 8))(torch.ones(2, 1, 8, 8)))
+    torch.testing.assert_close(*logits, rtol=0, atol=0)
+
+
+@given(architectures)
+def test_json_round_trip(architecture: Architecture) -> None:
+    assert SPACE.from_json(SPACE.to_json(architecture)) == architecture
+    assert SPACE.from_genotype(json.loads(json.dumps(SPACE.genotype(architecture)))) == architecture
+
+
+def node(*branches: list[object]) -> list[list[object]]:
+    return [list(branch) for branch in branches]
+
+
+GOOD_CELL = [node(["identity", 0], ["identity", 1])] * 5
+
+
+@pytest.mark.parametrize(
+    ("genotype", "message"),
+    [
+        ("no genotype", "dict with the cells normal and reduction"),
+        ({"normal": GOOD_CELL}, "dict with the cells"),
+        ({"normal": GOOD_CELL, "reduction": GOOD_CELL, "third": GOOD_CELL}, "dict with the cells"),
+        ({"normal": GOOD_CELL, "reduction": GOOD_CELL[:4]}, "reduction cell of a genotype is a list of 5 nodes"),
+        ({"normal": [*GOOD_CELL[:4], node(["identity", 0])], "reduction": GOOD_CELL}, "node 4 of the normal cell must be"),
+        ({"normal": [*GOOD_CELL[:4], [1, 2]], "reduction": GOOD_CELL}, "branch of node 4"),
+        (
+            {"normal": [node(["sep_conv_3x4", 0], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL},
+            "did you mean 'sep_conv_3x3'",
+        ),
+        (
+            {"normal": [node(["identity", 2], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL},
+            r"reads input 2; it may read 0\.\.1",
+        ),
+        (
+            {"normal": [node(["identity", True], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL},
+            "reads input True",
+        ),
+        ({"normal": [node([["identity"], 0], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL}, "unknown operator"),
+    ],
+)
+def test_what_is_no_genotype_is_one_clear_line(genotype: object, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        SPACE.from_genotype(genotype)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"search_space": "other", "normal": [], "reduction": []}'])
+def test_json_that_is_no_architecture_of_this_space(text: str) -> None:
+    with pytest.raises(InputError, match="architecture"):
+        SPACE.from_json(text)
+
+
+@pytest.mark.parametrize("decisions", [[0] * 39, [0] * 41, [-1] + [0] * 39, [2] + [0] * 39])
+def test_decisions_out_of_range(decisions: list[int]) -> None:
+    with pytest.raises(InputError):
+        SPACE.architecture(decisions)
+
+
+def test_samples_are_uniform_in_every_decision() -> None:
+    rng = np.random.default_rng(0)
+    decisions = np.array([SPACE.sample(rng).decisions for _ in range(4000)])
+    for column, size in zip(decisions.T, SPACE.decision_sizes, strict=True):
+        shares = np.bincount(column, minlength=size) / len(column)
+        assert shares.shape == (size,)
+        assert np.abs(shares - 1 / size).max() < 5 * np.sqrt(1 / size / len(column))
+
+
+@given(architectures, seeds)
+def test_a_mutation_is_another_network_one_decision_away(architecture: Architecture, seed: int) -> None:
+    mutant = SPACE.mutate(architecture, np.random.default_rng(seed))
+    assert mutant.key != architecture.key
+    assert sum(a != b for a, b in zip(mutant.decisions, architecture.decisions, strict=True)) == 1
+
+
+def test_graph_has_every_branch_and_the_loose_ends() -> None:
+    architecture = SPACE.sample(np.random.default_rng(3))
+    for graph, cell in zip(SPACE.graphs(architecture), SPACE.cells(architecture), strict=True):
+        assert [[(b.source, b.operator) for b in branches] for branches in graph.nodes] == [
+            [(a, OPERATORS[op_a]), (b, OPERATORS[op_b])] for a, op_a, b, op_b in cell
+        ]
+        read = {source for a, _, b, _ in cell for source in (a, b)}
+        assert set(graph.outputs) == set(range(7)) - read
+
+
+def test_registry() -> None:
+    assert isinstance(make_search_space("enas_micro"), EnasMicro)
+    with pytest.raises(InputError, match=r"unknown search space 'enas'.*enas_micro"):
+        make_search_space("enas")

@@ -1,0 +1,22 @@
+"""Data sets, and the training of any image classifier on them."""
+
+from nases_env.training.augmentation import ChannelStatistics, channel_statistics
+from nases_env.training.datasets import DATASETS, Dataset, load_images
+from nases_env.training.image_set import ImageSet, split_train_valid
+from nases_env.training.settings import TrainingSettings
+from nases_env.training.trainer import EpochRecord, TrainingResult, evaluate_accuracy, train_classifier
+
+__all__ = [
+    "DATASETS",
+    "ChannelStatistics",
+    "Dataset",
+    "EpochRecord",
+    "ImageSet",
+    "TrainingResult",
+    "TrainingSettings",
+    "channel_statistics",
+    "evaluate_accuracy",
+    "load_images",
+    "split_train_valid",
+    "train_classifier",
+]

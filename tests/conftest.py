@@ -1,0 +1,35 @@
+"""What tests of several rooms need: their own cache, one thread, and tiny data sets in place of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nases_env.evaluation import evaluators
+from nases_env.training import datasets
+from tests.datasets import TinyDatasets
+from tests.serving import Server, server
+
+__all__ = ["server"]
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home / "user"))
+    monkeypatch.setenv("NASES_CACHE_DIR", str(home / "cache"))
+    monkeypatch.delenv("NASES_DATA_DIR", raising=False)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+    datasets._load.cache_clear()
+    evaluators._load_splits.cache_clear()
+
+
+@pytest.fixture
+def tiny_datasets(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TinyDatasets:
+    return TinyDatasets(server, monkeypatch, tmp_path)

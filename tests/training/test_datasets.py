@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from nases_env.errors import InputError
+from nases_env.training import DATASETS, load_images
+from tests.training.pictures import write_folder
+
+REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
+
+
+def test_the_data_sets_and_whether_mirroring_suits_them() -> None:
+    assert {name: dataset.flip for name, dataset in DATASETS.items()} == {
+        "cifar10": True,
+        "cifar100": True,
+        "fashion_mnist": True,
+        "svhn": False,
+        "digits": False,
+        "image_folder": True,
+    }
+    assert all(dataset.name == name for name, dataset in DATASETS.items())
+
+
+def test_digits_are_scikit_learns() -> None:
+    train, test = load_images("digits", train=True), load_images("digits", train=False)
+    for image_set in (train, test):
+        assert image_set.images.dtype == torch.uint8
+        assert image_set.labels.dtype == torch.int64
+        assert image_set.image_shape == (1, 8, 8)
+        assert image_set.class_names == tuple("0123456789")
+        assert (image_set.images.min().item(), image_set.images.max().item()) == (0, 255)
+
+    def rows(images: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[bytes]:
+        return sorted(np.rint(image).astype(np.uint8).tobytes() for image in images)
+
+    ours = torch.cat((train.images, test.images))[:, 0].numpy() * (16 / 255)
+    assert rows(ours) == rows(load_digits().images)
+    for label, count in enumerate(np.bincount(load_digits().target)):
+        num_test = int((test.labels == label).sum())
+        assert num_test == count // 5
+        assert num_test + int((train.labels == label).sum()) == count
+
+
+def test_a_second_call_gives_the_same_object() -> None:
+    assert load_images("digits", train=True) is load_images("digits", train=True)
+    assert load_images("digits", train=True) is not load_images("digits", train=False)
+
+
+def test_images_shrink_but_never_grow() -> None:
+    assert load_images("digits", train=True, image_size=4).image_shape == (1, 4, 4)
+    assert load_images("digits", train=True, image_size=32).image_shape == (1, 8, 8)
+
+
+def test_image_folder_is_resized_to_exactly_the_size_asked_for(tmp_path: Path) -> None:
+    write_folder(tmp_path, side=20)
+    assert load_images("image_folder", train=True, data_dir=tmp_path).image_shape == (3, 32, 32)
+    assert load_images("image_folder", train=True, data_dir=str(tmp_path), image_size=9).image_shape == (3, 9, 9)
+
+
+def test_cifar10_from_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "cifar10", classes=("airplane", "frog"), side=32)
+    from_argument = load_images("cifar10", train=False, data_dir=tmp_path)
+    assert from_argument.image_shape == (3, 32, 32)
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    assert torch.equal(load_images("cifar10", train=False).images, from_argument.images)
+    assert load_images("cifar10", train=False, image_size=16).image_shape == (3, 16, 16)
+
+
+@pytest.mark.skipif(
+    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, "cifar10").is_dir(), reason="NASES_DATA_DIR holds no cifar10 folder"
+)
+def test_the_real_cifar10() -> None:
+    assert REAL_DATA_DIR is not None
+    image_set = load_images("cifar10", train=False, data_dir=REAL_DATA_DIR, download=False)
+    assert image_set.images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(image_set.labels).tolist() == [1000] * 10
+    assert image_set.class_names[0] == "airplane"
+    assert image_set.class_names[9] == "truck"
+    for index in (0, 9_999):
+        name = image_set.class_names[int(image_set.labels[index])]
+        path = sorted(Path(REAL_DATA_DIR, "cifar10", "test", name).iterdir())[index % 1000]
+        assert torch.equal(image_set.images[index].permute(1, 2, 0), torch.from_numpy(np.array(Image.open(path))))
+
+
+def message_of(dataset: str, data_dir: Path | None = None, image_size: int | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_images(dataset, train=True, data_dir=data_dir, image_size=image_size, download=False)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_data_set_is_answered_with_the_known_ones() -> None:
+    assert message_of("cifar-10").startswith("unknown data set 'cifar-10'; did you mean cifar10? known: cifar10, cifar100")
+    assert "did you mean" not in message_of("xyz")
+
+
+def test_an_image_size_of_nothing_is_refused() -> None:
+    assert message_of("digits", image_size=0).startswith("image_size is 0")
+
+
+def test_image_folder_needs_a_folder() -> None:
+    assert message_of("image_folder").startswith("image_folder needs a folder of images; set data_dir or NASES_DATA_DIR")
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "svhn", "image_folder"])
+def test_a_data_dir_that_does_not_exist_is_named(tmp_path: Path, dataset: str) -> None:
+    assert message_of(dataset, tmp_path / "nowhere").startswith(f"data_dir {tmp_path / 'nowhere'} is not a folder")
+
+
+def test_digits_need_no_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path / "nowhere"))
+    assert len(load_images("digits", train=True)) == 1442
+
+
+def test_missing_files_are_answered_with_both_ways_to_get_them(tmp_path: Path) -> None:
+    message = message_of("cifar10", tmp_path)
+    assert f"CIFAR-10 is not in {tmp_path}" in message
+    assert "cifar-10-batches-py" in message
+    assert "cifar10/train/<class>/" in message
+    assert "connect to the internet and run again" in message
+    assert "set data_dir or NASES_DATA_DIR" in message
+    assert list(tmp_path.glob("*")) == []
+    assert "<class>" not in message_of("cifar100", tmp_path)
+
+
+def test_the_default_folder_is_the_users_cache() -> None:
+    assert f"CIFAR-100 is not in {Path.home() / '.cache/nases/data'}" in message_of("cifar100")
+    assert not Path.home().exists()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from nases_env.errors import InputError
+from nases_env.training import TrainingSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_epochs", 0),
+        ("num_cycles", 0),
+        ("lr_max", -0.1),
+        ("lr_max", float("nan")),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("batch_size", 1),
+        ("crop_padding", -1),
+        ("cutout", -1),
+        ("image_size", 0),
+        ("num_train_images", 1),
+        ("num_valid_images", 0),
+        ("schedule", "cosin"),
+        ("precision", "float16"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^{name} is .*must be") as caught:
+        TrainingSettings(**{name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_are_the_search_phase_of_the_paper() -> None:
+    settings = TrainingSettings()
+    assert (settings.num_epochs, settings.num_cycles, settings.batch_size) == (70, 3, 128)
+    assert (settings.lr_max, settings.lr_min, settings.momentum, settings.weight_decay) == (0.05, 0.001, 0.9, 1e-4)
+    assert settings.crop_padding == 4
+    assert all(field.metadata["help"] for field in dataclasses.fields(settings))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,28 @@ NUM_STATISTICS_VECTORS = 10_000
 """How many uniform vectors the mean and deviation of a simulator's outputs are measured on."""
 
 
+@contextmanager
+def _initialisation(seed: int, *names: str) -> Iterator[None]:
+    """Torch's initialisers draw from its global generator: seed it for the stream ``names``, and restore it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, *names))
+        yield
+
+
+class _LSTM(nn.LSTM):
+    """An LSTM that starts by remembering: the biases of its forget gate are 1 (Jozefowicz et al., 2015)."""
+
+    weight_ih_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.bias_ih_l0[self.hidden_size : 2 * self.hidden_size] = 1.0
+            self.bias_hh_l0[self.hidden_size : 2 * self.hidden_size] = 0.0
+
+
 class Simulator(nn.Module):
     """The architecture simulator s_v, an LSTM encoder from vectors to embeddings; trainable, it is the controller g_k.
 
@@ -38,8 +62,9 @@ class Simulator(nn.Module):
     def __init__(self, num_dims: int, decisions_per_step: int, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
         self.num_dims = num_dims
+        self.num_steps = math.ceil(num_dims / decisions_per_step)
         self.decisions_per_step = decisions_per_step
-        self.lstm = nn.LSTM(decisions_per_step, hidden_size, batch_first=True)
+        self.lstm = _LSTM(decisions_per_step, hidden_size, batch_first=True)
         self.head = nn.Linear(hidden_size, embedding_size)
         self.register_buffer("mean", torch.zeros(embedding_size))
         self.register_buffer("deviation", torch.ones(embedding_size))
@@ -51,8 +76,8 @@ class Simulator(nn.Module):
     def raw(self, vectors: Tensor) -> Tensor:
         """The embeddings (B, n) of vectors (B, m) before standardisation."""
         centred = (vectors - 0.5) * math.sqrt(12)  # zero mean and unit deviation for uniform numbers
-        padded = F.pad(centred, (0, -self.num_dims % self.decisions_per_step))
-        _, (hidden, _) = self.lstm(padded.unflatten(1, (-1, self.decisions_per_step)))
+        padded = F.pad(centred, (0, self.num_steps * self.decisions_per_step - self.num_dims))
+        _, (hidden, _) = self.lstm(padded.reshape(-1, self.num_steps, self.decisions_per_step))
         embeddings: Tensor = self.head(hidden[0])
         return embeddings
 
@@ -85,7 +110,7 @@ class Decoder(nn.Module, ABC):
         self.num_dims = len(decision_sizes)
         self.num_steps = math.ceil(self.num_dims / decisions_per_step)
         self.outputs_per_decision = outputs_per_decision
-        self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
+        self.lstm = _LSTM(embedding_size, hidden_size, batch_first=True)
         self.head = nn.Linear(hidden_size, decisions_per_step * outputs_per_decision, bias=False)
         self.bias = nn.Parameter(torch.zeros(self.num_dims, outputs_per_decision))
         self.register_buffer("sizes", torch.tensor(decision_sizes), persistent=False)
@@ -93,8 +118,14 @@ class Decoder(nn.Module, ABC):
     def outputs(self, embeddings: Tensor) -> Tensor:
         """Embeddings (B, n) to (B, m, outputs_per_decision)."""
         hidden, _ = self.lstm(embeddings.unsqueeze(1).expand(-1, self.num_steps, -1))
-        outputs: Tensor = self.head(hidden).reshape(len(embeddings), -1, self.outputs_per_decision)
+        outputs: Tensor = self.head(hidden).unflatten(2, (-1, self.outputs_per_decision)).flatten(1, 2)
         return outputs[:, : self.num_dims] + self.bias
+
+    @torch.no_grad()
+    def absorb(self, mean: Tensor, deviation: Tensor) -> None:
+        """Change the input weights so that an embedding z decodes as ``z * deviation + mean`` did; both have shape (n,)."""
+        self.lstm.bias_ih_l0 += self.lstm.weight_ih_l0 @ mean
+        self.lstm.weight_ih_l0 *= deviation
 
     @abstractmethod
     def loss(self, embeddings: Tensor, vectors: Tensor) -> Tensor:
@@ -127,11 +158,13 @@ class DecisionDecoder(Decoder):
     def loss(self, embeddings: Tensor, vectors: Tensor) -> Tensor:
         """Cross-entropy in nats of the decisions that ``vectors`` make."""
         decisions = (vectors * self.sizes).long().minimum(self.sizes - 1)
-        return F.cross_entropy(self(embeddings).flatten(0, 1), decisions.flatten())
+        logits: Tensor = self(embeddings)
+        return F.cross_entropy(logits.flatten(0, 1), decisions.flatten())
 
     def vector(self, embeddings: Tensor) -> Tensor:
         """The middles of the bins of the likeliest choices."""
-        return ((self(embeddings).argmax(dim=2).double() + 0.5) / self.sizes).float()
+        logits: Tensor = self(embeddings)
+        return ((logits.argmax(dim=2).double() + 0.5) / self.sizes).float()
 
 
 class NumberDecoder(Decoder):
@@ -164,8 +197,8 @@ class Embedding(nn.Module):
         search_space: SearchSpace,
         *,
         embedding_size: int,
-        hidden_size: int = 128,
-        loss: Loss = "cross_entropy",
+        hidden_size: int,
+        loss: Loss,
         seed: int = 0,
     ) -> None:
         """Freshly initialised; ``pretrain`` trains it, ``load_embedding`` reads a trained one.
@@ -174,7 +207,7 @@ class Embedding(nn.Module):
             search_space: gives the decisions and how many of them make a time step.
             embedding_size: n, at least 1.
             hidden_size: of both LSTMs, at least 1.
-            loss: whether the decoder predicts decisions (``cross_entropy``) or, as in the paper, numbers (``least_squares``).
+            loss: ``cross_entropy``: the decoder predicts decisions; ``least_squares``: numbers, as in the paper.
             seed: of the initial weights.
 
         Raises:
@@ -195,8 +228,7 @@ class Embedding(nn.Module):
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
         self.loss: Loss = loss
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "embedding", "weights"))
+        with _initialisation(seed, "embedding", "weights"):
             self.simulator = Simulator(self.num_dims, self.decisions_per_step, embedding_size, hidden_size)
             self.decoder = decoders[loss](self.decision_sizes, self.decisions_per_step, embedding_size, hidden_size)
 
@@ -211,7 +243,7 @@ class Embedding(nn.Module):
         Raises:
             InputError: if the shape is another or a number is not finite.
         """
-        return self._apply(self.simulator, vectors, self.num_dims, "vector")
+        return self._map(self.simulator, vectors, self.num_dims, "vector")
 
     def decode(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """The vector in [0, 1), shape (m,) or (B, m), of one embedding (n,) or several (B, n).
@@ -219,10 +251,12 @@ class Embedding(nn.Module):
         Raises:
             InputError: if the shape is another or a number is not finite.
         """
-        return self._apply(self.decoder.vector, embeddings, self.embedding_size, "embedding")
+        return self._map(self.decoder.vector, embeddings, self.embedding_size, "embedding")
 
-    def _apply(self, function: Any, values: NDArray[np.floating[Any]], size: int, what: str) -> NDArray[np.float32]:
-        values = np.asarray(values, dtype=np.float32)
+    def _map(
+        self, function: Callable[[Tensor], Tensor], values: NDArray[np.floating[Any]], size: int, what: str
+    ) -> NDArray[np.float32]:
+        values = np.array(values, dtype=np.float32, order="C")  # a copy, which torch may share whatever was given
         if values.ndim not in (1, 2) or values.shape[-1] != size:
             raise InputError(f"expected one {what} of shape ({size},) or several of (B, {size}), not {values.shape}")
         if not np.isfinite(values).all():
@@ -235,14 +269,16 @@ class Embedding(nn.Module):
         """A trainable controller g_k, independent of this embedding.
 
         Args:
-            initialisation: ``simulator`` starts with the simulator's weights, as the paper does; ``random`` starts with fresh
-                weights, and standardises its outputs over uniform vectors so that both begin at the same scale.
+            initialisation: ``simulator`` starts with the simulator's weights, as in the paper; ``random`` with fresh ones,
+                and statistics measured anew on uniform vectors, so that both begin at the same scale.
             seed: of the random weights.
+
+        Raises:
+            InputError: if ``initialisation`` is neither of the two.
         """
         controller = copy.deepcopy(self.simulator)
         if initialisation == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(seed, "controller", "weights"))
+            with _initialisation(seed, "controller", "weights"):
                 controller.lstm.reset_parameters()
                 controller.head.reset_parameters()
             controller.freeze_statistics(torch_generator(seed, "controller", "statistics"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
+from pathlib import Path as FilePath
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
+from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from nases_env.errors import InputError
@@ -18,11 +20,208 @@ from nases_env.files import write_atomically
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; operators take its colours in the order of first use.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 OPERATOR_COLOURS = {
-    "identity": "#bbbbbb",
-    "sep_conv_3x3": "#56b4e9",
-    "sep_conv_5x5": "#0072b2",
-    "avg_pool_3x3": "#f0e442",
-    "max_pool_3x3": "#e69f00",
+    "identity": "#dddddd",
+    "sep_conv_3x3": "#9ad3f5",
+    "sep_conv_5x5": "#4ea3d8",
+    "avg_pool_3x3": "#f5e97a",
+    "max_pool_3x3": "#f0b345",
 }
+OTHER_OPERATOR_COLOUR = "#ffffff"
+VALUE_COLOURS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
+INPUT_COLOUR = "#e8f5e9"
+OUTPUT_COLOUR = "#fdeaea"
+
+WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.2, 0.5  # inches; a data unit is an inch
+DOTS_PER_INCH = 80
+BOX_WIDTH, BOX_HEIGHT = 1.05, 0.36
+MARGIN = 0.75
+SUM_RADIUS = 0.17
+FONT_SIZE = 8.5
+
+_OUTPUT = -1  # the output's place among the values, in the layout
+_Item = tuple[int, bool]  # (value, whether its node stands here or only its line passes)
+
+
+def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
+    """A picture of the architecture's cells, one below the other; each reads from left to right.
+
+    Green boxes are the cell's inputs. A node is the sum (+) of its operators; the output concatenates the loose ends
+    (dashed lines). A line has the colour of the value that it carries.
+    """
+    graphs = search_space.graphs(architecture)
+    height = CELL_HEIGHT * len(graphs) + TITLE_HEIGHT
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=11)
+    for index, graph in enumerate(graphs):
+        bottom = CELL_HEIGHT * (len(graphs) - 1 - index) / height
+        _draw_cell(figure.add_axes((0.0, bottom, 1.0, CELL_HEIGHT / height)), graph)
+    return figure
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """The picture as pixels, shape (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    colours: NDArray[np.uint8] = pixels[..., :3].copy()
+    return colours
+
+
+def save(figure: Figure, path: str | FilePath) -> None:
+    """Writes the picture in the format of the path's ending, .png or .svg; the same picture gives the same bytes.
+
+    Raises:
+        InputError: if the ending is another, or the file cannot be written.
+    """
+    ending = FilePath(path).suffix.lower()
+    if ending not in (".png", ".svg"):
+        raise InputError(f"cannot draw to {path}: the name must end in .png or .svg")
+    content = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "nases", "svg.fonttype": "none"}):
+        figure.savefig(content, format=ending[1:], metadata={"Date": None} if ending == ".svg" else None)
+    write_atomically(path, content.getvalue())
+
+
+def describe(search_space: SearchSpace, architecture: Architecture) -> str:
+    """The architecture's cells in words, a line a node."""
+    lines = []
+    for graph in search_space.graphs(architecture):
+        names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
+        lines.append(graph.name)
+        for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
+            terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
+            lines.append(f"  {name} = {' + '.join(terms)}")
+        lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
+    return "\n".join(lines)
+
+
+def operator_name(operator: str) -> str:
+    """An operator as people write it: "sep_conv_3x3" is "sep conv 3×3"."""
+    words = operator.split("_")
+    return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
+
+
+def _draw_cell(axes: Axes, graph: CellGraph) -> None:
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(-CELL_HEIGHT / 2, CELL_HEIGHT / 2)
+    axes.axis("off")
+    axes.text(0.15, CELL_HEIGHT / 2 - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
+    columns = _columns(graph)
+    xs = np.linspace(MARGIN, WIDTH - MARGIN, len(columns))
+    centres = {
+        (item, column): (float(xs[column]), y)
+        for column, items in enumerate(columns)
+        for item, y in zip(items, _heights(items, graph), strict=True)
+    }
+    places = {item[0]: (column, *centres[item, column]) for item, column in centres if item[1]}
+
+    for value, (column, x, y) in places.items():
+        if value == _OUTPUT:
+            _draw_box(axes, x, y, "output", OUTPUT_COLOUR)
+            for source in graph.outputs:
+                _draw_line(axes, source, (column, x - BOX_WIDTH / 2, y), places, centres, graph, dashed=True)
+        elif value < len(graph.inputs):
+            _draw_box(axes, x, y, graph.inputs[value], INPUT_COLOUR)
+        else:
+            branches = sorted(graph.nodes[value - len(graph.inputs)], key=lambda branch: -places[branch.source][2])
+            exit_x = x + BOX_WIDTH / 2 + SUM_RADIUS
+            for index, branch in enumerate(branches):
+                box_y = y + (len(branches) / 2 - index - 0.5) * BOX_HEIGHT * 1.25
+                colour = OPERATOR_COLOURS.get(branch.operator, OTHER_OPERATOR_COLOUR)
+                _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), colour)
+                axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [box_y, y], color="#777777", linewidth=1, zorder=2)
+                _draw_line(axes, branch.source, (column, x - SUM_RADIUS - BOX_WIDTH / 2, box_y), places, centres, graph)
+            axes.add_patch(
+                Circle((exit_x, y), SUM_RADIUS, facecolor="white", edgecolor=_colour(value), linewidth=1.5, zorder=4)
+            )
+            axes.text(exit_x, y, f"+{value - len(graph.inputs) + 1}", ha="center", va="center", fontsize=7.5, zorder=5)
+
+
+def _columns(graph: CellGraph) -> list[list[_Item]]:
+    """What stands in each column from top to bottom: the layers of Sugiyama's method, ordered by barycentres."""
+    depth = dict.fromkeys(range(len(graph.inputs)), 0)
+    for index, branches in enumerate(graph.nodes):
+        depth[len(graph.inputs) + index] = 1 + max(depth[branch.source] for branch in branches)
+    last = 1 + max(depth.values())
+    depth[_OUTPUT] = last
+    reads = {len(graph.inputs) + index: [branch.source for branch in node] for index, node in enumerate(graph.nodes)}
+    reads[_OUTPUT] = list(graph.outputs)
+
+    reach = dict(depth)  # how far to the right each value's line goes
+    for value, sources in reads.items():
+        for source in sources:
+            reach[source] = max(reach[source], depth[value])
+    columns: list[list[_Item]] = [[] for _ in range(last + 1)]
+    for value in sorted(depth):
+        columns[depth[value]].append((value, True))
+        for column in range(depth[value] + 1, reach[value]):
+            columns[column].append((value, False))
+
+    rows: dict[int, float] = {}
+    for items in columns:
+        weights = {
+            item: float(np.mean([rows[source] for source in reads.get(item[0], [])] or [item[0]]))
+            if item[1]
+            else rows[item[0]]
+            for item in items
+        }
+        items.sort(key=lambda item: (weights[item], item))
+        rows.update({item[0]: row - (len(items) - 1) / 2 for row, item in enumerate(items)})
+    return columns
+
+
+def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
+    """The y of each item of a column, from top to bottom, spread over the cell's height."""
+    sizes = [BOX_HEIGHT * 1.25 * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
+    gap = min(0.6, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
+    top = (sum(sizes) + gap * (len(items) - 1)) / 2 - 0.1
+    ys = []
+    for size in sizes:
+        ys.append(top - size / 2)
+        top -= size + gap
+    return ys
+
+
+def _num_boxes(item: _Item, graph: CellGraph) -> int:
+    return len(graph.nodes[item[0] - len(graph.inputs)]) if item[0] >= len(graph.inputs) else 1
+
+
+def _draw_box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+    corner = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2)
+    style = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=colour, edgecolor="#444444", zorder=3))
+    axes.text(x, y, text, ha="center", va="center", fontsize=FONT_SIZE, zorder=5)
+
+
+def _draw_line(
+    axes: Axes,
+    source: int,
+    target: tuple[int, float, float],
+    places: dict[int, tuple[int, float, float]],
+    centres: dict[tuple[_Item, int], tuple[float, float]],
+    graph: CellGraph,
+    dashed: bool = False,
+) -> None:
+    """The line from a value to ``target`` (column, x, y), by way of its places in the columns between."""
+    column, x, y = places[source]
+    start = x + BOX_WIDTH / 2 + (0.0 if source < len(graph.inputs) else 2 * SUM_RADIUS)
+    points = [(start, y)]
+    for between in range(column + 1, target[0]):
+        pass_x, pass_y = centres[(source, False), between]
+        points += [(pass_x - BOX_WIDTH / 2, pass_y), (pass_x + BOX_WIDTH / 2, pass_y)]
+    points.append(target[1:])
+    vertices, codes = [points[0]], [int(Path.MOVETO)]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        middle = (x0 + x1) / 2
+        vertices += [(middle, y0), (middle, y1), (x1, y1)]
+        codes += [int(Path.CURVE4)] * 3
+    style = "dashed" if dashed else "solid"
+    axes.add_patch(
+        PathPatch(Path(vertices, codes), fill=False, edgecolor=_colour(source), linewidth=1.3, linestyle=style, zorder=1)
+    )
+
+
+def _colour(value: int) -> str:
+    return VALUE_COLOURS[value % len(VALUE_COLOURS)]

@@ -19,11 +19,22 @@ from nases_env.training import TrainingSettings
 
 @dataclass(frozen=True)
 class ChildSettings(NetworkSettings, TrainingSettings):
-    """Everything that decides a child's accuracy but its architecture, its data set and its seed."""
+    """Everything that decides a child's accuracy but its architecture, its data set and its seed.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
 
     max_params: int | None = field(
-        default=None, metadata={"help": "A child with more parameters is not trained: its status is too_large, its reward 0."}
+        default=None,
+        metadata={"help": "A child with more parameters is not trained: its status is too_large, its reward 0."},
     )
+
+    def __post_init__(self) -> None:
+        NetworkSettings.__post_init__(self)
+        TrainingSettings.__post_init__(self)
+        if self.max_params is not None and self.max_params < 1:
+            raise InputError(f"max_params is {self.max_params}; it must be at least 1")
 
 
 PRESETS: dict[str, ChildSettings] = {
@@ -81,28 +92,14 @@ def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tup
     types_by_name = typing.get_type_hints(ChildSettings)
     for option, value in overrides.items():
         if option not in types_by_name:
-            raise InputError(f"unknown option {option!r}{_did_you_mean(option, types_by_name)}; known: {', '.join(types_by_name)}")
+            raise InputError(
+                f"unknown option {option!r}{_did_you_mean(option, types_by_name)}; known: {', '.join(types_by_name)}"
+            )
         try:
             check_type(value, types_by_name[option])
         except TypeCheckError:
             raise InputError(f"{option} must be {_describe(types_by_name[option])}, not {value!r}") from None
-    settings = dataclasses.replace(PRESETS[name], **overrides)
-    _check_ranges(settings)
-    return name, settings
-
-
-def _check_ranges(settings: ChildSettings) -> None:
-    for option in ("cells_per_stage", "num_filters", "num_epochs", "num_cycles", "batch_size"):
-        if getattr(settings, option) < 1:
-            raise InputError(f"{option} must be at least 1, not {getattr(settings, option)}")
-    for option in ("image_size", "num_train_images", "num_valid_images", "max_params"):
-        if getattr(settings, option) is not None and getattr(settings, option) < 1:
-            raise InputError(f"{option} must be at least 1, not {getattr(settings, option)}")
-    for option in ("lr_max", "lr_min", "momentum", "weight_decay", "crop_padding", "cutout"):
-        if not 0 <= getattr(settings, option) < float("inf"):
-            raise InputError(f"{option} must be a finite number of at least 0, not {getattr(settings, option)}")
-    if not 0 < settings.drop_path_keep <= 1:
-        raise InputError(f"drop_path_keep must lie in (0, 1], not {settings.drop_path_keep}")
+    return name, dataclasses.replace(PRESETS[name], **overrides)
 
 
 def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:

@@ -1,0 +1,325 @@
+"""The Gymnasium environments: thin, they join search space, embedding and evaluator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from nases_env import drawing
+from nases_env.embedding import load_embedding
+from nases_env.errors import InputError
+from nases_env.evaluation import (
+    AnalyticEvaluator,
+    ChildSettings,
+    Evaluation,
+    Evaluator,
+    TrainingEvaluator,
+    resolve_device,
+    resolve_preset,
+)
+from nases_env.search_spaces import Architecture, make_search_space
+from nases_env.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+Observation = NDArray[np.float32]
+Action = NDArray[np.float32]
+
+ACTION_SCALE = 3.0  # standard deviations of the embedding at the ends of the action space
+
+
+class NASESEnv(gym.Env[Observation, Action]):
+    """
+    ## Description
+
+    Architecture search as a continuing task (C. T. Liu, "Neural Architecture Search in Embedding Space", Algorithm 1). An
+    action is an architecture *embedding*. The environment decodes it with a pretrained LSTM decoder, reads the decoded
+    numbers as the decisions of a search space, evaluates the child network that they describe, and rewards with its
+    validation accuracy. The subclasses differ in how a child is evaluated.
+
+    ## Action space
+
+    `Box(-1, 1, (n,), float32)`: the standardised embedding divided by 3, so that standard-normal embeddings reach
+    the bounds at three standard deviations. n is the size of the embedding, 20 for the one that ships for `enas_micro`.
+    Actions outside of the box are clipped into it; NaN, infinity or another shape raise `InputError`.
+
+    ## Observation space
+
+    `Box(0, 1, (m,), float32)`: the child just evaluated as the paper's architecture vector, decision `i` with choice `c`
+    of `k` as `(c + 0.5) / k`. m is the number of decisions, 40 for `enas_micro`: for each of the two cells and five nodes
+    (input, operator, input, operator).
+
+    ## Rewards
+
+    The child's validation accuracy in [0, 1]. A child that cannot be measured has the reward 0, and `info["status"]` says
+    why. The test set is never read.
+
+    ## Starting state
+
+    A uniformly drawn architecture, or the one in `reset(options={"architecture": ...})`: an `Architecture`, a genotype,
+    or the JSON text of either. It is observed, not evaluated: children are dear, and `reset` has no reward to give.
+
+    ## Episode end
+
+    Never: `terminated` is always false. The registration truncates an episode after 100 children.
+
+    ## Information
+
+    | key | type | meaning |
+    | --- | --- | --- |
+    | `key` | str | the architecture's canonical key: equal exactly for equal networks |
+    | `genotype` | str | the architecture in words, as one line of JSON |
+    | `status` | str | `ok`, `diverged`, `out_of_memory` or `too_large` |
+    | `valid_accuracy` | float | share of the validation images classified correctly; 0 unless `ok` |
+    | `train_accuracy` | float | the same on training images; 0 unless `ok` |
+    | `num_params` | int | trainable parameters |
+    | `num_flops` | int | operations of one forward pass of one image |
+
+    `reset` gives `key` and `genotype` alone. The same seed and the same actions give the same information; what does not
+    repeat, such as wall time, is in `env.unwrapped.last_evaluation`.
+
+    ## Randomness
+
+    A child's own seed (initial weights, batches, augmentation) derives from the seed of the last seeded `reset` and from
+    its key, so the order in which children come does not matter, and a child that is met again under the same seed is
+    not trained again. On a CPU everything repeats bit for bit; on a GPU, sums in another order make accuracies differ
+    in the last digits.
+
+    Args:
+        evaluator: evaluates the children; its search space is the environment's.
+        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium declares it
+        "render_modes": ["rgb_array", "ansi"],
+        "render_fps": 1,
+    }
+
+    def __init__(self, evaluator: Evaluator, *, embedding: str | None = None, render_mode: str | None = None) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise InputError(f"unknown render_mode {render_mode!r}; known: {', '.join(self.metadata['render_modes'])}")
+        self.render_mode = render_mode
+        self.evaluator = evaluator
+        self.search_space = make_search_space(evaluator.search_space)
+        self.embedding = load_embedding(self.search_space, embedding)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.embedding.embedding_size,), np.float32)
+        self.observation_space = spaces.Box(0.0, 1.0, (self.search_space.num_dims,), np.float32)
+        self.last_evaluation: Evaluation | None = None
+        """The record of the last child, wall time and learning curve included; None before the first step."""
+        self._architecture: Architecture | None = None
+        self._evaluations: dict[tuple[str, int], Evaluation] = {}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The current child.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+        """
+        if self._architecture is None:
+            raise gym.error.ResetNeeded("call reset() first: the environment has no architecture yet")
+        return self._architecture
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Starts from a random architecture, or from `options["architecture"]`; see the class.
+
+        Raises:
+            InputError: if an option is unknown, the architecture is none, or the evaluator misses its data.
+        """
+        super().reset(seed=seed)
+        self.evaluator.prepare()
+        options = dict(options or {})
+        start = options.pop("architecture", None)
+        if options:
+            raise InputError(f"unknown reset option {next(iter(options))!r}; the only one is 'architecture'")
+        self._architecture = self.search_space.sample(self.np_random) if start is None else self.parse(start)
+        self.last_evaluation = None
+        return self.search_space.encode(self._architecture), self._describe(self._architecture)
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Decodes `action`, evaluates that child and observes it; see the class.
+
+        Raises:
+            InputError: if the action has another shape or is not finite.
+        """
+        _ = self.architecture
+        architecture = self.decode(action)
+        evaluation = self.evaluate(architecture)
+        return self.search_space.encode(architecture), evaluation.reward, False, False, self._info(architecture, evaluation)
+
+    def decode(self, action: Action) -> Architecture:
+        """The architecture that `action` means, without evaluating it.
+
+        Raises:
+            InputError: if the action has another shape or is not finite.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != self.action_space.shape:
+            raise InputError(f"an action has the shape {self.action_space.shape}, not {action.shape}")
+        if not np.isfinite(action).all():
+            raise InputError("an action must be finite; this one holds NaN or infinity: has the agent diverged?")
+        embedding = ACTION_SCALE * np.clip(action, -1.0, 1.0)
+        return self.search_space.decode(self.embedding.decode(embedding.astype(np.float32)))
+
+    def evaluate(self, architecture: Architecture) -> Evaluation:
+        """Evaluates `architecture` as `step` does, for agents that search among architectures and need no embedding."""
+        seed = derive_seed(self.np_random_seed, "child", architecture.key)
+        if (architecture.key, seed) not in self._evaluations:
+            self._evaluations[architecture.key, seed] = self.evaluator.evaluate(architecture, seed)
+        self._architecture = architecture
+        self.last_evaluation = self._evaluations[architecture.key, seed]
+        return self.last_evaluation
+
+    def parse(self, architecture: Any) -> Architecture:
+        """The `Architecture` of an `Architecture`, a genotype, or the JSON text of a genotype.
+
+        Raises:
+            InputError: if it is none of this search space.
+        """
+        if isinstance(architecture, Architecture):
+            return self.search_space.architecture(architecture.decisions)
+        text = architecture if isinstance(architecture, str) else json.dumps(architecture, default=repr)
+        return self.search_space.from_json(text)
+
+    def render(self) -> NDArray[np.uint8] | str | None:
+        """The current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", None without a render mode."""
+        architecture = self.architecture
+        title = self._title()
+        if self.render_mode == "rgb_array":
+            return drawing.to_array(drawing.draw(self.search_space, architecture, title))
+        if self.render_mode == "ansi":
+            return f"{title}\n{drawing.describe(self.search_space, architecture)}\n"
+        return None
+
+    def _title(self) -> str:
+        evaluation = self.last_evaluation
+        if evaluation is None:
+            return "not evaluated yet"
+        size = f"{evaluation.num_params:,} parameters"
+        return f"validation accuracy {evaluation.valid_accuracy:.2%}, {size} ({evaluation.status.value})"
+
+    def _describe(self, architecture: Architecture) -> dict[str, Any]:
+        return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
+
+    def _info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+        return {
+            **self._describe(architecture),
+            "status": evaluation.status.value,
+            "valid_accuracy": evaluation.valid_accuracy,
+            "train_accuracy": evaluation.train_accuracy,
+            "num_params": evaluation.num_params,
+            "num_flops": evaluation.num_flops,
+        }
+
+
+class ImageEnv(NASESEnv):
+    """
+        ## Description
+
+        The paper's task: `NASESEnv` whose children are trained on the training split of an image data set and measured on its
+        validation split (a tenth of the training images). Spaces, rewards, episodes and information are those of `NASESEnv`.
+
+        | id | data |
+        | --- | --- |
+        | `NASES-CIFAR10-v0` | CIFAR-10: torchvision's files, or folders `cifar10/train/<class>/` of JPEG or PNG files |
+        | `NASES-CIFAR100-v0`, `NASES-FashionMNIST-v0`, `NASES-SVHN-v0` | torchvision's files |
+        | `NASES-ImageFolder-v0` | `data_dir/train/<class>/` and `data_dir/test/<class>/`, PNG or JPEG of any size |
+        | `NASES-Digits-v0` | scikit-learn's digits, 8×8, part of that library |
+
+        ## Arguments
+
+        ```python
+        env = gymnasium.make("NASES-CIFAR10-v0", preset="cpu", num_epochs=4)
+        ```
+
+        Args:
+            dataset: the data set's name; the ids above set it.
+            preset: a name of `nases_env.evaluation.PRESETS`: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" where torch
+                sees a GPU and "cpu" elsewhere. What was chosen is logged and is `env.unwrapped.preset`.
+            data_dir: the folder with the data; None takes the environment variable `NASES_DATA_DIR`, else a folder of
+                the user's cache.
+            download: whether torchvision may download a data set that is not there.
+            device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
+            split_seed: decides which tenth of the training images is the validation split.
+            num_threads: CPU threads of a training.
+            search_space: the name of the search space.
+            embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+            render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+            **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
+
+    {overrides}
+
+        ## Version history
+
+        - v0: the first version.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        preset: str = "auto",
+        data_dir: str | None = None,
+        download: bool = True,
+        device: str = "auto",
+        split_seed: int = 0,
+        num_threads: int = 1,
+        search_space: str = "enas_micro",
+        embedding: str | None = None,
+        render_mode: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.preset, self.settings = resolve_preset(preset, overrides)
+        logger.info("preset %s on %s", self.preset, resolve_device(device))
+        evaluator = TrainingEvaluator(
+            search_space,
+            dataset,
+            self.settings,
+            data_dir=data_dir,
+            download=download,
+            device=device,
+            split_seed=split_seed,
+            num_threads=num_threads,
+        )
+        super().__init__(evaluator, embedding=embedding, render_mode=render_mode)
+
+
+if ImageEnv.__doc__:  # absent under python -OO
+    _OPTIONS = [f"            {option.name}: {option.metadata['help']}" for option in dataclasses.fields(ChildSettings)]
+    ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n".join(_OPTIONS))
+
+
+class AnalyticEnv(NASESEnv):
+    """
+    ## Description
+
+    `NASESEnv` with a reward that is known in closed form and costs nothing: the share of the network's branches that apply
+    one operator. The optimum is 1. It is there to see within seconds whether an agent learns; it says nothing about images.
+
+    The id is `NASES-Analytic-v0`. Spaces, episodes and information are those of `NASESEnv`; nothing is trained, so
+    parameters and operations are 0.
+
+    Args:
+        operator: the operator that is rewarded.
+        search_space: the name of the search space.
+        embedding: file with a pretrained embedding; None takes the one that ships.
+        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator: str = "sep_conv_3x3",
+        search_space: str = "enas_micro",
+        embedding: str | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(AnalyticEvaluator(search_space, operator), embedding=embedding, render_mode=render_mode)

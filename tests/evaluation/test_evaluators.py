@@ -1,0 +1,84 @@
+"""Evaluators are functions of architecture, configuration and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nases_env.evaluation import AnalyticEvaluator, Evaluation, Status, TrainingEvaluator, resolve_preset
+from nases_env.search_spaces import EnasMicro
+from tests.search_spaces.test_enas_micro import rewrite_architecture
+
+SPACE = EnasMicro()
+_, SMOKE = resolve_preset("smoke")
+EVALUATOR = TrainingEvaluator("enas_micro", "digits", SMOKE, device="cpu")
+
+
+def timeless(evaluation: Evaluation) -> Evaluation:
+    return dataclasses.replace(evaluation, seconds=0.0)
+
+
+def test_an_evaluation_repeats_bit_for_bit_whatever_happened_before() -> None:
+    architecture = SPACE.sample(np.random.default_rng(0))
+    first = EVALUATOR.evaluate(architecture, seed=1)
+    assert first.status is Status.OK
+    assert first.num_epochs == len(first.curve) == SMOKE.num_epochs
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    again = pickle.loads(pickle.dumps(EVALUATOR)).evaluate(architecture, seed=1)
+    assert timeless(again) == timeless(first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert EVALUATOR.evaluate(architecture, seed=2).curve != first.curve
+
+
+def test_architectures_with_one_key_have_one_evaluation() -> None:
+    rng = np.random.default_rng(1)
+    architecture = SPACE.sample(rng)
+    same = rewrite_architecture(architecture, rng)
+    assert same.decisions != architecture.decisions
+    assert timeless(EVALUATOR.evaluate(same, 5)) == timeless(EVALUATOR.evaluate(architecture, 5))
+
+
+def test_splits_are_disjoint_cut_to_size_and_the_seeds() -> None:
+    everything = dataclasses.replace(
+        EVALUATOR, settings=dataclasses.replace(SMOKE, num_train_images=None, num_valid_images=None)
+    )
+    train, valid = everything.images()
+    assert len(valid) == round(0.1 * (len(train) + len(valid)))
+    cut_train, cut_valid = EVALUATOR.images()
+    assert (len(cut_train), len(cut_valid)) == (128, 64)
+    assert torch.equal(cut_train.images, train.images[:128])
+    assert not torch.equal(dataclasses.replace(EVALUATOR, split_seed=1).images()[1].images, cut_valid.images)
+
+
+def test_a_child_above_the_limit_is_not_trained() -> None:
+    limited = dataclasses.replace(EVALUATOR, settings=dataclasses.replace(SMOKE, max_params=100))
+    evaluation = limited.evaluate(SPACE.sample(np.random.default_rng(0)), seed=0)
+    assert evaluation.status is Status.TOO_LARGE
+    assert evaluation.num_params > 100
+    assert (evaluation.reward, evaluation.curve) == (0.0, ())
+
+
+def test_record_is_plain_json_values() -> None:
+    record = EVALUATOR.evaluate(SPACE.sample(np.random.default_rng(0)), seed=0).to_dict()
+    assert record["status"] == "ok"
+    assert type(record["valid_accuracy"]) is float
+    assert type(record["curve"][0]["epoch"]) is int
+    assert 64 * record["valid_accuracy"] == pytest.approx(round(64 * record["valid_accuracy"]), abs=1e-12)
+
+
+def test_analytic_optimum_and_mean() -> None:
+    evaluator = AnalyticEvaluator("enas_micro", "sep_conv_3x3")
+    rng = np.random.default_rng(0)
+    best = SPACE.architecture([1 if index % 2 else 0 for index in range(40)])
+    assert evaluator.evaluate(best, seed=0).reward == 1.0
+    architectures = [SPACE.sample(rng) for _ in range(500)]
+    rewards = [evaluator.evaluate(architecture, seed=0).reward for architecture in architectures]
+    assert np.mean(rewards) == pytest.approx(0.2, abs=0.02)
+    assert [evaluator.evaluate(rewrite_architecture(a, rng), seed=0).reward for a in architectures[:50]] == rewards[:50]

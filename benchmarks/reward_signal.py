@@ -1,0 +1,154 @@
+"""Does the reward say something about the architecture? The spread between architectures against the spread between seeds.
+
+Trains every one of some random architectures under several seeds, with a preset as a search uses it, and divides the
+variance of the validation accuracy (one-way random-effects analysis of variance) into a part between architectures, which a
+search can learn from, and a part between seeds, which is noise. ICC, the intraclass correlation, is the first part's share.
+
+    python benchmarks/reward_signal.py --env-ids NASES-Digits-v0 NASES-CIFAR10-v0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import scipy.stats
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+import nases_env  # noqa: F401 - registers the environments
+from nases_env.commands import run_command
+from nases_env.env import ImageEnv
+from nases_env.evaluation import Evaluation, TrainingEvaluator
+from nases_env.files import write_atomically
+from nases_env.search_spaces import Architecture
+from nases_env.seeding import derive_seed, numpy_generator
+
+
+@dataclass
+class Args:
+    """What is trained."""
+
+    env_ids: tuple[str, ...] = ("NASES-Digits-v0", "NASES-CIFAR10-v0")
+    """The environments."""
+    preset: str = "cpu"
+    """The children's preset."""
+    num_architectures: int = 12
+    """Random architectures."""
+    num_seeds: int = 3
+    """Trainings of each architecture."""
+    seed: int = 0
+    """Of the architectures and of their trainings."""
+    data_dir: str | None = None
+    """The folder with the data; unset: NASES_DATA_DIR."""
+    num_processes: int = os.cpu_count() or 1
+    """Trainings side by side, one thread each."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+
+def evaluate(job: tuple[TrainingEvaluator, Architecture, int]) -> Evaluation:
+    evaluator, architecture, seed = job
+    return evaluator.evaluate(architecture, seed)
+
+
+def analyse(accuracies: np.ndarray) -> dict[str, float]:
+    """The variance components of accuracies of shape (architectures, seeds), in percentage points."""
+    num_seeds = accuracies.shape[1]
+    within = accuracies.var(axis=1, ddof=1).mean()
+    between = max(0.0, accuracies.mean(axis=1).var(ddof=1) - within / num_seeds)
+    return {
+        "mean": float(100 * accuracies.mean()),
+        "sd_between_architectures": 100 * math.sqrt(between),
+        "sd_between_seeds": 100 * math.sqrt(within),
+        "icc": float(between / (between + within)) if between + within else math.nan,
+    }
+
+
+def icc_interval(accuracies: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    """A 95 % bootstrap interval of the ICC, resampling architectures."""
+    result = scipy.stats.bootstrap(
+        (np.arange(len(accuracies)),),
+        lambda rows: analyse(accuracies[rows])["icc"],
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+        rng=rng,
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def measure(env_id: str, args: Args, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    env = gym.make(env_id, preset=args.preset, data_dir=args.data_dir)
+    nases = cast(ImageEnv, env.unwrapped)
+    evaluator = cast(TrainingEvaluator, nases.evaluator)
+    evaluator.prepare()
+    rng = numpy_generator(args.seed, "reward signal", "architectures")
+    architectures = [nases.search_space.sample(rng) for _ in range(args.num_architectures)]
+    jobs = [
+        (evaluator, architecture, derive_seed(args.seed, "reward signal", str(repeat), architecture.key))
+        for architecture in architectures
+        for repeat in range(args.num_seeds)
+    ]
+    evaluations = list(tqdm(pool.map(evaluate, jobs), total=len(jobs), desc=env_id, unit="child"))
+    accuracies = np.array([evaluation.valid_accuracy for evaluation in evaluations]).reshape(-1, args.num_seeds)
+    low, high = icc_interval(accuracies, numpy_generator(args.seed, "reward signal", "bootstrap"))
+    return {
+        "env_id": env_id,
+        "preset": nases.preset,
+        "settings": dataclasses.asdict(nases.settings),
+        **analyse(accuracies),
+        "icc_low": low,
+        "icc_high": high,
+        "median_seconds_per_child": statistics.median(evaluation.seconds for evaluation in evaluations),
+        "keys": [architecture.key for architecture in architectures],
+        "accuracies": accuracies.tolist(),
+    }
+
+
+def main(args: Args) -> None:
+    """Measure how much of the reward is the architecture and how much is chance."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.num_processes, mp_context=context) as pool:
+        results = [measure(env_id, args, pool) for env_id in args.env_ids]
+    table = Table(title=f"{args.num_architectures} architectures × {args.num_seeds} seeds, validation accuracy in %")
+    for heading in (
+        "environment",
+        "preset",
+        "mean",
+        "sd between architectures",
+        "sd between seeds",
+        "ICC (95 %)",
+        "s a child",
+    ):
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(
+            result["env_id"],
+            result["preset"],
+            f"{result['mean']:.1f}",
+            f"{result['sd_between_architectures']:.2f}",
+            f"{result['sd_between_seeds']:.2f}",
+            f"{result['icc']:.2f} ({result['icc_low']:.2f}–{result['icc_high']:.2f})",
+            f"{result['median_seconds_per_child']:.1f}",
+        )
+    Console().print(table)
+    if args.output is not None:
+        write_atomically(
+            args.output, (json.dumps({"benchmark": "reward_signal", "results": results}, indent=2) + "\n").encode()
+        )
+
+
+if __name__ == "__main__":
+    run_command(Args, main)

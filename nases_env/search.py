@@ -1,0 +1,304 @@
+"""What every agent needs and none should write again: a budget, a run folder, the best so far, curves and a summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import sys
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import gymnasium as gym
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+import nases_env
+from nases_env import drawing
+from nases_env.env import Action, ImageEnv, NASESEnv, Observation
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, Evaluation
+from nases_env.files import append_line, write_atomically
+from nases_env.search_spaces import Architecture
+
+NUM_RECENT = 10  # children that the running mean of the reward covers
+NUM_LISTED = 5  # architectures in the table at the end
+
+ChildOptions: Any = dataclasses.make_dataclass(
+    "ChildOptions",
+    [
+        (
+            option.name,
+            Annotated[
+                Union[Literal["preset"], typing.get_type_hints(ChildSettings)[option.name]],  # noqa: UP007 - built at run time
+                tyro.conf.arg(help=option.metadata["help"]),
+            ],
+            "preset",
+        )
+        for option in dataclasses.fields(ChildSettings)
+    ],
+)
+"""Every field of `ChildSettings` as an option of the command line; "preset" leaves it as the preset has it."""
+
+
+@dataclass
+class SearchArgs:
+    """What every search is told."""
+
+    env_id: str = "NASES-Digits-v0"
+    """The environment, by its id: NASES-Digits-v0, NASES-CIFAR10-v0, and so on."""
+    budget: int = 40
+    """Children to evaluate. One that is met again is not trained again, but counts."""
+    seed: int = 0
+    """Everything random descends from it, the validation split included."""
+    run_dir: Path | None = None
+    """New folder for everything that the search writes; unset: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
+    preset: str = "auto"
+    """Size and training of the children: paper, gpu, cpu or smoke; auto: gpu where there is one, else cpu."""
+    data_dir: str | None = None
+    """The folder with the data; unset: the environment variable NASES_DATA_DIR, else a folder of the user's cache."""
+    device: str = "auto"
+    """A torch device such as cpu or cuda:1; auto: the GPU where there is one."""
+    num_threads: int = 1
+    """CPU threads of a training."""
+    embedding: str | None = None
+    """A pretrained embedding as `nases pretrain` writes it; unset: the one that ships."""
+    child: ChildOptions = field(default_factory=ChildOptions)
+    """One by one, in place of what the preset says:"""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One line of a search's history.
+
+    Attributes:
+        number: 1 for the first child of the search.
+        architecture: what was evaluated.
+        evaluation: what came of it.
+    """
+
+    number: int
+    architecture: Architecture
+    evaluation: Evaluation
+
+
+class Search(gym.Wrapper[Observation, Action, Observation, Action]):
+    """An environment whose every child is counted, recorded and shown, for as long as a ``with`` block lasts.
+
+    An agent calls ``step`` as in any environment, or ``evaluate`` with an architecture, until ``done``. The run folder
+    holds, from the first child on and after each one:
+
+    - ``config.json``: the command, its arguments, the children's settings, seeds and versions
+    - ``evaluations.jsonl``: one evaluation a line, in order
+    - ``best.json``: the best architecture so far, as the environment's ``reset`` reads it
+    - TensorBoard's event files
+
+    and ``best.png`` and ``best.svg`` when the block ends, by an interrupt or an error too.
+
+    Raises:
+        InputError: if an argument is wrong, the run folder is not new or cannot be written, or data are missing; nothing
+            is written then.
+    """
+
+    def __init__(self, args: SearchArgs, *, agent: str) -> None:
+        if args.budget < 1:
+            raise InputError(f"--budget must be at least 1 child, not {args.budget}")
+        env = make_env(args)
+        super().__init__(env)
+        self.nases: NASESEnv = env.unwrapped  # type: ignore[assignment]
+        self.args = args
+        self.agent = agent
+        self.children: list[Child] = []
+        self.best: Child | None = None
+        self._keys: set[str] = set()
+        self._seconds: float = 0.0
+        self.first_observation, _ = env.reset(seed=args.seed)  # loads the data: what is missing is missed before any file
+        self.run_dir = _new_run_dir(args, agent)
+        write_atomically(self.run_dir / "config.json", (json.dumps(self._config(), indent=2) + "\n").encode())
+        self._writer = SummaryWriter(str(self.run_dir))
+        self._writer.add_text("config", _markdown_table(self._hyper_parameters()))
+        self._console = Console()
+        self._bar = tqdm(total=args.budget, unit="child", desc=agent, file=sys.stderr, dynamic_ncols=True)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return len(self.children) >= self.args.budget
+
+    def step(self, action: Action) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
+        """One step of the environment, recorded."""
+        result = super().step(action)
+        self._record()
+        return result
+
+    def evaluate(self, architecture: Architecture) -> Evaluation:
+        """Evaluates ``architecture`` in the environment, recorded: for agents that need no embedding."""
+        evaluation = self.nases.evaluate(architecture)
+        self._record()
+        return evaluation
+
+    def log(self, scalars: Mapping[str, float]) -> None:
+        """Adds an agent's own curves to TensorBoard, at the current child."""
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, len(self.children))
+
+    def __enter__(self) -> Search:
+        preset = f"preset {self.nases.preset}, " if isinstance(self.nases, ImageEnv) else ""
+        self._console.print(
+            f"{self.args.env_id}: {preset}{self.args.budget} children, seed {self.args.seed}", highlight=False
+        )
+        return self
+
+    def __exit__(self, *raised: Any) -> Literal[False]:
+        self._bar.close()
+        if self.best is not None:
+            title = f"{self.args.env_id}: validation accuracy {self.best.evaluation.valid_accuracy:.2%}"
+            picture = drawing.draw(self.nases.search_space, self.best.architecture, title)
+            drawing.save(picture, self.run_dir / "best.png")
+            drawing.save(picture, self.run_dir / "best.svg")
+            self._writer.add_hparams(
+                self._hyper_parameters(), {"hparam/best_reward": self.best.evaluation.reward}, run_name=os.curdir
+            )
+        self._writer.close()
+        self.close()
+        if raised[0] is not None:
+            self._console.print(f"ended after {len(self.children)} of {self.args.budget} children")
+        self._print_summary()
+        return False
+
+    def _record(self) -> None:
+        evaluation = self.nases.last_evaluation
+        assert evaluation is not None
+        child = Child(len(self.children) + 1, self.nases.architecture, evaluation)
+        is_new = evaluation.key not in self._keys
+        record = {"child": child.number, "is_new": is_new, "reward": evaluation.reward, **evaluation.to_dict()}
+        record["genotype"] = self.nases.search_space.genotype(child.architecture)
+        append_line(self.run_dir / "evaluations.jsonl", json.dumps(record))
+        self.children.append(child)
+        self._keys.add(evaluation.key)
+        if self.best is None or evaluation.reward > self.best.evaluation.reward:
+            self.best = child
+            self._save_best(child)
+        self._write_curves(evaluation, is_new)
+        self._bar.set_postfix(best=f"{self.best.evaluation.reward:.4f}", last=f"{evaluation.reward:.4f}", refresh=False)
+        self._bar.update()
+
+    def _save_best(self, child: Child) -> None:
+        space = self.nases.search_space
+        write_atomically(self.run_dir / "best.json", (space.to_json(child.architecture) + "\n").encode())
+        picture = drawing.draw(space, child.architecture, f"child {child.number}: reward {child.evaluation.reward:.4f}")
+        self._writer.add_image("search/best_cells", drawing.to_array(picture), child.number, dataformats="HWC")
+
+    def _write_curves(self, evaluation: Evaluation, is_new: bool) -> None:
+        assert self.best is not None
+        recent = [child.evaluation.reward for child in self.children[-NUM_RECENT:]]
+        self.log(
+            {
+                "search/reward": evaluation.reward,
+                "search/best_reward": self.best.evaluation.reward,
+                f"search/mean_of_last_{NUM_RECENT}": sum(recent) / len(recent),
+                "search/distinct_architectures": len(self._keys),
+                "child/num_params": evaluation.num_params,
+                "child/train_accuracy": evaluation.train_accuracy,
+            }
+        )
+        if is_new:
+            self.log({"child/seconds": evaluation.seconds})
+
+    def _hyper_parameters(self) -> dict[str, str | int | float | bool]:
+        """All arguments, flat, and with the children's settings as they are after preset and options."""
+        flat: dict[str, Any] = {"agent": self.agent, **dataclasses.asdict(self.args)}
+        flat.pop("child")
+        if isinstance(self.nases, ImageEnv):
+            flat["preset"] = self.nases.preset
+            flat.update({f"child.{name}": value for name, value in dataclasses.asdict(self.nases.settings).items()})
+        return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in flat.items()}
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "command": shlex.join(sys.argv),
+            **self._hyper_parameters(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": {
+                "nases_env": nases_env.__version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "gymnasium": gym.__version__,
+            },
+        }
+
+    def _print_summary(self) -> None:
+        best_of: dict[str, Child] = {}  # the first child of each architecture
+        for child in self.children:
+            best_of.setdefault(child.evaluation.key, child)
+        ranked = sorted(best_of.values(), key=lambda child: -child.evaluation.reward)[:NUM_LISTED]
+        if ranked:
+            table = Table(title=f"the best of {len(best_of)} architectures", title_justify="left")
+            for heading in ("rank", "valid", "train", "parameters", "MFLOPs", "child", "status"):
+                table.add_column(heading, justify="right")
+            for rank, child in enumerate(ranked, start=1):
+                evaluation = child.evaluation
+                table.add_row(
+                    str(rank),
+                    f"{evaluation.valid_accuracy:.2%}",
+                    f"{evaluation.train_accuracy:.2%}",
+                    f"{evaluation.num_params:,}",
+                    f"{evaluation.num_flops / 1e6:,.1f}",
+                    str(child.number),
+                    evaluation.status.value,
+                )
+            self._console.print(table)
+        self._console.print(f"everything is in {self.run_dir}", soft_wrap=True, highlight=False)
+        self._console.print(
+            f"curves: tensorboard --logdir {shlex.quote(str(self.run_dir))}", soft_wrap=True, highlight=False
+        )
+
+
+def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
+    """The environment that ``args`` names.
+
+    Raises:
+        InputError: if there is no such environment, or an option does not suit it.
+    """
+    options = {
+        "preset": args.preset,
+        "data_dir": args.data_dir,
+        "device": args.device,
+        "num_threads": args.num_threads,
+        "split_seed": args.seed,
+        **{name: value for name, value in vars(args.child).items() if value != "preset"},
+    }
+    defaults = {**{name: value for name, value in vars(SearchArgs()).items() if name in options}, "split_seed": args.seed}
+    if args.env_id.removeprefix("nases_env:") not in nases_env.ENV_IDS:
+        raise InputError(f"no environment {args.env_id!r} to search in; known: {', '.join(nases_env.ENV_IDS)}")
+    spec = gym.spec(args.env_id)
+    if spec.entry_point != "nases_env.env:ImageEnv":
+        given = [name for name, value in options.items() if value != defaults.get(name)]
+        if given:
+            raise InputError(f"{args.env_id} trains no children: it takes no {', '.join(given)}")
+        options = {}
+    # A search is one episode: its budget ends it, and a truncation would throw an agent back to a random child.
+    return gym.make(spec, max_episode_steps=args.budget, embedding=args.embedding, **options)
+
+
+def _new_run_dir(args: SearchArgs, agent: str) -> Path:
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{args.env_id.split(':')[-1]}-{agent}-seed{args.seed}-{time}"
+    run_dir = Path("runs") / name if args.run_dir is None else args.run_dir
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise InputError(f"the run folder {run_dir} exists and is not empty; name a new one with --run-dir")
+    return run_dir
+
+
+def _markdown_table(values: Mapping[str, Any]) -> str:
+    return "\n".join(["| name | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in values.items())])

@@ -1,0 +1,20 @@
+"""Random search is uniform and repeats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nases_agents import random_search
+
+from nases_env.search import SearchArgs
+
+
+def test_architectures_are_the_seeds(tmp_path: Path) -> None:
+    keys = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        random_search.main(SearchArgs(env_id="NASES-Analytic-v0", budget=5, seed=seed, run_dir=tmp_path / name))
+        records = (tmp_path / name / "evaluations.jsonl").read_text().splitlines()
+        keys.append([json.loads(record)["key"] for record in records])
+    assert keys[0] == keys[1]
+    assert len(set(keys[0]) | set(keys[2])) == 10

@@ -54,8 +54,12 @@ class TrainingSettings:
     momentum: float = field(default=0.9, metadata={"help": "Nesterov momentum."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay of every weight."})
     batch_size: int = field(default=128, metadata={"help": "Images per step."})
-    crop_padding: int = field(
-        default=4, metadata={"help": "Zero-pad by so many pixels on each side and crop back; 0 is off."}
+    crop_padding: int | None = field(
+        default=None,
+        metadata={
+            "help": "Zero-pad by so many pixels on each side and crop back; 0 is off; unset: an eighth of the side, "
+            "the paper's 4 of 32."
+        },
     )
     flip: bool | None = field(
         default=None, metadata={"help": "Mirror half of the images; unset: as suits the data set (not digits)."}

@@ -28,7 +28,7 @@ TrainingStatus = Literal["ok", "diverged", "out_of_memory"]
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in ENAS
 EVALUATION_BATCH_SIZE = 500  # images
 NUM_RECALIBRATION_IMAGES = 2000  # the most training images that batch-norm statistics are re-estimated on
-DIVERGENCE_CHECK_BATCHES = 20  # how often the loss is looked at within an epoch; each look makes a GPU wait
+GPU_CHECK_INTERVAL = 20  # batches between two looks at the loss; each look makes a GPU wait, and costs a CPU nothing
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def train_classifier(
     SGD with Nesterov momentum and weight decay, learning rate per batch (section 4.2 of the paper). Images are standardised
     by the statistics of ``train``. Each epoch visits the training images in a new order and leaves out a last incomplete
     batch, unless it is the only one. Before the measurement the batch-norm statistics are re-estimated
-    (``recalibrate_batch_norm``). The loss is looked at every ``DIVERGENCE_CHECK_BATCHES`` batches and after each epoch; NaN
-    or infinity ends the training.
+    (``recalibrate_batch_norm``). A loss that is NaN or infinite ends the training: at once on a CPU; on a GPU within
+    ``GPU_CHECK_INTERVAL`` batches, since a look at every loss would make it wait.
 
     The model maps float32 images (N, C, H, W) to logits (N, classes). Two methods are used where it has them:
     ``forward_with_auxiliary(images) -> (logits, auxiliary logits or None)`` adds 0.4 times the auxiliary loss, and
@@ -212,14 +212,16 @@ def _train(
     generator = torch_generator(seed, "batches")
     forward = getattr(model, "forward_with_auxiliary", None) or (lambda batch: (model(batch), None))
     set_progress = getattr(model, "set_progress", None)
+    crop_padding = train.image_shape[1] // 8 if settings.crop_padding is None else settings.crop_padding
     batch_size = min(settings.batch_size, len(train))
     batches_per_epoch = len(train) // batch_size
     num_batches = settings.num_epochs * batches_per_epoch
+    check_interval = 1 if device.type == "cpu" else GPU_CHECK_INTERVAL
 
     for epoch in range(settings.num_epochs):
         order = torch.randperm(len(train), generator=generator).to(device)
         draws = draw_augmentation(
-            len(train), train.image_shape[1:], crop_padding=settings.crop_padding, flip=flip, generator=generator
+            len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator
         ).to(device)
         loss_sum = torch.zeros((), device=device)
         num_right = torch.zeros((), dtype=torch.int64, device=device)
@@ -235,7 +237,7 @@ def _train(
                 images[chosen],
                 draws.rows(first, last),
                 statistics,
-                crop_padding=settings.crop_padding,
+                crop_padding=crop_padding,
                 cutout=settings.cutout,
             )
             targets = labels[chosen]
@@ -250,7 +252,7 @@ def _train(
             optimizer.step()
             loss_sum += loss.detach()
             num_right += (logits.detach().argmax(1) == targets).sum()
-            if (index + 1) % DIVERGENCE_CHECK_BATCHES == 0 and not loss_sum.isfinite():
+            if (index + 1) % check_interval == 0 and not loss_sum.isfinite():
                 return False
         if not loss_sum.isfinite():
             return False

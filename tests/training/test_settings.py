@@ -38,5 +38,5 @@ def test_defaults_are_the_search_phase_of_the_paper() -> None:
     settings = TrainingSettings()
     assert (settings.num_epochs, settings.num_cycles, settings.batch_size) == (70, 3, 128)
     assert (settings.lr_max, settings.lr_min, settings.momentum, settings.weight_decay) == (0.05, 0.001, 0.9, 1e-4)
-    assert settings.crop_padding == 4
+    assert settings.crop_padding is None  # an eighth of the side: 4 pixels at 32
     assert all(field.metadata["help"] for field in dataclasses.fields(settings))

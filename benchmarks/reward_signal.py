@@ -122,17 +122,10 @@ def main(args: Args) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.num_processes, mp_context=context) as pool:
         results = [measure(env_id, args, pool) for env_id in args.env_ids]
-    table = Table(title=f"{args.num_architectures} architectures × {args.num_seeds} seeds, validation accuracy in %")
-    for heading in (
-        "environment",
-        "preset",
-        "mean",
-        "sd between architectures",
-        "sd between seeds",
-        "ICC (95 %)",
-        "s a child",
-    ):
-        table.add_column(heading, justify="right")
+    title = f"{args.num_architectures} architectures × {args.num_seeds} seeds: validation accuracy in %, and its deviation"
+    table = Table(title=title)
+    for heading in ("environment", "preset", "mean", "of architectures", "of seeds", "ICC (95 %)", "s/child"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(
             result["env_id"],

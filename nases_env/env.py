@@ -222,44 +222,44 @@ class NASESEnv(gym.Env[Observation, Action]):
 
 class ImageEnv(NASESEnv):
     """
-        ## Description
+    ## Description
 
-        The paper's task: `NASESEnv` whose children are trained on the training split of an image data set and measured on its
-        validation split (a tenth of the training images). Spaces, rewards, episodes and information are those of `NASESEnv`.
+    The paper's task: `NASESEnv` whose children are trained on the training split of an image data set and measured on its
+    validation split, a tenth of the training images. Spaces, rewards, episodes and information are those of `NASESEnv`.
 
-        | id | data |
-        | --- | --- |
-        | `NASES-CIFAR10-v0` | CIFAR-10: torchvision's files, or folders `cifar10/train/<class>/` of JPEG or PNG files |
-        | `NASES-CIFAR100-v0`, `NASES-FashionMNIST-v0`, `NASES-SVHN-v0` | torchvision's files |
-        | `NASES-ImageFolder-v0` | `data_dir/train/<class>/` and `data_dir/test/<class>/`, PNG or JPEG of any size |
-        | `NASES-Digits-v0` | scikit-learn's digits, 8×8, part of that library |
+    | id | data |
+    | --- | --- |
+    | `NASES-CIFAR10-v0` | CIFAR-10: torchvision's files, or folders `cifar10/train/<class>/` of JPEG or PNG files |
+    | `NASES-CIFAR100-v0`, `NASES-FashionMNIST-v0`, `NASES-SVHN-v0` | torchvision's files |
+    | `NASES-ImageFolder-v0` | `data_dir/train/<class>/` and `data_dir/test/<class>/`, PNG or JPEG of any size |
+    | `NASES-Digits-v0` | scikit-learn's digits, 8×8, part of that library |
 
-        ## Arguments
+    ## Arguments
 
-        ```python
-        env = gymnasium.make("NASES-CIFAR10-v0", preset="cpu", num_epochs=4)
-        ```
+    ```python
+    env = gymnasium.make("NASES-CIFAR10-v0", preset="cpu", num_epochs=4)
+    ```
 
-        Args:
-            dataset: the data set's name; the ids above set it.
-            preset: a name of `nases_env.evaluation.PRESETS`: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" where torch
-                sees a GPU and "cpu" elsewhere. What was chosen is logged and is `env.unwrapped.preset`.
-            data_dir: the folder with the data; None takes the environment variable `NASES_DATA_DIR`, else a folder of
-                the user's cache.
-            download: whether torchvision may download a data set that is not there.
-            device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
-            split_seed: decides which tenth of the training images is the validation split.
-            num_threads: CPU threads of a training.
-            search_space: the name of the search space.
-            embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
-            render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
-            **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
+    Args:
+        dataset: the data set's name; the ids above set it.
+        preset: a name of `nases_env.evaluation.PRESETS`: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" where torch
+            sees a GPU and "cpu" elsewhere. What was chosen is logged and is `env.unwrapped.preset`.
+        data_dir: the folder with the data; None takes the environment variable `NASES_DATA_DIR`, else a folder of
+            the user's cache.
+        download: whether torchvision may download a data set that is not there.
+        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
+        split_seed: decides which tenth of the training images is the validation split.
+        num_threads: CPU threads of a training.
+        search_space: the name of the search space.
+        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+        **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
 
-    {overrides}
+            {overrides}
 
-        ## Version history
+    ## Version history
 
-        - v0: the first version.
+    - v0: the first version.
     """
 
     def __init__(
@@ -293,8 +293,8 @@ class ImageEnv(NASESEnv):
 
 
 if ImageEnv.__doc__:  # absent under python -OO
-    _OPTIONS = [f"            {option.name}: {option.metadata['help']}" for option in dataclasses.fields(ChildSettings)]
-    ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n".join(_OPTIONS))
+    _OPTIONS = [f"{option.name}: {option.metadata['help']}" for option in dataclasses.fields(ChildSettings)]
+    ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n            ".join(_OPTIONS))
 
 
 class AnalyticEnv(NASESEnv):

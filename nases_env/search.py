@@ -57,7 +57,7 @@ class SearchArgs:
 
     env_id: str = "NASES-Digits-v0"
     """The environment, by its id: NASES-Digits-v0, NASES-CIFAR10-v0, and so on."""
-    budget: int = 40
+    budget: int = 30
     """Children to evaluate. One that is met again is not trained again, but counts."""
     seed: int = 0
     """Everything random descends from it, the validation split included."""

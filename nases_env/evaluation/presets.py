@@ -51,7 +51,7 @@ PRESETS: dict[str, ChildSettings] = {
         lr_max=0.1,
         batch_size=64,
         image_size=16,
-        num_train_images=4000,
+        num_train_images=6000,
         num_valid_images=2000,
     ),
     # A second a child: to see that everything works, not to learn anything about architectures.

@@ -135,21 +135,13 @@ class SearchSpace(ABC):
         Raises:
             InputError: if every single change gives the same network.
         """
-        neighbours = self.neighbours(architecture)
-        if not neighbours:
-            raise InputError(f"{self.name} has no other network one decision away from {architecture.key}")
-        return neighbours[int(rng.integers(len(neighbours)))]
-
-    def neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """All architectures one decision away that mean another network, in a fixed order."""
-        found = []
-        for index, size in enumerate(self.decision_sizes):
-            for choice in range(size):
-                decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
-                neighbour = self.architecture(decisions)
-                if neighbour.key != architecture.key:
-                    found.append(neighbour)
-        return found
+        changes = [(index, choice) for index, size in enumerate(self.decision_sizes) for choice in range(size)]
+        for index, choice in rng.permutation(changes):
+            decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
+            mutant = self.architecture(decisions)
+            if mutant.key != architecture.key:
+                return mutant
+        raise InputError(f"{self.name} has no other network one decision away from {architecture.key}")
 
     def to_json(self, architecture: Architecture) -> str:
         """One line of JSON: the space's name and the genotype."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_numbers_that_are_not_finite_are_an_input_error(trained: Embedding, bad:
 
 
 @pytest.mark.parametrize("change", [{"embedding_size": 0}, {"hidden_size": 0}, {"loss": "hinge"}])
-def test_bad_sizes_and_losses_are_input_errors(space: SearchSpace, change: dict[str, object]) -> None:
+def test_bad_sizes_and_losses_are_input_errors(space: SearchSpace, change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Embedding(space, **{"embedding_size": 2, "hidden_size": 8, "loss": "cross_entropy", **change})
 

@@ -191,7 +191,8 @@ class Reinforce:
         rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
         if self.args.advantage == "rank":
             below = (rewards[:, None] > rewards).sum(1) + 0.5 * (rewards[:, None] == rewards).sum(1)
-            return torch.special.ndtri(below / len(rewards)).float()
+            scores: Tensor = torch.special.ndtri(below / len(rewards))
+            return scores.float()
         if self.args.advantage == "history":
             return ((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)).float()
         new = rewards[-self.args.batch_size :]

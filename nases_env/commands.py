@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
 def run(main: Callable[[], None]) -> None:
     """Runs ``main``; wrong input and interrupts end as ``run_command`` says. SIGTERM interrupts as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.excepthook = _report
     try:
         main()
     except InputError as error:
@@ -33,3 +35,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _report(raised: threading.ExceptHookArgs) -> None:
+    """Leaves a thread's failure to write to the main thread, where TensorBoard's writer raises it again."""
+    if not issubclass(raised.exc_type, OSError):
+        threading.__excepthook__(raised)

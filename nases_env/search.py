@@ -9,7 +9,8 @@ import platform
 import shlex
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from nases_env import drawing
 from nases_env.env import Action, ImageEnv, NASESEnv, Observation
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
-from nases_env.files import append_line, write_atomically
+from nases_env.files import append_line, cannot_write, write_atomically
 from nases_env.search_spaces import Architecture
 
 NUM_RECENT = 10  # children that the running mean of the reward covers
@@ -149,8 +150,9 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Adds an agent's own curves to TensorBoard, at the current child."""
-        for tag, value in scalars.items():
-            self._writer.add_scalar(tag, value, len(self.children))
+        with self._writing():
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, len(self.children))
 
     def __enter__(self) -> Search:
         preset = f"preset {self.nases.preset}, " if isinstance(self.nases, ImageEnv) else ""
@@ -161,20 +163,23 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
 
     def __exit__(self, *raised: Any) -> Literal[False]:
         self._bar.close()
-        if self.best is not None:
-            title = f"{self.args.env_id}: validation accuracy {self.best.evaluation.valid_accuracy:.2%}"
-            picture = drawing.draw(self.nases.search_space, self.best.architecture, title)
-            drawing.save(picture, self.run_dir / "best.png")
-            drawing.save(picture, self.run_dir / "best.svg")
-            self._writer.add_hparams(
-                self._hyper_parameters(), {"hparam/best_reward": self.best.evaluation.reward}, run_name=os.curdir
-            )
-        self._writer.close()
         self.close()
         if raised[0] is not None:
             self._console.print(f"ended after {len(self.children)} of {self.args.budget} children")
         self._print_summary()
+        with self._writing():
+            if self.best is not None:
+                self._save_pictures(self.best)
+            self._writer.close()
         return False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """TensorBoard's writer works in a thread of its own and raises what went wrong there at a later call."""
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.run_dir, error) from error
 
     def _record(self) -> None:
         evaluation = self.nases.last_evaluation
@@ -193,11 +198,21 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
         self._bar.set_postfix(best=f"{self.best.evaluation.reward:.4f}", last=f"{evaluation.reward:.4f}", refresh=False)
         self._bar.update()
 
+    def _save_pictures(self, best: Child) -> None:
+        title = f"{self.args.env_id}: validation accuracy {best.evaluation.valid_accuracy:.2%}"
+        picture = drawing.draw(self.nases.search_space, best.architecture, title)
+        drawing.save(picture, self.run_dir / "best.png")
+        drawing.save(picture, self.run_dir / "best.svg")
+        self._writer.add_hparams(
+            self._hyper_parameters(), {"hparam/best_reward": best.evaluation.reward}, run_name=os.curdir
+        )
+
     def _save_best(self, child: Child) -> None:
         space = self.nases.search_space
         write_atomically(self.run_dir / "best.json", (space.to_json(child.architecture) + "\n").encode())
         picture = drawing.draw(space, child.architecture, f"child {child.number}: reward {child.evaluation.reward:.4f}")
-        self._writer.add_image("search/best_cells", drawing.to_array(picture), child.number, dataformats="HWC")
+        with self._writing():
+            self._writer.add_image("search/best_cells", drawing.to_array(picture), child.number, dataformats="HWC")
 
     def _write_curves(self, evaluation: Evaluation, is_new: bool) -> None:
         assert self.best is not None

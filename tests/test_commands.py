@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -115,6 +116,25 @@ def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_pat
     assert "of 1000 children" in out
     assert all(json.loads(line)["status"] == "ok" for line in evaluations.read_text().splitlines())
     assert (tmp_path / "run" / "best.png").exists()
+
+
+def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path) -> None:
+    """Beyond 60,000 bytes a file the kernel refuses to write, as a full disk does: here TensorBoard's file comes first."""
+    result = subprocess.run(
+        [sys.executable, AGENT, "--env-id", "NASES-Analytic-v0", "--budget", "200", "--run-dir", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert re.search(r"^error: cannot write .*run.*; free some space", result.stderr, flags=re.MULTILINE)
+    records = (tmp_path / "run" / "evaluations.jsonl").read_text()
+    assert records.endswith("\n")
+    assert all(json.loads(line)["reward"] >= 0 for line in records.splitlines())
 
 
 def test_nases_draws_and_pretrains(tmp_path: Path) -> None:

@@ -105,7 +105,15 @@ def test_real_cifar10_is_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, AGENT, "--preset", "smoke", "--budget", "1000", "--run-dir", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what runs in its background with SIGINT ignored; a person's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     evaluations = tmp_path / "run" / "evaluations.jsonl"
     while not evaluations.exists() and process.poll() is None:
         time.sleep(0.1)

@@ -1,6 +1,9 @@
-"""The one exception for input that a person can mend."""
+"""The one exception for input that a person can mend, and a hint for a word that is misspelt."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -9,3 +12,9 @@ class InputError(ValueError):
     ``str(error)`` is one line: what is wrong, and what to do next. Command lines print that line without a traceback and
     exit with status 2.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean '...'?)`` with the nearest of the ``known`` words; nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

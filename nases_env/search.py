@@ -122,7 +122,6 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
         self.children: list[Child] = []
         self.best: Child | None = None
         self._keys: set[str] = set()
-        self._seconds: float = 0.0
         self.first_observation, _ = env.reset(seed=args.seed)  # loads the data: what is missing is missed before any file
         self.run_dir = _new_run_dir(args, agent)
         write_atomically(self.run_dir / "config.json", (json.dumps(self._config(), indent=2) + "\n").encode())
@@ -285,20 +284,14 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
     Raises:
         InputError: if there is no such environment, or an option does not suit it.
     """
-    options = {
-        "preset": args.preset,
-        "data_dir": args.data_dir,
-        "device": args.device,
-        "num_threads": args.num_threads,
-        "split_seed": args.seed,
-        **{name: value for name, value in vars(args.child).items() if value != "preset"},
-    }
-    defaults = {**{name: value for name, value in vars(SearchArgs()).items() if name in options}, "split_seed": args.seed}
     if args.env_id.removeprefix("nases_env:") not in nases_env.ENV_IDS:
         raise InputError(f"no environment {args.env_id!r} to search in; known: {', '.join(nases_env.ENV_IDS)}")
     spec = gym.spec(args.env_id)
+    training = {name: getattr(args, name) for name in ("preset", "data_dir", "device", "num_threads")}
+    child = {name: value for name, value in vars(args.child).items() if value != "preset"}
+    options = {**training, **child, "split_seed": args.seed}
     if spec.entry_point != "nases_env.env:ImageEnv":
-        given = [name for name, value in options.items() if value != defaults.get(name)]
+        given = [name for name, value in training.items() if value != getattr(SearchArgs, name)] + list(child)
         if given:
             raise InputError(f"{args.env_id} trains no children: it takes no {', '.join(given)}")
         options = {}

@@ -12,11 +12,12 @@ import pytest
 import nases_env
 
 ROOT = Path(nases_env.__file__).parent
-LEAVES = {"errors", "seeding", "files"}
+LEAVES = {"errors", "seeding", "files", "threads"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "seeding": set(),
     "files": {"errors"},
+    "threads": set(),
     "commands": {"errors"},
     "networks": LEAVES,
     "search_spaces": LEAVES | {"networks"},

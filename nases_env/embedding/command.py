@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 
 from nases_env.embedding.autoencoder import Loss
@@ -21,6 +20,7 @@ from nases_env.embedding.weights import save_embedding
 from nases_env.errors import InputError
 from nases_env.files import write_atomically
 from nases_env.search_spaces import make_search_space
+from nases_env.threads import torch_threads
 
 
 def _help(name: str) -> str:
@@ -75,13 +75,9 @@ def pretrain_command(args: PretrainArgs) -> None:
     path = _weights_path(args.output, search_space.name)
     if args.num_threads < 1:
         raise InputError(f"num_threads must be at least 1, not {args.num_threads}")
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(args.num_threads)
-    try:
+    with torch_threads(args.num_threads):
         embedding, _ = pretrain(search_space, settings, args.seed, progress=sys.stderr.isatty())
         report = quality_report(embedding, search_space, args.seed)
-    finally:
-        torch.set_num_threads(num_threads)
     record = {"command": _command(args, path.name), "settings": dataclasses.asdict(settings), **dataclasses.asdict(report)}
     save_embedding(embedding, path)
     write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -17,6 +15,7 @@ from nases_env.evaluation.presets import ChildSettings
 from nases_env.networks import count_flops, count_parameters
 from nases_env.search_spaces import Architecture, make_search_space
 from nases_env.seeding import derive_seed
+from nases_env.threads import torch_threads
 from nases_env.training import DATASETS, ImageSet, load_images, split_train_valid, train_classifier
 
 
@@ -91,32 +90,26 @@ class TrainingEvaluator(Evaluator):
             model = make_search_space(self.search_space).build(
                 architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
             )
-        num_params = count_parameters(model)
-        num_flops = count_flops(model, train.image_shape)
-        if self.settings.max_params is not None and num_params > self.settings.max_params:
-            return Evaluation(
-                architecture.key,
-                seed,
-                Status.TOO_LARGE,
-                num_params=num_params,
-                num_flops=num_flops,
-                seconds=time.perf_counter() - start,
-                device=str(device),
-            )
-        flip = DATASETS[self.dataset].flip if self.settings.flip is None else self.settings.flip
-        with _threads(self.num_threads):
-            result = train_classifier(model, train, valid, self.settings, seed=seed, device=device, flip=flip)
-        return Evaluation(
+        child = Evaluation(
             architecture.key,
             seed,
-            Status(result.status),
+            Status.TOO_LARGE,
+            num_params=count_parameters(model),
+            num_flops=count_flops(model, train.image_shape),
+            device=str(device),
+        )
+        if self.settings.max_params is not None and child.num_params > self.settings.max_params:
+            return replace(child, seconds=time.perf_counter() - start)
+        flip = DATASETS[self.dataset].flip if self.settings.flip is None else self.settings.flip
+        with torch_threads(self.num_threads):
+            result = train_classifier(model, train, valid, self.settings, seed=seed, device=device, flip=flip)
+        return replace(
+            child,
+            status=Status(result.status),
             valid_accuracy=result.valid_accuracy,
             train_accuracy=result.train_accuracy,
-            num_params=num_params,
-            num_flops=num_flops,
             num_epochs=result.num_epochs,
             seconds=time.perf_counter() - start,
-            device=str(device),
             curve=result.curve,
         )
 
@@ -166,13 +159,3 @@ def _load_splits(
 ) -> tuple[ImageSet, ImageSet]:
     images = load_images(dataset, train=True, data_dir=data_dir, image_size=image_size, download=download)
     return split_train_valid(images, seed=split_seed, num_train_images=num_train_images, num_valid_images=num_valid_images)
-
-
-@contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

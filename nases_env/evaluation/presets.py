@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from typeguard import TypeCheckError, check_type
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, did_you_mean
 from nases_env.networks import NetworkSettings
 from nases_env.training import TrainingSettings
 
@@ -41,7 +40,7 @@ PRESETS: dict[str, ChildSettings] = {
     # The paper's search phase, section 4.2.
     "paper": ChildSettings(),
     # Minutes a child on one GPU: the paper's network, narrower, for one cosine cycle.
-    "gpu": ChildSettings(cells_per_stage=2, num_filters=20, num_epochs=10, num_cycles=1, cutout=0),
+    "gpu": ChildSettings(cells_per_stage=2, num_filters=20, num_epochs=10, num_cycles=1),
     # Seconds to half a minute a child on one core.
     "cpu": ChildSettings(
         cells_per_stage=1,
@@ -86,23 +85,18 @@ def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tup
     if name == "auto":
         name = "gpu" if torch.cuda.is_available() else "cpu"
     if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}{_did_you_mean(name, PRESETS)}; known: auto, {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known: auto, {', '.join(PRESETS)}")
     types_by_name = typing.get_type_hints(ChildSettings)
     for option, value in overrides.items():
         if option not in types_by_name:
             raise InputError(
-                f"unknown option {option!r}{_did_you_mean(option, types_by_name)}; known: {', '.join(types_by_name)}"
+                f"unknown option {option!r}{did_you_mean(option, types_by_name)}; known: {', '.join(types_by_name)}"
             )
         try:
             check_type(value, types_by_name[option])
         except TypeCheckError:
             raise InputError(f"{option} must be {_describe(types_by_name[option])}, not {value!r}") from None
     return name, dataclasses.replace(PRESETS[name], **overrides)
-
-
-def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _describe(hint: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Any
 
 from torch import nn
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, did_you_mean
 from nases_env.networks import OPERATORS, Cell, EnasMicroNetwork, NetworkSettings
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.graph import Branch, CellGraph
@@ -122,8 +121,7 @@ def _read_cell(name: str, nodes: Any) -> Iterable[int]:
                 raise InputError(f"a branch of node {index} of the {name} cell must be [operator, input], not {branch!r}")
             operator, source = branch
             if operator not in OPERATORS:
-                near = difflib.get_close_matches(str(operator), OPERATORS, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                hint = did_you_mean(str(operator), OPERATORS)
                 raise InputError(f"unknown operator {operator!r} in the {name} cell{hint}; known: {', '.join(OPERATORS)}")
             if isinstance(source, bool) or not isinstance(source, int) or not 0 <= source < index + NUM_CELL_INPUTS:
                 raise InputError(

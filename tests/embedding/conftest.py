@@ -1,24 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from nases_env.embedding import Embedding, PretrainSettings, pretrain
 from nases_env.search_spaces.base import SearchSpace
 from tests.embedding.spaces import ListSpace
 
 QUICK = PretrainSettings(embedding_size=3, hidden_size=16, num_steps=30, batch_size=32, num_calibration_rounds=5)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")

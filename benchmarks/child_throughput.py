@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
+from nases_env.commands import run_command
+from nases_env.files import write_atomically
 from nases_env.networks import OPERATORS, Cell, EnasMicroNetwork, NetworkSettings
 from nases_env.networks.operations import AvgPool3x3, SeparableConv
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
@@ -122,7 +123,7 @@ def measure(args: Args, index: int) -> dict[str, float]:
 
 
 def main(args: Args) -> None:
-    """Measures, prints a table and writes the JSON file."""
+    """Measure training images per second against the same network written plainly."""
     torch.set_num_threads(args.num_threads)
     rows = []
     print(f"{'architecture':>12} {'plain img/s':>12} {'fast img/s':>12} {'ratio':>6}")
@@ -139,8 +140,8 @@ def main(args: Args) -> None:
     if args.output is not None:
         settings = {name: value for name, value in asdict(args).items() if name != "output"}
         record = {"settings": settings, "torch": torch.__version__, "architectures": rows, "summary": summary}
-        args.output.write_text(json.dumps(record, indent=2) + "\n")
+        write_atomically(args.output, (json.dumps(record, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    run_command(Args, main)

@@ -7,10 +7,18 @@ from contextlib import contextmanager
 
 import torch
 
+from nases_env.errors import InputError
+
 
 @contextmanager
 def torch_threads(num_threads: int) -> Iterator[None]:
-    """Torch computes with ``num_threads`` CPU threads inside, and with as many as before afterwards."""
+    """Torch computes with ``num_threads`` CPU threads inside, and with as many as before afterwards.
+
+    Raises:
+        InputError: if there is not at least one.
+    """
+    if num_threads < 1:
+        raise InputError(f"num_threads must be at least 1, not {num_threads}")
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -78,6 +78,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
         ("--child.num-epochs", "0"): "num_epochs is 0; it must be at least 1",
         ("--env-id", "NASES-ImageFolder-v0"): "image_folder needs a folder of images",
         ("--run-dir", "/dev/null/run"): "/dev/null/run",
+        ("--num-threads", "0"): "num_threads must be at least 1, not 0",
     }
     for options, message in cases.items():
         assert message in fails("python", AGENT, "--budget", "2", *options, folder=tmp_path)
@@ -198,5 +199,5 @@ def test_benchmarks_run(script: Path, tmp_path: Path) -> None:
             "1",
         ),
     }
-    run("python", str(script), *few[script.stem], "--output", "figures.json", folder=tmp_path)
-    assert json.loads((tmp_path / "figures.json").read_text())
+    run("python", str(script), *few[script.stem], "--output", "results/figures.json", folder=tmp_path)
+    assert json.loads((tmp_path / "results" / "figures.json").read_text())

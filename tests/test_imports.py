@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "seeding": set(),
     "files": {"errors"},
-    "threads": set(),
+    "threads": {"errors"},
     "commands": {"errors"},
     "networks": LEAVES,
     "search_spaces": LEAVES | {"networks"},

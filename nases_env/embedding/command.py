@@ -73,8 +73,6 @@ def pretrain_command(args: PretrainArgs) -> None:
     search_space = make_search_space(args.search_space)
     settings = args.settings()
     path = _weights_path(args.output, search_space.name)
-    if args.num_threads < 1:
-        raise InputError(f"num_threads must be at least 1, not {args.num_threads}")
     with torch_threads(args.num_threads):
         embedding, _ = pretrain(search_space, settings, args.seed, progress=sys.stderr.isatty())
         report = quality_report(embedding, search_space, args.seed)

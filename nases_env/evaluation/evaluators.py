@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.evaluation import Evaluation, Status
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.networks import count_flops, count_parameters
@@ -66,8 +66,9 @@ class TrainingEvaluator(Evaluator):
     num_threads: int = 1
 
     def prepare(self) -> None:
-        self.images()
         resolve_device(self.device)
+        with torch_threads(self.num_threads):
+            self.images()
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """The training and the validation split, cut to the sizes that the settings ask for."""
@@ -120,10 +121,19 @@ class AnalyticEvaluator(Evaluator):
 
     The optimum is 1, where every branch applies ``operator``; uniform architectures have one over the number of operators
     in the mean. It depends on the network alone: neither the seed nor the way it is written down matters.
+
+    Raises:
+        InputError: if the search space has no such operator.
     """
 
     search_space: str
     operator: str
+
+    def __post_init__(self) -> None:
+        known = make_search_space(self.search_space).operators
+        if self.operator not in known:
+            hint = did_you_mean(self.operator, known)
+            raise InputError(f"unknown operator {self.operator!r}{hint}; {self.search_space} has {', '.join(known)}")
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         graphs = make_search_space(self.search_space).graphs(architecture)

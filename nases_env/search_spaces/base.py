@@ -46,6 +46,9 @@ class SearchSpace(ABC):
     decisions_per_step: ClassVar[int] = 1
     """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step."""
 
+    operators: ClassVar[tuple[str, ...]] = ()
+    """The names of what its branches may apply, where it has such."""
+
     @property
     @abstractmethod
     def decision_sizes(self) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ class EnasMicro(SearchSpace):
 
     name = "enas_micro"
     decisions_per_step = NODE_DIMS
+    operators = OPERATORS
 
     @cached_property
     def decision_sizes(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nases_env.errors import InputError
 from nases_env.evaluation import AnalyticEvaluator, Evaluation, Status, TrainingEvaluator, resolve_preset
 from nases_env.search_spaces import EnasMicro
 from tests.search_spaces.test_enas_micro import rewrite_architecture
@@ -71,6 +72,12 @@ def test_record_is_plain_json_values() -> None:
     assert type(record["valid_accuracy"]) is float
     assert type(record["curve"][0]["epoch"]) is int
     assert 64 * record["valid_accuracy"] == pytest.approx(round(64 * record["valid_accuracy"]), abs=1e-12)
+
+
+def test_an_operator_that_the_search_space_does_not_have() -> None:
+    with pytest.raises(InputError, match=r"unknown operator 'sep_conv_3x4' \(did you mean 'sep_conv_3x3'\?\)") as caught:
+        AnalyticEvaluator("enas_micro", "sep_conv_3x4")
+    assert "\n" not in str(caught.value)
 
 
 def test_analytic_optimum_and_mean() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from nases_env import drawing
-from nases_env.commands import run
+from nases_env.commands import parse, run
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
 from nases_env.search_spaces import make_search_space
@@ -49,5 +49,12 @@ Commands = Annotated[PretrainArgs, tyro.conf.subcommand("pretrain")] | Annotated
 
 def main() -> None:
     """The entry point of ``nases``."""
-    args = tyro.cli(Commands, prog="nases", description=DESCRIPTION)
-    run(lambda: pretrain_command(args) if isinstance(args, PretrainArgs) else draw_command(args))
+    run(_main)
+
+
+def _main() -> None:
+    args = parse(Commands, prog="nases", description=DESCRIPTION)
+    if isinstance(args, PretrainArgs):
+        pretrain_command(args)
+    else:
+        draw_command(args)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import tyro
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, did_you_mean
 
 Args = TypeVar("Args")
 
@@ -20,8 +21,28 @@ def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
 
     Wrong input ends in one line on standard error and exit status 2, an interrupt in exit status 130.
     """
-    args = tyro.cli(args_type, description=main.__doc__)
-    run(lambda: main(args))
+    run(lambda: main(parse(args_type, description=main.__doc__)))
+
+
+def parse(args_type: Any, **options: Any) -> Any:
+    """The command line as an ``args_type``, a dataclass or a union of them; ``options`` are those of ``tyro.cli``.
+
+    Raises:
+        InputError: if there is an option that it does not have.
+    """
+    args, unknown = tyro.cli(args_type, return_unknown_args=True, **options)
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for name in _names(args)]
+        raise InputError(f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists the options")
+    return args
+
+
+def _names(args: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        yield prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield from _names(value, f"{prefix}{field.name}.")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Input that is wrong and that the person who gave it can mend.
 
     ``str(error)`` is one line: what is wrong, and what to do next. Command lines print that line without a traceback and
-    exit with status 2.
+    exit with status 2. It is no ``ValueError``, since what reads command lines takes those for its own and frames them.
     """
 
 

@@ -79,6 +79,9 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
         ("--env-id", "NASES-ImageFolder-v0"): "image_folder needs a folder of images",
         ("--run-dir", "/dev/null/run"): "/dev/null/run",
         ("--num-threads", "0"): "num_threads must be at least 1, not 0",
+        ("--sigma", "-1"): "--sigma must be a positive number",
+        ("--budgt", "3"): "unknown option '--budgt' (did you mean '--budget'?)",
+        ("--child.num-epoch", "3"): "unknown option '--child.num-epoch' (did you mean '--child.num-epochs'?)",
     }
     for options, message in cases.items():
         assert message in fails("python", AGENT, "--budget", "2", *options, folder=tmp_path)
@@ -152,6 +155,9 @@ def test_nases_draws_and_pretrains(tmp_path: Path) -> None:
     assert run(nases, "draw", "run/best.json", folder=tmp_path).stdout.startswith("normal cell\n")
     run(nases, "draw", "run/best.json", "--output", "cell.svg", folder=tmp_path)
     assert (tmp_path / "cell.svg").stat().st_size > 1000
+    assert "unknown option '--outpt' (did you mean '--output'?)" in fails(
+        nases, "draw", "run/best.json", "--outpt", "cell.png", folder=tmp_path
+    )
     assert "cannot read absent.json" in fails(nases, "draw", "absent.json", folder=tmp_path)
 
     result = run(nases, "pretrain", "--output", "embedding", "--num-steps", "2", folder=tmp_path)

@@ -88,7 +88,7 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
         sizes = {name: description[name] for name in ("embedding_size", "hidden_size", "loss")}
         embedding = Embedding(search_space, **sizes)
         embedding.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, error) from error
     return embedding.requires_grad_(False)
 

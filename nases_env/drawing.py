@@ -33,9 +33,10 @@ VALUE_COLOURS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c
 INPUT_COLOUR = "#e8f5e9"
 OUTPUT_COLOUR = "#fdeaea"
 
-WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.2, 0.5  # inches; a data unit is an inch
+WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # inches; a data unit is an inch
 DOTS_PER_INCH = 80
-BOX_WIDTH, BOX_HEIGHT = 1.05, 0.36
+BOX_WIDTH, BOX_HEIGHT = 1.05, 0.3
+BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes, all of a cell's, fit below each other
 MARGIN = 0.75
 SUM_RADIUS = 0.17
 FONT_SIZE = 8.5
@@ -128,7 +129,7 @@ def _draw_cell(axes: Axes, graph: CellGraph) -> None:
             branches = sorted(graph.nodes[value - len(graph.inputs)], key=lambda branch: -places[branch.source][2])
             exit_x = x + BOX_WIDTH / 2 + SUM_RADIUS
             for index, branch in enumerate(branches):
-                box_y = y + (len(branches) / 2 - index - 0.5) * BOX_HEIGHT * 1.25
+                box_y = y + (len(branches) / 2 - index - 0.5) * BOX_PITCH
                 colour = OPERATOR_COLOURS.get(branch.operator, OTHER_OPERATOR_COLOUR)
                 _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), colour)
                 axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [box_y, y], color="#777777", linewidth=1, zorder=2)
@@ -174,7 +175,7 @@ def _columns(graph: CellGraph) -> list[list[_Item]]:
 
 def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
     """The y of each item of a column, from top to bottom, spread over the cell's height."""
-    sizes = [BOX_HEIGHT * 1.25 * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
+    sizes = [BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
     gap = min(0.6, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
     top = (sum(sizes) + gap * (len(items) - 1)) / 2 - 0.1
     ys = []

@@ -30,6 +30,7 @@ from nases_env.env import Action, ImageEnv, NASESEnv, Observation
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
 from nases_env.files import append_line, cannot_write, write_atomically
+from nases_env.interrupts import deferred_interrupts
 from nases_env.search_spaces import Architecture
 
 NUM_RECENT = 10  # children that the running mean of the reward covers
@@ -138,13 +139,15 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
     def step(self, action: Action) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
         """One step of the environment, recorded."""
         result = super().step(action)
-        self._record()
+        with deferred_interrupts():
+            self._record()
         return result
 
     def evaluate(self, architecture: Architecture) -> Evaluation:
         """Evaluates ``architecture`` in the environment, recorded: for agents that need no embedding."""
         evaluation = self.nases.evaluate(architecture)
-        self._record()
+        with deferred_interrupts():
+            self._record()
         return evaluation
 
     def log(self, scalars: Mapping[str, float]) -> None:
@@ -166,7 +169,7 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
         if raised[0] is not None:
             self._console.print(f"ended after {len(self.children)} of {self.args.budget} children")
         self._print_summary()
-        with self._writing():
+        with deferred_interrupts(), self._writing():
             if self.best is not None:
                 self._save_pictures(self.best)
             self._writer.close()

@@ -12,11 +12,12 @@ import pytest
 import nases_env
 
 ROOT = Path(nases_env.__file__).parent
-LEAVES = {"errors", "seeding", "files", "threads"}
+LEAVES = {"errors", "seeding", "files", "interrupts", "threads"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "seeding": set(),
     "files": {"errors"},
+    "interrupts": set(),
     "threads": {"errors"},
     "commands": {"errors"},
     "networks": LEAVES,

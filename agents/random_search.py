@@ -5,17 +5,32 @@ python agents/random_search.py --env-id NASES-Digits-v0 --budget 40
 
 from __future__ import annotations
 
+from nases_env.agent import Agent, Proposal
 from nases_env.commands import run_command
-from nases_env.search import Search, SearchArgs
+from nases_env.env import NASESEnv
+from nases_env.evaluation import Evaluation
+from nases_env.search import RecordedSearch, SearchArgs
 from nases_env.seeding import numpy_generator
+
+
+class RandomSearch(Agent):
+    """Draws every child anew. One that comes twice counts twice."""
+
+    def __init__(self, env: NASESEnv, args: SearchArgs) -> None:
+        self.search_space = env.search_space
+        self.rng = numpy_generator(args.seed, "random search")
+
+    def ask(self, num_children: int = 1) -> list[Proposal]:
+        return [Proposal(self.search_space.sample(self.rng)) for _ in range(num_children)]
+
+    def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
+        return {}
 
 
 def main(args: SearchArgs) -> None:
     """Evaluate uniformly drawn architectures and keep the best."""
-    rng = numpy_generator(args.seed, "random search")
-    with Search(args, agent="random_search") as search:
-        while not search.done:
-            search.evaluate(search.nases.search_space.sample(rng))
+    with RecordedSearch(args, agent="random_search") as search:
+        search.run(RandomSearch(search.nases, args), args.round_size)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,7 @@ from nases_env import drawing
 from nases_env.commands import parse, run
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
-from nases_env.search_spaces import make_search_space
+from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, make_search_space
 
 DESCRIPTION = "Neural architecture search in embedding space: what is needed beside the agents."
 
@@ -23,7 +25,12 @@ class DrawArgs:
 
     architecture: tyro.conf.Positional[Path] = field(metadata={"help": "A JSON file with a genotype."})
     output: Path | None = field(default=None, metadata={"help": "A .png or .svg file; unset: print the cells as text."})
-    search_space: str = field(default="enas_micro", metadata={"help": "Name of the search space."})
+    search_space: str | None = field(
+        default=None,
+        metadata={
+            "help": f"{', '.join(SEARCH_SPACES)}, or one of your own as MODULE:CLASS; unset: the one that the file names."
+        },
+    )
 
 
 def draw_command(args: DrawArgs) -> None:
@@ -36,12 +43,24 @@ def draw_command(args: DrawArgs) -> None:
         text = args.architecture.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); give a JSON file with a genotype") from None
-    search_space = make_search_space(args.search_space)
+    search_space = make_search_space(args.search_space or _named_in(text))
     architecture = search_space.from_json(text)
     if args.output is None:
         print(drawing.describe(search_space, architecture))
     else:
         drawing.save(drawing.draw(search_space, architecture, args.architecture.name), args.output)
+
+
+def _named_in(text: str) -> str:
+    """The search space that a file of an architecture names; enas_micro where it names none that ships.
+
+    A file does not decide what is imported, so that it cannot name MODULE:CLASS.
+    """
+    with contextlib.suppress(json.JSONDecodeError):  # which the search space refuses with a reason
+        record = json.loads(text)
+        if isinstance(record, dict) and record.get("search_space") in list(SEARCH_SPACES):
+            return str(record["search_space"])
+    return EnasMicro.name
 
 
 Commands = Annotated[PretrainArgs, tyro.conf.subcommand("pretrain")] | Annotated[DrawArgs, tyro.conf.subcommand("draw")]

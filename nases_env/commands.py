@@ -16,12 +16,25 @@ from nases_env.errors import InputError, did_you_mean
 Args = TypeVar("Args")
 
 
-def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
+def run_command(
+    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = lambda args: None
+) -> None:
     """Parses the command line into ``args_type`` and runs ``main``.
 
     Wrong input ends in one line on standard error and exit status 2, an interrupt in exit status 130.
+
+    Args:
+        args_type: a dataclass.
+        main: its docstring is what ``--help`` begins with.
+        preset: what options that were not given should be, by those that were; None: what ``args_type`` says.
     """
-    run(lambda: main(parse(args_type, description=main.__doc__)))
+
+    def parse_and_run() -> None:
+        args = parse(args_type, description=main.__doc__)
+        default = preset(args)
+        main(args if default is None else parse(args_type, description=main.__doc__, default=default))
+
+    run(parse_and_run)
 
 
 def parse(args_type: Any, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from itertools import pairwise
 from pathlib import Path as FilePath
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
@@ -27,7 +28,12 @@ OPERATOR_COLOURS = {
     "sep_conv_5x5": "#4ea3d8",
     "avg_pool_3x3": "#f5e97a",
     "max_pool_3x3": "#f0b345",
+    "skip_connect": "#dddddd",
+    "nor_conv_1x1": "#9ad3f5",
+    "nor_conv_3x3": "#4ea3d8",
 }
+NO_OPERATOR = "none"  # whose output is zero: a branch that applies it is as good as absent, and is not drawn
+ZERO = "zero"  # what a node without any branch is
 OTHER_OPERATOR_COLOUR = "#ffffff"
 VALUE_COLOURS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
 INPUT_COLOUR = "#e8f5e9"
@@ -40,6 +46,9 @@ BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes, all of a cell's, fit below each othe
 MARGIN = 0.75
 SUM_RADIUS = 0.17
 FONT_SIZE = 8.5
+BOXES_PER_ROW = 8  # of decisions, where there are no cells to draw
+ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
+CHOICE_COLOUR = "#4ea3d8"
 
 _OUTPUT = -1  # the output's place among the values, in the layout
 _Item = tuple[int, bool]  # (value, whether its node stands here or only its line passes)
@@ -48,10 +57,16 @@ _Item = tuple[int, bool]  # (value, whether its node stands here or only its lin
 def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
     """A picture of the architecture's cells, one below the other; each reads from left to right.
 
-    Green boxes are the cell's inputs. A node is the sum (+) of its operators; the output concatenates the loose ends
-    (dashed lines). A line has the colour of the value that it carries.
+    Green boxes are the cell's inputs. A node is the sum (+) of its operators, or zero where it has none; the output
+    concatenates the loose ends (dashed lines). A line has the colour of the value that it carries. Branches that apply
+    "none" are left out.
+
+    Where the search space draws no cells, the picture shows the decisions: a box each, with its number, its choice and a
+    mark where in the range of its choices that lies.
     """
-    graphs = search_space.graphs(architecture)
+    graphs = _graphs(search_space, architecture)
+    if not graphs:
+        return _draw_decisions(search_space, architecture, title)
     height = CELL_HEIGHT * len(graphs) + TITLE_HEIGHT
     figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
     figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=11)
@@ -86,22 +101,60 @@ def save(figure: Figure, path: str | FilePath) -> None:
 
 
 def describe(search_space: SearchSpace, architecture: Architecture) -> str:
-    """The architecture's cells in words, a line a node."""
+    """The architecture's cells in words, a line a node; a line a decision where the search space draws no cells."""
     lines = []
-    for graph in search_space.graphs(architecture):
+    for graph in _graphs(search_space, architecture):
         names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
         lines.append(graph.name)
         for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
             terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
-            lines.append(f"  {name} = {' + '.join(terms)}")
+            lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
         lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
-    return "\n".join(lines)
+    return "\n".join(lines or [f"decision {text}" for text in _decisions(search_space, architecture)])
 
 
 def operator_name(operator: str) -> str:
     """An operator as people write it: "sep_conv_3x3" is "sep conv 3×3"."""
     words = operator.split("_")
     return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
+
+
+def _graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
+    """The architecture's cells without the branches that are as good as absent."""
+    return tuple(
+        graph._replace(
+            nodes=tuple(tuple(branch for branch in node if branch.operator != NO_OPERATOR) for node in graph.nodes)
+        )
+        for graph in search_space.graphs(architecture)
+    )
+
+
+def _decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:
+    choices = zip(architecture.decisions, search_space.decision_sizes, strict=True)
+    return [f"{index}: {choice} of 0..{size - 1}" for index, (choice, size) in enumerate(choices)]
+
+
+def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title: str) -> Figure:
+    num_rows = math.ceil(search_space.num_dims / BOXES_PER_ROW)
+    height = TITLE_HEIGHT + ROW_HEIGHT * num_rows + ROW_GAP
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(0, height)
+    axes.axis("off")
+    axes.text(WIDTH / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=11)
+    width = (WIDTH - ROW_GAP) / BOXES_PER_ROW - ROW_GAP
+    bins = zip(search_space.encode(architecture), search_space.decision_sizes, strict=True)
+    for index, (text, (middle, size)) in enumerate(zip(_decisions(search_space, architecture), bins, strict=True)):
+        row, column = divmod(index, BOXES_PER_ROW)
+        left = ROW_GAP + column * (width + ROW_GAP)
+        bottom = height - TITLE_HEIGHT - (row + 1) * ROW_HEIGHT + ROW_GAP
+        axes.add_patch(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
+        mark = left + width * (middle - 0.5 / size)
+        axes.add_patch(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOUR))
+        middle_of_text = bottom + (MARK_HEIGHT + ROW_HEIGHT - ROW_GAP) / 2
+        axes.text(left + width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
+    return figure
 
 
 def _draw_cell(axes: Axes, graph: CellGraph) -> None:
@@ -128,6 +181,9 @@ def _draw_cell(axes: Axes, graph: CellGraph) -> None:
         else:
             branches = sorted(graph.nodes[value - len(graph.inputs)], key=lambda branch: -places[branch.source][2])
             exit_x = x + BOX_WIDTH / 2 + SUM_RADIUS
+            if not branches:
+                _draw_box(axes, x - SUM_RADIUS, y, ZERO, OTHER_OPERATOR_COLOUR)
+                axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [y, y], color="#777777", linewidth=1, zorder=2)
             for index, branch in enumerate(branches):
                 box_y = y + (len(branches) / 2 - index - 0.5) * BOX_PITCH
                 colour = OPERATOR_COLOURS.get(branch.operator, OTHER_OPERATOR_COLOUR)
@@ -144,7 +200,7 @@ def _columns(graph: CellGraph) -> list[list[_Item]]:
     """What stands in each column from top to bottom: the layers of Sugiyama's method, ordered by barycentres."""
     depth = dict.fromkeys(range(len(graph.inputs)), 0)
     for index, branches in enumerate(graph.nodes):
-        depth[len(graph.inputs) + index] = 1 + max(depth[branch.source] for branch in branches)
+        depth[len(graph.inputs) + index] = 1 + max((depth[branch.source] for branch in branches), default=0)
     last = 1 + max(depth.values())
     depth[_OUTPUT] = last
     reads = {len(graph.inputs) + index: [branch.source for branch in node] for index, node in enumerate(graph.nodes)}
@@ -186,7 +242,7 @@ def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
 
 
 def _num_boxes(item: _Item, graph: CellGraph) -> int:
-    return len(graph.nodes[item[0] - len(graph.inputs)]) if item[0] >= len(graph.inputs) else 1
+    return max(1, len(graph.nodes[item[0] - len(graph.inputs)])) if item[0] >= len(graph.inputs) else 1
 
 
 def _draw_box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:

@@ -20,12 +20,17 @@ from nases_env.evaluation import (
     ChildSettings,
     Evaluation,
     Evaluator,
+    InteractionEvaluator,
+    LookUpEvaluator,
+    TableEvaluator,
     TrainingEvaluator,
     resolve_device,
     resolve_preset,
 )
-from nases_env.search_spaces import Architecture, make_search_space
-from nases_env.seeding import derive_seed
+from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
+from nases_env.search_spaces import Architecture, SearchSpace, make_search_space
+from nases_env.search_spaces.nasbench201 import NasBench201
+from nases_env.seeding import derive_seed, numpy_generator
 
 logger = logging.getLogger(__name__)
 
@@ -164,10 +169,18 @@ class NASESEnv(gym.Env[Observation, Action]):
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_space.shape:
             raise InputError(f"an action has the shape {self.action_space.shape}, not {action.shape}")
-        if not np.isfinite(action).all():
+        return self.decode_all(action[None])[0]
+
+    def decode_all(self, actions: NDArray[np.floating[Any]]) -> list[Architecture]:
+        """The architectures that ``actions`` of shape (B, n) mean: `decode` for many at once, which is faster.
+
+        Raises:
+            InputError: if the shape is another or an action is not finite.
+        """
+        if not np.isfinite(actions).all():
             raise InputError("an action must be finite; this one holds NaN or infinity: has the agent diverged?")
-        embedding = ACTION_SCALE * np.clip(action, -1.0, 1.0)
-        return self.search_space.decode(self.embedding.decode(embedding.astype(np.float32)))
+        embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
     def evaluate(self, architecture: Architecture) -> Evaluation:
         """Evaluates `architecture` as `step` does, for agents that search among architectures and need no embedding."""
@@ -250,7 +263,7 @@ class ImageEnv(NASESEnv):
         device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
         split_seed: decides which tenth of the training images is the validation split.
         num_threads: CPU threads of a training.
-        search_space: the name of the search space.
+        search_space: a name that ships, one of your own as MODULE:CLASS, or a search space.
         embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
         **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
@@ -272,7 +285,7 @@ class ImageEnv(NASESEnv):
         device: str = "auto",
         split_seed: int = 0,
         num_threads: int = 1,
-        search_space: str = "enas_micro",
+        search_space: str | SearchSpace = "enas_micro",
         embedding: str | None = None,
         render_mode: str | None = None,
         **overrides: Any,
@@ -297,29 +310,159 @@ if ImageEnv.__doc__:  # absent under python -OO
     ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n            ".join(_OPTIONS))
 
 
-class AnalyticEnv(NASESEnv):
+class TableEnv(NASESEnv):
     """
     ## Description
 
-    `NASESEnv` with a reward that is known in closed form and costs nothing: the share of the network's branches that apply
-    one operator. The optimum is 1. It is there to see within seconds whether an agent learns; it says nothing about images.
+    `NASESEnv` on the benchmark NAS-Bench-201 (Dong and Yang, 2020): all 15,625 cells of a search space were trained on
+    CIFAR-10, and a child is looked up in the table of their accuracies. A search takes seconds, the best cell is known, and
+    agents can be compared over hundreds of seeds. The id is `NASES-NASBench201-v0`.
 
-    The id is `NASES-Analytic-v0`. Spaces, episodes and information are those of `NASESEnv`; nothing is trained, so
+    ## Spaces
+
+    The action space is that of `NASESEnv`. The observation is `Box(0, 1, (6,), float32)`: one of five operators (`none`,
+    `skip_connect`, `nor_conv_1x1`, `nor_conv_3x3`, `avg_pool_3x3`) for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1 and
+    3<-2 of the cell, where 0 is its input and 3 its output. A genotype is `{"cell": string}` with NAS-Bench-201's string,
+    such as `|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|`.
+
+    ## Rewards
+
+    The validation accuracy after 12 epochs, in [0, 1]; the same whatever the seed. The status is always `ok`.
+
+    ## Information
+
+    That of `NASESEnv`, and after a step:
+
+    | key | type | meaning |
+    | --- | --- | --- |
+    | `test_accuracy_not_for_search` | float | share of the test images classified correctly after 200 epochs |
+
+    It is what a search is judged by when it has ended (the best possible with the table of CIFAR-10 is 0.9437), and must not
+    steer it: it is in no observation, reward or `Evaluation`. Nothing is built or trained, so the training accuracy,
     parameters and operations are 0.
 
+    ## The table
+
+    A CSV file with the header `arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,test_accuracy_200_epochs` and a row for
+    each cell, accuracies in percent. `reset` raises `InputError` if it is missing, truncated, or not such a table.
+
+    ## Arguments
+
+    ```python
+    env = gymnasium.make("NASES-NASBench201-v0", table="nasbench201-cifar10.csv", permutation_seed=0)
+    ```
+
     Args:
-        operator: the operator that is rewarded.
-        search_space: the name of the search space.
-        embedding: file with a pretrained embedding; None takes the one that ships.
+        table: the path of the table; None takes the environment variable `NASES_NASBENCH201_TABLE`, else the file
+            `nasbench201-cifar10.csv` in the folder that `NASES_DATA_DIR` names.
+        permutation_seed: numbers the operators in a random order. None keeps their natural order, in which the middle
+            choices happen to be the convolutions: an agent that only prefers the middle looks good, so that every
+            measurement of an agent should draw an order anew for each of its seeds. Keys and genotypes do not depend on it.
+        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+
+    ## Version history
+
+    - v0: the first version.
+    """
+
+    evaluator: TableEvaluator
+
+    def __init__(
+        self,
+        *,
+        table: str | None = None,
+        permutation_seed: int | None = None,
+        embedding: str | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        operators = NASBENCH201_OPERATORS
+        if permutation_seed is not None:
+            operators = tuple(numpy_generator(permutation_seed, "operator order").permutation(operators).tolist())
+        super().__init__(TableEvaluator(NasBench201(operators), table), embedding=embedding, render_mode=render_mode)
+
+    def _info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+        test_accuracy = self.evaluator.report_test_accuracy(architecture)
+        return {**super()._info(architecture, evaluation), "test_accuracy_not_for_search": test_accuracy}
+
+
+class LookUpEnv(NASESEnv):
+    """
+    ## Description
+
+    `NASESEnv` for a search space of your own that knows its accuracies without training, from a table, a formula or a
+    model: the reward of a child is what the space's `look_up` says of it. The id is `NASES-LookUp-v0`;
+    `examples/own_search_space.py` shows how a search space is written.
+
+    Spaces, episodes and information are those of `NASESEnv`. The training accuracy is the validation accuracy; nothing is
+    built or trained, so parameters and operations are 0, and the seed does not matter.
+
+    ## Arguments
+
+    ```python
+    env = gymnasium.make("NASES-LookUp-v0", search_space="my_space:MySpace", embedding="my_space.safetensors")
+    ```
+
+    Args:
+        search_space: a search space that overrides `look_up`, or its name as MODULE:CLASS. It must be given.
+        embedding: file with its pretrained embedding, as `nases pretrain --search-space MODULE:CLASS` writes it.
+        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+
+    ## Version history
+
+    - v0: the first version.
     """
 
     def __init__(
         self,
         *,
-        operator: str = "sep_conv_3x3",
-        search_space: str = "enas_micro",
+        search_space: str | SearchSpace | None = None,
         embedding: str | None = None,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(AnalyticEvaluator(search_space, operator), embedding=embedding, render_mode=render_mode)
+        if search_space is None:
+            raise InputError("NASES-LookUp-v0 has no search space of its own; give search_space as MODULE:CLASS")
+        super().__init__(LookUpEvaluator(search_space), embedding=embedding, render_mode=render_mode)
+
+
+class AnalyticEnv(NASESEnv):
+    """
+    ## Description
+
+    `NASESEnv` with a reward that costs nothing. It is there to see within seconds whether an agent learns; it says nothing
+    about images. By default the reward is the share of the network's branches that apply one operator, whose optimum is 1.
+    With `landscape` it is a random function with interactions between decisions: see
+    `nases_env.evaluation.InteractionEvaluator`.
+
+    The id is `NASES-Analytic-v0`. Spaces, episodes and information are those of `NASESEnv`; nothing is trained, so
+    parameters and operations are 0.
+
+    Args:
+        operator: the operator that is rewarded; None is `sep_conv_3x3`. It does not go with `landscape`.
+        landscape: the seed of a random function with interactions between decisions.
+        search_space: a name that ships, one of your own as MODULE:CLASS, or a search space; it must have graphs.
+        embedding: file with a pretrained embedding; None takes the one that ships.
+        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+
+    ## Version history
+
+    - v0: the first version.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator: str | None = None,
+        landscape: int | None = None,
+        search_space: str | SearchSpace = "enas_micro",
+        embedding: str | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if operator is not None and landscape is not None:
+            raise InputError("give operator or landscape, not both: they are two rewards")
+        evaluator = (
+            AnalyticEvaluator(search_space, operator or "sep_conv_3x3")
+            if landscape is None
+            else InteractionEvaluator(search_space, landscape)
+        )
+        super().__init__(evaluator, embedding=embedding, render_mode=render_mode)

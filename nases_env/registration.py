@@ -15,6 +15,8 @@ _ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "NASES-SVHN-v0": ("nases_env.env:ImageEnv", {"dataset": "svhn"}),
     "NASES-ImageFolder-v0": ("nases_env.env:ImageEnv", {"dataset": "image_folder"}),
     "NASES-Digits-v0": ("nases_env.env:ImageEnv", {"dataset": "digits"}),
+    "NASES-NASBench201-v0": ("nases_env.env:TableEnv", {}),
+    "NASES-LookUp-v0": ("nases_env.env:LookUpEnv", {}),
     "NASES-Analytic-v0": ("nases_env.env:AnalyticEnv", {}),
 }
 

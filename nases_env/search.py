@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
 import os
 import platform
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import gymnasium as gym
 import torch
@@ -26,6 +28,7 @@ from tqdm import tqdm
 
 import nases_env
 from nases_env import drawing
+from nases_env.agent import Agent
 from nases_env.env import Action, ImageEnv, NASESEnv, Observation
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
@@ -35,6 +38,18 @@ from nases_env.search_spaces import Architecture
 
 NUM_RECENT = 10  # children that the running mean of the reward covers
 NUM_LISTED = 5  # architectures in the table at the end
+ENV_OPTIONS = (
+    "preset",
+    "data_dir",
+    "device",
+    "num_threads",
+    "search_space",
+    "landscape",
+    "table",
+    "permutation_seed",
+    "embedding",
+)
+"""What is handed to the environment if it is given."""
 
 ChildOptions: Any = dataclasses.make_dataclass(
     "ChildOptions",
@@ -57,12 +72,17 @@ ChildOptions: Any = dataclasses.make_dataclass(
 class SearchArgs:
     """What every search is told."""
 
+    agent_presets: ClassVar[tuple[str, ...]] = ()
+    """The presets that say something about the agent too."""
+
     env_id: str = "NASES-Digits-v0"
     """The environment, by its id: NASES-Digits-v0, NASES-CIFAR10-v0, and so on."""
     budget: int = 30
     """Children to evaluate. One that is met again is not trained again, but counts."""
     seed: int = 0
     """Everything random descends from it, the validation split included."""
+    round_size: int = 1
+    """Children asked for at once: what an agent learns from one of them cannot help to choose the others."""
     run_dir: Path | None = None
     """New folder for everything that the search writes; unset: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     preset: str = "auto"
@@ -73,6 +93,14 @@ class SearchArgs:
     """A torch device such as cpu or cuda:1; auto: the GPU where there is one."""
     num_threads: int = 1
     """CPU threads of a training."""
+    search_space: str | None = None
+    """enas_micro, nasbench201, or one of your own as MODULE:CLASS; unset: the environment's own."""
+    landscape: int | None = None
+    """NASES-Analytic-v0: the seed of a random reward with interactions; unset: the share of one operator."""
+    table: str | None = None
+    """NASES-NASBench201-v0: the CSV file with the table; unset: where the environment's documentation says."""
+    permutation_seed: int | None = None
+    """NASES-NASBench201-v0: number the operators in a random order, so that no order can help; unset: their own order."""
     embedding: str | None = None
     """A pretrained embedding as `nases pretrain` writes it; unset: the one that ships."""
     child: ChildOptions = field(default_factory=ChildOptions)
@@ -95,10 +123,65 @@ class Child:
 
 
 class Search(gym.Wrapper[Observation, Action, Observation, Action]):
-    """An environment whose every child is counted, recorded and shown, for as long as a ``with`` block lasts.
+    """An environment whose children are counted and remembered until a budget is spent.
 
-    An agent calls ``step`` as in any environment, or ``evaluate`` with an architecture, until ``done``. The run folder
-    holds, from the first child on and after each one:
+    An agent calls ``step`` as in any environment, or ``evaluate`` with an architecture, until ``done``; ``run`` does so for
+    an agent that asks and is told.
+
+    Args:
+        env: a NASES environment that was reset.
+        budget: children to evaluate, at least 1. One that is met again counts.
+    """
+
+    def __init__(self, env: gym.Env[Observation, Action], budget: int) -> None:
+        super().__init__(env)
+        self.nases: NASESEnv = env.unwrapped  # type: ignore[assignment]
+        self.budget = budget
+        self.children: list[Child] = []
+        self.best: Child | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return len(self.children) >= self.budget
+
+    def step(self, action: Action) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
+        """One step of the environment, recorded."""
+        result = super().step(action)
+        self._remember()
+        return result
+
+    def evaluate(self, architecture: Architecture) -> Evaluation:
+        """Evaluates ``architecture`` in the environment, recorded: for agents that need no embedding."""
+        evaluation = self.nases.evaluate(architecture)
+        self._remember()
+        return evaluation
+
+    def run(self, agent: Agent, round_size: int = 1) -> None:
+        """Has children evaluated as ``agent`` asks for them, ``round_size`` at a time, until the budget is spent."""
+        while not self.done:
+            for proposal in agent.ask(min(round_size, self.budget - len(self.children))):
+                if proposal.action is None:
+                    self.evaluate(proposal.architecture)
+                else:
+                    self.step(proposal.action)
+                self.log(agent.tell(proposal, self.children[-1].evaluation))
+
+    def log(self, scalars: Mapping[str, float]) -> None:
+        """Takes an agent's own curves, at the current child; they are shown where the search is recorded."""
+
+    def _remember(self) -> None:
+        evaluation = self.nases.last_evaluation
+        assert evaluation is not None
+        self.children.append(Child(len(self.children) + 1, self.nases.architecture, evaluation))
+        if self.best is None or evaluation.reward > self.best.evaluation.reward:
+            self.best = self.children[-1]
+
+
+class RecordedSearch(Search):
+    """A search that a person started: recorded and shown, for as long as a ``with`` block lasts.
+
+    The run folder holds, from the first child on and after each one:
 
     - ``config.json``: the command, its arguments, the children's settings, seeds and versions
     - ``evaluations.jsonl``: one evaluation a line, in order
@@ -113,17 +196,15 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
     """
 
     def __init__(self, args: SearchArgs, *, agent: str) -> None:
-        if args.budget < 1:
-            raise InputError(f"--budget must be at least 1 child, not {args.budget}")
+        for option in ("budget", "round_size"):
+            if getattr(args, option) < 1:
+                raise InputError(f"--{option.replace('_', '-')} must be at least 1 child, not {getattr(args, option)}")
         env = make_env(args)
-        super().__init__(env)
-        self.nases: NASESEnv = env.unwrapped  # type: ignore[assignment]
+        super().__init__(env, args.budget)
         self.args = args
         self.agent = agent
-        self.children: list[Child] = []
-        self.best: Child | None = None
         self._keys: set[str] = set()
-        self.first_observation, _ = env.reset(seed=args.seed)  # loads the data: what is missing is missed before any file
+        env.reset(seed=args.seed)  # loads the data: what is missing is missed before any file
         self.run_dir = _new_run_dir(args, agent)
         write_atomically(self.run_dir / "config.json", (json.dumps(self._config(), indent=2) + "\n").encode())
         self._writer = SummaryWriter(str(self.run_dir))
@@ -131,32 +212,13 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
         self._console = Console()
         self._bar = tqdm(total=args.budget, unit="child", desc=agent, file=sys.stderr, dynamic_ncols=True)
 
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent."""
-        return len(self.children) >= self.args.budget
-
-    def step(self, action: Action) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
-        """One step of the environment, recorded."""
-        result = super().step(action)
-        with deferred_interrupts():
-            self._record()
-        return result
-
-    def evaluate(self, architecture: Architecture) -> Evaluation:
-        """Evaluates ``architecture`` in the environment, recorded: for agents that need no embedding."""
-        evaluation = self.nases.evaluate(architecture)
-        with deferred_interrupts():
-            self._record()
-        return evaluation
-
     def log(self, scalars: Mapping[str, float]) -> None:
         """Adds an agent's own curves to TensorBoard, at the current child."""
         with self._writing():
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, len(self.children))
 
-    def __enter__(self) -> Search:
+    def __enter__(self) -> RecordedSearch:
         preset = f"preset {self.nases.preset}, " if isinstance(self.nases, ImageEnv) else ""
         self._console.print(
             f"{self.args.env_id}: {preset}{self.args.budget} children, seed {self.args.seed}", highlight=False
@@ -183,22 +245,23 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
         except OSError as error:
             raise cannot_write(self.run_dir, error) from error
 
-    def _record(self) -> None:
-        evaluation = self.nases.last_evaluation
-        assert evaluation is not None
-        child = Child(len(self.children) + 1, self.nases.architecture, evaluation)
-        is_new = evaluation.key not in self._keys
-        record = {"child": child.number, "is_new": is_new, "reward": evaluation.reward, **evaluation.to_dict()}
-        record["genotype"] = self.nases.search_space.genotype(child.architecture)
-        append_line(self.run_dir / "evaluations.jsonl", json.dumps(record))
-        self.children.append(child)
-        self._keys.add(evaluation.key)
-        if self.best is None or evaluation.reward > self.best.evaluation.reward:
-            self.best = child
-            self._save_best(child)
-        self._write_curves(evaluation, is_new)
-        self._bar.set_postfix(best=f"{self.best.evaluation.reward:.4f}", last=f"{evaluation.reward:.4f}", refresh=False)
-        self._bar.update()
+    def _remember(self) -> None:
+        with deferred_interrupts():
+            before = self.best
+            super()._remember()
+            assert self.best is not None
+            child = self.children[-1]
+            evaluation = child.evaluation
+            is_new = evaluation.key not in self._keys
+            self._keys.add(evaluation.key)
+            record = {"child": child.number, "is_new": is_new, "reward": evaluation.reward, **evaluation.to_dict()}
+            record["genotype"] = self.nases.search_space.genotype(child.architecture)
+            append_line(self.run_dir / "evaluations.jsonl", json.dumps(record))
+            if self.best is not before:
+                self._save_best(child)
+            self._write_curves(evaluation, is_new)
+            self._bar.set_postfix(best=f"{self.best.evaluation.reward:.4f}", last=f"{evaluation.reward:.4f}", refresh=False)
+            self._bar.update()
 
     def _save_pictures(self, best: Child) -> None:
         title = f"{self.args.env_id}: validation accuracy {best.evaluation.valid_accuracy:.2%}"
@@ -282,24 +345,46 @@ class Search(gym.Wrapper[Observation, Action, Observation, Action]):
 
 
 def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
-    """The environment that ``args`` names.
+    """The environment that ``args`` names: one of this package, or any other that is registered and is a `NASESEnv`.
 
     Raises:
-        InputError: if there is no such environment, or an option does not suit it.
+        InputError: if there is no such environment, or it does not take an option that was given.
     """
-    if args.env_id.removeprefix("nases_env:") not in nases_env.ENV_IDS:
-        raise InputError(f"no environment {args.env_id!r} to search in; known: {', '.join(nases_env.ENV_IDS)}")
-    spec = gym.spec(args.env_id)
-    training = {name: getattr(args, name) for name in ("preset", "data_dir", "device", "num_threads")}
+    module, _, env_id = args.env_id.rpartition(":")
+    try:
+        if module:
+            if os.getcwd() not in sys.path and "" not in sys.path:  # as with python -m
+                sys.path.insert(0, os.getcwd())
+            importlib.import_module(module)
+        spec = gym.spec(env_id)
+        env_class = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
+    except (gym.error.Error, ImportError) as error:
+        raise InputError(
+            f"no environment {args.env_id!r} to search in ({_one_line(error)}); this package has "
+            f"{', '.join(nases_env.ENV_IDS)}, and MODULE:ID names one of another module"
+        ) from None
+    if not (isinstance(env_class, type) and issubclass(env_class, NASESEnv)):
+        raise InputError(f"{args.env_id} is no environment for architecture search: it must be a NASESEnv")
+    keywords = inspect.signature(env_class).parameters
+    trains = any(keyword.kind is inspect.Parameter.VAR_KEYWORD for keyword in keywords.values())
+    given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
+    if "preset" not in keywords and args.preset in args.agent_presets:
+        del given["preset"]
+    not_taken = [name for name in given if name not in keywords]
     child = {name: value for name, value in vars(args.child).items() if value != "preset"}
-    options = {**training, **child, "split_seed": args.seed}
-    if spec.entry_point != "nases_env.env:ImageEnv":
-        given = [name for name, value in training.items() if value != getattr(SearchArgs, name)] + list(child)
-        if given:
-            raise InputError(f"{args.env_id} trains no children: it takes no {', '.join(given)}")
-        options = {}
+    if not trains:
+        not_taken += [f"child.{name}" for name in child]
+    if not_taken:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in not_taken)
+        raise InputError(f"{args.env_id} does not take {options}; leave it out, or name another environment with --env-id")
+    if "split_seed" in keywords:
+        given["split_seed"] = args.seed
     # A search is one episode: its budget ends it, and a truncation would throw an agent back to a random child.
-    return gym.make(spec, max_episode_steps=args.budget, embedding=args.embedding, **options)
+    return gym.make(spec, max_episode_steps=args.budget, **given, **child)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _new_run_dir(args: SearchArgs, agent: str) -> Path:

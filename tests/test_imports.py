@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": LEAVES | {"search_spaces"},
     "env": LEAVES | {"search_spaces", "training", "networks", "embedding", "evaluation", "drawing"},
     "registration": set(),
-    "search": LEAVES | {"search_spaces", "evaluation", "drawing", "env"},
+    "agent": {"search_spaces", "evaluation", "env"},
+    "search": LEAVES | {"search_spaces", "evaluation", "drawing", "env", "agent"},
     "cli": LEAVES | {"search_spaces", "embedding", "drawing", "commands"},
     "__init__": {"registration"},
 }

@@ -11,15 +11,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nases_env.errors import InputError
-from nases_env.search import ChildOptions, Search, SearchArgs, make_env
+from nases_env.search import ChildOptions, RecordedSearch, SearchArgs, make_env
 
 
 def arguments(folder: Path, **options: Any) -> SearchArgs:
     return SearchArgs(**{"env_id": "NASES-Analytic-v0", "budget": 12, "run_dir": folder / "run", **options})
 
 
-def run(args: SearchArgs) -> Search:
-    with Search(args, agent="test") as search:
+def run(args: SearchArgs) -> RecordedSearch:
+    with RecordedSearch(args, agent="test") as search:
         search.action_space.seed(args.seed)
         while not search.done:
             search.step(search.action_space.sample())
@@ -77,7 +77,7 @@ def test_the_same_command_gives_the_same_evaluations_in_the_same_order(tmp_path:
 
 
 def test_architectures_are_evaluated_and_recorded_like_actions(tmp_path: Path) -> None:
-    with Search(arguments(tmp_path, budget=2), agent="test") as search:
+    with RecordedSearch(arguments(tmp_path, budget=2), agent="test") as search:
         space = search.nases.search_space
         architecture = space.sample(np.random.default_rng(0))
         evaluations = [search.evaluate(architecture) for _ in range(2)]
@@ -89,7 +89,7 @@ def test_architectures_are_evaluated_and_recorded_like_actions(tmp_path: Path) -
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_is_evaluated_is_kept_whatever_ends_the_search(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> None:
-        with Search(arguments(tmp_path), agent="test") as search:
+        with RecordedSearch(arguments(tmp_path), agent="test") as search:
             search.step(np.zeros(20, np.float32))
             raise error
 
@@ -105,16 +105,19 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
     (used / "file").touch()
     for options, message in (
         ({"env_id": "NASES-CIFAR11-v0"}, "no environment 'NASES-CIFAR11-v0' to search in"),
+        ({"env_id": "no_module:NASES-Own-v0"}, "No module named 'no_module'"),
         ({"budget": 0}, "--budget must be at least 1"),
+        ({"round_size": 0}, "--round-size must be at least 1"),
+        ({"table": "table.csv"}, "does not take --table"),
         ({"run_dir": used}, "exists and is not empty"),
-        ({"preset": "smoke"}, "trains no children: it takes no preset"),
-        ({"child": ChildOptions(num_epochs=3)}, "it takes no num_epochs"),
-        ({"env_id": "CartPole-v1"}, "no environment 'CartPole-v1' to search in"),
+        ({"preset": "smoke"}, "NASES-Analytic-v0 does not take --preset"),
+        ({"child": ChildOptions(num_epochs=3)}, "does not take --child.num-epochs"),
+        ({"env_id": "CartPole-v1"}, "CartPole-v1 is no environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
         ({"run_dir": used / "file" / "run"}, "cannot write"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            Search(arguments(tmp_path, **options), agent="test")
+            RecordedSearch(arguments(tmp_path, **options), agent="test")
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == [used, used / "file"]
 

@@ -19,7 +19,7 @@ from nases_env.embedding.report import quality_report, report_table
 from nases_env.embedding.weights import save_embedding
 from nases_env.errors import InputError
 from nases_env.files import write_atomically
-from nases_env.search_spaces import make_search_space
+from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, make_search_space
 from nases_env.threads import torch_threads
 
 
@@ -38,7 +38,9 @@ class PretrainArgs:
             "help": "A .safetensors file, or a folder for <search space>.safetensors; the report lies beside it as .json."
         }
     )
-    search_space: str = field(default="enas_micro", metadata={"help": "Name of the search space."})
+    search_space: str = field(
+        default="enas_micro", metadata={"help": f"{', '.join(SEARCH_SPACES)}, or one of your own as MODULE:CLASS."}
+    )
     preset: Literal["default", "paper"] = field(default="default", metadata={"help": "Settings to start from."})
     seed: int = field(default=0, metadata={"help": "Of everything random: the same command makes the same file."})
     num_threads: int = field(
@@ -56,12 +58,12 @@ class PretrainArgs:
     noise: float | None = field(default=None, metadata={"help": _help("noise")})
     num_calibration_rounds: int | None = field(default=None, metadata={"help": _help("num_calibration_rounds")})
 
-    def settings(self) -> PretrainSettings:
-        """The preset with what was overridden."""
+    def settings(self, search_space: SearchSpace) -> PretrainSettings:
+        """The preset with what was overridden, and the size of an embedding of ``search_space``."""
         options = {setting.name: getattr(self, setting.name) for setting in dataclasses.fields(PretrainSettings)}
-        return dataclasses.replace(
-            PRESETS[self.preset], **{name: value for name, value in options.items() if value is not None}
-        )
+        given = {name: value for name, value in options.items() if value is not None}
+        settings = dataclasses.replace(PRESETS[self.preset], **given)
+        return dataclasses.replace(settings, embedding_size=settings.size_for(search_space))
 
 
 def pretrain_command(args: PretrainArgs) -> None:
@@ -71,7 +73,7 @@ def pretrain_command(args: PretrainArgs) -> None:
         InputError: for an unknown search space, settings out of range, or an output that cannot be written.
     """
     search_space = make_search_space(args.search_space)
-    settings = args.settings()
+    settings = args.settings(search_space)
     path = _weights_path(args.output, search_space.name)
     with torch_threads(args.num_threads):
         embedding, _ = pretrain(search_space, settings, args.seed, progress=sys.stderr.isatty())

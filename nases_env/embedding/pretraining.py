@@ -16,6 +16,7 @@ from nases_env.search_spaces.base import SearchSpace
 from nases_env.seeding import torch_generator
 
 NUM_CALIBRATION_SAMPLES = 10_000
+LARGEST_DEFAULT_SIZE = 20  # of an embedding
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.02  # of the calibration, in nats
 
 
@@ -23,7 +24,10 @@ FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.02  # of the calibration, in nats
 class PretrainSettings:
     """How an embedding is trained. The defaults are this project's; ``PRESETS`` has the paper's as well."""
 
-    embedding_size: int = field(default=20, metadata={"help": "n: numbers in an embedding."})
+    embedding_size: int | None = field(
+        default=None,
+        metadata={"help": "n: numbers in an embedding; that of the presets is one a decision, but at most 20."},
+    )
     hidden_size: int = field(default=128, metadata={"help": "Hidden size of both LSTMs."})
     loss: Loss = field(
         default="cross_entropy",
@@ -62,12 +66,17 @@ class PretrainSettings:
             "num_calibration_rounds": 0,
         }
         for name, least in at_least.items():
-            if not least <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise InputError(f"{name} must be at least {least}, not {value}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.loss == "least_squares" and self.num_calibration_rounds:
             raise InputError("calibration is for the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
+
+    def size_for(self, search_space: SearchSpace) -> int:
+        """n, the size of an embedding of ``search_space``: the one that was given, else min(m, 20)."""
+        return min(search_space.num_dims, LARGEST_DEFAULT_SIZE) if self.embedding_size is None else self.embedding_size
 
 
 PRESETS = {
@@ -107,14 +116,14 @@ def pretrain(
     """
     embedding = Embedding(
         search_space,
-        embedding_size=settings.embedding_size,
+        embedding_size=settings.size_for(search_space),
         hidden_size=settings.hidden_size,
         loss=settings.loss,
         seed=seed,
     )
     simulator, decoder = embedding.simulator, embedding.decoder
     generator = torch_generator(seed, "pretraining")
-    shape = settings.batch_size, settings.embedding_size
+    shape = settings.batch_size, embedding.embedding_size
     optimizer = torch.optim.Adam(embedding.parameters(), lr=settings.learning_rate)
     history = []
     for step in tqdm(range(settings.num_steps), desc="pretraining", unit="step", disable=not progress):
@@ -140,7 +149,7 @@ def pretrain(
         decoder.absorb(simulator.mean, simulator.deviation)
     if settings.num_calibration_rounds:
         assert isinstance(decoder, DecisionDecoder)
-        calibrate(decoder, settings.embedding_size, settings.num_calibration_rounds, generator)
+        calibrate(decoder, embedding.embedding_size, settings.num_calibration_rounds, generator)
     return embedding.requires_grad_(False), history
 
 

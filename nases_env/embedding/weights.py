@@ -16,7 +16,7 @@ from torch import Tensor
 from nases_env.embedding.autoencoder import Embedding
 from nases_env.errors import InputError
 from nases_env.files import write_atomically
-from nases_env.search_spaces.base import SearchSpace
+from nases_env.search_spaces import SearchSpace, full_name
 
 FORMAT_VERSION = 1
 
@@ -62,14 +62,14 @@ def load_embedding(search_space: SearchSpace, path: str | os.PathLike[str] | Non
     if not shipped.is_file():
         raise InputError(
             f"no embedding ships for the search space {search_space.name}; train one with "
-            f"`nases pretrain --search-space {search_space.name} --output FILE` and give that file"
+            f"{_command(search_space, 'FILE')} and give that file"
         )
     with resources.as_file(shipped) as shipped_path:
         return _load(search_space, shipped_path)
 
 
 def _load(search_space: SearchSpace, path: Path) -> Embedding:
-    description, tensors = _read(path)
+    description, tensors = _read(search_space, path)
     expected = {
         "format_version": FORMAT_VERSION,
         "search_space": search_space.name,
@@ -80,7 +80,7 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
         if description.get(name) != value:
             raise InputError(
                 f"{path} has {name.replace('_', ' ')} {description.get(name)}, but {search_space.name} needs {value}; train "
-                f"an embedding for it with `nases pretrain --search-space {search_space.name} --output FILE`"
+                f"an embedding for it with {_command(search_space, 'FILE')}"
             )
     try:
         if description["sha256"] != _digest(tensors):
@@ -89,27 +89,31 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
         embedding = Embedding(search_space, **sizes)
         embedding.load_state_dict(tensors)
     except (InputError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(search_space, path, error) from error
     return embedding.requires_grad_(False)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(search_space: SearchSpace, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise InputError(f"there is no file {path}; `nases pretrain --output {path}` makes one")
+        raise InputError(f"there is no file {path}; {_command(search_space, path)} makes one")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads(file.metadata()["embedding"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(search_space, path, error) from error
     if not isinstance(description, dict):
-        raise _damaged(path, TypeError("its metadata is no JSON object"))
+        raise _damaged(search_space, path, TypeError("its metadata is no JSON object"))
     return description, tensors
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _damaged(search_space: SearchSpace, path: Path, error: Exception) -> InputError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return InputError(f"{path} is not an intact embedding ({reason}); make it again with `nases pretrain --output {path}`")
+    return InputError(f"{path} is not an intact embedding ({reason}); make it again with {_command(search_space, path)}")
+
+
+def _command(search_space: SearchSpace, output: Path | str) -> str:
+    return f"`nases pretrain --search-space {full_name(search_space)} --output {output}`"
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

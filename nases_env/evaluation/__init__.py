@@ -2,7 +2,10 @@
 
 from nases_env.evaluation.evaluation import Evaluation, Status
 from nases_env.evaluation.evaluators import AnalyticEvaluator, Evaluator, TrainingEvaluator, resolve_device
+from nases_env.evaluation.interactions import InteractionEvaluator
+from nases_env.evaluation.lookup import LookUpEvaluator
 from nases_env.evaluation.presets import PRESETS, ChildSettings, resolve_preset
+from nases_env.evaluation.table import TableEvaluator
 
 __all__ = [
     "PRESETS",
@@ -10,7 +13,10 @@ __all__ = [
     "ChildSettings",
     "Evaluation",
     "Evaluator",
+    "InteractionEvaluator",
+    "LookUpEvaluator",
     "Status",
+    "TableEvaluator",
     "TrainingEvaluator",
     "resolve_device",
     "resolve_preset",

@@ -13,7 +13,7 @@ from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.evaluation import Evaluation, Status
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.networks import count_flops, count_parameters
-from nases_env.search_spaces import Architecture, make_search_space
+from nases_env.search_spaces import Architecture, SearchSpace, make_search_space
 from nases_env.seeding import derive_seed
 from nases_env.threads import torch_threads
 from nases_env.training import DATASETS, ImageSet, load_images, split_train_valid, train_classifier
@@ -26,8 +26,8 @@ class Evaluator(ABC):
     process, and a stored result is as good as a new one.
     """
 
-    search_space: str
-    """The name of the search space whose architectures it evaluates."""
+    search_space: str | SearchSpace
+    """The search space whose architectures it evaluates, or what ``make_search_space`` makes it from."""
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -46,7 +46,7 @@ class TrainingEvaluator(Evaluator):
     """Builds the child, trains it on the training split and measures it on the validation split (Algorithm 1, lines 5–7).
 
     Attributes:
-        search_space: the name of the search space.
+        search_space: the search space, or what ``make_search_space`` makes it from.
         dataset: a name of ``nases_env.training.DATASETS``.
         settings: the child's size and training.
         data_dir: the folder with the data sets; None looks as ``load_images`` says.
@@ -56,7 +56,7 @@ class TrainingEvaluator(Evaluator):
         num_threads: CPU threads of a training; several processes side by side want one each.
     """
 
-    search_space: str
+    search_space: str | SearchSpace
     dataset: str
     settings: ChildSettings = field(default_factory=ChildSettings)
     data_dir: str | None = None
@@ -126,14 +126,16 @@ class AnalyticEvaluator(Evaluator):
         InputError: if the search space has no such operator.
     """
 
-    search_space: str
+    search_space: str | SearchSpace
     operator: str
 
     def __post_init__(self) -> None:
-        known = make_search_space(self.search_space).operators
-        if self.operator not in known:
-            hint = did_you_mean(self.operator, known)
-            raise InputError(f"unknown operator {self.operator!r}{hint}; {self.search_space} has {', '.join(known)}")
+        space = make_search_space(self.search_space)
+        if self.operator not in space.operators:
+            hint = did_you_mean(self.operator, space.operators)
+            raise InputError(
+                f"unknown operator {self.operator!r}{hint}; {space.name} has {', '.join(space.operators) or 'none'}"
+            )
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         graphs = make_search_space(self.search_space).graphs(architecture)

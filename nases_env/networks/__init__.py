@@ -2,7 +2,17 @@
 
 from nases_env.networks.counting import count_flops, count_parameters
 from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
+from nases_env.networks.nasbench201 import NasBench201Network
 from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
 
-__all__ = ["OPERATORS", "Cell", "EnasMicroNetwork", "NetworkSettings", "Node", "count_flops", "count_parameters"]
+__all__ = [
+    "OPERATORS",
+    "Cell",
+    "EnasMicroNetwork",
+    "NasBench201Network",
+    "NetworkSettings",
+    "Node",
+    "count_flops",
+    "count_parameters",
+]

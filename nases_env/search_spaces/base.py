@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,15 +37,14 @@ class Architecture:
 class SearchSpace(ABC):
     """A set of architectures, each a list of ``num_dims`` decisions.
 
-    A subclass names the space, lists the number of choices of every decision, and says how decisions are written down
-    (``genotype``, ``from_genotype``), which of them mean the same network (``canonical``) and how that network is built.
+    A subclass needs ``name`` and ``decision_sizes``, which may be plain class attributes, and what it is to be searched by:
+    ``build`` where networks are trained, ``look_up`` where their accuracies are known. The rest has defaults: every list of
+    decisions is a network of its own (``canonical``), is written down as its numbers (``genotype``, ``from_genotype``), and
+    is drawn as such (``graphs``). ``examples/own_search_space.py`` shows a space of one's own.
     """
 
     name: ClassVar[str]
-    """What ``make_search_space`` and the files know the space by."""
-
-    decisions_per_step: ClassVar[int] = 1
-    """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step."""
+    """What files know the space by: letters, digits, ``_``, ``-`` and ``.``."""
 
     operators: ClassVar[tuple[str, ...]] = ()
     """The names of what its branches may apply, where it has such."""
@@ -54,34 +54,57 @@ class SearchSpace(ABC):
     def decision_sizes(self) -> tuple[int, ...]:
         """The number of choices of each decision, all at least 1; its length is ``num_dims``."""
 
-    @abstractmethod
+    @property
+    def decisions_per_step(self) -> int:
+        """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step.
+
+        The default is a quarter of the decisions, but at least three: long sequences of few decisions embed badly.
+        """
+        return min(self.num_dims, max(3, math.ceil(self.num_dims / 4)))
+
     def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """The representative of all decisions that mean the same network as ``decisions``."""
+        return decisions
 
-    @abstractmethod
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
         """The decisions in words: a dict of JSON values that ``from_genotype`` reads back exactly."""
+        return {"decisions": list(architecture.decisions)}
 
-    @abstractmethod
     def from_genotype(self, genotype: Any) -> Architecture:
         """The architecture of a ``genotype``.
 
         Raises:
             InputError: if it is not the genotype of an architecture of this space.
         """
+        decisions = genotype.get("decisions") if isinstance(genotype, dict) and len(genotype) == 1 else None
+        if not isinstance(decisions, (list, tuple)) or any(type(choice) is not int for choice in decisions):
+            raise InputError(f'a genotype of {self.name} is {{"decisions": [choice, ...]}}, not {genotype!r}')
+        return self.architecture(decisions)
 
-    @abstractmethod
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
         """A freshly initialised network for images of ``image_shape`` (channels, height, width).
 
+        It maps float32 images (N, channels, height, width), in torch's channels-last layout, to logits (N, num_classes).
         Its initial weights come from torch's global generator. Architectures with the same key give the same network.
-        """
 
-    @abstractmethod
+        Raises:
+            InputError: if this space builds no networks.
+        """
+        raise InputError(f"the search space {self.name} builds no networks; override its build to train them")
+
+    def look_up(self, architecture: Architecture) -> float:
+        """The architecture's accuracy in [0, 1], where it is known without training: from a table, a formula, a model.
+
+        Raises:
+            InputError: if this space knows no accuracies.
+        """
+        raise InputError(f"the search space {self.name} looks up no accuracies; override its look_up to give them")
+
     def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
-        """The architecture's cells as graphs, to be drawn."""
+        """The architecture's cells as graphs, to be drawn; none where its decisions are to be drawn instead."""
+        return ()
 
     @property
     def num_dims(self) -> int:
@@ -138,10 +161,11 @@ class SearchSpace(ABC):
         Raises:
             InputError: if every single change gives the same network.
         """
-        changes = [(index, choice) for index, size in enumerate(self.decision_sizes) for choice in range(size)]
-        for index, choice in rng.permutation(changes):
-            decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
-            mutant = self.architecture(decisions)
+        starts = np.cumsum([0, *self.decision_sizes])
+        for change in rng.permutation(starts[-1]).tolist():
+            index = int(np.searchsorted(starts, change, side="right")) - 1
+            choice = change - int(starts[index])
+            mutant = self.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :]))
             if mutant.key != architecture.key:
                 return mutant
         raise InputError(f"{self.name} has no other network one decision away from {architecture.key}")
@@ -164,5 +188,7 @@ class SearchSpace(ABC):
             raise InputError(f"not an architecture: expected a JSON object, found {type(record).__name__}")
         space = record.pop("search_space", self.name)
         if space != self.name:
-            raise InputError(f"this architecture belongs to the search space {space!r}; it was read as {self.name!r}")
+            raise InputError(
+                f"this architecture belongs to the search space {space!r}; it was read as {self.name!r}: name its own"
+            )
         return self.from_genotype(record)

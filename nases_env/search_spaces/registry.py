@@ -1,20 +1,100 @@
-"""The search spaces that ship, by name."""
+"""Search spaces by what a person calls them: the name of one that ships, or MODULE:CLASS for one of their own."""
 
 from __future__ import annotations
 
-from nases_env.errors import InputError
+import importlib
+import os
+import re
+import sys
+from functools import lru_cache
+from typing import Any
+
+from nases_env.errors import InputError, did_you_mean
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
+from nases_env.search_spaces.nasbench201 import NasBench201
 
-_SEARCH_SPACES: dict[str, type[SearchSpace]] = {EnasMicro.name: EnasMicro}
+SEARCH_SPACES: dict[str, type[SearchSpace]] = {EnasMicro.name: EnasMicro, NasBench201.name: NasBench201}
+"""Those that ship, by name."""
 
 
-def make_search_space(name: str) -> SearchSpace:
-    """The search space called ``name``.
+def make_search_space(space: str | SearchSpace) -> SearchSpace:
+    """The search space that is called ``space``.
+
+    Args:
+        space: the name of one that ships; ``MODULE:CLASS`` for one of your own, a module that can be imported, be it from
+            the working folder, as with ``python -m``; or a search space, which is given back as it is.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, its module fails, or it is no search space that can be searched.
     """
-    if name not in _SEARCH_SPACES:
-        raise InputError(f"unknown search space {name!r}; known: {', '.join(_SEARCH_SPACES)}")
-    return _SEARCH_SPACES[name]()
+    if not isinstance(space, str):
+        _check(space, type(space).__name__)
+        return space
+    return _make(SEARCH_SPACES[space] if space in SEARCH_SPACES else _import(space), space)
+
+
+def full_name(space: SearchSpace) -> str:
+    """What ``make_search_space`` makes ``space`` from: the name of one that ships, else ``MODULE:CLASS``."""
+    cls = type(space)
+    return space.name if cls in SEARCH_SPACES.values() else f"{cls.__module__}:{cls.__qualname__}"
+
+
+@lru_cache
+def _make(cls: type[SearchSpace], name: str) -> SearchSpace:
+    try:
+        space = cls()
+    except TypeError as error:
+        raise InputError(f"{name} cannot be made without arguments ({_one_line(error)})") from error
+    _check(space, name)
+    return space
+
+
+def _import(name: str) -> type[SearchSpace]:
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        raise InputError(
+            f"unknown search space {name!r}{did_you_mean(name, SEARCH_SPACES)}; known: {', '.join(SEARCH_SPACES)}, and "
+            "MODULE:CLASS is one of your own"
+        )
+    if not all(word.isidentifier() for word in (*module_name.split("."), class_name)):
+        raise InputError(f"{name!r} is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a person's own module may raise
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"no module {module_name!r} ({_one_line(error)}); run this in the folder that it lies in, or install it"
+            ) from None
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise InputError(f"the module {module_name!r} fails when it is imported ({reason})") from error
+    cls: Any = getattr(module, class_name, None)
+    if cls is None:
+        spaces = [word for word, value in vars(module).items() if _is_search_space(value)]
+        raise InputError(f"the module {module_name!r} has no class {class_name!r}{did_you_mean(class_name, spaces)}")
+    if not _is_search_space(cls):
+        raise InputError(f"{name} is no search space; derive it from nases_env.search_spaces.SearchSpace")
+    return cls  # type: ignore[no-any-return]
+
+
+def _is_search_space(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, SearchSpace)
+
+
+def _check(space: SearchSpace, what: str) -> None:
+    """Refuses what cannot be searched, before anything is made for it."""
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"a search space is a name or derives from nases_env.search_spaces.SearchSpace, not {space!r}")
+    name, sizes = getattr(space, "name", None), space.decision_sizes
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"{what} has the name {name!r}; give it one of letters, digits, _, - and .")
+    if not isinstance(sizes, tuple) or any(type(size) is not int or size < 1 for size in sizes) or max(sizes, default=1) < 2:
+        raise InputError(f"{what} has the decision sizes {sizes!r}; give a tuple of integers from 1 on, not all of them 1")
+    if type(space.decisions_per_step) is not int or space.decisions_per_step < 1:
+        raise InputError(f"{what} has {space.decisions_per_step!r} decisions per step; give an integer from 1 on")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -14,6 +14,7 @@ from nases_env.embedding import load_embedding
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
 from nases_env.search_spaces import make_search_space
+from tests.embedding.spaces import ListSpace
 
 
 def quick(output: Path, **changes: Any) -> PretrainArgs:
@@ -50,11 +51,25 @@ def test_the_recorded_command_makes_the_same_files(tmp_path: Path, monkeypatch: 
 
 
 def test_every_setting_has_an_option_and_help() -> None:
-    settings = quick(Path("x"), loss="least_squares", num_calibration_rounds=0).settings()
+    settings = quick(Path("x"), loss="least_squares", num_calibration_rounds=0).settings(ListSpace((2, 3)))
     options = {option.name: option for option in dataclasses.fields(PretrainArgs)}
     for setting in dataclasses.fields(settings):
         assert options[setting.name].metadata["help"].startswith(setting.metadata["help"])
     assert (settings.loss, settings.embedding_size) == ("least_squares", 4)
+
+
+def test_a_space_of_ones_own_is_named_by_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(
+        "from nases_env.search_spaces import SearchSpace\n"
+        "class Own(SearchSpace):\n    name = 'mine'\n    decision_sizes = (2, 50, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    pretrain_command(quick(tmp_path / "made", search_space="own:Own", embedding_size=None))
+    assert load_embedding(make_search_space("own:Own"), tmp_path / "made" / "mine.safetensors").embedding_size == 3
+    record = json.loads((tmp_path / "made" / "mine.json").read_text())
+    assert record["settings"]["embedding_size"] == record["embedding_size"] == 3
+    assert "--search-space own:Own" in record["command"]
+    assert "--embedding-size" not in record["command"]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_the_paper_preset_is_the_papers_and_its_loss_falls(space: SearchSpace) -
         vectors = torch.rand(5000, 7, generator=torch.Generator().manual_seed(0))
         embeddings = embedding.simulator(vectors)
         error = (embedding.decoder(embeddings) - vectors).square().mean().item()
-    torch.testing.assert_close(embeddings.std(dim=0), torch.ones(20), rtol=0, atol=0.05)
+    torch.testing.assert_close(embeddings.std(dim=0), torch.ones(7), rtol=0, atol=0.05)
     assert error == pytest.approx(np.mean(history[-20:]), rel=0.02)
 
 
@@ -66,6 +66,14 @@ def test_any_list_of_decisions_can_be_trained_with_either_loss(sizes: list[int],
         assert (vectors >= 0).all()
         assert (vectors < 1).all()
         assert all(torch.isfinite(tensor).all() for tensor in embedding.state_dict().values())
+
+
+@pytest.mark.parametrize(("num_dims", "embedding_size"), [(1, 1), (6, 6), (20, 20), (21, 20)])
+def test_an_embedding_has_a_number_a_decision_but_at_most_twenty(num_dims: int, embedding_size: int) -> None:
+    quick = dataclasses.replace(QUICK, embedding_size=None, num_steps=1, num_calibration_rounds=1)
+    space = ListSpace((2,) * num_dims)
+    assert pretrain(space, quick, seed=0)[0].embedding_size == quick.size_for(space) == embedding_size
+    assert dataclasses.replace(quick, embedding_size=3).size_for(space) == 3
 
 
 def relative_entropy(choices: torch.Tensor, size: int) -> float:

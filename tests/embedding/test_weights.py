@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nases_env.embedding import Embedding, load_embedding, save_embedding
 from nases_env.errors import InputError
-from nases_env.search_spaces.base import SearchSpace
+from nases_env.search_spaces import SearchSpace, make_search_space
 from tests.embedding.spaces import ListSpace
 
 
@@ -145,6 +145,14 @@ def test_missing_files_and_folders_are_input_errors(space: SearchSpace, tmp_path
 def test_a_space_without_shipped_weights_is_an_input_error(space: SearchSpace) -> None:
     with pytest.raises(InputError, match="no embedding ships for the search space list"):
         load_embedding(space)
+
+
+def test_the_command_that_would_make_an_embedding_names_the_space(space: SearchSpace, tmp_path: Path) -> None:
+    for path in (None, tmp_path / "absent.safetensors"):
+        with pytest.raises(InputError, match=r"`nases pretrain --search-space tests\.embedding\.spaces:ListSpace --output "):
+            load_embedding(space, path)
+    with pytest.raises(InputError, match="`nases pretrain --search-space enas_micro --output "):
+        load_embedding(make_search_space("enas_micro"), tmp_path / "absent.safetensors")
 
 
 def test_a_failed_write_is_an_input_error(trained: Embedding, tmp_path: Path) -> None:

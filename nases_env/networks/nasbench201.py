@@ -1,0 +1,150 @@
+"""The network of NAS-Bench-201 for a given cell.
+
+It is the network that NAS-Bench-201 (Dong and Yang, 2020; https://github.com/D-X-Y/AutoDL-Projects) trains for each of its
+15,625 cells; there N = 5 and F = 16. Batch norm has PyTorch's constants, as in that code.
+"""
+
+from __future__ import annotations
+
+import operator as op
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from nases_env.errors import InputError, did_you_mean
+from nases_env.networks.operations import AvgPool3x3, conv1x1, he_initialize
+from nases_env.networks.settings import NetworkSettings
+
+OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""The five operators of NAS-Bench-201; ``none`` is zero: an edge that is not there."""
+
+NUM_NODES = 3  # besides the input
+EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
+"""The edges of a cell as (node, what it reads), in the order of NAS-Bench-201's strings; value 0 is the cell's input."""
+
+
+def check_cell(cell: tuple[str, ...]) -> None:
+    """Raises ``InputError`` unless ``cell`` names a known operator for every edge."""
+    if len(cell) != len(EDGES):
+        raise InputError(f"a cell of NAS-Bench-201 has {len(EDGES)} operators, one for each edge, not {len(cell)}")
+    for name in cell:
+        if name not in OPERATORS:
+            raise InputError(f"unknown operator {name!r}{did_you_mean(name, OPERATORS)}; known: {', '.join(OPERATORS)}")
+
+
+def _relu_conv_bn(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> nn.Sequential:
+    """ReLU, convolution, batch norm. A stride of 2 turns a side of ``s`` pixels into ``ceil(s / 2)``."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+def _make_operation(name: str, channels: int) -> nn.Module:
+    if name == "nor_conv_1x1":
+        return _relu_conv_bn(channels, channels, 1)
+    if name == "nor_conv_3x3":
+        return _relu_conv_bn(channels, channels, 3)
+    return AvgPool3x3(stride=1) if name == "avg_pool_3x3" else nn.Identity()
+
+
+class NasBench201Cell(nn.Module):
+    """One cell with its own weights: each node is the sum of its edges, the last node is the output.
+
+    Args:
+        cell: the operators of its edges, in the order of ``EDGES``.
+        channels: of its input and of every node.
+    """
+
+    def __init__(self, cell: tuple[str, ...], channels: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.operations = nn.ModuleList(_make_operation(name, channels) for name in cell)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Shape (batch, channels, height, width) to the same. A node without any edge is zero."""
+        values = [value]
+        for node in range(1, NUM_NODES + 1):
+            terms = [
+                operation(values[source])
+                for (target, source), name, operation in zip(EDGES, self.cell, self.operations, strict=True)
+                if target == node and name != "none"
+            ]
+            values.append(reduce(op.add, terms) if terms else torch.zeros_like(value))
+        return values[-1]
+
+
+class ResidualBlock(nn.Module):
+    """What stands between two stages: a residual block that doubles the channels and halves height and width.
+
+    A side of ``s`` pixels becomes ``ceil(s / 2)``: where ``s`` is odd, the last window of the shortcut's average pooling
+    has one row or column.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _relu_conv_bn(in_channels, out_channels, 3, stride=2), _relu_conv_bn(out_channels, out_channels, 3)
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), conv1x1(in_channels, out_channels))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Shape (batch, in_channels, height, width) to (batch, out_channels, ceil(height / 2), ceil(width / 2))."""
+        output: Tensor = self.body(value) + self.shortcut(value)
+        return output
+
+
+class NasBench201Network(nn.Module):
+    """NAS-Bench-201's network: three stages of N cells, a residual block of stride 2 between two stages.
+
+    The stem is a 3x3 convolution to F channels and batch norm; the channels double at each residual block. After the last
+    cell: batch norm, ReLU, global average pooling and a linear layer with bias. Initial weights are He et al.'s, from
+    torch's default generator; the bias starts at 0.
+
+    Args:
+        cell: the operators of the cell's edges, in the order of ``EDGES``.
+        settings: N and F. Drop-path and the auxiliary head are no part of this network.
+        num_classes: length of the logits.
+        image_shape: (channels, height, width) of the images; the network takes any height and width.
+
+    Raises:
+        InputError: if the cell is none, the settings ask for drop-path or an auxiliary head, or a number is not positive.
+    """
+
+    def __init__(
+        self, cell: tuple[str, ...], settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        check_cell(cell)
+        if settings.drop_path_keep < 1.0:
+            raise InputError("the network of nasbench201 has no drop-path; leave drop_path_keep at 1")
+        if settings.auxiliary_head:
+            raise InputError("the network of nasbench201 has no auxiliary head; leave auxiliary_head off")
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; it must be at least 1")
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")
+
+        channels = settings.num_filters
+        self.stem = nn.Sequential(
+            nn.Conv2d(image_shape[0], channels, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        self.cells = nn.Sequential()
+        for stage in range(3):
+            if stage > 0:
+                self.cells.append(ResidualBlock(channels, 2 * channels))
+                channels *= 2
+            self.cells.extend(NasBench201Cell(cell, channels) for _ in range(settings.cells_per_stage))
+        classifier = nn.Linear(channels, num_classes)
+        self.classifier = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier
+        )
+        he_initialize(self)
+        nn.init.zeros_(classifier.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits, shape (batch, num_classes), of images of shape (batch, channels, height, width)."""
+        logits: Tensor = self.classifier(self.cells(self.stem(images)))
+        return logits

@@ -1,0 +1,105 @@
+"""The search space of NAS-Bench-201: one cell of six edges, each with one of five operators (Dong and Yang, 2020)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from nases_env.errors import InputError, did_you_mean
+from nases_env.networks import NasBench201Network, NetworkSettings
+from nases_env.networks.nasbench201 import EDGES, NUM_NODES, OPERATORS
+from nases_env.search_spaces.base import Architecture, SearchSpace
+from nases_env.search_spaces.graph import Branch, CellGraph
+
+_STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+_STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
+
+
+@dataclass(frozen=True)
+class NasBench201(SearchSpace):
+    """NAS-Bench-201's search space, m = 6: the operators of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
+
+    Value 0 is the cell's input, 1, 2 and 3 are nodes; a node adds its edges, and node 3 is the cell's output. Decision ``d``
+    is the operator ``operators[d]``. Spaces that number the operators differently are different spaces to search in, but a
+    cell has the same key and the same genotype in all of them.
+
+    The key is that of a row of NAS-Bench-201's table: 5^6 = 15,625 cells, 15,625 keys. The table trained cells that differ
+    only in the names of their nodes, or in edges that nothing reads, each on its own and so with different results, so that
+    this space tells them apart.
+
+    A genotype is ``{"cell": string}`` with NAS-Bench-201's string: an operator and what it reads for each edge, as in
+    ``|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|``.
+
+    Attributes:
+        operators: the five operators in the order of their numbers. In the natural order the middle choices happen to be the
+            convolutions, so that an agent which prefers the middle looks good; a measurement of an agent permutes them.
+
+    Raises:
+        InputError: if ``operators`` is no order of the five.
+    """
+
+    name = "nasbench201"
+    decisions_per_step = 3
+
+    operators: tuple[str, ...] = OPERATORS  # type: ignore[misc]  # the base class has one order for all instances
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.operators, tuple) or sorted(map(str, self.operators)) != sorted(OPERATORS):
+            raise InputError(
+                f"the operators of {self.name} are a tuple of {', '.join(OPERATORS)} in any order, not {self.operators!r}"
+            )
+
+    @property
+    def decision_sizes(self) -> tuple[int, ...]:
+        """``(5, 5, 5, 5, 5, 5)``."""
+        return (len(OPERATORS),) * len(EDGES)
+
+    def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+        """The decisions of the same cell where the operators have their natural order."""
+        return tuple(OPERATORS.index(self.operators[choice]) for choice in decisions)
+
+    def cell(self, architecture: Architecture) -> tuple[str, ...]:
+        """The operator of each of the six edges."""
+        return tuple(self.operators[choice] for choice in architecture.decisions)
+
+    def to_string(self, architecture: Architecture) -> str:
+        """The architecture in NAS-Bench-201's notation."""
+        return _STRING.format(*self.cell(architecture))
+
+    def from_string(self, text: str) -> Architecture:
+        """The architecture that NAS-Bench-201 writes as ``text``.
+
+        Raises:
+            InputError: if it is no such string.
+        """
+        match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise InputError(f"a cell of {self.name} is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
+        for name in match.groups():
+            if name not in OPERATORS:
+                hint = did_you_mean(name, OPERATORS)
+                raise InputError(f"unknown operator {name!r} in {text!r}{hint}; known: {', '.join(OPERATORS)}")
+        return self.architecture([self.operators.index(name) for name in match.groups()])
+
+    def genotype(self, architecture: Architecture) -> dict[str, Any]:
+        return {"cell": self.to_string(architecture)}
+
+    def from_genotype(self, genotype: Any) -> Architecture:
+        if not isinstance(genotype, dict) or set(genotype) != {"cell"}:
+            raise InputError(f"a genotype of {self.name} is a dict with the entry cell alone, not {genotype!r}")
+        return self.from_string(genotype["cell"])
+
+    def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+        """The cell; every node has a branch for each of its edges, also where it applies ``none``."""
+        nodes: list[list[Branch]] = [[] for _ in range(NUM_NODES)]
+        for (node, source), name in zip(EDGES, self.cell(architecture), strict=True):
+            nodes[node - 1].append(Branch(name, source))
+        return (CellGraph("cell", ("input",), tuple(map(tuple, nodes)), outputs=(NUM_NODES,)),)
+
+    def build(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> nn.Module:
+        return NasBench201Network(self.cell(architecture), settings, num_classes=num_classes, image_shape=image_shape)

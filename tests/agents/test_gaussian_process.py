@@ -1,0 +1,113 @@
+"""The reward model against the textbook, and what its kernel is for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nases_agents.gaussian_process import KERNELS, GaussianProcess, Posterior, expected_improvement, similarities
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+SIZES = (5, 5, 2, 5, 1, 3)
+
+
+def decisions(num: int, seed: int, sizes: tuple[int, ...] = SIZES) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(sizes, size=(num, len(sizes)))
+
+
+def none(sizes: tuple[int, ...] = SIZES) -> NDArray[np.int64]:
+    return np.empty((0, len(sizes)), np.int64)
+
+
+def fitted(num: int = 30, seed: int = 0) -> tuple[GaussianProcess, NDArray[np.int64], torch.Tensor]:
+    model = GaussianProcess(SIZES)
+    data = decisions(num, seed)
+    targets = torch.from_numpy(np.random.default_rng(seed + 1).standard_normal(num))
+    model.fit(data, targets - targets.mean())
+    return model, data, targets - targets.mean()
+
+
+@pytest.mark.parametrize("num_pending", [0, 3])
+def test_the_posterior_is_the_textbooks(num_pending: int) -> None:
+    model, data, targets = fitted()
+    candidates, pending = decisions(7, 5), decisions(num_pending, 6)
+    posterior = model.posterior(candidates, pending)
+
+    def covariance(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+        distances = model._distances(torch.from_numpy(a), torch.from_numpy(b))
+        covariances: NDArray[np.float64] = similarities(model.kernel, *distances).numpy()
+        return covariances
+
+    noise = model.kernel.noise
+    inverse = np.linalg.inv(covariance(data, data) + noise * np.eye(len(data)))
+    scale = targets.numpy() @ inverse @ targets.numpy() / len(data)
+    np.testing.assert_allclose(
+        posterior.mean, covariance(candidates, data) @ inverse @ targets.numpy(), rtol=1e-6, atol=1e-9
+    )
+    everything = np.concatenate([data, pending])
+    inverse = np.linalg.inv(covariance(everything, everything) + noise * np.eye(len(everything)))
+    known = covariance(candidates, everything)
+    variance = scale * (1 - np.einsum("ca,ab,cb->c", known, inverse, known))
+    np.testing.assert_allclose(posterior.deviation.square(), variance, rtol=1e-6, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda sizes: max(sizes) > 1), st.integers(0, 1000))
+def test_every_kernel_is_positive_definite_on_any_list_of_sizes(sizes: list[int], seed: int) -> None:
+    model = GaussianProcess(tuple(sizes))
+    data = torch.from_numpy(decisions(25, seed, tuple(sizes)))
+    distances = model._distances(data, data)
+    assert all((distance.diagonal() == 0).all() and (distance >= 0).all() for distance in distances)
+    for kernel in KERNELS:
+        assert torch.linalg.eigvalsh(similarities(kernel, *distances)).min() > -1e-9
+
+
+def test_distances_of_uniform_architectures_are_one_in_the_mean() -> None:
+    model = GaussianProcess(SIZES)
+    first, second = torch.from_numpy(decisions(400, 1)), torch.from_numpy(decisions(400, 2))
+    for distance in model._distances(first, second):
+        assert float(distance.mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_pending_child_makes_its_neighbours_less_uncertain_and_not_better() -> None:
+    model, _, _ = fitted()
+    pending = decisions(1, 9)
+    alone, beside = model.posterior(pending, none()), model.posterior(pending, pending)
+    assert float(beside.deviation) < float(alone.deviation)
+    torch.testing.assert_close(alone.mean, beside.mean)
+
+
+def test_strength_is_shared_between_decisions_where_that_helps_and_not_where_it_misleads() -> None:
+    sizes = (5,) * 6
+    data, test = decisions(60, 0, sizes), decisions(500, 1, sizes)
+    everywhere = np.tile([0.0, 1.0, 2.0, 4.0, 0.5], (6, 1))  # what each choice is worth, the same in each decision
+    somewhere = np.random.default_rng(3).standard_normal((6, 5))
+    shared = []
+    for worth in (everywhere, somewhere):
+        rewards, known = (worth[np.arange(6), at].sum(1) for at in (test, data))
+        model = GaussianProcess(sizes)
+        model.fit(data, torch.from_numpy(known - known.mean()))
+        assert np.corrcoef(model.posterior(test, none(sizes)).mean, rewards)[0, 1] > 0.8
+        shared.append(model.kernel.shared)
+    assert shared[0] > shared[1]
+
+
+def test_expected_improvement_is_the_integral() -> None:
+    posterior = Posterior(torch.tensor([0.0, 1.0, -1.0]).double(), torch.tensor([1.0, 0.1, 2.0]).double(), 0.5)
+    values = np.linspace(-15, 15, 200_001)
+    for mean, deviation, found in zip(posterior.mean, posterior.deviation, expected_improvement(posterior), strict=True):
+        density = norm.pdf(values, float(mean), float(deviation))
+        assert float(found) == pytest.approx(np.trapezoid(np.maximum(values - 0.5, 0) * density, values), rel=1e-4)
+
+
+def test_the_kernel_is_chosen_anew_as_data_grow() -> None:
+    model = GaussianProcess(SIZES)
+    sizes = []
+    for num in range(20, 40):
+        data = decisions(num, 0)
+        model.fit(data, torch.from_numpy(data[:, 0] - data[:, 0].mean()))
+        sizes.append(model.num_fitted)
+    assert sorted(set(sizes)) == [20, 24, 29, 35]

@@ -1,0 +1,160 @@
+"""Local search climbs to the optimum of what has no other, starts again where it is stuck, and evaluates nothing twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from nases_agents.local_search import Args, LocalSearch, neighbours_of
+
+from nases_env.embedding import PretrainSettings, pretrain, save_embedding
+from nases_env.env import NASESEnv
+from nases_env.errors import InputError
+from nases_env.search_spaces import Architecture, SearchSpace
+from nases_env.seeding import derive_seed
+from tests.agents.driving import analytic, distance, drive, evaluation
+
+
+def test_neighbours_are_all_networks_one_decision_away_each_once() -> None:
+    space = analytic().search_space
+    for seed in range(5):
+        architecture = space.sample(np.random.default_rng(seed))
+        neighbours = list(neighbours_of(space, architecture))
+        changed = {
+            space.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])).key
+            for index, size in enumerate(space.decision_sizes)
+            for choice in range(size)
+        }
+        assert {neighbour.key for neighbour in neighbours} == changed - {architecture.key}
+        assert len(neighbours) == len(changed) - 1
+        assert {distance(neighbour, architecture) for neighbour in neighbours} == {1}
+
+
+@pytest.mark.parametrize(("improvement", "in_flight"), [("first", 1), ("first", 20), ("best", 1), ("best", 20)])
+def test_it_finds_the_optimum_of_a_separable_reward(improvement: Any, in_flight: int) -> None:
+    env = analytic()
+    agent = LocalSearch(env, Args(improvement=improvement))
+    told, rewards = drive(agent, lambda architecture: env.evaluate(architecture).reward, 4000, in_flight)
+    assert max(rewards) == 1.0
+    assert len({proposal.architecture.key for proposal in told}) == 4000
+
+
+def test_first_moves_at_once_and_best_when_all_neighbours_are_known() -> None:
+    env = analytic()
+    for improvement, moves_at in (("first", 1), ("best", -1)):
+        agent = LocalSearch(env, Args(num_random=1, improvement=improvement))
+        (start,) = agent.ask()
+        agent.tell(start, evaluation(start.architecture, 0.5))
+        neighbours = {neighbour.key for neighbour in neighbours_of(env.search_space, start.architecture)}
+        rewards = [0.4, 0.6, *np.linspace(0.41, 0.49, len(neighbours) - 3), 0.7]
+        asked: list[Architecture] = []
+        while agent.position is start.architecture:
+            (proposal,) = agent.ask()
+            asked.append(proposal.architecture)
+            agent.tell(proposal, evaluation(proposal.architecture, float(rewards[len(asked) - 1])))
+        assert {child.key for child in asked} <= neighbours
+        assert len(asked) == (2 if improvement == "first" else len(neighbours))
+        assert agent.position is asked[moves_at]
+
+
+def test_at_a_local_optimum_it_starts_again_from_a_random_architecture() -> None:
+    env = analytic()
+    agent = LocalSearch(env, Args(num_random=1))
+    (start,) = agent.ask()
+    agent.tell(start, evaluation(start.architecture, 0.9))
+    neighbours = {neighbour.key for neighbour in neighbours_of(env.search_space, start.architecture)}
+    asked = agent.ask(len(neighbours))
+    assert {proposal.architecture.key for proposal in asked} == neighbours
+    logged = [agent.tell(proposal, evaluation(proposal.architecture, 0.9)) for proposal in reversed(asked)]  # a plateau
+    assert logged == [{}] * (len(neighbours) - 1) + [{"local_search/local_optima": 1}]
+    (again,) = agent.ask()
+    assert distance(again.architecture, start.architecture) > 10
+    agent.tell(again, evaluation(again.architecture, 0.1))
+    (neighbour,) = agent.ask()
+    assert distance(neighbour.architecture, again.architecture) == 1
+
+
+def test_the_climb_starts_from_the_best_of_the_random_architectures() -> None:
+    agent = LocalSearch(analytic(), Args(num_random=5))
+    starts = agent.ask(5)
+    for proposal, reward in zip(starts, (0.1, 0.3, 0.9, 0.2, 0.4), strict=True):
+        agent.tell(proposal, evaluation(proposal.architecture, reward))
+    assert {distance(proposal.architecture, starts[2].architecture) for proposal in agent.ask(20)} == {1}
+
+
+def test_while_a_move_waits_for_children_in_flight_it_asks_for_starts_of_the_next_climb() -> None:
+    env = analytic()
+    agent = LocalSearch(env, Args(num_random=1))
+    (start,) = agent.ask()
+    agent.tell(start, evaluation(start.architecture, 0.5))
+    num_neighbours = len(agent.neighbours)
+    *neighbours, spare = agent.ask(num_neighbours + 1)
+    assert distance(spare.architecture, start.architecture) > 10
+    agent.tell(spare, evaluation(spare.architecture, 0.9))
+    assert agent.position is start.architecture
+    for proposal in neighbours:
+        agent.tell(proposal, evaluation(proposal.architecture, 0.4))
+    assert agent.position is spare.architecture
+
+
+def test_where_all_neighbours_are_evaluated_the_order_in_which_they_are_told_does_not_matter() -> None:
+    env = analytic()
+    positions = []
+    for order in (1, -1):
+        agent = LocalSearch(env, Args(num_random=4, improvement="best"))
+        for _ in range(3):
+            count = sum(key not in agent.asked for key in agent.neighbours) if agent.position else 4
+            for proposal in agent.ask(count)[::order]:
+                tie_breaker = derive_seed(0, proposal.architecture.key) % 1000 * 1e-6
+                reward = env.evaluate(proposal.architecture).reward + tie_breaker
+                agent.tell(proposal, evaluation(proposal.architecture, reward))
+        positions.append(agent.position)
+    assert positions[0] == positions[1]
+    assert positions[0] is not None
+
+
+class Tiny(SearchSpace):
+    """Six networks, of which two are local optima."""
+
+    name = "tiny"
+    decision_sizes = (2, 3)
+
+    def look_up(self, architecture: Architecture) -> float:
+        optima: dict[tuple[int, ...], float] = {(0, 0): 0.8, (1, 2): 0.9}
+        return optima.get(architecture.decisions, 0.1)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> NASESEnv:
+    embedding, _ = pretrain(Tiny(), PretrainSettings(hidden_size=4, num_steps=1, num_calibration_rounds=0), seed=0)
+    save_embedding(embedding, tmp_path / "tiny.safetensors")
+    env = gym.make("NASES-LookUp-v0", search_space=Tiny(), embedding=str(tmp_path / "tiny.safetensors"))
+    env.reset(seed=0)
+    return cast(NASESEnv, env.unwrapped)
+
+
+@pytest.mark.parametrize("num_random", [1, 10])
+def test_a_space_is_evaluated_whole_before_anything_comes_again(tiny: NASESEnv, num_random: int) -> None:
+    agent = LocalSearch(tiny, Args(num_random=num_random))
+    told, rewards = drive(agent, lambda child: tiny.evaluate(child).reward, 20)
+    assert len({proposal.architecture.key for proposal in told[:6]}) == 6
+    assert max(rewards) == 0.9
+
+
+def test_the_seed_decides() -> None:
+    env = analytic()
+    runs = [
+        drive(LocalSearch(env, Args(seed=seed)), lambda child: env.evaluate(child).reward, 60, in_flight=3)[0]
+        for seed in (0, 0, 1)
+    ]
+    keys = [[proposal.architecture.key for proposal in run] for run in runs]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+
+
+def test_options_out_of_range() -> None:
+    with pytest.raises(InputError, match="--num-random must be at least 1, not 0"):
+        Args(num_random=0)

@@ -1,0 +1,274 @@
+"""The comparison of embeddings: each row is what its name says, and all rows search the same landscapes, seed by seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from embedding_quality import (
+    AGENTS,
+    BASELINES,
+    REFERENCE,
+    SETTINGS,
+    Args,
+    Searches,
+    main,
+    make_pretrainings,
+    make_searches,
+    train_and_measure,
+)
+from nases_agents import model_assisted, reinforce
+from nases_agents.model_assisted import ModelAssisted
+from nases_agents.random_search import RandomSearch
+from nases_agents.reinforce import Reinforce
+
+from nases_env.embedding import PretrainSettings, load_embedding, quality_report
+from nases_env.errors import InputError
+from nases_env.search import Search, SearchArgs, make_env
+from nases_env.search_spaces import SearchSpace, make_search_space
+
+SPACE = make_search_space("nasbench201")
+ROW_NAMES = ("paper", "least_squares_n12", "calibrated_n20")
+
+
+class Plain(SearchSpace):
+    """A search space whose architectures are no graphs."""
+
+    name: ClassVar[str] = "plain"
+    decision_sizes = (3, 3, 3)
+
+
+def options(output: Path) -> dict[str, Any]:
+    """Of a comparison that ends in seconds; the agents' warm-up ends before it."""
+    return {
+        "settings": ROW_NAMES,
+        "num_steps": 3,
+        "num_seeds": 3,
+        "num_assisted_seeds": 2,
+        "budgets": (30, 22),
+        "search_space": SPACE.name,
+        "num_processes": 1,
+        "output": output,
+    }
+
+
+@pytest.fixture(scope="module")
+def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
+    """The options of a comparison that has been made, which no test changes."""
+    args = Args(**options(tmp_path_factory.mktemp("comparison") / "out" / "figures.json"))
+    main(args)
+    return args
+
+
+@pytest.fixture(scope="module")
+def figures(args: Args) -> dict[str, Any]:
+    written: dict[str, Any] = json.loads(args.output.read_text())
+    return written
+
+
+def files_in(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Contents and times of the files of embeddings and searches."""
+    paths = [*folder.rglob("*.safetensors"), *folder.rglob("*.records.jsonl")]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+def test_the_names_of_rows_say_how_they_are_pretrained() -> None:
+    assert SETTINGS["paper"] == PretrainSettings(
+        loss="least_squares",
+        learning_rate=1e-5,
+        schedule="constant",
+        standardise=False,
+        noise=0.0,
+        num_calibration_rounds=0,
+    )
+    for name, settings in SETTINGS.items():
+        if name == "paper":
+            continue
+        kind, size, *noise = name.replace("_n", " ").replace("oise", " ").split()
+        assert settings.embedding_size == int(size)
+        assert settings.noise == float(*noise or ["0.1"])
+        assert settings.loss == ("least_squares" if kind == "least_squares" else "cross_entropy")
+        assert bool(settings.num_calibration_rounds) == (kind == "calibrated")
+        assert settings.standardise
+        assert settings.schedule == "cosine"
+    assert len(set(SETTINGS.values())) == len(SETTINGS)
+
+
+def test_rows_are_compared_with_what_ships_for_enas_micro() -> None:
+    record = json.loads((resources.files("nases_env.embedding") / "weights" / "enas_micro.json").read_text())
+    assert dataclasses.asdict(SETTINGS[REFERENCE]) == record["settings"]
+
+
+def test_each_row_is_the_embedding_that_its_settings_give(args: Args, figures: dict[str, Any]) -> None:
+    assert list(figures["embeddings"]) == list(ROW_NAMES)
+    for name, (pretraining,) in make_pretrainings(args, SPACE).items():
+        expected = dataclasses.replace(
+            SETTINGS[name], num_steps=3, embedding_size=6 if name == "paper" else SETTINGS[name].embedding_size
+        )
+        assert figures["embeddings"][name]["settings"] == dataclasses.asdict(expected)
+        embedding = load_embedding(SPACE, pretraining.path)
+        assert embedding.embedding_size == expected.embedding_size
+        assert embedding.loss == expected.loss
+        report = json.loads(json.dumps(dataclasses.asdict(quality_report(embedding, SPACE, 0))))
+        assert figures["embeddings"][name]["reports"] == [report]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
+    agent: str, args: Args, figures: dict[str, Any]
+) -> None:
+    """The same search by hand finds the same."""
+    row = "least_squares_n12"
+    common: dict[str, Any] = {
+        "env_id": "NASES-Analytic-v0",
+        "search_space": SPACE.name,
+        "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
+        "landscape": 1,
+        "seed": 1,
+        "budget": 30,
+    }
+    options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
+    env = make_env(options)
+    env.reset(seed=1)
+    search = Search(env, 30)
+    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.nases, options), options.round_size)
+    rewards = [child.evaluation.reward for child in search.children]
+    for budget in (22, 30):
+        at = figures["search"][agent]["rows"][row][str(budget)]
+        assert at["values"][1] == max(rewards[:budget])
+        assert at["value"] == pytest.approx(np.mean(at["values"]))
+        assert at["low"] <= at["value"] <= at["high"]
+
+
+def test_random_search_acts_through_no_embedding(args: Args, figures: dict[str, Any]) -> None:
+    options = SearchArgs(env_id="NASES-Analytic-v0", search_space=SPACE.name, landscape=2, seed=2, budget=30)
+    env = make_env(options)  # with the embedding that ships
+    env.reset(seed=2)
+    search = Search(env, 30)
+    search.run(RandomSearch(search.nases, options))
+    assert search.best is not None
+    assert figures["search"]["reinforce"]["rows"]["random_search"]["30"]["values"][2] == search.best.evaluation.reward
+
+
+def test_all_rows_are_paired_by_landscape(figures: dict[str, Any]) -> None:
+    for agent, num_landscapes in (("reinforce", 3), ("model_assisted", 2)):
+        assert figures["search"][agent]["num_landscapes"] == num_landscapes
+        rows = figures["search"][agent]["rows"]
+        assert list(rows) == [*ROW_NAMES, *BASELINES]
+        for name, at in rows.items():
+            assert list(at) == ["22", "30"]
+            for budget, estimate in at.items():
+                assert len(estimate["values"]) == num_landscapes
+                differences = np.subtract(estimate["values"], rows[REFERENCE][budget]["values"])
+                if name == REFERENCE:
+                    assert "difference" not in estimate
+                else:
+                    assert estimate["difference"]["value"] == pytest.approx(differences.mean())
+                    assert min(differences) <= estimate["difference"]["low"] <= estimate["difference"]["high"]
+                    assert estimate["difference"]["high"] <= max(differences)
+        for name in BASELINES:  # the same searches beside each agent
+            assert (
+                rows[name]["30"]["values"] == figures["search"]["reinforce"]["rows"][name]["30"]["values"][:num_landscapes]
+            )
+
+
+def test_the_tables_show_the_figures(args: Args, figures: dict[str, Any]) -> None:
+    lines = args.output.with_suffix(".md").read_text().splitlines()
+    for name in ROW_NAMES:
+        quality, *searches = [line.strip("| ").split(" | ") for line in lines if line.startswith(f"| {name} |")]
+        report = figures["embeddings"][name]["reports"][0]
+        assert quality[4:] == [
+            *(f"{report[key]:.3f}" for key in ("kept_decisions", "normal_entropy_least", "normal_entropy_mean")),
+            f"{report['distinct_architectures']:,}",
+            f"{report['changed_decisions']['0.1']:.1f}",
+        ]
+        assert len(searches) == len(AGENTS)
+        for agent, cells in zip(AGENTS, searches, strict=True):
+            for cell, estimate in zip(cells[1:], figures["search"][agent]["rows"][name].values(), strict=False):
+                assert cell.startswith(f"{estimate['value']:.3f} ({estimate['low']:.3f} to ")
+
+
+def test_a_second_run_trains_and_searches_only_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = Args(**{**options(tmp_path / "figures.json"), "settings": ROW_NAMES[1:3], "budgets": (5,)})
+    main(args)
+    before, figures = files_in(tmp_path), args.output.read_text()
+    main(args)
+    assert files_in(tmp_path) == before
+    assert args.output.read_text() == figures
+    assert "damaged" not in capsys.readouterr().out
+
+    damaged, other = sorted(tmp_path.rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    main(args)
+    assert f"{damaged} is damaged: that embedding is trained anew" in capsys.readouterr().out
+    after = files_in(tmp_path)
+    assert after[damaged.name][0] == before[damaged.name][0]
+    assert after[other.name] == before[other.name]
+    assert after["figures.records.jsonl"] == before["figures.records.jsonl"]
+
+    main(dataclasses.replace(args, num_steps=4))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    # The baselines, which act through no embedding, are not run again.
+    assert len((tmp_path / "figures.records.jsonl").read_text().splitlines()) == 2 * (2 * 3 + 2 * 2) + 2 * 3
+
+
+def test_landscapes_take_turns_at_several_pretrainings(tmp_path: Path) -> None:
+    args = Args(**{**options(tmp_path / "figures.json"), "settings": ("calibrated_n12",), "num_pretrainings": 2})
+    pretrainings = make_pretrainings(args, SPACE)
+    several = pretrainings["calibrated_n12"]
+    assert [pretraining.seed for pretraining in several] == [0, 1]
+    first, second = (train_and_measure(pretraining)[1] for pretraining in several)
+    assert first.kept_decisions != second.kept_decisions
+    assert pickle.loads(pickle.dumps((several, first))) == (several, first)  # as on the way to another process and back
+    for searches in make_searches(args, pretrainings):
+        if searches.agent in AGENTS:
+            paths = [job.options.embedding for job in searches.jobs]
+            assert paths == [str(several[seed % 2].path) for seed in range(len(paths))]
+            assert len({job.settings for job in searches.jobs}) == 2
+
+
+def test_searches_are_told_apart_by_row_and_agent(args: Args) -> None:
+    pretrainings = make_pretrainings(args, SPACE)
+    paths = [pretraining.path for several in pretrainings.values() for pretraining in several]
+    assert len(set(paths)) == len(paths)
+    searches: list[Searches] = make_searches(args, pretrainings)
+    digests = [{job.settings for job in several.jobs} for several in searches]
+    assert all(len(digest) == 1 for digest in digests)
+    assert len(set.union(*digests)) == len(searches) == 2 * len(ROW_NAMES) + len(BASELINES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": ("calibrated_n21",)}, r"unknown settings 'calibrated_n21' \(did you mean 'calibrated_n20'\?\)"),
+        ({"settings": ()}, "name at least one row"),
+        ({"budgets": (0, 5)}, "from 1 on"),
+        ({"num_seeds": 1}, "--num-seeds must be at least 2, not 1"),
+        ({"num_assisted_seeds": 1}, "--num-assisted-seeds must be at least 2, not 1"),
+        ({"num_assisted_seeds": 4}, "--num-assisted-seeds must be at most --num-seeds, 3"),
+        ({"num_steps": 0}, "--num-steps must be at least 1, not 0"),
+        ({"num_pretrainings": 0}, "--num-pretrainings must be at least 1, not 0"),
+        ({"num_processes": 0}, "--num-processes must be at least 1, not 0"),
+        ({"output": Path("figures.png")}, r"--output must end in \.json, as figures\.json does"),
+    ],
+)
+def test_wrong_options_are_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        Args(**{**options(tmp_path / "figures.json"), **change})
+
+
+@pytest.mark.parametrize(
+    ("space", "message"), [("enas_mikro", "enas_micro"), (f"{__name__}:Plain", "no operators in a graph")]
+)
+def test_a_search_space_that_has_no_landscape_is_refused_before_anything_is_trained(
+    space: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        main(Args(**{**options(tmp_path / "out" / "figures.json"), "search_space": space}))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,91 @@
+"""What a search space of one's own gets for its name and its decision sizes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nases_env.errors import InputError
+from nases_env.networks import NetworkSettings
+from nases_env.search_spaces import SearchSpace
+from tests.embedding.spaces import ListSpace
+
+
+class Plain(SearchSpace):
+    name = "plain"
+    decision_sizes = (2, 50, 1, 3)
+
+
+SPACE = Plain()
+sizes = st.lists(st.sampled_from([1, 2, 3, 7, 50]), min_size=1, max_size=60).map(tuple)
+
+
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_any_list_of_decisions_is_encoded_decoded_and_written_down(sizes: tuple[int, ...], seed: int) -> None:
+    space = ListSpace(sizes)
+    architecture = space.sample(np.random.default_rng(seed))
+    assert space.decode(space.encode(architecture)) == architecture
+    assert space.from_json(space.to_json(architecture)) == architecture
+    assert space.from_genotype(json.loads(json.dumps(space.genotype(architecture)))) == architecture
+    assert architecture.key == "list:" + "-".join(map(str, architecture.decisions))
+
+
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...], seed: int) -> None:
+    space = ListSpace(sizes)
+    rng = np.random.default_rng(seed)
+    architecture = space.sample(rng)
+    if max(sizes) == 1:
+        with pytest.raises(InputError, match="no other network"):
+            space.mutate(architecture, rng)
+    else:
+        mutant = space.mutate(architecture, rng)
+        assert sum(a != b for a, b in zip(mutant.decisions, architecture.decisions, strict=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "genotype", [None, {}, {"decisions": 3}, {"decisions": "0000"}, {"decisions": [0, 0, 0, 0], "a": 1}]
+)
+@pytest.mark.parametrize("choice", [None, True, 1.0, "1"])
+def test_what_is_no_genotype_is_one_clear_line(genotype: object, choice: object) -> None:
+    for wrong in (genotype, {"decisions": [0, 0, 0, choice]}):
+        with pytest.raises(InputError, match=r"a genotype of plain is \{\"decisions\"") as caught:
+            SPACE.from_genotype(wrong)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("decisions", [[0, 0, 0], [0, 50, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0]])
+def test_a_genotype_out_of_range_is_an_input_error(decisions: list[int]) -> None:
+    with pytest.raises(InputError, match="plain"):
+        SPACE.from_genotype({"decisions": decisions})
+
+
+def test_a_genotype_of_another_space_says_so() -> None:
+    with pytest.raises(InputError, match="belongs to the search space 'other'; it was read as 'plain'"):
+        SPACE.from_json('{"search_space": "other", "decisions": [0, 0, 0, 0]}')
+
+
+def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
+    architecture = SPACE.architecture([0, 0, 0, 0])
+    with pytest.raises(InputError, match="plain builds no networks; override its build"):
+        SPACE.build(architecture, NetworkSettings(), num_classes=2, image_shape=(1, 8, 8))
+    with pytest.raises(InputError, match="plain looks up no accuracies; override its look_up"):
+        SPACE.look_up(architecture)
+    assert SPACE.graphs(architecture) == ()
+
+
+@pytest.mark.parametrize(("num_dims", "decisions_per_step"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)])
+def test_a_step_is_a_quarter_of_the_decisions_but_at_least_three(num_dims: int, decisions_per_step: int) -> None:
+    assert ListSpace((2,) * num_dims).decisions_per_step == decisions_per_step
+
+
+def test_a_space_without_decisions_cannot_be_made() -> None:
+    class Nameless(SearchSpace):
+        name = "nothing"
+
+    with pytest.raises(TypeError, match="decision_sizes"):
+        Nameless()  # type: ignore[abstract]

@@ -1,0 +1,174 @@
+"""Search spaces by name, be they this package's or a person's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nases_env.errors import InputError
+from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, SearchSpace, full_name, make_search_space
+from tests.embedding.spaces import ListSpace
+
+MODULE = """
+from nases_env.search_spaces import EnasMicro, SearchSpace
+
+class MySpace(SearchSpace):
+    name = "my_space"
+    decision_sizes = (2, 50, 1)
+
+class Undecided(SearchSpace):
+    name = "undecided"
+
+class Sized(MySpace):
+    def __init__(self, size):
+        self.decision_sizes = (size,)
+
+class NoSpace:
+    pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a module of search spaces that is not on the path, as for a console script."""
+    (tmp_path / "my_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+def refuses(space: str | SearchSpace) -> str:
+    with pytest.raises(InputError) as caught:
+        make_search_space(space)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_those_that_ship_are_made_by_name() -> None:
+    for name, cls in SEARCH_SPACES.items():
+        space = make_search_space(name)
+        assert type(space) is cls
+        assert full_name(space) == space.name == name
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_of_the_working_folder_is_made_by_module_and_class() -> None:
+    space = make_search_space("my_module:MySpace")
+    assert (space.name, space.decision_sizes) == ("my_space", (2, 50, 1))
+    assert full_name(space) == "my_module:MySpace"
+    assert make_search_space("my_module:MySpace") is space
+
+
+def test_one_in_a_package_is_made(folder: Path) -> None:
+    (folder / "my_package").mkdir()
+    (folder / "my_package" / "spaces.py").write_text(MODULE)
+    assert make_search_space("my_package.spaces:MySpace").name == "my_space"
+
+
+def test_a_search_space_is_given_back() -> None:
+    space = ListSpace((2, 3))
+    assert make_search_space(space) is space
+
+
+def test_a_module_that_was_mended_is_imported_anew(folder: Path) -> None:
+    (folder / "broken.py").write_text("1 / 0")
+    assert "ZeroDivisionError: division by zero" in refuses("broken:MySpace")
+    (folder / "broken.py").write_text(MODULE + "# mended")
+    assert make_search_space("broken:MySpace").name == "my_space"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "enas_mikro",
+            r"unknown search space 'enas_mikro' \(did you mean 'enas_micro'\?\); known: enas_micro.*MODULE:CLASS",
+        ),
+        ("", r"unknown search space ''; known"),
+        ("absent:MySpace", r"no module 'absent' \(No module named 'absent'\); run this in the folder"),
+        ("my_module.deeper:MySpace", r"no module 'my_module.deeper'"),
+        ("my_module:YourSpace", r"the module 'my_module' has no class 'YourSpace' \(did you mean 'MySpace'\?\)"),
+        ("my_module:NoSpace", r"my_module:NoSpace is no search space; derive it from nases_env.search_spaces.SearchSpace"),
+        ("my_module:number", r"my_module:number is no search space"),
+        ("my_module:Undecided", r"my_module:Undecided cannot be made without arguments \(.*decision_sizes"),
+        ("my_module:Sized", r"my_module:Sized cannot be made without arguments \(.*'size'\)"),
+        ("my_module:", r"is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace"),
+        (":MySpace", r"is not MODULE:CLASS"),
+        ("./my_module.py:MySpace", r"is not MODULE:CLASS"),
+        ("my_module:My:Space", r"is not MODULE:CLASS"),
+    ],
+)
+def test_what_is_no_search_space_is_one_clear_line(name: str, message: str) -> None:
+    assert re.search(message, refuses(name))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import absent_library", "fails when it is imported (ModuleNotFoundError: No module named 'absent_library')"),
+        ("raise RuntimeError('two\\nlines')", "fails when it is imported (RuntimeError: two lines)"),
+        ("def f(:", "fails when it is imported (SyntaxError: "),
+    ],
+)
+def test_a_module_that_fails_says_why(folder: Path, code: str, message: str) -> None:
+    (folder / "failing.py").write_text(code)
+    assert message in refuses("failing:MySpace")
+
+
+def spaces(**attributes: object) -> SearchSpace:
+    space: SearchSpace = type("Mine", (SearchSpace,), {"name": "mine", "decision_sizes": (2, 3), **attributes})()
+    return space
+
+
+@pytest.mark.parametrize("sizes", [(), (2, 0), (2, -1), (1, 1), [2, 3], (2.0, 3), (True, 3), None, 5])
+def test_decision_sizes_that_cannot_be_searched_are_refused(sizes: object) -> None:
+    assert "Mine has the decision sizes" in refuses(spaces(decision_sizes=sizes))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "..", "a b", 3, None])
+def test_names_that_no_file_can_have_are_refused(name: object) -> None:
+    assert "Mine has the name" in refuses(spaces(name=name))
+
+
+def test_a_space_without_a_name_is_refused() -> None:
+    class Mine(SearchSpace):
+        decision_sizes = (2, 3)
+
+    assert "Mine has the name None" in refuses(Mine())
+
+
+@pytest.mark.parametrize("decisions_per_step", [0, -1, 1.5])
+def test_steps_of_less_than_one_decision_are_refused(decisions_per_step: object) -> None:
+    assert "decisions per step" in refuses(spaces(decisions_per_step=decisions_per_step))
+
+
+def test_what_is_neither_a_name_nor_a_search_space_is_refused() -> None:
+    assert "not <class" in refuses(EnasMicro)  # type: ignore[arg-type]
+
+
+def test_the_console_script_finds_the_module_in_the_working_folder(folder: Path) -> None:
+    nases = Path(sys.executable).parent / "nases"
+    command = [
+        str(nases),
+        "pretrain",
+        "--search-space",
+        "my_module:MySpace",
+        "--output",
+        "my.safetensors",
+        "--num-steps",
+        "2",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=120)
+    assert (folder / "my.safetensors").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import json
 import os
@@ -34,6 +33,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
 from nases_env.files import append_line, cannot_write, write_atomically
 from nases_env.interrupts import deferred_interrupts
+from nases_env.modules import import_own
 from nases_env.search_spaces import Architecture
 
 NUM_RECENT = 10  # children that the running mean of the reward covers
@@ -353,9 +353,7 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
     module, _, env_id = args.env_id.rpartition(":")
     try:
         if module:
-            if os.getcwd() not in sys.path and "" not in sys.path:  # as with python -m
-                sys.path.insert(0, os.getcwd())
-            importlib.import_module(module)
+            import_own(module)
         spec = gym.spec(env_id)
         env_class = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
     except (gym.error.Error, ImportError) as error:

@@ -205,6 +205,10 @@ def test_benchmarks_run(script: Path, tmp_path: Path) -> None:
             "--num-processes",
             "1",
         ),
+        "embedding_quality": (
+            *("--settings", "paper", "calibrated_n12", "--num-steps", "2", "--num-seeds", "2", "--budgets", "3", "6"),
+            *("--num-processes", "1"),
+        ),
         "search_quality": (
             *("--env-id", "NASES-Analytic-v0", "--agents", "random_search", "reinforce", "model_assisted"),
             *("--num-seeds", "2", "--budgets", "3", "6", "--num-processes", "1"),

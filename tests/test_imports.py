@@ -12,12 +12,13 @@ import pytest
 import nases_env
 
 ROOT = Path(nases_env.__file__).parent
-LEAVES = {"errors", "seeding", "files", "interrupts", "threads"}
+LEAVES = {"errors", "seeding", "files", "interrupts", "modules", "threads"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "seeding": set(),
     "files": {"errors"},
     "interrupts": set(),
+    "modules": set(),
     "threads": {"errors"},
     "commands": {"errors"},
     "networks": LEAVES,

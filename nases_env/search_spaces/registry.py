@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from functools import lru_cache
 from typing import Any
 
 from nases_env.errors import InputError, did_you_mean
+from nases_env.modules import import_own
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -59,10 +57,8 @@ def _import(name: str) -> type[SearchSpace]:
         )
     if not all(word.isidentifier() for word in (*module_name.split("."), class_name)):
         raise InputError(f"{name!r} is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        module = import_own(module_name)
     except Exception as error:  # whatever a person's own module may raise
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(

@@ -34,11 +34,12 @@ def rewards_of(search: Search) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "budget", "margin"), [("ppo", 800, 0.04), ("a2c", 500, 0.05), ("sac", 350, 0.15), ("td3", 500, 0.1)]
+    ("algorithm", "budget", "options", "margin"),
+    [("ppo", 800, {}, 0.04), ("a2c", 500, {}, 0.05), ("sac", 350, {}, 0.1), ("td3", 500, {"sigma": 0.5}, 0.08)],
 )
-def test_it_learns(algorithm: Any, budget: int, margin: float) -> None:
-    """Without learning the difference would deviate by 0.016 from 0."""
-    rewards = rewards_of(search_for(budget, algorithm=algorithm))
+def test_it_learns(algorithm: Any, budget: int, options: dict[str, Any], margin: float) -> None:
+    """Without learning the difference would deviate by 0.016 from 0. TD3's noise stays, so that less of it shows more."""
+    rewards = rewards_of(search_for(budget, algorithm=algorithm, **options))
     assert np.mean(rewards[-100:]) > np.mean(rewards[:50]) + margin
 
 

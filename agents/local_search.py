@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nases_env.agent import Agent, Proposal
-from nases_env.commands import run_command
 from nases_env.env import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs
+from nases_env.search import RecordedSearch, SearchArgs, run_search
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import numpy_generator
 
@@ -133,4 +132,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Args, main)
+    run_search(Args, main)

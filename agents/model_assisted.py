@@ -22,10 +22,9 @@ from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, Sample, normal_s
 from numpy.typing import NDArray
 
 from nases_env.agent import Proposal
-from nases_env.commands import run_command
 from nases_env.env import NASESEnv
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch
+from nases_env.search import RecordedSearch, run_search
 
 MIN_RESULTS = 4  # before a model is fitted
 IMAGINED_RANGE = (-2.0, 3.0)  # of imagined advantages, in deviations
@@ -153,4 +152,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Args, main)
+    run_search(Args, main)

@@ -6,10 +6,9 @@ python agents/random_search.py --env-id NASES-Digits-v0 --budget 40
 from __future__ import annotations
 
 from nases_env.agent import Agent, Proposal
-from nases_env.commands import run_command
 from nases_env.env import NASESEnv
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs
+from nases_env.search import RecordedSearch, SearchArgs, run_search
 from nases_env.seeding import numpy_generator
 
 
@@ -34,4 +33,4 @@ def main(args: SearchArgs) -> None:
 
 
 if __name__ == "__main__":
-    run_command(SearchArgs, main)
+    run_search(SearchArgs, main)

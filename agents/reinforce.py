@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nases_env.agent import Agent, Proposal
-from nases_env.commands import run_command
 from nases_env.env import ACTION_SCALE, NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs
+from nases_env.search import RecordedSearch, SearchArgs, run_search
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 NUM_TRIES = 20  # times that samples are drawn to find a child that is new
@@ -400,4 +399,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Args, main, preset=paper)
+    run_search(Args, main, preset=paper)

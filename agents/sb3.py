@@ -6,7 +6,8 @@ SB3's defaults are made for steps that are free: PPO collects 2,048 of them befo
 before it learns. Here a step trains a network, so that updates are many and do not wait for long. Nothing that an agent does
 changes what it may do next: rewards of later steps say nothing about an action, and gamma is 0.
 
-SB3 draws from the global generators of torch, NumPy and Python, which are seeded here, and evaluates one child at a time.
+SB3 draws from the global generators of torch, NumPy and Python, which are seeded here, and chooses one child for each of
+--num-envs before it hears of any of them.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.ppo import PPO
 from stable_baselines3.sac import SAC
 from stable_baselines3.td3 import TD3
 from torch import nn
 
-from nases_env.commands import run_command
 from nases_env.env import ACTION_SCALE
 from nases_env.errors import InputError
-from nases_env.search import RecordedSearch, Search, SearchArgs
+from nases_env.sb3 import SB3VecEnv
+from nases_env.search import RecordedSearch, Search, SearchArgs, run_search
 from nases_env.seeding import derive_seed
 from nases_env.threads import torch_threads
+from nases_env.vector_env import NASESVectorEnv
 
 SETTINGS: dict[str, dict[str, float]] = {
     "ppo": {"learning_rate": 1e-3, "num_steps": 10, "num_gradient_steps": 10},
@@ -54,7 +56,8 @@ class Args(SearchArgs):
     learning_rate: float | None = None
     """Of the algorithm's optimiser; unset: 0.003 for sac, else 0.001. SB3's are 0.0003, 0.0007 for a2c and 0.001 for td3."""
     num_steps: int | None = None
-    """ppo, a2c: children between two updates; unset: 10 and 5. SB3's are 2,048 and 5."""
+    """ppo, a2c: children between two updates, rounded up to a multiple of num_envs; unset: 10 and 5. SB3's are 2,048 and 5
+    for each of num_envs."""
     num_gradient_steps: int | None = None
     """ppo: passes over these children; sac, td3: gradient steps a child. Unset: 10, 2 and 4. SB3's are 10, 1 and 1."""
     sigma: float = 1.0
@@ -86,7 +89,7 @@ class Args(SearchArgs):
             raise InputError(f"--entropy-coefficient must be 0 or a positive number, not {self.entropy_coefficient}")
         if self.round_size != 1:
             raise InputError(
-                f"--round-size must be 1, not {self.round_size}: Stable-Baselines3 evaluates one child at a time"
+                f"--round-size must be 1, not {self.round_size}: Stable-Baselines3 chooses a child for each of --num-envs"
             )
 
     def setting(self, option: str) -> Any:
@@ -126,24 +129,26 @@ def make_model(search: Search, args: Args) -> BaseAlgorithm:
     """SB3's algorithm as ``args`` say, its environment ``search``."""
     seed = derive_seed(args.seed, "stable-baselines3") % 2**32
     set_random_seed(seed)
-    search.action_space.seed(seed)
-    env: VecEnv = DummyVecEnv([lambda: search])
+    num_envs = search.num_envs
+    env: VecEnv = SB3VecEnv(NASESVectorEnv(search.nases, num_envs, evaluate_all=search.evaluate_all))
+    env.seed(search.nases.np_random_seed)  # the children's own seeds stay those of the environment
+    env.action_space.seed(seed)
     if args.standardise_rewards:
         env = StandardisedRewards(env)
     log_sigma = math.log(args.sigma / ACTION_SCALE)
     # Networks as small as these are slower on a GPU.
     options: dict[str, Any] = {"learning_rate": args.setting("learning_rate"), "gamma": 0.0, "device": "cpu"}
     if args.algorithm in ("ppo", "a2c"):
-        num_steps = args.setting("num_steps")
+        num_steps = math.ceil(args.setting("num_steps") / num_envs)
         options |= {"n_steps": num_steps, "normalize_advantage": True, "policy_kwargs": {"log_std_init": log_sigma}}
         if args.algorithm == "a2c":
             return A2C("MlpPolicy", env, **options)
-        return PPO("MlpPolicy", env, batch_size=num_steps, n_epochs=args.setting("num_gradient_steps"), **options)
+        return PPO("MlpPolicy", env, batch_size=num_steps * num_envs, n_epochs=args.setting("num_gradient_steps"), **options)
     options |= {
-        "buffer_size": search.budget,
+        "buffer_size": search.budget + num_envs * num_envs,  # SB3 gives each its share, rounded down
         "learning_starts": args.learning_starts,
         "batch_size": args.batch_size,
-        "gradient_steps": args.setting("num_gradient_steps"),
+        "gradient_steps": args.setting("num_gradient_steps") * num_envs,
         "policy_kwargs": {"net_arch": [64, 64]},  # as SB3's PPO; 256 and 400 are for longer learning
     }
     if args.algorithm == "td3":
@@ -159,6 +164,8 @@ def make_model(search: Search, args: Args) -> BaseAlgorithm:
 
 def learn(search: Search, args: Args) -> None:
     """Trains SB3's algorithm in ``search`` until its budget is spent, and not a child longer."""
+    if search.done:
+        return
     model = make_model(search, args)
     model.set_logger(Logger(folder=None, output_formats=[]))
     with torch_threads(1):
@@ -173,4 +180,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    run_command(Args, main)
+    run_search(Args, main)

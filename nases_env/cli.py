@@ -14,7 +14,10 @@ from nases_env import drawing
 from nases_env.commands import parse, run
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
+from nases_env.search.status import StatusArgs, status_command
+from nases_env.search.validate import ValidateArgs, validate_command
 from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, make_search_space
+from nases_env.store_commands import StoreCommands, run_store_command
 
 DESCRIPTION = "Neural architecture search in embedding space: what is needed beside the agents."
 
@@ -63,7 +66,13 @@ def _named_in(text: str) -> str:
     return EnasMicro.name
 
 
-Commands = Annotated[PretrainArgs, tyro.conf.subcommand("pretrain")] | Annotated[DrawArgs, tyro.conf.subcommand("draw")]
+Commands = (
+    Annotated[PretrainArgs, tyro.conf.subcommand("pretrain")]
+    | Annotated[DrawArgs, tyro.conf.subcommand("draw")]
+    | Annotated[StatusArgs, tyro.conf.subcommand("status")]
+    | Annotated[ValidateArgs, tyro.conf.subcommand("validate")]
+    | Annotated[StoreCommands, tyro.conf.subcommand("store", description="Look at or check a store of results.")]
+)
 
 
 def main() -> None:
@@ -75,5 +84,11 @@ def _main() -> None:
     args = parse(Commands, prog="nases", description=DESCRIPTION)
     if isinstance(args, PretrainArgs):
         pretrain_command(args)
-    else:
+    elif isinstance(args, DrawArgs):
         draw_command(args)
+    elif isinstance(args, StatusArgs):
+        status_command(args)
+    elif isinstance(args, ValidateArgs):
+        validate_command(args)
+    else:
+        run_store_command(args)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +29,7 @@ from nases_env.evaluation import (
     resolve_device,
     resolve_preset,
 )
+from nases_env.execution import Executor, make_executor, resolve_execution
 from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
 from nases_env.search_spaces import Architecture, SearchSpace, make_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -81,7 +84,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     | --- | --- | --- |
     | `key` | str | the architecture's canonical key: equal exactly for equal networks |
     | `genotype` | str | the architecture in words, as one line of JSON |
-    | `status` | str | `ok`, `diverged`, `out_of_memory` or `too_large` |
+    | `status` | str | `ok`, `diverged`, `out_of_memory`, `too_large`, `timed_out` or `failed` |
     | `valid_accuracy` | float | share of the validation images classified correctly; 0 unless `ok` |
     | `train_accuracy` | float | the same on training images; 0 unless `ok` |
     | `num_params` | int | trainable parameters |
@@ -93,13 +96,21 @@ class NASESEnv(gym.Env[Observation, Action]):
     ## Randomness
 
     A child's own seed (initial weights, batches, augmentation) derives from the seed of the last seeded `reset` and from
-    its key, so the order in which children come does not matter, and a child that is met again under the same seed is
-    not trained again. On a CPU everything repeats bit for bit; on a GPU, sums in another order make accuracies differ
-    in the last digits.
+    its key, so the order in which children come does not matter, nor where they are evaluated, and a child that is met
+    again under the same seed is not trained again. On a CPU everything repeats bit for bit; on a GPU, sums in another order
+    make accuracies differ in the last digits.
+
+    ## Where children are evaluated
+
+    `execution` holds fields of `nases_env.execution.ExecutionSettings` by name. By default a child is evaluated in this
+    process and remembered as long as the environment lives. `{"executor": "processes", "time_limit": 600}` has it evaluated
+    in a process that is watched, `{"store": "results.sqlite"}` keeps every result in a file that other searches may share.
+    `submit` evaluates in the background; `gymnasium.make_vec` gives an environment of many children at once.
 
     Args:
         evaluator: evaluates the children; its search space is the environment's.
         embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        execution: where and how children are evaluated, by fields of `ExecutionSettings`; None: in this process.
         render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
     """
 
@@ -108,7 +119,14 @@ class NASESEnv(gym.Env[Observation, Action]):
         "render_fps": 1,
     }
 
-    def __init__(self, evaluator: Evaluator, *, embedding: str | None = None, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InputError(f"unknown render_mode {render_mode!r}; known: {', '.join(self.metadata['render_modes'])}")
         self.render_mode = render_mode
@@ -119,8 +137,22 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.observation_space = spaces.Box(0.0, 1.0, (self.search_space.num_dims,), np.float32)
         self.last_evaluation: Evaluation | None = None
         """The record of the last child, wall time and learning curve included; None before the first step."""
+        self.max_in_flight = 1
+        """Children that may be under evaluation at once, which decides how many workers there are; to be set before."""
+        self.execution = resolve_execution(execution)
+        self._executor: Executor | None = None
         self._architecture: Architecture | None = None
         self._evaluations: dict[tuple[str, int], Evaluation] = {}
+        self._in_flight: dict[tuple[str, int], Future[Evaluation]] = {}
+
+    @property
+    def executor(self) -> Executor:
+        """What evaluates the children; made when it is first asked for, after which `execution` is settled."""
+        if self._executor is None:
+            self._executor = make_executor(
+                self.evaluator, self.execution, max_in_flight=self.max_in_flight, describe=self.search_space.to_json
+            )
+        return self._executor
 
     @property
     def architecture(self) -> Architecture:
@@ -158,7 +190,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         _ = self.architecture
         architecture = self.decode(action)
         evaluation = self.evaluate(architecture)
-        return self.search_space.encode(architecture), evaluation.reward, False, False, self._info(architecture, evaluation)
+        return self.search_space.encode(architecture), evaluation.reward, False, False, self.info(architecture, evaluation)
 
     def decode(self, action: Action) -> Architecture:
         """The architecture that `action` means, without evaluating it.
@@ -182,14 +214,46 @@ class NASESEnv(gym.Env[Observation, Action]):
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
+    def submit(self, architecture: Architecture) -> Future[Evaluation]:
+        """Has `architecture` evaluated, in the background where the executor can; `visit` it when it is done.
+
+        One that is known, or under evaluation already, is not evaluated again.
+        """
+        child = architecture.key, self._child_seed(architecture)
+        if child in self._evaluations:
+            known: Future[Evaluation] = Future()
+            known.set_result(self._evaluations[child])
+            return known
+        future = self._in_flight.get(child)
+        if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
+            self._in_flight[child] = self.executor.submit(architecture, child[1])
+        return self._in_flight[child]
+
+    def visit(self, architecture: Architecture, evaluation: Evaluation) -> None:
+        """Makes `architecture` the current child, `evaluation` what is known of it."""
+        self.remember(evaluation)
+        self._architecture = architecture
+        self.last_evaluation = evaluation
+
+    def remember(self, evaluation: Evaluation) -> None:
+        """Takes note of an evaluation, so that its child is not evaluated again under the same seed."""
+        self._evaluations[evaluation.key, evaluation.seed] = evaluation
+        self._in_flight.pop((evaluation.key, evaluation.seed), None)
+
     def evaluate(self, architecture: Architecture) -> Evaluation:
         """Evaluates `architecture` as `step` does, for agents that search among architectures and need no embedding."""
-        seed = derive_seed(self.np_random_seed, "child", architecture.key)
-        if (architecture.key, seed) not in self._evaluations:
-            self._evaluations[architecture.key, seed] = self.evaluator.evaluate(architecture, seed)
-        self._architecture = architecture
-        self.last_evaluation = self._evaluations[architecture.key, seed]
-        return self.last_evaluation
+        evaluation = self.submit(architecture).result()
+        self.visit(architecture, evaluation)
+        return evaluation
+
+    def close(self) -> None:
+        """Abandons what is under evaluation and ends all workers; to call it twice does no harm."""
+        if self._executor is not None:
+            self._executor.shutdown()
+        super().close()
+
+    def _child_seed(self, architecture: Architecture) -> int:
+        return derive_seed(self.np_random_seed, "child", architecture.key)
 
     def parse(self, architecture: Any) -> Architecture:
         """The `Architecture` of an `Architecture`, a genotype, or the JSON text of a genotype.
@@ -222,7 +286,8 @@ class NASESEnv(gym.Env[Observation, Action]):
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
         return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
 
-    def _info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+    def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+        """What `step` tells of a child; see the class."""
         return {
             **self._describe(architecture),
             "status": evaluation.status.value,
@@ -265,6 +330,7 @@ class ImageEnv(NASESEnv):
         num_threads: CPU threads of a training.
         search_space: a name that ships, one of your own as MODULE:CLASS, or a search space.
         embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        execution: where and how children are evaluated; see `NASESEnv`.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
         **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
 
@@ -287,6 +353,7 @@ class ImageEnv(NASESEnv):
         num_threads: int = 1,
         search_space: str | SearchSpace = "enas_micro",
         embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
@@ -302,7 +369,7 @@ class ImageEnv(NASESEnv):
             split_seed=split_seed,
             num_threads=num_threads,
         )
-        super().__init__(evaluator, embedding=embedding, render_mode=render_mode)
+        super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)
 
 
 if ImageEnv.__doc__:  # absent under python -OO
@@ -359,6 +426,7 @@ class TableEnv(NASESEnv):
             choices happen to be the convolutions: an agent that only prefers the middle looks good, so that every
             measurement of an agent should draw an order anew for each of its seeds. Keys and genotypes do not depend on it.
         embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        execution: where and how children are evaluated; see `NASESEnv`.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
 
     ## Version history
@@ -374,16 +442,19 @@ class TableEnv(NASESEnv):
         table: str | None = None,
         permutation_seed: int | None = None,
         embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
         operators = NASBENCH201_OPERATORS
         if permutation_seed is not None:
             operators = tuple(numpy_generator(permutation_seed, "operator order").permutation(operators).tolist())
-        super().__init__(TableEvaluator(NasBench201(operators), table), embedding=embedding, render_mode=render_mode)
+        super().__init__(
+            TableEvaluator(NasBench201(operators), table), embedding=embedding, execution=execution, render_mode=render_mode
+        )
 
-    def _info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+    def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
         test_accuracy = self.evaluator.report_test_accuracy(architecture)
-        return {**super()._info(architecture, evaluation), "test_accuracy_not_for_search": test_accuracy}
+        return {**super().info(architecture, evaluation), "test_accuracy_not_for_search": test_accuracy}
 
 
 class LookUpEnv(NASESEnv):
@@ -406,6 +477,7 @@ class LookUpEnv(NASESEnv):
     Args:
         search_space: a search space that overrides `look_up`, or its name as MODULE:CLASS. It must be given.
         embedding: file with its pretrained embedding, as `nases pretrain --search-space MODULE:CLASS` writes it.
+        execution: where and how children are evaluated; see `NASESEnv`.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
 
     ## Version history
@@ -418,11 +490,12 @@ class LookUpEnv(NASESEnv):
         *,
         search_space: str | SearchSpace | None = None,
         embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
         if search_space is None:
             raise InputError("NASES-LookUp-v0 has no search space of its own; give search_space as MODULE:CLASS")
-        super().__init__(LookUpEvaluator(search_space), embedding=embedding, render_mode=render_mode)
+        super().__init__(LookUpEvaluator(search_space), embedding=embedding, execution=execution, render_mode=render_mode)
 
 
 class AnalyticEnv(NASESEnv):
@@ -442,6 +515,7 @@ class AnalyticEnv(NASESEnv):
         landscape: the seed of a random function with interactions between decisions.
         search_space: a name that ships, one of your own as MODULE:CLASS, or a search space; it must have graphs.
         embedding: file with a pretrained embedding; None takes the one that ships.
+        execution: where and how children are evaluated; see `NASESEnv`.
         render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
 
     ## Version history
@@ -456,6 +530,7 @@ class AnalyticEnv(NASESEnv):
         landscape: int | None = None,
         search_space: str | SearchSpace = "enas_micro",
         embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ) -> None:
         if operator is not None and landscape is not None:
@@ -465,4 +540,4 @@ class AnalyticEnv(NASESEnv):
             if landscape is None
             else InteractionEvaluator(search_space, landscape)
         )
-        super().__init__(evaluator, embedding=embedding, render_mode=render_mode)
+        super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)

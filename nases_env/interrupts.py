@@ -10,8 +10,8 @@ from types import FrameType
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM that arrive inside are handled at the end, as they would have been.
+def deferred_interrupts(*numbers: signal.Signals) -> Iterator[None]:
+    """SIGINT and SIGTERM, or the signals given, that arrive inside are handled at the end, as they would have been.
 
     A ``KeyboardInterrupt`` in the middle of a record would leave it half written, and one that strikes while compiled code
     calls back into Python may come out of it as some other error. Signals that are ignored, or that end the process, stay
@@ -21,7 +21,7 @@ def deferred_interrupts() -> Iterator[None]:
         yield
         return
     received: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in numbers or (signal.SIGINT, signal.SIGTERM)}
     deferred = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in deferred:
         signal.signal(number, lambda number, frame: received.append((number, frame)))

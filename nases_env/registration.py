@@ -8,16 +8,21 @@ from gymnasium.envs.registration import register
 
 MAX_EPISODE_STEPS = 100  # children; the task goes on forever, so that the episode is cut and not ended
 
-_ENVS: dict[str, tuple[str, dict[str, Any]]] = {
-    "NASES-CIFAR10-v0": ("nases_env.env:ImageEnv", {"dataset": "cifar10"}),
-    "NASES-CIFAR100-v0": ("nases_env.env:ImageEnv", {"dataset": "cifar100"}),
-    "NASES-FashionMNIST-v0": ("nases_env.env:ImageEnv", {"dataset": "fashion_mnist"}),
-    "NASES-SVHN-v0": ("nases_env.env:ImageEnv", {"dataset": "svhn"}),
-    "NASES-ImageFolder-v0": ("nases_env.env:ImageEnv", {"dataset": "image_folder"}),
-    "NASES-Digits-v0": ("nases_env.env:ImageEnv", {"dataset": "digits"}),
-    "NASES-NASBench201-v0": ("nases_env.env:TableEnv", {}),
-    "NASES-LookUp-v0": ("nases_env.env:LookUpEnv", {}),
-    "NASES-Analytic-v0": ("nases_env.env:AnalyticEnv", {}),
+_IMAGE = ("nases_env.env:ImageEnv", "nases_env.vector_env:image_vector_env")
+_TABLE = ("nases_env.env:TableEnv", "nases_env.vector_env:table_vector_env")
+_LOOK_UP = ("nases_env.env:LookUpEnv", "nases_env.vector_env:look_up_vector_env")
+_ANALYTIC = ("nases_env.env:AnalyticEnv", "nases_env.vector_env:analytic_vector_env")
+
+_ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
+    "NASES-CIFAR10-v0": (_IMAGE, {"dataset": "cifar10"}),
+    "NASES-CIFAR100-v0": (_IMAGE, {"dataset": "cifar100"}),
+    "NASES-FashionMNIST-v0": (_IMAGE, {"dataset": "fashion_mnist"}),
+    "NASES-SVHN-v0": (_IMAGE, {"dataset": "svhn"}),
+    "NASES-ImageFolder-v0": (_IMAGE, {"dataset": "image_folder"}),
+    "NASES-Digits-v0": (_IMAGE, {"dataset": "digits"}),
+    "NASES-NASBench201-v0": (_TABLE, {}),
+    "NASES-LookUp-v0": (_LOOK_UP, {}),
+    "NASES-Analytic-v0": (_ANALYTIC, {}),
 }
 
 ENV_IDS = tuple(_ENVS)
@@ -26,5 +31,11 @@ ENV_IDS = tuple(_ENVS)
 
 def register_envs() -> None:
     """Registers all environments with Gymnasium."""
-    for env_id, (entry_point, kwargs) in _ENVS.items():
-        register(env_id, entry_point=entry_point, kwargs=kwargs, max_episode_steps=MAX_EPISODE_STEPS)
+    for env_id, ((entry_point, vector_entry_point), kwargs) in _ENVS.items():
+        register(
+            env_id,
+            entry_point=entry_point,
+            vector_entry_point=vector_entry_point,
+            kwargs=kwargs,
+            max_episode_steps=MAX_EPISODE_STEPS,
+        )

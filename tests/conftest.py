@@ -28,6 +28,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     torch.set_num_threads(num_threads)
     datasets._load.cache_clear()
     evaluators._load_splits.cache_clear()
+    evaluators._digest_splits.cache_clear()
+    evaluators._received.clear()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,9 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 import nases_env
 from nases_env.env import ImageEnv, NASESEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings
-from nases_env.search_spaces import EnasMicro
+from nases_env.evaluation import ChildSettings, Evaluation
+from nases_env.execution import SerialExecutor
+from nases_env.search_spaces import Architecture, EnasMicro
 from tests.datasets import TinyDatasets
 
 SPACE = EnasMicro()
@@ -254,3 +256,28 @@ def test_genotype_in_info_is_one_line_of_json() -> None:
     _, info = env.reset(seed=0)
     assert "\n" not in info["genotype"]
     assert json.loads(info["genotype"])["search_space"] == "enas_micro"
+
+
+def test_a_child_whose_evaluation_raised_is_evaluated_again() -> None:
+    """What a person has mended must not raise the old error for ever."""
+
+    class Failing(SerialExecutor):
+        in_background = True
+        num_submitted = 0
+
+        def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+            self.num_submitted += 1
+            if self.num_submitted > 1:
+                return super().submit(architecture, seed)
+            future: Future[Evaluation] = Future()
+            future.set_exception(InputError("no data"))
+            return future
+
+    env = make("NASES-Analytic-v0")
+    env.reset(seed=0)
+    nases = unwrapped(env)
+    nases._executor = Failing(nases.evaluator)
+    child = nases.search_space.sample(np.random.default_rng(0))
+    with pytest.raises(InputError, match="no data"):
+        nases.evaluate(child)
+    assert nases.evaluate(child).key == child.key

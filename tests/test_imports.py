@@ -27,11 +27,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedding": LEAVES | {"search_spaces"},
     "evaluation": LEAVES | {"search_spaces", "training", "networks"},
     "drawing": LEAVES | {"search_spaces"},
-    "env": LEAVES | {"search_spaces", "training", "networks", "embedding", "evaluation", "drawing"},
+    "execution": LEAVES | {"search_spaces", "training", "evaluation"},
+    "env": LEAVES | {"search_spaces", "training", "networks", "embedding", "evaluation", "drawing", "execution"},
+    "vector_env": {"errors", "search_spaces", "evaluation", "env"},
+    "sb3": {"errors"},
     "registration": set(),
     "agent": {"search_spaces", "evaluation", "env"},
-    "search": LEAVES | {"search_spaces", "evaluation", "drawing", "env", "agent"},
-    "cli": LEAVES | {"search_spaces", "embedding", "drawing", "commands"},
+    "search": LEAVES | {"search_spaces", "evaluation", "execution", "drawing", "env", "agent", "commands"},
+    "store_commands": LEAVES | {"search_spaces", "evaluation", "execution", "commands"},
+    "cli": LEAVES | {"search_spaces", "embedding", "drawing", "commands", "search", "store_commands"},
     "__init__": {"registration"},
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any
 
@@ -10,12 +11,19 @@ from nases_env.training import EpochRecord
 
 
 class Status(str, Enum):
-    """How an evaluation ended. Everything but ``OK`` says something about the child."""
+    """How an evaluation ended. Everything but ``OK`` and ``FAILED`` is the child's doing, and as good as a result.
+
+    ``TIMED_OUT`` and ``FAILED`` come from executors: every attempt took longer than the time limit, or ended without a
+    result (a worker that died or raised an error). ``FAILED`` says nothing that another machine would have to agree with:
+    no store keeps it.
+    """
 
     OK = "ok"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     TOO_LARGE = "too_large"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Evaluation:
         seconds: wall time of the evaluation.
         device: where it ran.
         curve: one record an epoch.
+        reason: one line on what went wrong, where a status needs it.
     """
 
     key: str
@@ -47,6 +56,7 @@ class Evaluation:
     seconds: float = 0.0
     device: str = "cpu"
     curve: tuple[EpochRecord, ...] = ()
+    reason: str = ""
 
     @property
     def reward(self) -> float:
@@ -56,3 +66,14 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
         return {**asdict(self), "status": self.status.value}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that ``to_dict`` wrote; other entries are left aside.
+
+        Raises:
+            KeyError, TypeError, ValueError: if an entry is missing or is none of an evaluation.
+        """
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        curve = tuple(EpochRecord(**epoch) for epoch in known.get("curve", ()))
+        return cls(**{**known, "status": Status(values["status"]), "curve": curve})

@@ -33,6 +33,8 @@ class InteractionEvaluator(Evaluator):
     search_space: str | SearchSpace
     landscape: int = 0
 
+    is_dear = False
+
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         graphs = make_search_space(self.search_space).graphs(architecture)
         num_branches = sum(len(node) for graph in graphs for node in graph.nodes)

@@ -23,6 +23,8 @@ class LookUpEvaluator(Evaluator):
 
     search_space: str | SearchSpace
 
+    is_dear = False
+
     def prepare(self) -> None:
         """Looks one architecture up, whichever: a search space must know all of them.
 

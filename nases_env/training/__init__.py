@@ -1,6 +1,7 @@
 """Data sets, and the training of any image classifier on them."""
 
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics
+from nases_env.training.checkpoint import Checkpoint
 from nases_env.training.datasets import DATASETS, Dataset, load_images
 from nases_env.training.image_set import ImageSet, split_train_valid
 from nases_env.training.settings import TrainingSettings
@@ -9,6 +10,7 @@ from nases_env.training.trainer import EpochRecord, TrainingResult, evaluate_acc
 __all__ = [
     "DATASETS",
     "ChannelStatistics",
+    "Checkpoint",
     "Dataset",
     "EpochRecord",
     "ImageSet",

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nases_env.errors import InputError
 from nases_env.seeding import derive_seed, torch_generator
 from nases_env.training.augmentation import ChannelStatistics, augment, channel_statistics, draw_augmentation, normalise
+from nases_env.training.checkpoint import (
+    Checkpoint,
+    CheckpointFile,
+    State,
+    capture,
+    digest,
+    model_tensors,
+    restore,
+)
 from nases_env.training.image_set import ImageSet
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import Precision, TrainingSettings
@@ -28,6 +37,7 @@ TrainingStatus = Literal["ok", "diverged", "out_of_memory"]
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in ENAS
 EVALUATION_BATCH_SIZE = 500  # images
 NUM_RECALIBRATION_IMAGES = 2000  # the most training images that batch-norm statistics are re-estimated on
+CHECKPOINT_VERSION = 1  # to be raised with every change to what a checkpoint holds or means
 GPU_CHECK_INTERVAL = 20  # batches between two looks at the loss; each look makes a GPU wait, and costs a CPU nothing
 
 
@@ -58,7 +68,7 @@ class TrainingResult:
         valid_accuracy: of the trained model on the validation images, in [0, 1]; 0 unless ``ok``.
         train_accuracy: the same on the first training images, un-augmented, as many as there are validation images.
         num_epochs: epochs completed.
-        seconds: wall time, measurement included.
+        seconds: wall time, measurement included; after an interruption, also the time up to the checkpoint.
         curve: the completed epochs.
     """
 
@@ -79,6 +89,7 @@ def train_classifier(
     seed: int,
     device: torch.device,
     flip: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingResult:
     """Trains ``model`` in place and measures it once, after the last epoch.
 
@@ -98,36 +109,50 @@ def train_classifier(
     order, so that curves differ in the last digits and then drift apart, unless the caller has set
     ``torch.use_deterministic_algorithms(True)``.
 
+    With a ``checkpoint``, a training that was killed and is started again by the same call, on a model with the same initial
+    weights, continues after the epoch that was written last, and ends with the same weights, curve and accuracies as an
+    undisturbed one. A model whose behaviour depends on more than its parameters, buffers and torch's generators cannot be
+    continued so. The file is removed at the end, unless an exception ends the training. A file that is damaged or
+    belongs to another training (seed, settings, ``flip``, training images, initial weights, kind of device, number of
+    threads, version of torch, ``checkpoint.identity``) is a warning, and the training begins at its start.
+
     Args:
         train, valid: all of their images are used; ``split_train_valid`` has applied the settings' numbers of images.
         seed: of the training alone; the initial weights are the caller's.
         device: where to train; the model stays there.
         flip: whether to mirror half of the images.
+        checkpoint: where and how often the state is written; None: never.
 
     Raises:
-        InputError: if there are fewer than two training images, which batch normalisation cannot train on.
+        InputError: if there are fewer than two training images, which batch normalisation cannot train on, or a checkpoint
+            cannot be written.
     """
     if len(train) < 2:
         raise InputError(f"training needs at least 2 images, got {len(train)}; raise num_train_images or add images")
-    start = time.perf_counter()
-    curve: list[EpochRecord] = []
+    progress = _Progress(start=time.perf_counter(), curve=[])
+    file = None
+    if checkpoint is not None:
+        file = CheckpointFile(checkpoint, _fingerprint(model, train, settings, seed, device, flip, checkpoint.identity))
     accuracies: tuple[float, float] | None = None
     status: TrainingStatus = "diverged"
     try:
         with _seeded(derive_seed(seed, "model"), device):
             statistics = channel_statistics(train.images)
-            if _train(model, train, statistics, settings, seed, device, flip, curve):
+            if _train(model, train, statistics, settings, seed, device, flip, progress, file):
                 accuracies = _measure(model, train, valid, statistics, settings, device)
         if accuracies is not None:
             status = "ok"
     except torch.cuda.OutOfMemoryError as error:
-        logger.warning("out of GPU memory after %d epochs: %s", len(curve), error)
+        logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), error)
         status = "out_of_memory"
     if status == "out_of_memory":  # outside the handler: its traceback holds on to the tensors
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
+    if file is not None:
+        file.remove()
     valid_accuracy, train_accuracy = accuracies or (0.0, 0.0)
-    return TrainingResult(status, valid_accuracy, train_accuracy, len(curve), time.perf_counter() - start, tuple(curve))
+    curve = tuple(progress.curve)
+    return TrainingResult(status, valid_accuracy, train_accuracy, len(curve), progress.seconds, curve)
 
 
 def evaluate_accuracy(
@@ -185,6 +210,30 @@ def recalibrate_batch_norm(
         model.eval()
 
 
+@dataclass
+class _Progress:
+    """How far a training has come.
+
+    Attributes:
+        start: when it would have started without interruptions, by ``time.perf_counter``.
+        curve: the completed epochs.
+    """
+
+    start: float
+    curve: list[EpochRecord]
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+    def to_values(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "curve": [asdict(record) for record in self.curve]}
+
+    def continue_from(self, values: dict[str, Any]) -> None:
+        self.start -= values["seconds"]
+        self.curve = [EpochRecord(**record) for record in values["curve"]]
+
+
 def _train(
     model: nn.Module,
     train: ImageSet,
@@ -193,9 +242,10 @@ def _train(
     seed: int,
     device: torch.device,
     flip: bool,
-    curve: list[EpochRecord],
+    progress: _Progress,
+    file: CheckpointFile | None,
 ) -> bool:
-    """All epochs, each appended to ``curve``; False if the loss left the finite numbers."""
+    """All epochs that ``file`` does not hold, each added to ``progress``; False if the loss left the finite numbers."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     optimizer = torch.optim.SGD(
@@ -218,7 +268,14 @@ def _train(
     num_batches = settings.num_epochs * batches_per_epoch
     check_interval = 1 if device.type == "cpu" else GPU_CHECK_INTERVAL
 
-    for epoch in range(settings.num_epochs):
+    generators = {"batches": generator, **_global_generators(device)}
+    state = None if file is None else file.load()
+    if file is not None and state is not None:
+        restore(state.tensors, model, optimizer, generators)
+        progress.continue_from(state.values)
+        logger.info("continuing after epoch %d of %d from %s", len(progress.curve), settings.num_epochs, file.path)
+
+    for epoch in range(len(progress.curve), settings.num_epochs):
         order = torch.randperm(len(train), generator=generator).to(device)
         draws = draw_augmentation(
             len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator
@@ -256,7 +313,7 @@ def _train(
                 return False
         if not loss_sum.isfinite():
             return False
-        curve.append(
+        progress.curve.append(
             EpochRecord(
                 epoch=epoch + 1,
                 learning_rate=learning_rate(settings, epoch * batches_per_epoch, num_batches),
@@ -264,7 +321,26 @@ def _train(
                 train_accuracy=num_right.item() / (batches_per_epoch * batch_size),
             )
         )
+        if file is not None and file.is_due:
+            file.save(State(progress.to_values(), capture(model, optimizer, generators)))
     return True
+
+
+def _fingerprint(
+    model: nn.Module, train: ImageSet, settings: TrainingSettings, seed: int, device: torch.device, flip: bool, identity: str
+) -> str:
+    """A digest of all that decides the weights after an epoch."""
+    description = {
+        "version": CHECKPOINT_VERSION,
+        "torch": torch.__version__,
+        "device": device.type,
+        "num_threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "seed": int(seed),
+        "settings": asdict(settings),
+        "flip": flip,
+        "identity": identity,
+    }
+    return digest(description, {"images": train.images, "labels": train.labels, **model_tensors(model)})
 
 
 def _measure(
@@ -325,3 +401,12 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(cuda_device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _global_generators(device: torch.device) -> dict[str, torch.Generator]:
+    """The generators that ``_seeded`` seeds, by the kind of their device."""
+    generators = {"cpu": torch.default_generator}
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators["cuda"] = torch.cuda.default_generators[index]
+    return generators

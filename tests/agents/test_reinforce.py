@@ -175,7 +175,7 @@ def test_the_command_writes_the_policys_curves_and_repeats(tmp_path: Path) -> No
     for tag in ("loss", "entropy", "sigma", "gradient_norm", "distance_from_start"):
         assert [event.step for event in events.Scalars(f"policy/{tag}")] == [30, 40]
     config = json.loads((tmp_path / "a" / "config.json").read_text())
-    assert config["learning_rate"] == Args().learning_rate
+    assert config["arguments"]["learning_rate"] == Args().learning_rate
 
 
 @pytest.mark.parametrize("options", [{"sigma": 0}, {"batch_size": 0}, {"learning_rate": float("nan")}, {"elite_decay": 1.0}])
@@ -187,7 +187,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 def test_the_preset_of_the_paper_is_what_was_not_given(tmp_path: Path) -> None:
     command = [sys.executable, reinforce.__file__, "--env-id", "NASES-Analytic-v0", "--preset", "paper", "--sigma", "0.3"]
     subprocess.run([*command, "--budget", "3", "--run-dir", "run"], cwd=tmp_path, check=True, capture_output=True)
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["arguments"]
     assert config["preset"] == "paper"
     assert config["sigma"] == 0.3
     for option, value in PAPER.items():

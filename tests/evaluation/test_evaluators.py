@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +47,67 @@ def test_architectures_with_one_key_have_one_evaluation() -> None:
     same = rewrite_architecture(architecture, rng)
     assert same.decisions != architecture.decisions
     assert timeless(EVALUATOR.evaluate(same, 5)) == timeless(EVALUATOR.evaluate(architecture, 5))
+
+
+class KilledError(Exception):
+    """What ends an evaluation in the middle of a step."""
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> list[int]:
+    """The steps of SGD from now on, a number each; the one whose number is ``fatal`` ends the training."""
+    steps: list[int] = []
+    step = torch.optim.SGD.step
+
+    def counted_step(optimizer: torch.optim.SGD, *arguments: Any) -> Any:
+        if len(steps) == fatal:
+            raise KilledError
+        steps.append(len(steps))
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", counted_step)
+    return steps
+
+
+def test_an_evaluation_that_was_killed_continues_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(SMOKE, num_epochs=3, drop_path_keep=0.7)
+    evaluator = dataclasses.replace(EVALUATOR, settings=settings)
+    resumable = dataclasses.replace(evaluator, checkpoint_dir=str(tmp_path / "checkpoints"), checkpoint_interval=0.0)
+    architecture = SPACE.sample(np.random.default_rng(0))
+    expected = evaluator.evaluate(architecture, seed=1)
+    with monkeypatch.context() as patch:
+        count_steps(patch, fatal=10)
+        with pytest.raises(KilledError):
+            resumable.evaluate(architecture, seed=1)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    steps = count_steps(monkeypatch)
+    again = pickle.loads(pickle.dumps(resumable)).evaluate(architecture, seed=1)
+    assert len(steps) == 4  # of the third epoch
+    assert timeless(again) == timeless(expected)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_is_of_one_configuration_architecture_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resumable = dataclasses.replace(
+        EVALUATOR,
+        settings=dataclasses.replace(SMOKE, num_epochs=2),
+        checkpoint_dir=str(tmp_path),
+        checkpoint_interval=0.0,
+    )
+    evaluators = (resumable, dataclasses.replace(resumable, split_seed=1))
+    architectures = [SPACE.sample(np.random.default_rng(seed)) for seed in (0, 1)]
+    for number, (evaluator, architecture, seed) in enumerate(itertools.product(evaluators, architectures, (0, 1)), start=1):
+        with monkeypatch.context() as patch:
+            count_steps(patch, fatal=5)
+            with pytest.raises(KilledError):
+                evaluator.evaluate(architecture, seed)
+        assert len(list(tmp_path.iterdir())) == number
+
+
+def test_where_checkpoints_are_does_not_change_what_a_store_knows(tmp_path: Path) -> None:
+    EVALUATOR.prepare()
+    resumable = dataclasses.replace(EVALUATOR, checkpoint_dir=str(tmp_path), checkpoint_interval=1.0)
+    assert resumable.describe() == EVALUATOR.describe()
+    assert resumable.digest() == EVALUATOR.digest()
 
 
 def test_splits_are_disjoint_cut_to_size_and_the_seeds() -> None:

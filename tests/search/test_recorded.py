@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nases_env.errors import InputError
+from nases_env.execution import ExecutionSettings, Store
 from nases_env.search import ChildOptions, RecordedSearch, SearchArgs, make_env
 
 
@@ -39,9 +40,15 @@ def test_run_folder_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     architecture = search.nases.parse((tmp_path / "run" / "best.json").read_text())
     assert architecture.key == best["key"]
     assert search.nases.parse(best["genotype"]) == architecture
+    for record in records:
+        assert search.nases.decode(np.array(record["action"], np.float32)).key == record["key"]
+    with Store(tmp_path / "run" / "store.sqlite", read_only=True) as store:
+        assert store.count() == len({record["key"] for record in records})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["env_id"] == "NASES-Analytic-v0"
-    assert config["budget"] == 12
+    assert config["agent"] == "test"
+    assert config["arguments"]["env_id"] == "NASES-Analytic-v0"
+    assert config["arguments"]["budget"] == 12
+    assert config["configuration"]["operator"] == "sep_conv_3x3"
     assert {"torch", "python", "nases_env"} <= set(config["versions"])
     for picture in ("best.png", "best.svg"):
         assert (tmp_path / "run" / picture).stat().st_size > 1000
@@ -108,13 +115,16 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
         ({"env_id": "no_module:NASES-Own-v0"}, "No module named 'no_module'"),
         ({"budget": 0}, "--budget must be at least 1"),
         ({"round_size": 0}, "--round-size must be at least 1"),
+        ({"num_envs": 0}, "--num-envs must be at least 1"),
+        ({"execution": ExecutionSettings(ray_address="127.0.0.1:1")}, "serial does not take ray_address"),
+        ({"execution": ExecutionSettings(store=str(used))}, "used"),
         ({"table": "table.csv"}, "does not take --table"),
         ({"run_dir": used}, "exists and is not empty"),
         ({"preset": "smoke"}, "NASES-Analytic-v0 does not take --preset"),
         ({"child": ChildOptions(num_epochs=3)}, "does not take --child.num-epochs"),
         ({"env_id": "CartPole-v1"}, "CartPole-v1 is no environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
-        ({"run_dir": used / "file" / "run"}, "cannot write"),
+        ({"run_dir": used / "file" / "run"}, "cannot open the store"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             RecordedSearch(arguments(tmp_path, **options), agent="test")

@@ -1,0 +1,188 @@
+"""How many children a second the environments step through where evaluating one costs nothing, and what decoding takes.
+
+    python benchmarks/env_overhead.py --output overhead.json
+
+"single" is one environment as gymnasium.make gives it, "vector" NASESVectorEnv of K sub-environments, "sync" Gymnasium's
+SyncVectorEnv of K single ones. Every child is a new one. In each repeat all take turns, so that other work on the machine
+slows all alike; ratios are taken within a repeat.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import nases_env  # noqa: F401 - registers the environments
+from nases_env.commands import run_command
+from nases_env.env import ACTION_SCALE, NASESEnv
+from nases_env.errors import InputError
+from nases_env.files import write_atomically
+from nases_env.seeding import derive_seed, numpy_generator
+from nases_env.threads import torch_threads
+from nases_env.vector_env import NASESVectorEnv
+
+
+@dataclass(frozen=True)
+class Args:
+    """What is measured."""
+
+    env_id: str = "NASES-Analytic-v0"
+    """An environment whose children cost nothing; NASES-NASBench201-v0 needs its table."""
+    num_envs: tuple[int, ...] = (1, 16, 256)
+    """K: the sizes of the vector environments."""
+    num_children: int = 1024
+    """Children that each steps through in a repeat, in whole steps of K."""
+    num_repeats: int = 7
+    """Timed repeats, after one that is not timed."""
+    num_threads: int = 1
+    """CPU threads that torch decodes with."""
+    seed: int = 0
+    """Decides the actions: standard-normal embeddings."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+    def __post_init__(self) -> None:
+        for option in ("num_children", "num_repeats"):
+            if getattr(self, option) < 1:
+                raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(self, option)}")
+        if not self.num_envs:
+            raise InputError("--num-envs must name at least one size")
+
+
+class Timing(NamedTuple):
+    """The seconds that ``num_children`` took, and what of them went into decoding."""
+
+    num_children: int
+    seconds: float
+    decode_seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.num_children / self.seconds
+
+    @property
+    def decode_share(self) -> float:
+        return self.decode_seconds / self.seconds
+
+
+class Stopwatch:
+    """Sums the seconds that environments spend in ``decode_all``."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self, env: NASESEnv) -> None:
+        decode_all = env.decode_all
+
+        def timed(actions: NDArray[np.floating[Any]]) -> Any:
+            start = time.perf_counter()
+            architectures = decode_all(actions)
+            self.seconds += time.perf_counter() - start
+            return architectures
+
+        env.decode_all = timed  # type: ignore[method-assign]
+
+
+class Variant:
+    """One way to step through children: ``shape`` is that of its actions, ``step`` takes such."""
+
+    def __init__(self, step: Callable[[Any], Any], shape: tuple[int, ...], envs: list[NASESEnv]) -> None:
+        self.step = step
+        self.shape = shape
+        self.stopwatch = Stopwatch()
+        for env in envs:
+            self.stopwatch.watch(env)
+
+    def measure(self, args: Args, *names: str) -> Timing:
+        """Steps through children that ``names`` decide."""
+        size = self.shape[0] if len(self.shape) == 2 else 1
+        num_steps = -(-args.num_children // size)
+        rng = numpy_generator(args.seed, "env overhead", *names)
+        actions = (rng.standard_normal((num_steps, *self.shape)) / ACTION_SCALE).astype(np.float32)
+        before = self.stopwatch.seconds
+        start = time.perf_counter()
+        for action in actions:
+            self.step(action)
+        seconds = time.perf_counter() - start
+        return Timing(num_steps * size, seconds, self.stopwatch.seconds - before)
+
+
+def make_variants(args: Args) -> dict[str, Variant]:
+    """By name: single, and of each size vector and sync. All are reset."""
+    seed = derive_seed(args.seed, "env overhead") % 2**32
+    single = gym.make(args.env_id, max_episode_steps=-1)
+    single.reset(seed=seed)
+    variants = {"single": Variant(single.step, single.action_space.shape or (), [cast(NASESEnv, single.unwrapped)])}
+    for size in args.num_envs:
+        vector = cast(NASESVectorEnv, gym.make_vec(args.env_id, size, max_episode_steps=None))
+        same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        sync = cast(
+            gym.vector.SyncVectorEnv[Any, Any],
+            gym.make_vec(args.env_id, size, "sync", vector_kwargs=same_step, max_episode_steps=-1),
+        )
+        singles = [cast(NASESEnv, env.unwrapped) for env in sync.envs]
+        kinds: dict[str, tuple[VectorEnv[Any, Any, Any], list[NASESEnv]]] = {
+            "vector": (vector, [vector.env]),
+            "sync": (sync, singles),
+        }
+        for kind, (envs, watched) in kinds.items():
+            envs.reset(seed=seed)
+            variants[f"{kind}, K = {size}"] = Variant(envs.step, envs.action_space.shape or (), watched)
+    return variants
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "least": min(values), "most": max(values)}
+
+
+def main(args: Args) -> None:
+    """Measure steps per second of the environment and of its vector environment, decoding included."""
+    with torch_threads(args.num_threads):
+        variants = make_variants(args)
+        timings: dict[str, list[Timing]] = {name: [] for name in variants}
+        for repeat in range(args.num_repeats + 1):
+            for name, variant in variants.items():
+                timing = variant.measure(args, name, str(repeat))
+                if repeat > 0:
+                    timings[name].append(timing)
+    table = Table(title=f"{args.env_id}: children per second, median (least–most) of {args.num_repeats} repeats")
+    for heading in ("environment", "children/s", "times single", "decoding"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    results = {}
+    for name, measured in timings.items():
+        ratios = [
+            own.steps_per_second / single.steps_per_second for own, single in zip(measured, timings["single"], strict=True)
+        ]
+        results[name] = {
+            "steps_per_second": spread([timing.steps_per_second for timing in measured]),
+            "times_single": spread(ratios),
+            "decode_share": spread([timing.decode_share for timing in measured]),
+        }
+        rate, ratio, share = results[name].values()
+        table.add_row(
+            name,
+            f"{rate['median']:,.0f} ({rate['least']:,.0f}–{rate['most']:,.0f})",
+            f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f})",
+            f"{share['median']:.0%} ({share['least']:.0%}–{share['most']:.0%})",
+        )
+    Console().print(table)
+    if args.output is not None:
+        settings = {option: value for option, value in asdict(args).items() if option != "output"}
+        record = {"benchmark": "env_overhead", "settings": settings, "torch": torch.__version__, "results": results}
+        write_atomically(args.output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    run_command(Args, main)

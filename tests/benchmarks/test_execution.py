@@ -1,0 +1,186 @@
+"""The benchmark of execution: all variants do the same work, and the figures are what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from execution import Args, main
+from execution_parts import commits, overhead, resume, scaling
+from execution_parts.turns import quotients, take_turns
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Status
+from nases_env.execution import Store
+from nases_env.search import SearchArgs
+from nases_env.search.run_folder import STORE, TRAJECTORY, read_config, read_trajectory
+
+SMOKE = SearchArgs(env_id=scaling.ENV_ID, preset="smoke", device="cpu", budget=3)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_stays() -> Any:
+    before = set(psutil.Process().children())
+    yield
+    trackers = {child for child in psutil.Process().children() if "resource_tracker" in " ".join(child.cmdline())}
+    assert set(psutil.Process().children()) - trackers <= before
+
+
+def test_variants_take_turns() -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        order.append(name)
+        return {"number": float(len(order))}
+
+    figures = take_turns({name: partial(measure, name) for name in "ab"}, 2, warm_up=True)
+    assert order == list("ababab")
+    assert figures == {"a": {"number": [3.0, 5.0]}, "b": {"number": [4.0, 6.0]}}
+    assert quotients([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
+
+
+def test_all_at_once_and_a_search_evaluate_the_same_children(tmp_path: Path) -> None:
+    runs = [scaling.all_at_once(SMOKE, 1), scaling.whole_search(SMOKE, tmp_path, 2, 1)]
+    one, two = ([replace(evaluation, seconds=0.0) for evaluation in run.evaluations] for run in runs)
+    assert one == two
+    assert len({evaluation.key for evaluation in one}) == SMOKE.budget
+    for run in runs:
+        assert run.num_from_store == 0
+        assert run.startup_seconds > 0
+        assert run.seconds > max(evaluation.seconds for evaluation in run.evaluations)
+
+
+def fake_run(seconds: Callable[[int], float], args: SearchArgs, *rest: Any, accuracy: float = 0.5) -> scaling.Run:
+    evaluations = [
+        Evaluation(f"child {number}", number, Status.OK, valid_accuracy=accuracy, seconds=6.0)
+        for number in range(args.budget)
+    ]
+    return scaling.Run(seconds(rest[-1]), 1.0, evaluations, num_from_store=0)
+
+
+def test_figures_of_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scaling, "all_at_once", partial(fake_run, lambda num_workers: 30.0 / num_workers))
+    monkeypatch.setattr(scaling, "whole_search", partial(fake_run, lambda num_workers: 60.0 / num_workers))
+    measure = partial(scaling.measure, tmp_path, num_workers=(1, 2), preset="smoke", num_children=4, num_repeats=2, seed=0)
+    figures = measure()
+    assert len(figures) == 6
+    assert figures["all at once, workers = 2"] == {
+        "children_per_minute": [16.0, 16.0],
+        "times_fewest_workers": [2.0, 2.0],
+        "times_all_at_once": [1.0, 1.0],
+        "busy_share": [0.8, 0.8],
+        "seconds_per_child": [6.0, 6.0],
+        "startup_seconds": [1.0, 1.0],
+    }
+    assert figures["search, 2 in flight a worker, workers = 2"]["times_all_at_once"] == [0.5, 0.5]
+
+    monkeypatch.setattr(scaling, "whole_search", partial(fake_run, lambda num_workers: 60.0, accuracy=0.6))
+    with pytest.raises(RuntimeError, match="did not evaluate what the others did"):
+        measure()
+
+
+def test_overhead_is_what_a_child_takes_beyond_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(overhead, "has_ray", lambda: False)
+    figures = overhead.measure(tmp_path, num_workers=2, num_children=4, num_repeats=2)
+    assert list(figures) == ["serial", "processes, one at a time", "processes, all in flight"]
+    serial = figures["serial"]["milliseconds_per_child"]
+    assert min(serial) >= 1.0
+    assert figures["serial"]["overhead_milliseconds"] == [0.0, 0.0]
+    for name, num_sharing in (("processes, one at a time", 1), ("processes, all in flight", 2)):
+        own = figures[name]
+        assert own["startup_seconds"][0] > 0
+        for value, beyond, here in zip(own["milliseconds_per_child"], own["overhead_milliseconds"], serial, strict=True):
+            assert beyond == pytest.approx(num_sharing * value - here)
+
+
+@pytest.mark.parametrize("claims", [False, True])
+def test_rows_are_committed(claims: bool, tmp_path: Path) -> None:
+    assert commits.write_rows(tmp_path / "store.sqlite", 1, 5, claims) > 0
+    with Store(tmp_path / "store.sqlite") as store:
+        assert [row["seed"] for row in store.rows()] == [5, 6, 7, 8, 9]
+        assert not store.claims()
+        assert store.get(commits.EVALUATION.key, commits.DIGEST, 5) == replace(commits.EVALUATION, seed=5)
+
+
+def test_processes_write_to_one_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with commits.writers(2) as pool:
+        assert len(pool.write(path, 5, claims=True)) == 2
+    with Store(path) as store:
+        assert sorted(row["seed"] for row in store.rows()) == list(range(10))
+
+
+def test_a_lengthened_run_folder_is_that_of_a_real_search(tmp_path: Path) -> None:
+    real, lengthened = tmp_path / "real", tmp_path / "lengthened"
+    resume.make_run_folder(real, 12, 12, 0)
+    resume.make_run_folder(lengthened, 12, 4, 0)
+    assert list(read_trajectory(lengthened)) == list(read_trajectory(real))
+    assert read_config(lengthened)["configuration"] == read_config(real)["configuration"]
+    rows = []
+    for path in (real, lengthened):
+        with Store(path / STORE) as store:
+            rows.append([{**row, "created": ""} for row in store.rows()])
+            assert len(rows[-1]) == 12
+    assert rows[0] == rows[1]
+
+
+def test_a_search_is_gone_on_with_until_its_first_new_child(tmp_path: Path) -> None:
+    resume.make_run_folder(tmp_path / "run", 12, 4, 0)
+    trajectory = (tmp_path / "run" / TRAJECTORY).read_bytes()
+    for _ in range(2):
+        figures = resume.resume(tmp_path / "run", 13)
+        assert (tmp_path / "run" / TRAJECTORY).read_bytes() == trajectory
+        assert figures["seconds"] == pytest.approx(figures["reading_seconds"] + figures["replaying_seconds"])
+        assert min(figures[name] for name in ("reading_seconds", "replaying_seconds", "of_it_opening_store")) > 0
+    with pytest.raises(RuntimeError, match="12 children were replayed, not 13"):
+        resume.resume(tmp_path / "run", 14)
+
+
+def test_figures_of_parts_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "disk").mkdir()
+    output = tmp_path / "out" / "figures.json"
+    options: dict[str, Any] = {"num_repeats": 1, "num_workers": (1,), "num_commits": 3, "num_rows": (5,), "num_searched": 3}
+    main(Args(parts=("store", "resume"), folder=tmp_path / "disk", output=output, **options))
+    figures = json.loads(output.read_text())
+    assert list(figures["results"]) == ["store", "resume"]
+    assert list(figures["results"]["store"]) == [
+        "lines of a file, processes = 1",
+        "put, processes = 1",
+        "claim and put, processes = 1",
+    ]
+    assert list(figures["results"]["resume"]) == ["5 children"]
+    for results in figures["results"].values():
+        for variant in results.values():
+            for name, spread in variant.items():
+                assert spread["least"] <= spread["median"] <= spread["most"]
+                assert spread["most"] > 0, name
+    assert figures["settings"]["num_commits"] == 3
+    assert figures["num_cores"] == os.cpu_count()
+    assert not list((tmp_path / "disk").iterdir())
+    printed = capsys.readouterr().out
+    assert "claim and put, processes = 1" in printed
+    assert "5 children" in printed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_repeats": 0},
+        {"num_children": 0},
+        {"parts": ()},
+        {"folder": Path("absent")},
+        {"num_workers": ()},
+        {"num_workers": (2, 1)},
+        {"num_rows": (0,)},
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
+        Args(**options)

@@ -1,0 +1,685 @@
+"""The store: nothing that was put is lost, nobody evaluates a child twice, and no file that is not ours is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Status
+from nases_env.execution import store as store_module
+from nases_env.execution.store import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, DamagedStore, Store, process_started
+from nases_env.training import EpochRecord
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["nases_env.execution.store"])
+
+DIGEST = "d" * 64
+GENOTYPE = '{"decisions": [0]}'
+
+counts = st.integers(0, 2**63 - 1)
+shares = st.floats(0, 1)
+evaluations = st.builds(
+    Evaluation,
+    key=st.text(min_size=1),
+    seed=counts,
+    status=st.sampled_from([status for status in Status if status is not Status.FAILED]),
+    valid_accuracy=shares,
+    train_accuracy=shares,
+    num_params=counts,
+    num_flops=counts,
+    num_epochs=counts,
+    seconds=st.floats(0, allow_nan=False, allow_infinity=False),
+    device=st.text(),
+    curve=st.lists(st.builds(EpochRecord, counts, st.floats(0, 1), st.floats(0, allow_nan=False), shares), max_size=3).map(
+        tuple
+    ),
+    reason=st.text(),
+)
+
+
+def child(seed: int, accuracy: float = 0.5) -> Evaluation:
+    return Evaluation("space:0", seed, Status.OK, valid_accuracy=accuracy)
+
+
+def seeds(path: Path) -> set[int]:
+    """The seeds of all evaluations in a store."""
+    with Store(path, read_only=True) as store:
+        assert store.damages() == []
+        return {row["seed"] for row in store.rows()}
+
+
+def raw(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def pragma(path: Path, name: str) -> Any:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def folder_content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Child:
+    """A process that runs ``function(connection, path, ...)``, and what it sends."""
+
+    def __init__(self, function: Callable[..., None], path: Path, *args: Any) -> None:
+        self.connection, theirs = processes.Pipe()
+        self.process = processes.Process(target=function, args=(theirs, path, *args), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def receive(self) -> Any:
+        assert self.connection.poll(60), "the process sent nothing"
+        return self.connection.recv()
+
+    def receive_all(self) -> list[Any]:
+        received = []
+        try:
+            while True:
+                received.append(self.receive())
+        except EOFError:
+            return received
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.connection.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Child]]:
+    children: list[Child] = []
+
+    def start(function: Callable[..., None], path: Path, *args: Any) -> Child:
+        children.append(Child(function, path, *args))
+        return children[-1]
+
+    yield start
+    for started in children:
+        started.end()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.sqlite"
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store(tmp_path_factory.mktemp("shared") / "results.sqlite") as store:
+        yield store
+
+
+class TestResults:
+    @given(evaluation=evaluations, genotype=st.text())
+    @settings(deadline=None, max_examples=60)
+    def test_what_is_put_is_got_again(self, shared_store: Store, evaluation: Evaluation, genotype: str) -> None:
+        digest = hashlib.sha256(repr((evaluation, genotype)).encode()).hexdigest()
+        assert shared_store.put(evaluation, digest, genotype) == evaluation
+        assert shared_store.get(evaluation.key, digest, evaluation.seed) == evaluation
+        assert shared_store.get(evaluation.key, "another", evaluation.seed) is None
+        row = next(row for row in shared_store.rows(evaluation.key) if row["digest"] == digest)
+        assert row["genotype"] == genotype
+
+    def test_a_new_store_is_one_file_in_a_folder_that_is_made(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "folder" / "what? 100% #1.sqlite"
+        with Store(path) as store:
+            store.put(child(1), DIGEST, GENOTYPE)
+        assert [found.name for found in path.parent.iterdir()] == [path.name]
+        assert pragma(path, "user_version") == SCHEMA_VERSION
+        assert pragma(path, "application_id") == APPLICATION_ID
+        assert pragma(path, "journal_mode") == "wal"
+        with Store(path) as store:
+            assert store.get("space:0", DIGEST, 1) == child(1)
+
+    def test_the_first_result_stays(self, path: Path) -> None:
+        with Store(path) as store:
+            assert store.put(child(1, 0.5), DIGEST, GENOTYPE) == child(1, 0.5)
+            assert store.put(child(1, 0.6), DIGEST, GENOTYPE) == child(1, 0.5)
+            assert store.count() == 1
+
+    def test_what_is_no_result_is_refused(self, path: Path) -> None:
+        with Store(path) as store:
+            assert store.claim("space:0", DIGEST, 1)
+            with pytest.raises(ValueError, match="failed"):
+                store.put(replace(child(1), status=Status.FAILED), DIGEST, GENOTYPE)
+            with pytest.raises(sqlite3.IntegrityError):
+                store.put(child(1, float("nan")), DIGEST, GENOTYPE)
+            assert store.count() == 0
+            assert len(store.claims()) == 1
+
+    def test_the_description_is_the_text_that_the_digest_is_of(self, path: Path) -> None:
+        description = {"b": 1, "a": {"path": Path("x"), "é": None}}
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+        with Store(path) as store:
+            store.configure(digest, description)
+            store.configure(digest, {})
+            (text,) = store.configurations().values()
+        assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+    def test_rows_come_in_order_and_by_prefix(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "_PAGE", 3)
+        with Store(path) as store:
+            for seed in range(10, 0, -1):
+                store.put(replace(child(seed), key=f"space:{seed}"), DIGEST, GENOTYPE)
+            assert [row["seed"] for row in store.rows()] == list(range(10, 0, -1))
+            assert [row["seed"] for row in store.rows("space:1")] == [10, 1]
+            assert list(store.rows("space:%")) == []
+
+    def test_threads_share_a_store(self, path: Path) -> None:
+        with Store(path) as store:
+            threads = [
+                threading.Thread(target=lambda first=first: [store.put(child(first + i), DIGEST, "{}") for i in range(10)])
+                for first in range(0, 60, 10)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert seeds(path) == set(range(60))
+
+    def test_a_damaged_row_is_an_input_error(self, path: Path) -> None:
+        with Store(path) as store:
+            store.put(child(1), DIGEST, GENOTYPE)
+            raw(path, "UPDATE evaluations SET curve = 'x'")
+            with pytest.raises(InputError, match="nases store verify"):
+                store.get("space:0", DIGEST, 1)
+
+
+def write(connection: Connection, path: Path, numbers: range) -> None:
+    connection.send("ready")
+    connection.recv()
+    with Store(path) as store:
+        for number in numbers:
+            store.put(child(number), DIGEST, GENOTYPE)
+    connection.close()
+
+
+def write_for_ever(connection: Connection, path: Path) -> None:
+    with Store(path) as store:
+        number = 0
+        while True:
+            store.put(child(number), DIGEST, GENOTYPE)
+            connection.send(number)
+            number += 1
+
+
+def write_until_the_disk_is_full(connection: Connection, path: Path) -> None:
+    """Beyond 120,000 bytes a file the kernel refuses to write, as a full disk does."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, hard))
+    with Store(path) as store:
+        number = 0
+        try:
+            while True:
+                store.put(child(number), DIGEST, GENOTYPE)
+                number += 1
+        except InputError as error:
+            connection.send((number, str(error)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        store.put(child(number), DIGEST, GENOTYPE)
+    connection.close()
+
+
+def die_while_making_a_store(connection: Connection, path: Path) -> None:
+    """The kernel kills it as it writes the second page."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    Store(path)
+
+
+class TestCrashes:
+    def test_two_processes_make_and_fill_a_store_at_once(self, path: Path, start: Callable[..., Child]) -> None:
+        writers = [start(write, path, range(40)), start(write, path, range(20, 60)), start(write, path, range(60, 70))]
+        for writer in writers:
+            assert writer.receive() == "ready"
+        for writer in writers:
+            writer.connection.send("go")
+        for writer in writers:
+            assert writer.receive_all() == []
+            writer.process.join()
+            assert writer.process.exitcode == 0
+        assert seeds(path) == set(range(70))
+
+    def test_a_killed_writer_loses_nothing_that_it_reported(self, path: Path, start: Callable[..., Child]) -> None:
+        writer = start(write_for_ever, path)
+        reported = [writer.receive() for _ in range(20)]
+        writer.process.kill()
+        reported += writer.receive_all()
+        assert set(reported) <= seeds(path)
+        with Store(path) as store:
+            store.put(child(len(reported) + 1), DIGEST, GENOTYPE)
+
+    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., Child]) -> None:
+        ((number, message),) = start(write_until_the_disk_is_full, path).receive_all()
+        assert number > 5
+        assert str(path) in message
+        assert "free some space" in message
+        assert "\n" not in message
+        assert seeds(path) == set(range(number + 1))
+
+    def test_a_store_that_was_being_made_in_a_crash_is_made_anew(self, path: Path, start: Callable[..., Child]) -> None:
+        maker = start(die_while_making_a_store, path)
+        maker.process.join()
+        assert maker.process.exitcode == -signal.SIGXFSZ
+        assert path.stat().st_size > 0
+        assert path.with_name(path.name + "-journal").exists()
+        with Store(path) as store:
+            assert store.count() == 0
+            store.put(child(1), DIGEST, GENOTYPE)
+        assert seeds(path) == {1}
+
+
+def claim_all(connection: Connection, path: Path, number: int) -> None:
+    with Store(path) as store:
+        connection.send("ready")
+        connection.recv()
+        connection.send([seed for seed in range(number) if store.claim("space:0", DIGEST, seed)])
+        connection.recv()
+
+
+def claim_and_wait(connection: Connection, path: Path, number: int) -> None:
+    store = Store(path)
+    for seed in range(number):
+        assert store.claim("space:0", DIGEST, seed)
+    connection.send("claimed")
+    connection.recv()
+
+
+class Clock:
+    """Stands in for the module ``time`` of the store: only the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class TestClaims:
+    def test_a_claim_is_held_until_it_is_released_or_put(self, path: Path) -> None:
+        with Store(path) as first, Store(path) as second:
+            assert first.claim("space:0", DIGEST, 1)
+            assert first.claim("space:0", DIGEST, 1)
+            assert not second.claim("space:0", DIGEST, 1)
+            assert second.claim("space:0", DIGEST, 2)
+            assert second.claim("space:0", "another", 1)
+            (claim, *_) = first.claims()
+            assert (claim.key, claim.digest, claim.seed, claim.pid) == ("space:0", DIGEST, 1, os.getpid())
+            second.release("space:0", DIGEST, 1)
+            assert not second.claim("space:0", DIGEST, 1)
+            first.release("space:0", DIGEST, 1)
+            assert second.claim("space:0", DIGEST, 1)
+            second.put(child(1), DIGEST, GENOTYPE)
+            assert {claim.seed for claim in first.claims() if claim.digest == DIGEST} == {2}
+            assert not first.claim("space:0", DIGEST, 1), "it is known"
+            second.release_all()
+            assert first.claims() == []
+
+    def test_closing_releases(self, path: Path) -> None:
+        with Store(path) as first:
+            second = Store(path)
+            assert second.claim("space:0", DIGEST, 1)
+            second.close()
+            second.close()
+            second.release("space:0", DIGEST, 1)
+            assert first.claim("space:0", DIGEST, 1)
+
+    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., Child]) -> None:
+        number = 40
+        dead = start(claim_and_wait, path, number // 2)
+        assert dead.receive() == "claimed"
+        dead.process.kill()
+        dead.process.join()
+        racers = [start(claim_all, path, number) for _ in range(2)]
+        for racer in racers:
+            assert racer.receive() == "ready"
+        for racer in racers:
+            racer.connection.send("go")
+        won = [racer.receive() for racer in racers]
+        for racer in racers:
+            racer.connection.send("end")
+        assert sorted(won[0] + won[1]) == list(range(number))
+
+    def test_a_dead_processs_claim_is_taken_over_at_once(
+        self, path: Path, start: Callable[..., Child], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        holder = start(claim_and_wait, path, 1)
+        assert holder.receive() == "claimed"
+        with Store(path, stale_seconds=float("inf")) as store:
+            assert not store.claim("space:0", DIGEST, 0)
+            holder.process.kill()
+            while process_started(holder.process.pid or 0) is not None:
+                time.sleep(0.01)
+            with caplog.at_level(logging.WARNING):
+                assert store.claim("space:0", DIGEST, 0)
+        assert f"took over space:0, seed 0, from process {holder.process.pid}" in caplog.text
+
+    def test_another_process_of_the_same_number_holds_nothing(self, path: Path) -> None:
+        with Store(path) as first, Store(path, stale_seconds=float("inf")) as second:
+            assert first.claim("space:0", DIGEST, 1)
+            raw(path, "UPDATE claims SET process_started = 'earlier'")
+            assert second.claim("space:0", DIGEST, 1)
+
+    def test_a_silent_holder_elsewhere_is_given_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        with Store(path) as far, Store(path, stale_seconds=60) as near, Store(path, stale_seconds=60) as late:
+            monkeypatch.setattr(store_module, "host_identity", lambda: "far/boot/1")
+            assert far.claim("space:0", DIGEST, 1)
+            monkeypatch.setattr(store_module, "host_identity", lambda: "near/boot/1")
+            monkeypatch.setattr(store_module, "time", clock)
+            assert not near.claim("space:0", DIGEST, 1)
+            clock.now += 59
+            assert not near.claim("space:0", DIGEST, 1)
+            far.beat()
+            clock.now += 2
+            assert not near.claim("space:0", DIGEST, 1), "it has beaten since"
+            clock.now += 59
+            assert not near.claim("space:0", DIGEST, 1)
+            clock.now += 1
+            assert not late.claim("space:0", DIGEST, 1), "this one has only begun to watch"
+            assert near.claim("space:0", DIGEST, 1)
+            (claim,) = near.claims()
+            assert claim.host == "near/boot/1"
+            far.release("space:0", DIGEST, 1)
+            far.beat()
+            assert near.claims() == [claim], "the claim is no longer the other's"
+            far.put(child(1, 0.25), DIGEST, GENOTYPE)
+            assert near.put(child(1, 0.75), DIGEST, GENOTYPE) == child(1, 0.25)
+            assert near.claims() == []
+
+    def test_a_clock_that_goes_backwards_changes_nothing(
+        self, path: Path, start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        holder = start(claim_and_wait, path, 1)
+        assert holder.receive() == "claimed"
+        with Store(path, stale_seconds=60) as store:
+            seen: list[float] = []
+
+            def now(zone: Any) -> Any:
+                seen.append(0.0)
+                return SimpleNamespace(isoformat=lambda timespec: f"{1999 - len(seen)}-01-01T00:00:00+00:00")
+
+            monkeypatch.setattr("time.time", lambda: -1e9)
+            monkeypatch.setattr("psutil.boot_time", lambda: -1e9)
+            monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=now))
+            assert not store.claim("space:0", DIGEST, 0), "its holder lives"
+            assert store.claim("space:0", DIGEST, 1)
+            assert store.put(child(1), DIGEST, GENOTYPE) == child(1)
+            assert store.put(child(2), DIGEST, GENOTYPE) == child(2)
+            assert [row["created"][:4] for row in store.rows()] == ["1997", "1996"]
+            holder.process.kill()
+            holder.process.join()
+            assert store.claim("space:0", DIGEST, 0)
+
+
+def make_version_1(path: Path) -> None:
+    raw(
+        path,
+        *MIGRATIONS[0],
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "PRAGMA user_version = 1",
+        "INSERT INTO evaluations VALUES ('space:0', 'dig', 7, 'ok', 0.5, 0.5, 1, 2, 3, 4.5, 'cpu', '[]', '', '{}', "
+        "'2025-01-01T00:00:00+00:00', 'host', '0.1.0', '2.8.0')",
+    )
+
+
+class TestVersions:
+    def test_version_1_is_migrated_with_its_rows(self, path: Path) -> None:
+        make_version_1(path)
+        before = path.read_bytes()
+        with Store(path, read_only=True) as store:
+            assert (store.count(), store.claims()) == (1, [])
+        assert path.read_bytes() == before
+        with Store(path) as store:
+            known = Evaluation("space:0", 7, Status.OK, 0.5, 0.5, 1, 2, 3, 4.5)
+            assert store.get("space:0", "dig", 7) == known
+            assert store.claim("space:0", "dig", 8)
+        assert pragma(path, "user_version") == SCHEMA_VERSION
+
+    def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_version_1(path)
+        broken = (*MIGRATIONS, ("CREATE TABLE more (x)", "INSERT INTO absent VALUES (1)"))
+        monkeypatch.setattr(store_module, "MIGRATIONS", broken)
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", len(broken))
+        with pytest.raises(InputError, match="absent"):
+            Store(path)
+        monkeypatch.undo()
+        assert pragma(path, "user_version") == 1
+        assert seeds(path) == {7}
+
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_a_newer_version_is_left_alone(self, path: Path, read_only: bool) -> None:
+        Store(path).close()
+        raw(path, "PRAGMA user_version = 99")
+        before = folder_content(path.parent)
+        with pytest.raises(InputError, match=r"is of version 99, .* up to 2; update"):
+            Store(path, read_only=read_only)
+        assert folder_content(path.parent) == before
+
+    def test_a_newer_version_that_is_in_use_is_left_alone(self, path: Path) -> None:
+        Store(path).close()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("PRAGMA user_version = 99")  # which is in the log alone
+            before = folder_content(path.parent)
+            with pytest.raises(InputError, match="version 99"):
+                Store(path)
+            after = folder_content(path.parent)
+        assert {name: content for name, content in after.items() if not name.endswith("-shm")} == {
+            name: content for name, content in before.items() if not name.endswith("-shm")
+        }
+
+
+def filled(path: Path) -> bytes:
+    with Store(path) as store:
+        for seed in range(60):
+            store.put(replace(child(seed), reason="x" * 500), DIGEST, GENOTYPE)
+    return path.read_bytes()
+
+
+def foreign(path: Path, mode: str) -> bytes:
+    raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE evaluations (key)", "INSERT INTO evaluations VALUES (1)")
+    return path.read_bytes()
+
+
+BROKEN: dict[str, Callable[[Path], bytes]] = {
+    "a text": lambda path: b"key,accuracy\n" * 300,
+    "a short text": lambda path: b"hello",
+    "zeros": lambda path: bytes(8192),
+    "a header alone": lambda path: filled(path)[:100],
+    "a damaged header": lambda path: b"x" + filled(path)[1:],
+    "a damaged schema": lambda path: (whole := filled(path))[:100] + b"\xff" * 3996 + whole[4096:],
+    "damaged pages": lambda path: (whole := filled(path))[:12288] + b"\xa5" * 8192 + whole[20480:],
+    "the first half": lambda path: (whole := filled(path))[: len(whole) // 2],
+    "another program's": lambda path: foreign(path, "DELETE"),
+    "another program's with a log": lambda path: foreign(path, "WAL"),
+}
+
+
+class TestFiles:
+    @pytest.mark.parametrize("read_only", [False, True])
+    @pytest.mark.parametrize("what", BROKEN)
+    def test_what_is_no_store_stays_as_it_is(self, path: Path, what: str, read_only: bool) -> None:
+        content = BROKEN[what](path)
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="of another program" if "another" in what else "is no store") as raised:
+            Store(path, read_only=read_only)
+        assert str(path) in str(raised.value)
+        assert isinstance(raised.value, DamagedStore) == ("another" not in what)
+        assert folder_content(path.parent) == {path.name: content}
+
+    def test_damage_in_mid_life_is_an_input_error(self, path: Path) -> None:
+        whole = filled(path)
+        with Store(path) as store:
+            with path.open("r+b") as file:
+                file.seek(8192)
+                file.write(b"\xa5" * (len(whole) - 8192))
+            with pytest.raises(DamagedStore, match="malformed"):
+                list(store.rows())
+            with pytest.raises(DamagedStore, match="malformed"):
+                store.get("space:0", DIGEST, 30)
+
+    @pytest.mark.parametrize("name", ["file/results.sqlite", "folder", "/proc/nases/results.sqlite", "/dev/null", "x" * 300])
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_where_no_file_can_be_is_an_input_error(self, tmp_path: Path, name: str, read_only: bool) -> None:
+        (tmp_path / "file").write_text("in the way")
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(InputError, match="name") as raised:
+            Store(tmp_path / name, read_only=read_only)
+        assert "\n" not in str(raised.value)
+        assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
+
+    def test_reading_makes_no_file(self, path: Path) -> None:
+        with pytest.raises(InputError, match="there is no store"):
+            Store(path, read_only=True)
+        assert list(path.parent.iterdir()) == []
+
+    @pytest.mark.parametrize("loss", ["folder", "file", "replaced", "log"])
+    def test_a_file_that_is_gone_in_mid_life_is_an_input_error(
+        self, path: Path, tmp_path_factory: pytest.TempPathFactory, loss: str
+    ) -> None:
+        store = Store(path)
+        store.put(child(1), DIGEST, GENOTYPE)
+        if loss == "folder":
+            shutil.rmtree(path.parent)
+        elif loss == "file":
+            path.unlink()
+        elif loss == "log":
+            path.with_name(path.name + "-wal").unlink()
+        else:
+            other = tmp_path_factory.mktemp("other") / "results.sqlite"
+            Store(other).close()
+            os.replace(other, path)
+        for change in (
+            lambda: store.put(child(2), DIGEST, GENOTYPE),
+            lambda: store.claim("space:0", DIGEST, 3),
+            lambda: store.configure(DIGEST, {}),
+        ):
+            with pytest.raises(InputError, match="was moved, replaced or deleted") as raised:
+                change()
+            assert str(path) in str(raised.value)
+        store.close()
+
+    def test_a_link_is_followed(self, path: Path) -> None:
+        link = path.with_name("link")
+        link.symlink_to(path)
+        with Store(link) as store:
+            store.put(child(1), DIGEST, GENOTYPE)
+        assert seeds(path) == {1}
+
+    def test_a_file_that_is_locked_too_long_is_an_input_error(self, path: Path) -> None:
+        with Store(path, busy_seconds=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(InputError, match="another program keeps it busy"):
+                store.put(child(1), DIGEST, GENOTYPE)
+            with pytest.raises(InputError, match="another program keeps it busy"):
+                Store(path, busy_seconds=0.05)
+            other.execute("ROLLBACK")
+            store.put(child(1), DIGEST, GENOTYPE)
+
+    def test_reading_works_while_a_search_writes(self, path: Path) -> None:
+        with Store(path) as writer, Store(path, read_only=True) as reader:
+            assert reader.count() == 0
+            writer.put(child(1), DIGEST, GENOTYPE)
+            assert writer.claim("space:0", DIGEST, 2)
+            assert reader.get("space:0", DIGEST, 1) == child(1)
+            assert len(reader.claims()) == 1
+            with pytest.raises(InputError, match="make the file and its folder writable"):
+                reader.put(child(3), DIGEST, GENOTYPE)
+        assert seeds(path) == {1}
+
+
+def use_without_permission(connection: Connection, path: Path) -> None:
+    """Permissions do not bind root, who becomes somebody else."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    for name in (path, path.with_name("new.sqlite"), path.with_name("new") / "new.sqlite"):
+        with pytest.raises(InputError) as raised:
+            Store(name)
+        connection.send(str(raised.value))
+    with Store(path, read_only=True) as store:
+        connection.send((store.count(), store.claims()))
+    connection.close()
+
+
+def test_what_may_only_be_read_can_be_read(start: Callable[..., Child]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "results.sqlite"
+        filled(path)
+        before = folder_content(folder)
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        existing, new, new_folder, read = start(use_without_permission, path).receive_all()
+        folder.chmod(0o755)
+        assert f"cannot use the store {path} " in existing
+        assert "make the file and its folder" in existing
+        assert f"cannot use the store {folder / 'new.sqlite'} " in new
+        assert f"cannot make the folder {folder / 'new'} " in new_folder
+        assert read == (60, [])
+        assert folder_content(folder) == before
+
+
+class TestMerge:
+    def test_what_is_lacking_is_copied_with_its_origin(self, path: Path) -> None:
+        other = path.with_name("other.sqlite")
+        with Store(path) as target, Store(other) as source:
+            source.configure(DIGEST, {"a": 1})
+            for seed in (1, 2, 3):
+                source.put(child(seed), DIGEST, GENOTYPE)
+            target.put(replace(child(2), seconds=9.0), DIGEST, GENOTYPE)
+            target.put(child(3, 0.75), DIGEST, GENOTYPE)
+            raw(other, "UPDATE evaluations SET created = 'then', host = 'there'")
+            merged = target.merge(source)
+            assert (merged.num_added, merged.num_known) == (1, 1)
+            ((kept, differing),) = merged.differing
+            assert (kept["valid_accuracy"], differing["valid_accuracy"]) == (0.75, 0.5)
+            assert target.get("space:0", DIGEST, 3) == child(3, 0.75)
+            assert target.configurations() == source.configurations()
+            (copied,) = [row for row in target.rows() if row["seed"] == 1]
+            assert (copied["created"], copied["host"]) == ("then", "there")
+
+    def test_an_error_copies_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Store(path) as target, Store(path.with_name("other.sqlite")) as source:
+            source.put(child(1), DIGEST, GENOTYPE)
+
+            def rows() -> Iterator[dict[str, Any]]:
+                yield next(Store.rows(source))
+                raise InputError("the source broke")
+
+            monkeypatch.setattr(source, "rows", rows)
+            with pytest.raises(InputError, match="the source broke"):
+                target.merge(source)
+            assert target.count() == 0
+            target.put(child(2), DIGEST, GENOTYPE)

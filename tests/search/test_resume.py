@@ -1,0 +1,245 @@
+"""A search that ended anywhere goes on as if it had not."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nases_env.errors import InputError
+from nases_env.search import RecordedSearch, SearchArgs
+from nases_env.search.run_folder import RunFolder, load_args, read_trajectory
+
+ROOT = Path(__file__).parent.parent.parent
+BUDGET = 18
+
+AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "reinforce": ("reinforce", {"num_warmup": 4, "batch_size": 4}),
+    "paper": ("reinforce", {"reads": "last", "unseen": False, "num_warmup": 0, "num_samples": 0, "advantage": "baseline"}),
+    "model_assisted": ("model_assisted", {"num_warmup": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
+    "random_search": ("random_search", {}),
+    "regularised_evolution": ("regularised_evolution", {}),
+    "local_search": ("local_search", {"num_random": 3}),
+    "discrete_reinforce": ("discrete_reinforce", {}),
+    "ppo": ("sb3", {"algorithm": "ppo", "num_steps": 4}),
+    "a2c": ("sb3", {"algorithm": "a2c"}),
+    "sac": ("sb3", {"algorithm": "sac", "learning_starts": 4}),
+    "td3": ("sb3", {"algorithm": "td3", "learning_starts": 4}),
+}
+
+
+class Killed(BaseException):
+    """Ends a search as a signal would, at a moment that a test chooses."""
+
+
+def module_of(agent: str) -> Any:
+    return importlib.import_module(f"nases_agents.{AGENTS[agent][0]}")
+
+
+def begin(agent: str, run_dir: Path, **options: Any) -> None:
+    module = module_of(agent)
+    args_type = getattr(module, "Args", SearchArgs)
+    args = args_type(**{"env_id": "NASES-Analytic-v0", "budget": BUDGET, "run_dir": run_dir, **AGENTS[agent][1], **options})
+    module.main(args)
+
+
+def go_on(agent: str, run_dir: Path, **options: Any) -> None:
+    module = module_of(agent)
+    args = load_args(getattr(module, "Args", SearchArgs), run_dir)
+    module.main(dataclasses.replace(args, **options))
+
+
+def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strikes between a child's evaluation and its record."""
+    remember = RecordedSearch._remember
+
+    def strike(search: RecordedSearch, *args: Any) -> None:
+        if len(search.children) == num_children:
+            raise Killed
+        remember(search, *args)
+
+    monkeypatch.setattr(RecordedSearch, "_remember", strike)
+
+
+def trajectory(run_dir: Path) -> list[dict[str, Any]]:
+    return [{**record, "seconds": None} for record in read_trajectory(run_dir)]
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run_dir)).Reload()
+    tags = set(events.Tags()["scalars"]) - {"child/seconds", "hparam/best_reward"}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.mark.parametrize(("agent", "num_envs"), [*((agent, 3) for agent in AGENTS), ("reinforce", 1), ("sac", 1)])
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
+    agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(agent, tmp_path / "whole", num_envs=num_envs)
+    steps: list[Callable[[], None]] = [
+        lambda: begin(agent, tmp_path / "cut", num_envs=num_envs),
+        lambda: go_on(agent, tmp_path / "cut"),
+    ]
+    for step, num_children in zip(steps, (5, 11), strict=True):
+        with monkeypatch.context() as context:
+            interrupt_after(num_children, context)
+            with pytest.raises(Killed):
+                step()
+        assert len(trajectory(tmp_path / "cut")) == num_children
+    go_on(agent, tmp_path / "cut")
+    assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
+    assert len(trajectory(tmp_path / "whole")) == BUDGET
+    assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+    assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
+
+
+def test_a_larger_budget_goes_on_with_a_finished_run(tmp_path: Path) -> None:
+    begin("reinforce", tmp_path / "whole")
+    begin("reinforce", tmp_path / "short", budget=9)
+    with pytest.raises(InputError, match="is finished: it has its 9 children"):
+        go_on("reinforce", tmp_path / "short")
+    go_on("reinforce", tmp_path / "short", budget=BUDGET)
+    assert trajectory(tmp_path / "short") == trajectory(tmp_path / "whole")
+    assert curves(tmp_path / "short") == curves(tmp_path / "whole")
+
+
+def test_nothing_that_was_evaluated_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nases_env.evaluation import AnalyticEvaluator
+
+    evaluated: list[str] = []
+    evaluate = AnalyticEvaluator.evaluate
+
+    def count(evaluator: AnalyticEvaluator, architecture: Any, seed: int) -> Any:
+        evaluated.append(architecture.key)
+        return evaluate(evaluator, architecture, seed)
+
+    monkeypatch.setattr(AnalyticEvaluator, "evaluate", count)
+    with monkeypatch.context() as context:
+        interrupt_after(7, context)
+        with pytest.raises(Killed):
+            begin("random_search", tmp_path / "run")
+    assert len(evaluated) == 8  # the eighth is in the store, though not in the trajectory
+    go_on("random_search", tmp_path / "run")
+    assert len(evaluated) == len(set(evaluated)) == BUDGET
+
+
+def test_a_search_that_was_killed_at_its_very_end_is_ended_properly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(RecordedSearch, "_print_summary", killed)
+        with pytest.raises(Killed):
+            begin("reinforce", tmp_path / "run", budget=5)
+    assert len(trajectory(tmp_path / "run")) == 5
+    assert not (tmp_path / "run" / "best.svg").exists()
+    go_on("reinforce", tmp_path / "run")
+    assert (tmp_path / "run" / "best.svg").exists()
+    assert len(trajectory(tmp_path / "run")) == 5
+    with pytest.raises(InputError, match="is finished"):
+        go_on("reinforce", tmp_path / "run")
+
+
+def test_a_search_that_was_killed_as_it_began_may_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(RunFolder, "write_config", killed)
+        with pytest.raises(Killed):
+            begin("random_search", tmp_path / "run", budget=5)
+    assert (tmp_path / "run" / "store.sqlite").exists()
+    begin("random_search", tmp_path / "run", budget=5)
+    assert len(trajectory(tmp_path / "run")) == 5
+
+
+def test_another_choice_than_the_recorded_one_is_noticed(tmp_path: Path) -> None:
+    begin("random_search", tmp_path / "run", budget=5)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    lines[3]["key"] = lines[0]["key"]
+    (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = (tmp_path / "run" / "evaluations.jsonl").read_text()
+    with pytest.raises(InputError, match="cannot be gone on with: child 4 was"):
+        go_on("random_search", tmp_path / "run", budget=8)
+    assert (tmp_path / "run" / "evaluations.jsonl").read_text() == before
+
+
+def test_children_of_another_configuration_are_not_mixed(tmp_path: Path) -> None:
+    begin("random_search", tmp_path / "run", budget=5)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["configuration"]["operator"] = "max_pool_3x3"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="evaluated with other operator"):
+        go_on("random_search", tmp_path / "run", budget=8)
+
+
+def test_a_line_and_a_file_that_are_half_written_are_mended(tmp_path: Path) -> None:
+    begin("random_search", tmp_path / "whole")
+    begin("random_search", tmp_path / "run", budget=5)
+    with open(tmp_path / "run" / "evaluations.jsonl", "a") as file:
+        file.write('{"child": 6, "rew')
+    (tmp_path / "run" / ".best.json.x1y2").write_text("{")
+    go_on("random_search", tmp_path / "run", budget=BUDGET)
+    assert trajectory(tmp_path / "run") == trajectory(tmp_path / "whole")
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    args = SearchArgs(env_id="NASES-Analytic-v0", budget=5, run_dir=tmp_path / "run")
+    with RecordedSearch(args, agent="random_search") as search:
+        search.evaluate(search.nases.search_space.sample(np.random.default_rng(0)))
+        with pytest.raises(InputError, match="another search is writing to"):
+            go_on("random_search", tmp_path / "run")
+
+
+def command(*options: str) -> list[str]:
+    return [sys.executable, str(ROOT / "agents" / "reinforce.py"), *options]
+
+
+def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path) -> None:
+    options = ("--preset", "smoke", "--budget", "6", "--num-envs", "2", "--num-workers", "1")
+    subprocess.run(command(*options, "--run-dir", "whole"), cwd=tmp_path, check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(*options, "--run-dir", "cut"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    written = tmp_path / "cut" / "evaluations.jsonl"
+    while process.poll() is None and not (written.exists() and written.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = subprocess.run(command("--resume", "cut"), cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "of them known" in result.stdout
+    assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
+    again = subprocess.run(command("--resume", "cut"), cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert again.stdout == "cut is finished: it has its 6 children; --budget goes on with it\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resume", "absent"), "absent is no run folder"),
+        (("--resume", "run", "--sigma", "3"), "--sigma is 0.1 in run and cannot be changed with --resume"),
+        (("--resume", "run", "--num-envs", "2"), "--num-envs is 1 in run and cannot be changed"),
+        (("--resume", "run", "--run-dir", "other"), "--run-dir is run in run and cannot be changed"),
+        (("--resume", "foreign"), "foreign is a run of the agent random_search; go on with it as it was begun"),
+    ],
+)
+def test_wrong_input_is_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    begin("reinforce", tmp_path / "run", budget=2)
+    begin("random_search", tmp_path / "foreign", budget=2)
+    result = subprocess.run(command(*options), cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,479 @@
+"""A training that was killed, at any moment and however often, ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nases_env.errors import InputError
+from nases_env.evaluation import resolve_preset
+from nases_env.search_spaces import EnasMicro
+from nases_env.training import Checkpoint, ImageSet, TrainingResult, TrainingSettings, train_classifier
+from nases_env.training import checkpoint as checkpoint_module
+from nases_env.training.checkpoint import CheckpointFile, State, capture, model_tensors, restore
+from nases_env.training.trainer import _global_generators
+from tests.training.test_trainer import CPU, SmallNet, digits, small_net
+
+QUICK = TrainingSettings(num_epochs=4, num_cycles=1, batch_size=32, crop_padding=1, cutout=2)
+NUM_IMAGES = 96
+BATCHES = 3  # of an epoch
+ALL_CALLS = 4 * BATCHES + 3  # of the network: the batches, the re-estimation and both measurements
+_, CHILD_SETTINGS = resolve_preset("smoke", {"num_epochs": 4, "drop_path_keep": 0.6, "auxiliary_head": True})
+SPACE = EnasMicro()
+
+
+class KilledError(Exception):
+    """What ends a training in these tests, where no real signal does."""
+
+
+def child() -> nn.Module:
+    """A child with drop-path and an auxiliary head, small, always with the same initial weights."""
+    architecture = SPACE.sample(np.random.default_rng(3))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SPACE.build(architecture, CHILD_SETTINGS, num_classes=10, image_shape=(1, 8, 8))
+
+
+def dropping_net() -> nn.Module:
+    return small_net(dropout=0.5)
+
+
+def digits_of_test() -> tuple[ImageSet, ImageSet]:
+    return digits(NUM_IMAGES)
+
+
+def other_images() -> tuple[ImageSet, ImageSet]:
+    training, validation = digits_of_test()
+    return dataclasses.replace(training, images=255 - training.images), validation
+
+
+def other_labels() -> tuple[ImageSet, ImageSet]:
+    training, validation = digits_of_test()
+    return dataclasses.replace(training, labels=9 - training.labels), validation
+
+
+def first_layer(model: nn.Module) -> nn.Conv2d:
+    return next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+
+
+class Counter:
+    """Counts the calls of a model's first layer, and acts before one of them: 1 is the first."""
+
+    def __init__(self, model: nn.Module, act_at: int | None = None, act: Callable[[], None] | None = None) -> None:
+        self.calls = 0
+        self.act_at = act_at
+        self.act = act
+        first_layer(model).register_forward_pre_hook(self)
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        self.calls += 1
+        if self.act is not None and self.calls == self.act_at:
+            self.act()
+
+
+def kill() -> None:
+    raise KilledError
+
+
+def train(model: nn.Module, checkpoint: Checkpoint | None, **changes: Any) -> TrainingResult:
+    """``model``, trained on the same digits in the same way unless ``changes`` say otherwise."""
+    arguments = {"settings": QUICK if isinstance(model, SmallNet) else CHILD_SETTINGS, "seed": 7, "flip": False, **changes}
+    training, validation = arguments.pop("sets", digits_of_test)()
+    return train_classifier(model, training, validation, device=CPU, checkpoint=checkpoint, **arguments)
+
+
+@lru_cache
+def undisturbed(make: Callable[[], nn.Module]) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
+    model = make()
+    result = train(model, None)
+    return dataclasses.replace(result, seconds=0.0), model.state_dict()
+
+
+def assert_undisturbed(make: Callable[[], nn.Module], model: nn.Module, result: TrainingResult) -> None:
+    expected, tensors = undisturbed(make)
+    assert dataclasses.replace(result, seconds=0.0) == expected
+    ours = model.state_dict()
+    assert ours.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(ours[name], tensor), name
+        assert ours[name].stride() == tensor.stride(), name
+
+
+def killed_at(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
+    """Trains until the network is called for the ``call``-th time; how often it was called before."""
+    model = make()
+    counter = Counter(model, call, kill)
+    with pytest.raises(KilledError):
+        train(model, checkpoint)
+    return counter.calls - 1
+
+
+def resumed(checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
+    """Trains to the end, and checks that this is the undisturbed end; how often the network was called."""
+    model = make()
+    counter = Counter(model)
+    assert_undisturbed(make, model, train(model, checkpoint))
+    assert not checkpoint.path.exists()
+    return counter.calls
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Beyond 1,000 bytes the kernel refuses to write to a file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, ALL_CALLS), max_size=4))
+def test_killed_anywhere_and_several_times_it_ends_as_undisturbed(calls: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(Path(folder) / "state", 0)
+        epochs = 0
+        for call in calls:
+            left = ALL_CALLS - epochs * BATCHES
+            epochs += killed_at(min(call, left), checkpoint) // BATCHES
+            epochs = min(epochs, 4)
+        assert resumed(checkpoint) == ALL_CALLS - epochs * BATCHES
+        assert not os.listdir(folder)
+
+
+def test_a_child_with_drop_path_and_an_auxiliary_head_continues_whatever_the_global_generator(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "new folder" / "state", 0)
+    with torch.random.fork_rng():
+        for global_seed, call in enumerate((2, 2 * BATCHES + 2, 2, BATCHES + 1)):
+            torch.manual_seed(global_seed)
+            killed_at(call, checkpoint, child)
+        assert resumed(checkpoint, child) == BATCHES + 3
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_and_die(path: str, call: int | None) -> None:
+    """Of a process of its own: SIGKILL at a call of the network, or in the middle of writing the second checkpoint."""
+    torch.set_num_threads(1)
+    model = child()
+    Counter(model, call, die)
+    if call is None:
+        replace = os.replace
+        written: list[Any] = []
+
+        def replace_or_die(source: Any, target: Any) -> None:
+            if written:
+                die()
+            written.append(target)
+            replace(source, target)
+
+        os.replace = replace_or_die  # type: ignore[assignment]
+    train(model, Checkpoint(Path(path), 0))
+
+
+def run_until_killed(path: Path, call: int | None) -> None:
+    code = f"from tests.training.test_checkpoint import train_and_die; train_and_die({str(path)!r}, {call})"
+    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+def test_sigkill_in_training_and_in_writing(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    other = tmp_path / ".state.of_another.xxxxxxxx"
+    other.touch()
+    run_until_killed(path, BATCHES + 2)
+    assert path.exists()
+    run_until_killed(path, None)
+    leftovers = [entry for entry in tmp_path.iterdir() if entry not in (path, other)]
+    assert [entry.name.startswith(".state.") for entry in leftovers] == [True]
+    assert resumed(Checkpoint(path, 0), child) == ALL_CALLS - 2 * BATCHES
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_the_state_after_the_last_epoch_is_kept_until_the_child_is_measured(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", 0)
+    killed_at(ALL_CALLS, checkpoint)
+    assert killed_at(2, checkpoint) == 1
+    assert resumed(checkpoint) == 3
+
+
+def test_inf_never_writes(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", math.inf)
+    killed_at(ALL_CALLS, checkpoint)
+    assert not list(tmp_path.iterdir())
+    assert resumed(checkpoint) == ALL_CALLS
+
+
+def test_the_interval_is_counted_from_the_start_and_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock by which a batch takes 10 seconds, an epoch 30: after two epochs 50 seconds have passed."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(checkpoint_module, "time", clock)
+    written = []
+    save = CheckpointFile.save
+
+    def recorded_save(file: CheckpointFile, state: State) -> None:
+        save(file, state)
+        written.append(len(state.values["curve"]))
+
+    monkeypatch.setattr(CheckpointFile, "save", recorded_save)
+
+    def tick(module: nn.Module, inputs: Any) -> None:
+        clock.now += 10
+
+    model = dropping_net()
+    first_layer(model).register_forward_pre_hook(tick)
+    train(model, Checkpoint(tmp_path / "state", 50), settings=dataclasses.replace(QUICK, num_epochs=7))
+    assert written == [2, 4, 6]
+
+
+@pytest.mark.parametrize("interval", [-1.0, math.nan])
+def test_an_interval_that_is_none(interval: float, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="checkpoint interval must be 0 or a positive number"):
+        Checkpoint(tmp_path / "state", interval)
+
+
+def other_weights() -> nn.Module:
+    model = dropping_net()
+    with torch.no_grad():
+        first_layer(model).weight[0, 0, 0, 0] += 1e-3
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (dropping_net, {"seed": 8}),
+        (dropping_net, {"settings": dataclasses.replace(QUICK, weight_decay=0.1)}),
+        (dropping_net, {"settings": dataclasses.replace(QUICK, num_epochs=5)}),
+        (dropping_net, {"flip": True}),
+        (dropping_net, {"sets": lambda: digits(97)}),
+        (dropping_net, {"sets": other_images}),
+        (dropping_net, {"sets": other_labels}),
+        (other_weights, {}),
+        (lambda: small_net(filters=9), {}),
+        (dropping_net, {"identity": "another"}),
+    ],
+)
+def test_the_checkpoint_of_another_training_is_not_used(
+    make: Callable[[], nn.Module], changes: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state"
+    killed_at(2 * BATCHES + 1, Checkpoint(path, 0))
+    changes = dict(changes)
+    model, expected = make(), make()
+    counter = Counter(model)
+    checkpoint = Checkpoint(path, math.inf, changes.pop("identity", ""))
+    result = train(model, checkpoint, **changes)
+    assert dataclasses.replace(result, seconds=0.0) == dataclasses.replace(train(expected, None, **changes), seconds=0.0)
+    assert counter.calls == changes.get("settings", QUICK).num_epochs * BATCHES + 3
+    assert f"{path} belongs to another training" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-1], lambda whole: whole[:7], lambda whole: b"", lambda whole: b"{" * 999]
+)
+def test_a_damaged_checkpoint_is_a_warning_and_a_new_beginning(
+    damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", 0)
+    killed_at(2 * BATCHES + 1, checkpoint)
+    checkpoint.path.write_bytes(damage(checkpoint.path.read_bytes()))
+    assert resumed(checkpoint) == ALL_CALLS
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert f"{checkpoint.path} is damaged" in warnings[0]
+    assert "\n" not in warnings[0]
+
+
+def test_a_full_disk_ends_the_training_in_one_line_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", 0)
+    killed_at(BATCHES + 1, checkpoint)
+    before = checkpoint.path.read_bytes()
+    with full_disk(), pytest.raises(InputError, match=r"cannot write .*state: .*; free some space") as caught:
+        train(dropping_net(), checkpoint)
+    assert "\n" not in str(caught.value)
+    assert checkpoint.path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
+    assert resumed(checkpoint) == ALL_CALLS - BATCHES
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), None])
+def test_the_checkpoint_of_a_child_that_fails_is_removed(error: Exception | None, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", 0)
+    killed_at(BATCHES + 1, checkpoint)
+    model = dropping_net()
+
+    def fail() -> None:
+        if error is not None:
+            raise error
+        with torch.no_grad():
+            first_layer(model).weight.fill_(math.nan)
+
+    Counter(model, BATCHES + 1, fail)
+    result = train(model, checkpoint)
+    assert result.status == ("diverged" if error is None else "out_of_memory")
+    assert result.num_epochs == 2
+    assert result.curve == undisturbed(dropping_net)[0].curve[:2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_seconds_add_up(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "state", 0)
+    killed_at(BATCHES + 1, checkpoint)
+    with safetensors.safe_open(checkpoint.path, framework="pt") as opened:
+        description = json.loads(opened.metadata()["checkpoint"])
+    file = CheckpointFile(checkpoint, description["fingerprint"])
+    state = file.load()
+    assert state is not None
+    assert 0 < state.values["seconds"] < 1000
+    file.save(State({**state.values, "seconds": 1000.0}, state.tensors))
+    killed_at(BATCHES + 1, checkpoint)
+    assert 1000 < train(dropping_net(), checkpoint).seconds < 2000
+
+
+def test_restoring_gives_back_the_memory_layout_of_weights_and_momentum_and_the_next_draws() -> None:
+    def started() -> tuple[nn.Module, torch.optim.SGD, torch.Generator]:
+        model = child().to(memory_format=torch.channels_last)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True), torch.Generator()
+
+    def layouts(model: nn.Module, optimizer: torch.optim.SGD) -> list[tuple[int, ...]]:
+        momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
+        return [tensor.stride() for tensor in (*model_tensors(model).values(), *momenta)]
+
+    (model, optimizer, generator), (fresh_model, fresh_optimizer, fresh_generator) = started(), started()
+    model(torch.ones(4, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+    torch.randn(3, generator=generator)
+    tensors = capture(model, optimizer, {"own": generator})
+    restore(tensors, fresh_model, fresh_optimizer, {"own": fresh_generator})
+    assert layouts(fresh_model, fresh_optimizer) == layouts(model, optimizer)
+    assert any(name.startswith("momentum/") for name in tensors)
+    assert torch.equal(torch.randn(9, generator=fresh_generator), torch.randn(9, generator=generator))
+
+
+def test_tensors_that_the_state_dict_leaves_out_or_names_twice(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+            self.tied = self.linear
+            self.hidden = nn.Buffer(torch.full((2, 3), value).t(), persistent=False)
+            self.seen = nn.Buffer(torch.full((2, 3), value))
+            self.register_buffer("none", None)
+
+    source, target = Odd(1.0), Odd(2.0)
+    checkpoint = CheckpointFile(Checkpoint(tmp_path / "state", 0), "")
+    checkpoint.save(State({}, capture(source, torch.optim.SGD(source.parameters()), {})))
+    state = checkpoint.load()
+    assert state is not None
+    restore(state.tensors, target, torch.optim.SGD(target.parameters()), {})
+    for ours, theirs in (
+        (source.hidden, target.hidden),
+        (source.seen, target.seen),
+        (source.linear.weight, target.linear.weight),
+        (source.linear.bias, target.linear.bias),
+    ):
+        assert torch.equal(ours, theirs)
+
+
+NAMES = st.text(max_size=8)
+NUMBERS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | NAMES
+VALUES = st.dictionaries(
+    NAMES, st.recursive(NUMBERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner))
+)
+TENSORS = st.dictionaries(
+    NAMES,
+    st.builds(
+        lambda shape, dtype, seed: (
+            torch.randint(0, 256, (*shape, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+            .view(dtype)
+            .clone()
+        ),
+        st.lists(st.integers(0, 3), max_size=3),
+        st.sampled_from([torch.uint8, torch.int64, torch.float32, torch.bfloat16, torch.float64]),
+        st.integers(0, 99),
+    ),
+    max_size=4,
+)
+
+
+def bits(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {
+        name: (tensor.dtype, tensor.shape, tensor.flatten().view(torch.uint8).tolist()) for name, tensor in tensors.items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES, TENSORS)
+def test_what_is_saved_is_loaded(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state"
+        CheckpointFile(Checkpoint(path, 0), "ours").save(State(values, tensors))
+        loaded = CheckpointFile(Checkpoint(path, 0), "ours").load()
+        assert loaded is not None
+        assert json.dumps(loaded.values, sort_keys=True) == json.dumps(values, sort_keys=True)
+        assert bits(loaded.tensors) == bits(tensors)
+        assert CheckpointFile(Checkpoint(path, 0), "theirs").load() is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_happens_to_a_file_nothing_wrong_is_loaded(data: st.DataObject) -> None:
+    state = State({"curve": [0.25]}, {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)})
+    with tempfile.TemporaryDirectory() as folder:
+        file = CheckpointFile(Checkpoint(Path(folder) / "state", 0), "ours")
+        file.save(state)
+        content = bytearray(file.path.read_bytes())
+        if data.draw(st.booleans()):
+            content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        else:
+            del content[data.draw(st.integers(0, len(content) - 1)) :]
+        file.path.write_bytes(content)
+        loaded = file.load()
+        assert loaded is None or (loaded.values == state.values and bits(loaded.tensors) == bits(state.tensors))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpus_generator_is_restored() -> None:
+    device = torch.device("cuda")
+    model = dropping_net().to(device)
+    optimizer = torch.optim.SGD(model.parameters())
+    tensors = capture(model, optimizer, _global_generators(device))
+    expected = torch.rand(100, device=device)
+    restore(tensors, model, optimizer, _global_generators(device))
+    assert torch.equal(torch.rand(100, device=device), expected)
+    assert first_layer(model).weight.is_cuda

@@ -17,7 +17,6 @@ from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import Evaluator
 from nases_env.execution.executor import Executor, SerialExecutor
 from nases_env.execution.processes import default_num_workers, process_workers
-from nases_env.execution.ray_backend import ray_workers
 from nases_env.execution.slurm_backend import slurm_workers
 from nases_env.execution.store import Store
 from nases_env.execution.stored import StoredExecutor
@@ -93,6 +92,8 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
             raise InputError(
                 f"unknown option {option!r} of execution{did_you_mean(option, known)}; known: {', '.join(known)}"
             )
+        if option == "executor":  # whose own message is better
+            continue
         try:
             check_type(value, known[option])
         except TypeCheckError:
@@ -120,7 +121,8 @@ def make_executor(
         name = "processes" if limited or (evaluator.is_dear and max_in_flight > 1) else "serial"
     _refuse_ignored(settings, name)
     if settings.work_dir is not None:
-        evaluator = evaluator.checkpointing(str(Path(settings.work_dir, "checkpoints")), settings.checkpoint_interval)
+        checkpoints = Path(settings.work_dir, "checkpoints").absolute()
+        evaluator = evaluator.checkpointing(str(checkpoints), settings.checkpoint_interval)
     executor = _make(evaluator, settings, name, max_in_flight)
     if settings.store is None:
         return executor
@@ -154,7 +156,7 @@ def _refuse_ignored(settings: ExecutionSettings, name: str) -> None:
 def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int) -> Executor:
     if name == "serial":
         return SerialExecutor(evaluator)
-    folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir)
+    folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir).absolute()
     num_workers = settings.num_workers
     if name == "processes":
         workers: Sequence[Worker] = process_workers(
@@ -166,6 +168,8 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             memory_limit=settings.memory_limit,
         )
     elif name == "ray":
+        from nases_env.execution.ray_backend import ray_workers  # the module needs the extra
+
         workers = ray_workers(
             evaluator,
             num_workers or max_in_flight,

@@ -318,7 +318,7 @@ class Store:
         other = Claim(**found[0]) if found else None
         if other is not None and other.holder == self._holder:
             return True
-        if other is not None and not self._is_dead(other):
+        if other is not None and not self.is_dead(other):
             return False
         mine = Claim(
             **child,
@@ -420,7 +420,7 @@ class Store:
                 "nases store verify lists what is wrong with it"
             ) from None
 
-    def _is_dead(self, claim: Claim) -> bool:
+    def is_dead(self, claim: Claim) -> bool:
         """Whether a claim's holder has died, by what its host knows, or else by this process's own clock."""
         if claim.host == host_identity():
             return process_started(claim.pid) != claim.process_started

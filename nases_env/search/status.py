@@ -50,7 +50,7 @@ def status_command(args: StatusArgs) -> None:
     if live and not done:
         print_line(_pace(args.run_dir, config, len(records), budget))
     for claim in claims:
-        print_line(f"in flight: {claim.key} since {claim.started} by process {claim.pid} on {claim.host}")
+        print_line(f"in flight: {claim.key} since {claim.started} by process {claim.pid} on {claim.host_name}")
     for record in failed[-NUM_FAILURES:]:
         evaluation = Evaluation.from_dict(record)
         print_line(f"child {record['child']}: {evaluation.status.value} {evaluation.reason}")
@@ -61,7 +61,7 @@ def _claims(run_dir: Path, config: dict[str, Any]) -> list[Claim]:
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
     digest = digest_of(config["configuration"])
     with Store(path, read_only=True) as store:
-        return [claim for claim in store.claims() if claim.digest == digest]
+        return [claim for claim in store.claims() if claim.digest == digest and not store.is_dead(claim)]
 
 
 def _pace(run_dir: Path, config: dict[str, Any], num_children: int, budget: int) -> str:

@@ -218,6 +218,10 @@ def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    nases = str(Path(sys.executable).parent / "nases")
+    status = subprocess.run([nases, "status", "cut"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "not running, go on with --resume" in status.stdout
+    assert " 0 in flight" in status.stdout  # whoever had claims is gone
     result = subprocess.run(command("--resume", "cut"), cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "of them known" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")

@@ -50,7 +50,8 @@ class ProcessWorker(Worker):
         environment: environment variables that the process has beside or in place of this one's.
         log_dir: the folder for logs, made where it is missing.
         time_limit: seconds that an attempt may take, without those in which the process starts; None: any time.
-        memory_limit: GiB of main memory that the process may occupy, with the processes that it started; None: any.
+        memory_limit: GiB of main memory that the process may occupy, with the processes that it started and without what
+            it shares with others, such as libraries (Linux alone can tell); None: any.
 
     Raises:
         InputError: if the evaluator cannot be pickled, or is defined where the process could not import it.
@@ -254,7 +255,8 @@ class _Process:
             process = psutil.Process(self._popen.pid)
             for member in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    occupied += member.memory_info().rss
+                    memory = member.memory_info()
+                    occupied += memory.rss - getattr(memory, "shared", 0)  # libraries are in memory once for all
         return occupied
 
 

@@ -9,20 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from nases_env.errors import InputError
 from nases_env.search import RecordedSearch, SearchArgs
 from nases_env.search.run_folder import RunFolder, load_args, read_trajectory
 
 ROOT = Path(__file__).parent.parent.parent
-BUDGET = 18
+BUDGET = 14
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "reinforce": ("reinforce", {"num_warmup": 4, "batch_size": 4}),
@@ -37,6 +37,12 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sac": ("sb3", {"algorithm": "sac", "learning_starts": 4}),
     "td3": ("sb3", {"algorithm": "td3", "learning_starts": 4}),
 }
+
+
+@pytest.fixture(autouse=True)
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event files are read in the order of their names, which within a second and a process end in a count, 10 before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
 
 
 class Killed(BaseException):
@@ -87,16 +93,11 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(agent, tmp_path / "whole", num_envs=num_envs)
-    steps: list[Callable[[], None]] = [
-        lambda: begin(agent, tmp_path / "cut", num_envs=num_envs),
-        lambda: go_on(agent, tmp_path / "cut"),
-    ]
-    for step, num_children in zip(steps, (5, 11), strict=True):
-        with monkeypatch.context() as context:
-            interrupt_after(num_children, context)
-            with pytest.raises(Killed):
-                step()
-        assert len(trajectory(tmp_path / "cut")) == num_children
+    with monkeypatch.context() as context:
+        interrupt_after(7, context)
+        with pytest.raises(Killed):
+            begin(agent, tmp_path / "cut", num_envs=num_envs)
+    assert len(trajectory(tmp_path / "cut")) == 7
     go_on(agent, tmp_path / "cut")
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     assert len(trajectory(tmp_path / "whole")) == BUDGET

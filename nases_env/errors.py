@@ -14,6 +14,11 @@ class InputError(Exception):
     """
 
 
+def one_line(error: object) -> str:
+    """What ``error`` says, with all white space made single spaces: for a message of one line."""
+    return " ".join(str(error).split())
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean '...'?)`` with the nearest of the ``known`` words; nothing where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

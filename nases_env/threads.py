@@ -1,13 +1,19 @@
-"""How many CPU threads torch computes with."""
+"""How many CPU cores there are, and how many threads torch computes with."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from nases_env.errors import InputError
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Evaluating children: the record, what makes it, and how large and how long children train."""
 
 from nases_env.evaluation.evaluation import Evaluation, Status
-from nases_env.evaluation.evaluators import AnalyticEvaluator, Evaluator, TrainingEvaluator, resolve_device
+from nases_env.evaluation.evaluators import AnalyticEvaluator, Evaluator, TrainingEvaluator, digest_of, resolve_device
 from nases_env.evaluation.interactions import InteractionEvaluator
 from nases_env.evaluation.lookup import LookUpEvaluator
 from nases_env.evaluation.presets import PRESETS, ChildSettings, resolve_preset
@@ -18,6 +18,7 @@ __all__ = [
     "Status",
     "TableEvaluator",
     "TrainingEvaluator",
+    "digest_of",
     "resolve_device",
     "resolve_preset",
 ]

@@ -9,6 +9,7 @@ import inspect
 import json
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -62,9 +63,8 @@ class Evaluator(ABC):
         return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
 
     def digest(self) -> str:
-        """What a store knows the configuration by: the SHA-256 of ``describe``, in hexadecimal digits."""
-        text = json.dumps(self.describe(), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """What a store knows the configuration by: ``digest_of`` what ``describe`` says."""
+        return digest_of(self.describe())
 
     def checkpointing(self, folder: str, interval_seconds: float) -> Evaluator:
         """This evaluator, but one whose children write checkpoints to ``folder`` where they can; results are the same."""
@@ -75,6 +75,11 @@ class Evaluator(ABC):
 
     def receive(self, shared: Any) -> None:  # noqa: B027 - most evaluators share nothing
         """Takes what ``share`` gave in another process, in place of what ``prepare`` would load."""
+
+
+def digest_of(description: Mapping[str, Any]) -> str:
+    """The SHA-256 of a configuration as ``Evaluator.describe`` gives it, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def describe_search_space(space: SearchSpace) -> dict[str, Any]:

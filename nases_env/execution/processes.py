@@ -26,6 +26,7 @@ from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.supervisor import AttemptFailed, Worker
 from nases_env.files import cannot_write
+from nases_env.threads import num_cores
 
 _SCRIPT = Path(__file__).with_name("worker.py")
 _START_SECONDS = 600.0
@@ -163,7 +164,7 @@ def process_workers(
 def default_num_workers(evaluator: Evaluator, num_envs: int, workers_per_gpu: int) -> int:
     """One worker per environment, but no more than there are GPUs or CPU cores for, and at least one."""
     gpus = _gpus(evaluator)
-    num_places = len(gpus) * workers_per_gpu if gpus else _num_cores() // _num_threads(evaluator)
+    num_places = len(gpus) * workers_per_gpu if gpus else num_cores() // _num_threads(evaluator)
     return max(1, min(num_envs, num_places))
 
 
@@ -293,11 +294,6 @@ def _gpus(evaluator: Evaluator) -> list[str]:
 
 def _num_threads(evaluator: Evaluator) -> int:
     return getattr(evaluator, "num_threads", 1)
-
-
-def _num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _signal_name(number: int) -> str:

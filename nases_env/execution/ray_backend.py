@@ -26,6 +26,7 @@ from nases_env.evaluation import Evaluation, Evaluator, Status, resolve_device
 from nases_env.execution.executor import Task
 from nases_env.execution.supervisor import AttemptFailed, Worker
 from nases_env.files import cannot_write
+from nases_env.threads import num_cores
 
 try:  # by name, since some of what Ray offers has no types
     ray: Any = importlib.import_module("ray")
@@ -241,7 +242,7 @@ def _init(address: str | None) -> None:
         raise InputError(f"no Ray cluster answers at {address}; start one with ray start --head, or leave ray_address out")
     arguments = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        arguments |= {"num_cpus": _num_cores(), "include_dashboard": False}
+        arguments |= {"num_cpus": num_cores(), "include_dashboard": False}
     try:
         with _signal_handlers_kept():
             ray.init(address=address or "local", **arguments)
@@ -280,11 +281,6 @@ def _answers(address: str | None) -> bool:
             return True
     except (OSError, ValueError, OverflowError):
         return False
-
-
-def _num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Start(NamedTuple):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status, resolve_device
 from nases_env.execution.executor import Task
 from nases_env.execution.supervisor import AttemptFailed, Worker
@@ -39,7 +39,7 @@ class SlurmWorker(Worker):
         try:
             job = self._executor.submit(_evaluate, self._evaluator, task)
         except Exception as error:  # sbatch says no, or cannot say anything
-            raise AttemptFailed(f"its job was not submitted ({_one_line(error)})") from error
+            raise AttemptFailed(f"its job was not submitted ({one_line(error)})") from error
         self._wait(job)
         try:
             kind, value = job.result()
@@ -113,7 +113,7 @@ def slurm_workers(
         executor.update_parameters(name="nases", **parameters)
     except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
         raise InputError(
-            f"cannot use Slurm ({_one_line(error)}); run this where sbatch is, and see --slurm-options"
+            f"cannot use Slurm ({one_line(error)}); run this where sbatch is, and see --slurm-options"
         ) from None
     return [SlurmWorker(evaluator, executor, time_limit) for _ in range(num_workers)]
 
@@ -140,7 +140,3 @@ def _log(job: Any) -> str:
     """The last lines of what the job wrote."""
     text = "".join(stream or "" for stream in (job.stdout(), job.stderr()))
     return "\n".join(text.splitlines()[-NUM_LOG_LINES:])
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import NamedTuple
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Executor, Task
 from nases_env.search_spaces import Architecture
@@ -157,7 +157,7 @@ class SupervisedExecutor(Executor):
                 if self._is_shut_down:
                     raise CancelledError from None
                 failures.append(failure)
-                reason = _one_line(failure.reason)
+                reason = one_line(failure.reason)
                 logger.warning("child %s, attempt %d of %d: %s", task.name, len(failures), num_attempts, reason)
             else:
                 with self._lock:
@@ -169,13 +169,13 @@ class SupervisedExecutor(Executor):
         """The evaluation of a child that failed in every attempt."""
         statuses = {failure.status for failure in failures}
         status = failures[0].status if len(statuses) == 1 else Status.FAILED
-        reason = "; ".join(dict.fromkeys(_one_line(failure.reason) for failure in failures))
+        reason = "; ".join(dict.fromkeys(one_line(failure.reason) for failure in failures))
         if status is Status.FAILED:
             with self._lock:
                 self._num_failed_in_a_row += 1
                 num_failed = self._num_failed_in_a_row
             if num_failed >= MAX_FAILED_IN_A_ROW:
-                last_lines = _one_line(" ".join(failures[-1].log.splitlines()[-3:]))
+                last_lines = one_line(" ".join(failures[-1].log.splitlines()[-3:]))
                 log = f"; its log ends: {last_lines}" if last_lines else ""
                 raise InputError(
                     f"{num_failed} children in a row failed in every attempt, the last one: {reason}{log}; "
@@ -192,7 +192,3 @@ class _Job(NamedTuple):
         """Cancels the future of a job that no worker has taken, and wakes those who wait for it."""
         self.future.cancel()
         self.future.set_running_or_notify_cancel()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

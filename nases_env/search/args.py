@@ -14,7 +14,7 @@ import tyro
 
 import nases_env
 from nases_env.env import Action, NASESEnv, Observation
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import ChildSettings
 from nases_env.execution import ExecutionSettings
 from nases_env.modules import import_own
@@ -110,7 +110,7 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
         env_class = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
     except (gym.error.Error, ImportError) as error:
         raise InputError(
-            f"no environment {args.env_id!r} to search in ({_one_line(error)}); this package has "
+            f"no environment {args.env_id!r} to search in ({one_line(error)}); this package has "
             f"{', '.join(nases_env.ENV_IDS)}, and MODULE:ID names one of another module"
         ) from None
     if not (isinstance(env_class, type) and issubclass(env_class, NASESEnv)):
@@ -131,7 +131,3 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
         given["split_seed"] = args.seed
     # A search is one episode: its budget ends it, and a truncation would throw an agent back to a random child.
     return gym.make(spec, max_episode_steps=args.budget, **given, **child)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import shlex
@@ -34,7 +33,17 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.files import cannot_write, write_atomically
 from nases_env.interrupts import deferred_interrupts
 from nases_env.search.args import SearchArgs, make_env
-from nases_env.search.run_folder import STORE, RunFolder, is_finished, is_unused, read_config, read_trajectory, to_json
+from nases_env.search.run_folder import (
+    STORE,
+    RunFolder,
+    changed_since,
+    configuration_of,
+    is_finished,
+    is_unused,
+    read_config,
+    read_trajectory,
+    to_json,
+)
 from nases_env.search.search import Child, Search
 from nases_env.search_spaces import Architecture
 
@@ -88,7 +97,7 @@ class RecordedSearch(Search):
             store=str(Path(where.store or self.run_dir / STORE).absolute()),
             work_dir=str(Path(where.work_dir or self.run_dir).absolute()),
         )
-        self._known = self.nases.executor  # made now: a store or a cluster that cannot be used is missed before any file
+        _ = self.nases.executor  # made now: a store or a cluster that cannot be used is missed before any file
         try:
             self._open()
         except BaseException:
@@ -122,9 +131,8 @@ class RecordedSearch(Search):
         config = read_config(path)
         if config.get("agent") != self.agent:
             raise InputError(f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; go on with that one")
-        before, now = config.get("configuration"), self._configuration()
-        if before != now:
-            names = [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
+        if config.get("configuration") != configuration_of(self.nases.evaluator):
+            names = changed_since(config, self.nases.evaluator)
             raise InputError(
                 f"{path} cannot be gone on with: its children were evaluated with other {', '.join(names) or 'settings'}; "
                 "restore what has changed, or begin a new search"
@@ -248,7 +256,11 @@ class RecordedSearch(Search):
         """The progress line: finished, in flight, from the store, failed, best, pace, time left."""
         num_new = len(self.children) - len(self._recorded)
         per_second = num_new / (time.monotonic() - self._began) if num_new > 0 else 0.0
-        parts = {"in flight": self.num_in_flight, "from store": self._known.num_from_store, "failed": self._num_failed}
+        parts = {
+            "in flight": self.num_in_flight,
+            "from store": self.nases.executor.num_from_store,
+            "failed": self._num_failed,
+        }
         shown = [f"{count} {what}" for what, count in parts.items() if count]
         if self.best is not None:
             shown.append(f"best {self.best.evaluation.reward:.4f}")
@@ -304,11 +316,6 @@ class RecordedSearch(Search):
         del values["run_dir"], values["resume"]
         return values
 
-    def _configuration(self) -> dict[str, Any]:
-        """What decides the results, as it comes back from a file."""
-        configuration: dict[str, Any] = json.loads(json.dumps(self.nases.evaluator.describe(), default=str))
-        return configuration
-
     def _hyper_parameters(self) -> dict[str, str | int | float | bool]:
         """All arguments, flat, and with the children's settings as they are after preset and options."""
         flat: dict[str, Any] = {"agent": self.agent, **self._arguments()}
@@ -323,7 +330,7 @@ class RecordedSearch(Search):
             "command": shlex.join(sys.argv),
             "agent": self.agent,
             "arguments": self._arguments(),
-            "configuration": self._configuration(),
+            "configuration": configuration_of(self.nases.evaluator),
             "num_known": len(self._recorded),
             "started": self._started,
             "versions": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nases_env.errors import InputError
+from nases_env.evaluation import Evaluator
 from nases_env.execution import ExecutionSettings
 from nases_env.files import append_line, cannot_write, write_atomically
 from nases_env.search.args import ChildOptions, SearchArgs
@@ -122,9 +122,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def digest_of(configuration: dict[str, Any]) -> str:
-    """What a store knows a ``configuration`` of ``config.json`` by: as ``Evaluator.digest``."""
-    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
+def configuration_of(evaluator: Evaluator) -> dict[str, Any]:
+    """What decides the results, as it comes back from ``config.json``."""
+    configuration: dict[str, Any] = json.loads(json.dumps(evaluator.describe(), default=str))
+    return configuration
+
+
+def changed_since(config: dict[str, Any], evaluator: Evaluator) -> list[str]:
+    """What decides the results and is not as it was when ``config`` was written, by name."""
+    before, now = config.get("configuration"), configuration_of(evaluator)
+    return [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
 
 
 def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:

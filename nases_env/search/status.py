@@ -11,11 +11,11 @@ import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import Evaluation, Status, digest_of
 from nases_env.execution import Store
 from nases_env.execution.store import Claim
 from nases_env.search.recorded import pace
-from nases_env.search.run_folder import STORE, TRAJECTORY, digest_of, is_live, read_config, read_trajectory
+from nases_env.search.run_folder import STORE, TRAJECTORY, is_live, read_config, read_trajectory
 
 NUM_FAILURES = 3  # that are named
 

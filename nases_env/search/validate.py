@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import as_completed
@@ -20,7 +19,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import ExecutionSettings
 from nases_env.search.args import SearchArgs, make_env
-from nases_env.search.run_folder import load_args, read_config, read_trajectory
+from nases_env.search.run_folder import changed_since, load_args, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
 
 GPU_TOLERANCE = 0.02  # of an accuracy: sums in another order drift apart over a training
@@ -128,8 +127,6 @@ def _differences(record: dict[str, Any], evaluation: Evaluation, tolerance: floa
 
 def _warn_of_changes(console: Console, run_dir: Path, nases: NASESEnv) -> None:
     """Says what is not as it was when the run was made; data or settings that have changed cannot reproduce it."""
-    before = read_config(run_dir).get("configuration")
-    now = json.loads(json.dumps(nases.evaluator.describe(), default=str))
-    changed = [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
+    changed = changed_since(read_config(run_dir), nases.evaluator)
     if changed:
         console.print(f"not as it was when the run was made: {', '.join(changed)}", highlight=False)

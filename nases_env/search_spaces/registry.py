@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.modules import import_own
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
@@ -43,7 +43,7 @@ def _make(cls: type[SearchSpace], name: str) -> SearchSpace:
     try:
         space = cls()
     except TypeError as error:
-        raise InputError(f"{name} cannot be made without arguments ({_one_line(error)})") from error
+        raise InputError(f"{name} cannot be made without arguments ({one_line(error)})") from error
     _check(space, name)
     return space
 
@@ -62,9 +62,9 @@ def _import(name: str) -> type[SearchSpace]:
     except Exception as error:  # whatever a person's own module may raise
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(
-                f"no module {module_name!r} ({_one_line(error)}); run this in the folder that it lies in, or install it"
+                f"no module {module_name!r} ({one_line(error)}); run this in the folder that it lies in, or install it"
             ) from None
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"the module {module_name!r} fails when it is imported ({reason})") from error
     cls: Any = getattr(module, class_name, None)
     if cls is None:
@@ -90,7 +90,3 @@ def _check(space: SearchSpace, what: str) -> None:
         raise InputError(f"{what} has the decision sizes {sizes!r}; give a tuple of integers from 1 on, not all of them 1")
     if type(space.decisions_per_step) is not int or space.decisions_per_step < 1:
         raise InputError(f"{what} has {space.decisions_per_step!r} decisions per step; give an integer from 1 on")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -381,10 +381,11 @@ class Store:
     def rows(self, key_prefix: str = "") -> Iterator[Row]:
         """The evaluations whose key begins with ``key_prefix``, in the order in which they came in."""
         last = 0
+        prefix = key_prefix.encode()  # compared as bytes: as texts, SQLite's functions stop at a NUL
         while page := self._query(
-            "SELECT rowid AS number, * FROM evaluations WHERE rowid > ? AND substr(key, 1, length(?)) = ? "
+            "SELECT rowid AS number, * FROM evaluations WHERE rowid > ? AND substr(CAST(key AS BLOB), 1, ?) = ? "
             "ORDER BY rowid LIMIT ?",
-            (last, key_prefix, key_prefix, _PAGE),
+            (last, len(prefix), prefix, _PAGE),
         ):
             for row in page:
                 last = row.pop("number")

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nases_env.errors import InputError
@@ -139,6 +139,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 class TestResults:
     @given(evaluation=evaluations, genotype=st.text())
+    @example(evaluation=Evaluation("\0", 0, Status.OK), genotype="\0")
     @settings(deadline=None, max_examples=60)
     def test_what_is_put_is_got_again(self, shared_store: Store, evaluation: Evaluation, genotype: str) -> None:
         digest = hashlib.sha256(repr((evaluation, genotype)).encode()).hexdigest()

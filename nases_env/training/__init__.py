@@ -4,8 +4,9 @@ from nases_env.training.augmentation import ChannelStatistics, channel_statistic
 from nases_env.training.checkpoint import Checkpoint
 from nases_env.training.datasets import DATASETS, Dataset, load_images
 from nases_env.training.image_set import ImageSet, split_train_valid
+from nases_env.training.measuring import evaluate_accuracy
 from nases_env.training.settings import TrainingSettings
-from nases_env.training.trainer import EpochRecord, TrainingResult, evaluate_accuracy, train_classifier
+from nases_env.training.trainer import EpochRecord, TrainingResult, train_classifier
 
 __all__ = [
     "DATASETS",

@@ -18,6 +18,10 @@ class ChannelStatistics(NamedTuple):
     mean: torch.Tensor
     std: torch.Tensor
 
+    def to(self, device: torch.device) -> ChannelStatistics:
+        """The same statistics on ``device``."""
+        return ChannelStatistics(self.mean.to(device), self.std.to(device))
+
 
 class Draws(NamedTuple):
     """What was drawn for each of N images.
@@ -31,14 +35,6 @@ class Draws(NamedTuple):
     crop: torch.Tensor
     mirrored: torch.Tensor
     hole: torch.Tensor
-
-    def to(self, device: torch.device) -> Draws:
-        """The same draws on ``device``."""
-        return Draws(*(drawn.to(device) for drawn in self))
-
-    def rows(self, start: int, stop: int) -> Draws:
-        """The draws of the images ``start`` to ``stop - 1``."""
-        return Draws(*(drawn[start:stop] for drawn in self))
 
 
 def channel_statistics(images: torch.Tensor) -> ChannelStatistics:

@@ -30,11 +30,12 @@ class Checkpoint:
     """Where and how often a training writes its state. Only one training at a time may use a path.
 
     Attributes:
-        path: the file. It is there only while the training is unfinished; missing folders are made.
+        path: the file. Unless ``keep``, it is there only while the training is unfinished; missing folders are made.
         interval_seconds: the state is written after an epoch if so much time has passed since the training (re)started or
             last wrote it; 0: after every epoch; inf: never.
         identity: what a checkpoint has to agree with, beside what the training knows of itself: the wiring of the network
             and the version of the code.
+        keep: whether the file stays when the training has ended, for whoever keeps the result to remove it after that.
 
     Raises:
         InputError: if ``interval_seconds`` is negative or not a number.
@@ -43,6 +44,7 @@ class Checkpoint:
     path: Path
     interval_seconds: float
     identity: str = ""
+    keep: bool = False
 
     def __post_init__(self) -> None:
         if not self.interval_seconds >= 0:
@@ -77,6 +79,7 @@ class CheckpointFile:
     def __init__(self, checkpoint: Checkpoint, fingerprint: str) -> None:
         self.path = checkpoint.path
         self.interval_seconds = checkpoint.interval_seconds
+        self.keep = checkpoint.keep
         self.fingerprint = fingerprint
         self._last = time.monotonic()
 

@@ -17,14 +17,15 @@ from nases_env.training import (
     TrainingSettings,
     evaluate_accuracy,
     load_images,
+    measuring,
     split_train_valid,
     train_classifier,
 )
-from nases_env.training import trainer as trainer_module
 from nases_env.training.augmentation import channel_statistics, normalise
+from nases_env.training.measuring import recalibrate_batch_norm
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import Precision
-from nases_env.training.trainer import AUXILIARY_WEIGHT, recalibrate_batch_norm
+from nases_env.training.step import AUXILIARY_WEIGHT
 
 CPU = torch.device("cpu")
 QUICK = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=16, crop_padding=1)
@@ -273,8 +274,8 @@ def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
 
 
 def test_recalibration_averages_equal_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "EVALUATION_BATCH_SIZE", 20)
-    monkeypatch.setattr(trainer_module, "NUM_RECALIBRATION_IMAGES", 60)
+    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 20)
+    monkeypatch.setattr(measuring, "NUM_RECALIBRATION_IMAGES", 60)
     images = random_set(100).images
     statistics = channel_statistics(images)
     model = small_net(channels=3, classes=3)
@@ -315,7 +316,7 @@ def test_accuracy_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.stack((-images.mean((1, 2, 3)), images.mean((1, 2, 3))), dim=1)
 
-    monkeypatch.setattr(trainer_module, "EVALUATION_BATCH_SIZE", 3)
+    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 3)
     shades = torch.tensor([0, 255, 0, 255, 0, 255, 255], dtype=torch.uint8)[:, None, None, None].expand(7, 1, 2, 2)
     image_set = ImageSet(shades, torch.tensor([0, 1, 0, 1, 0, 0, 0]), ("dark", "bright"))
     accuracy = evaluate_accuracy(Brightness(), image_set, statistics=channel_statistics(shades), device=CPU)
@@ -358,8 +359,9 @@ def test_the_model_is_told_the_progress() -> None:
             super().__init__()
             self.progress: list[float] = []
 
-        def set_progress(self, fraction: float) -> None:
-            self.progress.append(fraction)
+        def set_progress(self, fraction: torch.Tensor) -> None:
+            assert fraction.shape == ()
+            self.progress.append(fraction.item())
 
     model = Scheduled()
     train(model, digits(64))

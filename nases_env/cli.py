@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -14,6 +15,10 @@ from nases_env import drawing
 from nases_env.commands import parse, run
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
+from nases_env.final.command import TrainArgs, train_command
+from nases_env.models.command import ExportArgs, PredictArgs, export_command, predict_command
+from nases_env.networks.genotype import NETWORK_KEYS
+from nases_env.reproduction import ReproduceArgs, reproduce_command
 from nases_env.search.status import StatusArgs, status_command
 from nases_env.search.validate import ValidateArgs, validate_command
 from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, make_search_space
@@ -24,7 +29,7 @@ DESCRIPTION = "Neural architecture search in embedding space: what is needed bes
 
 @dataclass(frozen=True)
 class DrawArgs:
-    """Draw an architecture, such as a run folder's best.json."""
+    """Draw an architecture, such as a run folder's best.json or a model's genotype.json."""
 
     architecture: tyro.conf.Positional[Path] = field(metadata={"help": "A JSON file with a genotype."})
     output: Path | None = field(default=None, metadata={"help": "A .png or .svg file; unset: print the cells as text."})
@@ -47,7 +52,7 @@ def draw_command(args: DrawArgs) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); give a JSON file with a genotype") from None
     search_space = make_search_space(args.search_space or _named_in(text))
-    architecture = search_space.from_json(text)
+    architecture = search_space.from_json(_without_network(text))
     if args.output is None:
         print(drawing.describe(search_space, architecture))
     else:
@@ -66,13 +71,37 @@ def _named_in(text: str) -> str:
     return EnasMicro.name
 
 
+def _without_network(text: str) -> str:
+    """The genotype of a genotype.json, without what the file says of the network that is built from it."""
+    with contextlib.suppress(json.JSONDecodeError):  # which the search space refuses with a reason
+        record = json.loads(text)
+        if isinstance(record, dict) and set(NETWORK_KEYS) <= record.keys():
+            return json.dumps({name: value for name, value in record.items() if name not in NETWORK_KEYS})
+    return text
+
+
 Commands = (
     Annotated[PretrainArgs, tyro.conf.subcommand("pretrain")]
     | Annotated[DrawArgs, tyro.conf.subcommand("draw")]
     | Annotated[StatusArgs, tyro.conf.subcommand("status")]
     | Annotated[ValidateArgs, tyro.conf.subcommand("validate")]
+    | Annotated[TrainArgs, tyro.conf.subcommand("train")]
+    | Annotated[ReproduceArgs, tyro.conf.subcommand("reproduce")]
+    | Annotated[ExportArgs, tyro.conf.subcommand("export")]
+    | Annotated[PredictArgs, tyro.conf.subcommand("predict")]
     | Annotated[StoreCommands, tyro.conf.subcommand("store", description="Look at or check a store of results.")]
 )
+
+RUN: dict[type, Callable[[Any], None]] = {
+    PretrainArgs: pretrain_command,
+    DrawArgs: draw_command,
+    StatusArgs: status_command,
+    ValidateArgs: validate_command,
+    TrainArgs: train_command,
+    ReproduceArgs: reproduce_command,
+    ExportArgs: export_command,
+    PredictArgs: predict_command,
+}
 
 
 def main() -> None:
@@ -82,13 +111,4 @@ def main() -> None:
 
 def _main() -> None:
     args = parse(Commands, prog="nases", description=DESCRIPTION)
-    if isinstance(args, PretrainArgs):
-        pretrain_command(args)
-    elif isinstance(args, DrawArgs):
-        draw_command(args)
-    elif isinstance(args, StatusArgs):
-        status_command(args)
-    elif isinstance(args, ValidateArgs):
-        validate_command(args)
-    else:
-        run_store_command(args)
+    RUN.get(type(args), run_store_command)(args)

@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": LEAVES,
     "embedding": LEAVES | {"search_spaces"},
     "evaluation": LEAVES | {"search_spaces", "training", "networks"},
+    "models": LEAVES | {"search_spaces", "training", "networks", "evaluation"},
     "drawing": LEAVES | {"search_spaces"},
     "execution": LEAVES | {"search_spaces", "training", "evaluation"},
     "env": LEAVES | {"search_spaces", "training", "networks", "embedding", "evaluation", "drawing", "execution"},
@@ -34,9 +35,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registration": set(),
     "agent": {"search_spaces", "evaluation", "env"},
     "search": LEAVES | {"search_spaces", "evaluation", "execution", "drawing", "env", "agent", "commands"},
+    "final": LEAVES | {"search_spaces", "training", "networks", "evaluation", "models", "search"},
+    "reproduction": LEAVES
+    | {"search_spaces", "training", "embedding", "evaluation", "execution", "final", "search", "commands"},
     "store_commands": LEAVES | {"search_spaces", "evaluation", "execution", "commands"},
-    "cli": LEAVES | {"search_spaces", "embedding", "drawing", "commands", "search", "store_commands"},
-    "__init__": {"registration"},
+    "cli": LEAVES
+    | {
+        "networks",
+        "search_spaces",
+        "embedding",
+        "models",
+        "drawing",
+        "commands",
+        "search",
+        "final",
+        "reproduction",
+        "store_commands",
+    },
+    "__init__": {"registration", "models"},
 }
 
 

@@ -68,12 +68,31 @@ PRESETS: dict[str, ChildSettings] = {
 }
 
 
-def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[str, ChildSettings]:
+FINAL_PRESETS: dict[str, ChildSettings] = {
+    # The paper's final phase, section 4.2: 10 + 20 + ... + 320 epochs; the second of its results adds cutout=16.
+    "paper": ChildSettings(num_epochs=630, num_cycles=6),
+    # An hour or some on one GPU: the paper's network for 10 + 20 + 40 + 80 epochs, with its cutout.
+    "gpu": ChildSettings(num_epochs=150, num_cycles=4, cutout=16),
+    # Minutes on one core: a network of the size that the preset cpu searches with, at its image size, on all images.
+    "cpu": ChildSettings(
+        cells_per_stage=1, num_filters=8, num_epochs=15, num_cycles=4, lr_max=0.1, batch_size=64, image_size=16
+    ),
+    "smoke": ChildSettings(
+        cells_per_stage=1, num_filters=2, num_epochs=3, num_cycles=1, batch_size=32, image_size=8, num_train_images=256
+    ),
+}
+"""How the best architecture of a search with the preset of the same name is trained in the end: on all training images."""
+
+
+def resolve_preset(
+    name: str, overrides: Mapping[str, Any] | None = None, presets: Mapping[str, ChildSettings] = PRESETS
+) -> tuple[str, ChildSettings]:
     """The preset called ``name`` with some of its fields replaced.
 
     Args:
-        name: one of ``PRESETS``, or "auto": ``gpu`` where torch sees a GPU, else ``cpu``.
+        name: one of ``presets``, or "auto": ``gpu`` where torch sees a GPU, else ``cpu``.
         overrides: fields of ``ChildSettings`` by name.
+        presets: ``PRESETS`` or ``FINAL_PRESETS``.
 
     Returns:
         The name of the preset, never "auto", and the settings.
@@ -84,8 +103,8 @@ def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tup
     overrides = dict(overrides or {})
     if name == "auto":
         name = "gpu" if torch.cuda.is_available() else "cpu"
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}{did_you_mean(name, PRESETS)}; known: auto, {', '.join(PRESETS)}")
+    if name not in presets:
+        raise InputError(f"unknown preset {name!r}{did_you_mean(name, presets)}; known: auto, {', '.join(presets)}")
     types_by_name = typing.get_type_hints(ChildSettings)
     for option, value in overrides.items():
         if option not in types_by_name:
@@ -96,7 +115,7 @@ def resolve_preset(name: str, overrides: Mapping[str, Any] | None = None) -> tup
             check_type(value, types_by_name[option])
         except TypeCheckError:
             raise InputError(f"{option} must be {_describe(types_by_name[option])}, not {value!r}") from None
-    return name, dataclasses.replace(PRESETS[name], **overrides)
+    return name, dataclasses.replace(presets[name], **overrides)
 
 
 def _describe(hint: Any) -> str:

@@ -2,6 +2,7 @@
 
 from nases_env.networks.counting import count_flops, count_parameters
 from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
+from nases_env.networks.genotype import build_network
 from nases_env.networks.nasbench201 import NasBench201Network
 from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
@@ -13,6 +14,7 @@ __all__ = [
     "NasBench201Network",
     "NetworkSettings",
     "Node",
+    "build_network",
     "count_flops",
     "count_parameters",
 ]

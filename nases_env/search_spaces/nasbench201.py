@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError
 from nases_env.networks import NasBench201Network, NetworkSettings
+from nases_env.networks.genotype import format_nasbench201, parse_nasbench201, read_nasbench201
 from nases_env.networks.nasbench201 import EDGES, NUM_NODES, OPERATORS
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.graph import Branch, CellGraph
-
-_STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
-_STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class NasBench201(SearchSpace):
 
     def to_string(self, architecture: Architecture) -> str:
         """The architecture in NAS-Bench-201's notation."""
-        return _STRING.format(*self.cell(architecture))
+        return format_nasbench201(self.cell(architecture))
 
     def from_string(self, text: str) -> Architecture:
         """The architecture that NAS-Bench-201 writes as ``text``.
@@ -75,22 +72,16 @@ class NasBench201(SearchSpace):
         Raises:
             InputError: if it is no such string.
         """
-        match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
-            raise InputError(f"a cell of {self.name} is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
-        for name in match.groups():
-            if name not in OPERATORS:
-                hint = did_you_mean(name, OPERATORS)
-                raise InputError(f"unknown operator {name!r} in {text!r}{hint}; known: {', '.join(OPERATORS)}")
-        return self.architecture([self.operators.index(name) for name in match.groups()])
+        return self._of_cell(parse_nasbench201(text))
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
         return {"cell": self.to_string(architecture)}
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        if not isinstance(genotype, dict) or set(genotype) != {"cell"}:
-            raise InputError(f"a genotype of {self.name} is a dict with the entry cell alone, not {genotype!r}")
-        return self.from_string(genotype["cell"])
+        return self._of_cell(read_nasbench201(genotype))
+
+    def _of_cell(self, cell: tuple[str, ...]) -> Architecture:
+        return self.architecture([self.operators.index(name) for name in cell])
 
     def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         """The cell; every node has a branch for each of its edges, also where it applies ``none``."""

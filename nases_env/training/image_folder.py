@@ -8,30 +8,18 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import ExifTags, Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
 from nases_env.training.image_set import ImageSet
-from nases_env.training.resizing import resize
+from nases_env.training.pictures import read_picture
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _CACHE_FORMAT = "1"  # part of every cache file's name: raise it when decoding changes
-
-_TURNS = {  # EXIF orientation: what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
@@ -110,10 +98,11 @@ def _digest(folder: Path, files: list[list[os.DirEntry[str]]], side: int | None)
 
 
 def _decode_all(paths: list[Path], side: int | None) -> torch.Tensor:
-    first = _decode(paths[0], side)
+    size = None if side is None else (side, side)
+    first = read_picture(paths[0], size)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
     for index, path in enumerate(paths):
-        image = _decode(path, side)
+        image = read_picture(path, size)
         if image.shape != first.shape:
             raise InputError(
                 f"{path} is {_size(image)} pixels, but {paths[0]} is {_size(first)}; "
@@ -125,33 +114,6 @@ def _decode_all(paths: list[Path], side: int | None) -> torch.Tensor:
 
 def _size(image: torch.Tensor) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
-
-
-def _decode(path: Path, side: int | None) -> torch.Tensor:
-    """One picture as uint8 of shape (3, H, W), upright and, where ``side`` is given, stretched to side x side."""
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            if side is not None:
-                image.draft("RGB", (2 * side, 2 * side))  # decodes a large JPEG at a fraction of its size, which is faster
-            pixels = np.array(_upright(_to_rgb(image), image.getexif().get(ExifTags.Base.Orientation)))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not an intact PNG or JPEG picture ({reason}); replace or remove it") from error
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    return tensor if side is None else resize(tensor[None], (side, side))[0]
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip instead of scale
-        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-    elif "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
-    # Not ImageOps.exif_transpose: it also writes the other EXIF tags anew, and fails where one of them is malformed.
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _read_cache(cache_file: Path, num_images: int) -> torch.Tensor | None:

@@ -126,7 +126,7 @@ def train_classifier(
         device: where to train; the model stays there.
         flip: whether to mirror half of the images.
         checkpoint: where and how often the state is written; None: never.
-        on_epoch: called with each epoch that is completed, after the checkpoint where one is due.
+        on_epoch: called with each epoch that is completed, before its checkpoint: after a kill perhaps once more.
 
     Raises:
         InputError: if there are fewer than two training images, which batch normalisation cannot train on, or a checkpoint
@@ -245,9 +245,9 @@ def _train(
             train_accuracy=step.num_right.item() / (step.num_batches * batch_size),
         )
         progress.curve.append(record)
+        on_epoch(record)
         if file is not None and file.is_due:
             file.save(State(progress.to_values(), capture(model, step.optimizer, generators)))
-        on_epoch(record)
     model.zero_grad(set_to_none=True)
     return True
 

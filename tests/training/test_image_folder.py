@@ -178,7 +178,7 @@ def test_the_second_read_comes_from_the_cache(tmp_path: Path, monkeypatch: pytes
     write_folder(tmp_path)
     first = read_image_folder(tmp_path, train=True, side=8)
     assert len(cache_files()) == 1
-    monkeypatch.setattr(image_folder, "_decode", None)
+    monkeypatch.setattr(image_folder, "read_picture", None)
     again = read_image_folder(tmp_path, train=True, side=8)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)

@@ -1,0 +1,191 @@
+"""The networks of the search spaces that ship, from what a JSON file says of them: no search code is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from nases_env.errors import InputError, did_you_mean
+from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
+from nases_env.networks.nasbench201 import EDGES, NasBench201Network
+from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
+from nases_env.networks.operations import OPERATORS
+from nases_env.networks.settings import NetworkSettings
+
+NETWORK_KEYS = ("network", "num_classes", "image_shape")
+"""What ``genotype.json`` says beside the search space and its genotype."""
+
+CELLS = ("normal", "reduction")
+NUM_NODES = 5  # B, in each cell of ENAS micro
+NUM_CELL_INPUTS = 2  # the outputs of the two cells before
+
+_STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+_STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
+
+
+def build_network(
+    genotype: Mapping[str, Any],
+    *,
+    network: NetworkSettings | None = None,
+    num_classes: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> nn.Module:
+    """The network of a ``genotype.json``, freshly initialised from torch's default generator.
+
+    It maps float32 images (N, channels, height, width) to logits (N, num_classes). However the nodes of a cell are ordered,
+    the network is the one that the search trains, so that its weights fit.
+
+    Args:
+        genotype: what the file holds: ``search_space``, the genotype's own keys, and ``network``, ``num_classes`` and
+            ``image_shape``. A search's ``best.json`` lacks the last three: give them.
+        network: the size of the network, in place of the genotype's.
+        num_classes: length of the logits, in place of the genotype's.
+        image_shape: (channels, height, width) of the images, in place of the genotype's.
+
+    Raises:
+        InputError: if it is no genotype of a search space that ships, or something is missing or out of range.
+    """
+    if not isinstance(genotype, Mapping):
+        raise InputError(f"a genotype is a JSON object, such as that of genotype.json, not {genotype!r}")
+    name = genotype.get("search_space")
+    if name not in ("enas_micro", "nasbench201"):
+        raise InputError(f"no network is known of the search space {name!r}; known: enas_micro, nasbench201")
+    given = {"network": network, "num_classes": num_classes, "image_shape": image_shape}
+    values = {key: genotype.get(key) if value is None else value for key, value in given.items()}
+    missing = [key for key in NETWORK_KEYS if values[key] is None]
+    if missing:
+        raise InputError(f"this genotype does not say its {' and '.join(missing)}; give build_network {missing[0]}=...")
+    own = {key: value for key, value in genotype.items() if key not in ("search_space", *NETWORK_KEYS)}
+    settings, classes, shape = _settings(values["network"]), _integer(values["num_classes"]), _shape(values["image_shape"])
+    if name == "nasbench201":
+        return NasBench201Network(read_nasbench201(own), settings, num_classes=classes, image_shape=shape)
+    normal, reduction = map(canonical_cell, read_enas_micro(own))
+    return EnasMicroNetwork(normal, reduction, settings, num_classes=classes, image_shape=shape)
+
+
+def _settings(network: Any) -> NetworkSettings:
+    if isinstance(network, NetworkSettings):
+        return network
+    names = [setting.name for setting in dataclasses.fields(NetworkSettings)]
+    if not isinstance(network, Mapping) or sorted(network) != sorted(names):
+        raise InputError(f"the network of a genotype is an object with {', '.join(names)}, not {network!r}")
+    for name, value in network.items():
+        kind = type(getattr(NetworkSettings, name))
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise InputError(f"the network of a genotype has the {name} {value!r}; it must be of type {kind.__name__}")
+    return NetworkSettings(**network)
+
+
+def _integer(num_classes: Any) -> int:
+    if type(num_classes) is not int:
+        raise InputError(f"num_classes is {num_classes!r}; it must be an integer")
+    return num_classes
+
+
+def _shape(image_shape: Any) -> tuple[int, int, int]:
+    if not isinstance(image_shape, (list, tuple)) or [type(length) for length in image_shape] != [int] * 3:
+        raise InputError(f"image_shape is {image_shape!r}; it must be (channels, height, width), all integers")
+    channels, height, width = image_shape
+    return channels, height, width
+
+
+def read_enas_micro(genotype: Any) -> tuple[Cell, Cell]:
+    """The normal and the reduction cell of a genotype of ENAS micro, their nodes in its order.
+
+    Args:
+        genotype: ``{"normal": [node, …], "reduction": [node, …]}`` with ``node = [[operator, input], [operator, input]]``.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not isinstance(genotype, Mapping) or set(genotype) != set(CELLS):
+        raise InputError(f"a genotype of enas_micro is a dict with the cells {' and '.join(CELLS)}, not {genotype!r}")
+    normal, reduction = (tuple(_read_nodes(name, genotype[name])) for name in CELLS)
+    return normal, reduction
+
+
+def _read_nodes(name: str, nodes: Any) -> Iterator[Node]:
+    if not isinstance(nodes, (list, tuple)) or len(nodes) != NUM_NODES:
+        raise InputError(f"the {name} cell of a genotype is a list of {NUM_NODES} nodes, not {nodes!r}")
+    for index, node in enumerate(nodes):
+        if not isinstance(node, (list, tuple)) or len(node) != 2:
+            raise InputError(f"node {index} of the {name} cell must be [[operator, input], [operator, input]], not {node!r}")
+        one, other = (_read_branch(name, index, branch) for branch in node)
+        yield (*one, *other)
+
+
+def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
+    """(input, operator)."""
+    if not isinstance(branch, (list, tuple)) or len(branch) != 2:
+        raise InputError(f"a branch of node {index} of the {name} cell must be [operator, input], not {branch!r}")
+    operator, source = branch
+    if operator not in OPERATORS:
+        hint = did_you_mean(str(operator), OPERATORS)
+        raise InputError(f"unknown operator {operator!r} in the {name} cell{hint}; known: {', '.join(OPERATORS)}")
+    if type(source) is not int or not 0 <= source < index + NUM_CELL_INPUTS:
+        raise InputError(
+            f"node {index} of the {name} cell reads input {source!r}; it may read 0..{index + NUM_CELL_INPUTS - 1}"
+        )
+    return source, OPERATORS.index(operator)
+
+
+@lru_cache(maxsize=4096)
+def canonical_cell(cell: Cell) -> Cell:
+    """The lexicographically least way to write ``cell``, over all orders of its nodes and of their branches."""
+    ways: list[tuple[Cell, dict[int, int]]] = [((), {value: value for value in range(NUM_CELL_INPUTS)})]
+    for _ in cell:
+        # All ways so far have written the same nodes; the least next node decides which of them go on.
+        longer = [
+            ((*written, _write_node(cell[node], labels)), {**labels, node + NUM_CELL_INPUTS: len(labels)})
+            for written, labels in ways
+            for node in range(len(cell))
+            if node + NUM_CELL_INPUTS not in labels and {cell[node][0], cell[node][2]} <= labels.keys()
+        ]
+        least = min(written for written, _ in longer)
+        ways = [way for way in longer if way[0] == least]
+    return ways[0][0]
+
+
+def _write_node(node: Node, labels: dict[int, int]) -> Node:
+    a, b = sorted([(labels[node[0]], node[1]), (labels[node[2]], node[3])])
+    return (*a, *b)
+
+
+def read_nasbench201(genotype: Any) -> tuple[str, ...]:
+    """The operators of the edges of a genotype of NAS-Bench-201, in the order of ``EDGES``.
+
+    Args:
+        genotype: ``{"cell": string}`` with NAS-Bench-201's string.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not isinstance(genotype, Mapping) or set(genotype) != {"cell"}:
+        raise InputError(f"a genotype of nasbench201 is a dict with the entry cell alone, not {genotype!r}")
+    return parse_nasbench201(genotype["cell"])
+
+
+def parse_nasbench201(text: Any) -> tuple[str, ...]:
+    """The operators of the edges, in the order of ``EDGES``, of a cell in NAS-Bench-201's notation.
+
+    Raises:
+        InputError: if ``text`` is no such string.
+    """
+    match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise InputError(f"a cell of nasbench201 is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
+    for name in match.groups():
+        if name not in NASBENCH201_OPERATORS:
+            hint = did_you_mean(name, NASBENCH201_OPERATORS)
+            raise InputError(f"unknown operator {name!r} in {text!r}{hint}; known: {', '.join(NASBENCH201_OPERATORS)}")
+    return match.groups()
+
+
+def format_nasbench201(cell: tuple[str, ...]) -> str:
+    """A cell, the operator of each edge, in NAS-Bench-201's notation."""
+    return _STRING.format(*cell)

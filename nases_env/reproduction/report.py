@@ -1,0 +1,151 @@
+"""What a reproduction came to, with its conditions, beside random search and the paper's Table 1."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from nases_env.files import write_atomically
+from nases_env.final import FinalFolder, FinalResult
+from nases_env.final.command import search_cost
+from nases_env.final.report import SearchCost, conditions, summarise, table_1_markdown, table_1_row
+from nases_env.reproduction.plan import Plan
+
+BASELINE = "random_search"
+
+
+def make_report(plan: Plan) -> str:
+    """Writes ``report.md`` and ``report.json`` on the finished ``plan``; gives the former.
+
+    Raises:
+        InputError: if a result cannot be read, or a file cannot be written.
+    """
+    seeds = range(plan.seeds)
+    embeddings = [json.loads(plan.embedding(seed).with_suffix(".json").read_text()) for seed in seeds]
+    costs = {agent: [search_cost(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
+    folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.args.agents}
+    finals = {
+        agent: [result for seed, folder in enumerate(of_agent) if (result := folder.result(seed)) is not None]
+        for agent, of_agent in folders.items()
+    }
+    configuration = folders[plan.args.agents[0]][0].read_config()["configuration"]
+    values = {
+        "preset": plan.preset,
+        "env_id": plan.env_id,
+        "budget": plan.budget,
+        "embeddings": [
+            {name: record[name] for name in ("kept_decisions", "simulated_entropy_mean", "distinct_architectures")}
+            for record in embeddings
+        ],
+        "agents": {
+            agent: {
+                "searches": [vars(cost) for cost in costs[agent]],
+                "final": summarise(finals[agent]),
+                "test_errors": [result.test_error for result in finals[agent]],
+                "less_error_than_random_search": _difference(finals, agent),
+            }
+            for agent in plan.args.agents
+        },
+        "conditions": conditions(configuration, finals[plan.args.agents[0]]),
+    }
+    text = _markdown(plan, values, costs, finals, configuration)
+    write_atomically(plan.output / "report.json", (json.dumps(values, indent=2) + "\n").encode())
+    write_atomically(plan.output / "report.md", text.encode())
+    return text
+
+
+def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, float | None] | None:
+    """How much less the test error is than random search's with the same seed, in [-1, 1]; None where it did not search."""
+    if BASELINE not in finals or agent == BASELINE:
+        return None
+    pairs = zip(finals[BASELINE], finals[agent], strict=True)
+    differences = [random.test_error - result.test_error for random, result in pairs]
+    return {
+        "mean": statistics.mean(differences),
+        "std": statistics.stdev(differences) if len(differences) > 1 else None,
+    }
+
+
+def _markdown(
+    plan: Plan,
+    values: dict[str, Any],
+    costs: dict[str, list[SearchCost]],
+    finals: dict[str, list[FinalResult]],
+    configuration: dict[str, Any],
+) -> str:
+    parts = [
+        f"# Reproduction, preset {plan.preset}",
+        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {plan.env_id}: an embedding, a search of {plan.budget} children by "
+        "each agent, and a final training of each search's best child by validation accuracy, all anew for each seed. "
+        "Means ± standard deviations over seeds.",
+        "## Stage 1: embeddings",
+        _table(
+            ["seed", "decisions kept %", "entropy of decoded decisions", "distinct of 10,000"],
+            [
+                [
+                    seed,
+                    f"{100 * record['kept_decisions']:.1f}",
+                    f"{record['simulated_entropy_mean']:.3f}",
+                    f"{record['distinct_architectures']:,}",
+                ]
+                for seed, record in enumerate(values["embeddings"])
+            ],
+        ),
+        "## Stage 2: searches",
+        _table(
+            ["agent", "best validation accuracy %", "hours of children"],
+            [
+                [
+                    agent,
+                    spread([100 * cost.valid_accuracy for cost in of_agent]),
+                    f"{statistics.mean(cost.seconds for cost in of_agent) / 3600:.2g}",
+                ]
+                for agent, of_agent in costs.items()
+            ],
+        ),
+        "## Final phase",
+        values["conditions"],
+        _table(
+            ["agent", "test error %", "less than random search's", "parameters, M", "hours each"],
+            [
+                [
+                    agent,
+                    spread([100 * result.test_error for result in results]),
+                    _less(values["agents"][agent]["less_error_than_random_search"]),
+                    f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
+                    f"{statistics.mean(result.hours for result in results):.2g}",
+                ]
+                for agent, results in finals.items()
+            ],
+        ),
+    ]
+    if configuration["dataset"] == "cifar10":
+        cutout = configuration["settings"]["cutout"]
+        rows = [table_1_row(agent, results, cutout, _days(costs[agent])) for agent, results in finals.items()]
+        parts += ["## Beside the paper's Table 1", table_1_markdown(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _days(costs: Sequence[SearchCost]) -> str:
+    mean = statistics.mean(cost.seconds for cost in costs)
+    return f"{mean / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
+
+
+def _less(difference: dict[str, float | None] | None) -> str:
+    if difference is None or difference["mean"] is None:
+        return "–"
+    deviation = "" if difference["std"] is None else f" ± {100 * difference['std']:.2f}"
+    return f"{100 * difference['mean']:+.2f}{deviation}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation of ``values`` to two decimals; of one, the value."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

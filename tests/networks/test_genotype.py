@@ -1,0 +1,109 @@
+"""Networks from what a JSON file says of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nases_env.errors import InputError
+from nases_env.models import write_genotype
+from nases_env.networks import NetworkSettings, build_network
+from nases_env.search_spaces import make_search_space
+
+SETTINGS = NetworkSettings(cells_per_stage=1, num_filters=2)
+SIZE: dict[str, Any] = {"num_classes": 4, "image_shape": (3, 9, 9)}
+SPACES = ("enas_micro", "nasbench201")
+
+
+def genotype(name: str, **changes: Any) -> dict[str, Any]:
+    """The content of a genotype.json."""
+    space = make_search_space(name)
+    architecture = space.sample(np.random.default_rng(3))
+    network = {"cells_per_stage": 1, "num_filters": 2, "drop_path_keep": 1.0, "auxiliary_head": False}
+    named = {"search_space": name, **space.genotype(architecture), "network": network}
+    return {**named, "num_classes": 4, "image_shape": [3, 9, 9], **changes}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_three_lines_rebuild_the_network_without_any_search_code(name: str, tmp_path: Path) -> None:
+    space = make_search_space(name)
+    architecture = space.sample(np.random.default_rng(0))
+    write_genotype(tmp_path / "genotype.json", space, architecture, SETTINGS, **SIZE)
+    code = """
+import sys, torch
+torch.manual_seed(0)
+import json; from nases_env.networks import build_network
+network = build_network(json.load(open("genotype.json")))
+torch.save(network(torch.ones(2, 3, 9, 9)), "logits.pt")
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("nases_env.")}
+assert rooms == {"registration", "errors", "networks"}, rooms
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    torch.manual_seed(0)
+    expected = space.build(architecture, SETTINGS, **SIZE)(torch.ones(2, 3, 9, 9))
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_searchs_best_json_gives_the_network_that_was_searched(name: str, seed: int) -> None:
+    space = make_search_space(name)
+    architecture = space.sample(np.random.default_rng(seed))
+    torch.manual_seed(seed)
+    network = build_network(json.loads(space.to_json(architecture)), network=SETTINGS, **SIZE)
+    torch.manual_seed(seed)
+    expected = space.build(architecture, SETTINGS, **SIZE)
+    images = torch.rand(2, 3, 9, 9)
+    assert list(network.state_dict()) == list(expected.state_dict())
+    assert torch.equal(network(images), expected(images))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_keyword_stands_in_place_of_what_the_file_says(name: str) -> None:
+    network = build_network(genotype(name), num_classes=7, image_shape=(1, 8, 8), network=NetworkSettings(1, 3))
+    assert network(torch.ones(2, 1, 8, 8)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ([1], "a genotype is a JSON object"),
+        (genotype("enas_micro", search_space="darts"), "no network is known of the search space 'darts'"),
+        (genotype("enas_micro", search_space=["enas_micro"]), "no network is known"),
+        (genotype("enas_micro", search_space="nasbench201"), "a genotype of nasbench201 is a dict"),
+        (genotype("enas_micro", third=[]), "a genotype of enas_micro is a dict"),
+        (genotype("enas_micro", normal=3), "the normal cell of a genotype is a list of 5 nodes"),
+        (genotype("nasbench201", cell="|none~0|"), "a cell of nasbench201 is written"),
+        (genotype("nasbench201", network=None), "does not say its network; give build_network network="),
+        (genotype("nasbench201", network=None, num_classes=None), "does not say its network and num_classes"),
+        (
+            genotype("nasbench201", network={"num_filters": 3}),
+            "network of a genotype is an object with cells_per_stage, num_f",
+        ),
+        (genotype("nasbench201", network=[3]), "network of a genotype is an object"),
+        (
+            genotype("nasbench201", network={**genotype("nasbench201")["network"], "num_filters": "3"}),
+            "has the num_filters '3'; it must be of type int",
+        ),
+        (
+            genotype("nasbench201", network={**genotype("nasbench201")["network"], "num_filters": 0}),
+            "num_filters is 0; it must be at least 1",
+        ),
+        (genotype("nasbench201", num_classes=True), "num_classes is True; it must be an integer"),
+        (genotype("nasbench201", num_classes=0), "num_classes is 0; it must be at least 1"),
+        (genotype("nasbench201", image_shape=[3, 8]), r"image_shape is \[3, 8\]; it must be \(channels"),
+        (genotype("nasbench201", image_shape=[3, 8, 8.0]), "all integers"),
+        (genotype("nasbench201", image_shape="388"), "all integers"),
+    ],
+)
+def test_what_builds_no_network_is_one_clear_line(record: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        build_network(record)
+    assert "\n" not in str(caught.value)

@@ -118,7 +118,6 @@ class FinalFolder:
 
                     model, result = training.run(seed, folder / CHECKPOINT, record_epoch)
                 values = result.to_dict()
-                model.description = {name: value for name, value in values.items() if name != "curve"}
                 with deferred_interrupts():
                     save_model(model, folder / MODEL)
                     write_atomically(folder / RESULT, (json.dumps(values, indent=2) + "\n").encode())

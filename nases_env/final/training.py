@@ -95,7 +95,8 @@ class FinalTraining:
             on_epoch: as ``train_classifier`` calls it.
 
         Returns:
-            The network, without its auxiliary head if it had one, with all that its answers depend on; and the result.
+            The network, without its auxiliary head if it had one, with all that its answers depend on and its result as
+            description; and the result.
 
         Raises:
             InputError: if the training diverged or did not fit into the memory, data are missing or the checkpoint cannot be
@@ -121,7 +122,7 @@ class FinalTraining:
             raise InputError(f"the training with seed {seed} ended in epoch {result.num_epochs + 1}: {WHY[result.status]}")
         if self.settings.auxiliary_head:
             model = self._without_auxiliary_head(model)
-        return model, FinalResult(
+        final = FinalResult(
             seed=seed,
             num_right=round(result.valid_accuracy * len(test)),
             num_test_images=len(test),
@@ -134,6 +135,8 @@ class FinalTraining:
             on_gpu=device.type != "cpu",
             curve=result.curve,
         )
+        model.description = {name: value for name, value in final.to_dict().items() if name != "curve"}
+        return model, final
 
     def _build(self, seed: int, settings: ChildSettings) -> TrainedModel:
         train = self.train_images

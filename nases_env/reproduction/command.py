@@ -10,6 +10,7 @@ import math
 import pkgutil
 import runpy
 import sys
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -81,7 +82,10 @@ def _run_agent(module: str, options: list[str]) -> None:
     arguments = sys.argv
     sys.argv = [module, *options]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        with warnings.catch_warnings():
+            # What another agent has imported of it is left as it is: it runs anew.
+            warnings.filterwarnings("ignore", ".*found in sys.modules after import", RuntimeWarning)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if ended.code:
             raise

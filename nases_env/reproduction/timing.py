@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from nases_env.embedding.pretraining import PRESETS as PRETRAIN_PRESETS
 from nases_env.embedding.pretraining import pretrain
 from nases_env.embedding.report import quality_report
 from nases_env.evaluation import ChildSettings, resolve_device
-from nases_env.search_spaces import SearchSpace
+from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import derive_seed, numpy_generator
 from nases_env.threads import torch_threads
 from nases_env.training import EpochRecord, ImageSet, train_classifier
@@ -42,9 +43,22 @@ class TrainingTime:
 
 
 def time_training(
-    space: SearchSpace, settings: ChildSettings, images: ImageSet, *, device: str, num_threads: int
+    space: SearchSpace,
+    settings: ChildSettings,
+    images: ImageSet,
+    *,
+    device: str,
+    num_threads: int,
+    architectures: Sequence[Architecture] = (),
 ) -> TrainingTime:
-    """How long a child takes that is trained by ``settings`` on ``images``, by training a few batches of them."""
+    """How long a child takes that is trained by ``settings`` on ``images``, by training a few batches of them.
+
+    Args:
+        architectures: the children that are timed; unset: ``NUM_NETWORKS`` random ones.
+    """
+    if not architectures:
+        rng = numpy_generator(0, "timed architectures")
+        architectures = [space.sample(rng) for _ in range(NUM_NETWORKS)]
     where = resolve_device(device)
     batch_size = min(settings.batch_size, len(images))
     num_images = min(GPU_BATCHES * batch_size, len(images))
@@ -53,8 +67,7 @@ def time_training(
     few = images.subset(torch.arange(num_images))
     settings = dataclasses.replace(settings, num_epochs=2, num_cycles=1, batch_size=batch_size)
     per_image, overheads = [], []
-    for number in range(NUM_NETWORKS):
-        architecture = space.sample(numpy_generator(0, "timed architectures", str(number)))
+    for number, architecture in enumerate(architectures):
         ends: list[float] = []
 
         def note(record: EpochRecord, ends: list[float] = ends) -> None:

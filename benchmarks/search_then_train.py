@@ -1,0 +1,193 @@
+"""What one device makes of some minutes: a search for as long as they last, and a final training of its best child.
+
+    python benchmarks/search_then_train.py --search-minutes 10 --train-minutes 10 --output session.json
+
+REINFORCE evaluates as many children as the first minutes allow, several at once with --num-envs. The best by validation
+accuracy is trained on all training images, for as many epochs as fit into the other minutes by the time that one takes, and
+is tested once. Nothing is chosen by the test images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from nases_agents.reinforce import Args as ReinforceArgs
+from nases_agents.reinforce import Reinforce
+from rich.console import Console
+
+from nases_env.commands import run_command
+from nases_env.env import ImageEnv
+from nases_env.errors import InputError
+from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, resolve_device, resolve_preset
+from nases_env.execution import ExecutionSettings
+from nases_env.files import write_atomically
+from nases_env.final import FinalTraining
+from nases_env.final.training import device_name
+from nases_env.models import save_model
+from nases_env.reproduction.timing import time_training
+from nases_env.search import Search, make_env
+from nases_env.search_spaces import make_search_space
+from nases_env.training import EpochRecord
+
+ENDLESS = 10**9  # children: more than any session evaluates
+
+
+@dataclass(frozen=True)
+class Args:
+    """What is done."""
+
+    env_id: str = "NASES-CIFAR10-v0"
+    """The environment, one that trains children."""
+    preset: str = "auto"
+    """Of the children and of the final training; auto: gpu where there is one, else cpu."""
+    search_minutes: float = 10.0
+    """A child that is under way when they are over is finished."""
+    train_minutes: float = 10.0
+    """The number of epochs is what fits into them, but at least one."""
+    num_envs: int = 1
+    """Children at once, each in a process of its own where there are several."""
+    workers_per_gpu: int = 1
+    """Processes that share a GPU."""
+    data_dir: str | None = None
+    """The folder with the data; unset: the environment variable NASES_DATA_DIR, else a folder of the user's cache."""
+    device: str = "auto"
+    """A torch device; auto: the GPU where there is one."""
+    seed: int = 0
+    """Of the search and of the final training."""
+    model: Path | None = None
+    """Keep the trained model in this file, as nases_env.load_model reads it."""
+    output: Path | None = None
+    """JSON file for the figures."""
+
+    def __post_init__(self) -> None:
+        for option in ("search_minutes", "train_minutes"):
+            if not getattr(self, option) > 0:
+                raise InputError(f"--{option.replace('_', '-')} must be a positive number, not {getattr(self, option)}")
+        if self.num_envs < 1:
+            raise InputError(f"--num-envs must be at least 1, not {self.num_envs}")
+
+
+class TimedSearch(Search):
+    """A search that ends when its time is over."""
+
+    deadline = math.inf
+
+    @property
+    def done(self) -> bool:
+        return bool(self.children) and time.monotonic() >= self.deadline
+
+
+def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
+    """Searches until the time is over; the figures on it beside the search."""
+    options = ReinforceArgs(
+        env_id=args.env_id,
+        budget=ENDLESS,
+        seed=args.seed,
+        num_envs=args.num_envs,
+        preset=args.preset,
+        data_dir=args.data_dir,
+        device=args.device,
+        execution=ExecutionSettings(workers_per_gpu=args.workers_per_gpu),
+    )
+    env = make_env(options)
+    nases = env.unwrapped
+    if not isinstance(nases, ImageEnv):
+        raise InputError(f"{args.env_id} trains no children; name an environment of images")
+    nases.execution = options.execution
+    timed = TimedSearch(env, ENDLESS, args.num_envs)
+    timed.reset(seed=args.seed)
+    start = time.monotonic()
+    timed.deadline = start + 60 * args.search_minutes
+    timed.run(Reinforce(nases, options), options.round_size)
+    minutes = (time.monotonic() - start) / 60
+    assert timed.best is not None
+    evaluations = [child.evaluation for child in timed.children]
+    figures = {
+        "minutes": minutes,
+        "num_children": len(evaluations),
+        "num_distinct": len({evaluation.key for evaluation in evaluations}),
+        "children_per_minute": len(evaluations) / minutes,
+        "best_valid_accuracy": timed.best.evaluation.valid_accuracy,
+        "best_so_far": [max(evaluation.reward for evaluation in evaluations[: n + 1]) for n in range(len(evaluations))],
+        "statuses": sorted({evaluation.status.value for evaluation in evaluations}),
+        "genotype": json.loads(nases.search_space.to_json(timed.best.architecture)),
+    }
+    console.print(
+        f"search: {figures['num_children']} children in {minutes:.1f} minutes, best validation accuracy "
+        f"{figures['best_valid_accuracy']:.2%}",
+        highlight=False,
+    )
+    return timed, figures
+
+
+def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
+    """Trains the best child of a search to the end; the figures on it."""
+    nases = timed.nases
+    assert isinstance(nases, ImageEnv)
+    assert isinstance(nases.evaluator, TrainingEvaluator)
+    assert timed.best is not None
+    space = make_search_space(nases.evaluator.search_space)
+    _, settings = resolve_preset(nases.preset, {}, FINAL_PRESETS)
+    dataset = nases.evaluator.dataset
+    final = FinalTraining(space, timed.best.architecture, dataset, settings, data_dir=args.data_dir, device=args.device)
+    time_of = time_training(
+        space, settings, final.train_images, device=args.device, num_threads=1, architectures=[timed.best.architecture]
+    )
+    num_epochs = max(1, int((60 * args.train_minutes - time_of.overhead) / time_of.per_epoch))
+    _, settings = resolve_preset(nases.preset, {"num_epochs": num_epochs, "num_cycles": 1}, FINAL_PRESETS)
+    final = FinalTraining(space, timed.best.architecture, dataset, settings, data_dir=args.data_dir, device=args.device)
+    ends = [time.perf_counter()]
+
+    def note(record: EpochRecord) -> None:
+        ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, result = final.run(args.seed, Path(folder) / "checkpoint", note)
+    if args.model is not None:
+        save_model(model, args.model)
+    seconds = [after - before for before, after in pairwise(ends)]
+    low, high = result.test_error_interval
+    console.print(
+        f"final: {num_epochs} epochs in {result.seconds / 60:.1f} minutes, {median(seconds):.2f} s each; "
+        f"test error {result.test_error:.2%} ({low:.2%}–{high:.2%}), {result.num_params:,} parameters",
+        highlight=False,
+    )
+    return {
+        **{name: value for name, value in result.to_dict().items() if name != "curve"},
+        "seconds_per_epoch": {"median": median(seconds), "least": min(seconds), "most": max(seconds)},
+        "settings": asdict(settings),
+    }
+
+
+def main(args: Args) -> None:
+    """Search for some minutes, train the best child for some more, and test it once."""
+    console = Console()
+    console.print(f"on {device_name(resolve_device(args.device))}", highlight=False)
+    timed, found = search(args, console)
+    try:
+        trained = train(args, timed, console)
+    finally:
+        timed.close()
+    if args.output is not None:
+        settings = {option: value for option, value in asdict(args).items() if option not in ("output", "model")}
+        record = {
+            "benchmark": "search_then_train",
+            "settings": settings,
+            "torch": torch.__version__,
+            "search": found,
+            "final": trained,
+        }
+        write_atomically(args.output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    run_command(Args, main)

@@ -59,7 +59,11 @@ def reproduce_command(args: ReproduceArgs) -> None:
     for number, step in enumerate(steps, start=1):
         if not step.is_done:
             console.print(f"[{number}/{len(steps)}] {step.command}", markup=False, highlight=False, soft_wrap=True)
-            _run(step)
+            try:
+                _run(step)
+            except BaseException:  # an interrupt, and what an agent ends with, among them
+                console.print(f"ended in step {number} of {len(steps)}; the same command goes on with it", highlight=False)
+                raise
     report = make_report(plan)
     Console().print(Markdown(report))
     Console().print(f"everything is in {plan.output}", soft_wrap=True, highlight=False)
@@ -74,7 +78,7 @@ def _run(step: Step) -> None:
     else:
         _run_agent(f"nases_agents.{step.agent}", options)
     if not step.is_done:
-        raise InputError(f"this did not come to its end: {step.command}; the same command goes on with it")
+        raise InputError(f"this did not come to its end: {step.command}")
 
 
 def _run_agent(module: str, options: list[str]) -> None:

@@ -11,7 +11,7 @@ from nases_env.training.image_set import ImageSet
 from nases_env.training.settings import Precision
 
 EVALUATION_BATCH_SIZE = 500  # images
-NUM_RECALIBRATION_IMAGES = 2000  # the most training images that batch-norm statistics are re-estimated on
+NUM_RECALIBRATION_IMAGES = 2000  # training images that batch-norm statistics are re-estimated on, where there are so many
 
 
 def evaluate_accuracy(
@@ -49,8 +49,10 @@ def recalibrate_batch_norm(
 
     The moving averages lag behind the weights, after a short training by so much that accuracies mislead. They are replaced
     by the plain average over a few batches of equal size of the un-augmented ``images``, seen by the network as in
-    evaluation (no dropout, no drop-path) except that batch norm normalises by the batch. The first
-    ``NUM_RECALIBRATION_IMAGES`` of ``images``, uint8 of shape (N, C, H, W), are used at most.
+    evaluation (no dropout, no drop-path) except that batch norm normalises by the batch.
+
+    Args:
+        images: uint8, shape (N, C, H, W), in random order, since each batch of them stands for all.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     momenta = [layer.momentum for layer in layers]
@@ -59,7 +61,6 @@ def recalibrate_batch_norm(
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average
         layer.train()
-    images = images[:NUM_RECALIBRATION_IMAGES]
     num_batches = max(1, len(images) // EVALUATION_BATCH_SIZE)
     batch_size = len(images) // num_batches
     try:

@@ -25,7 +25,12 @@ from nases_env.training.checkpoint import (
     restore,
 )
 from nases_env.training.image_set import ImageSet
-from nases_env.training.measuring import compute_logits, count_right, recalibrate_batch_norm
+from nases_env.training.measuring import (
+    NUM_RECALIBRATION_IMAGES,
+    compute_logits,
+    count_right,
+    recalibrate_batch_norm,
+)
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import TrainingSettings
 from nases_env.training.step import GraphedStep, TrainingStep, side_stream
@@ -66,7 +71,7 @@ class TrainingResult:
         status: ``ok``; ``diverged`` if the loss or an output became NaN or infinite; ``out_of_memory`` if the GPU's memory
             did not suffice.
         valid_accuracy: of the trained model on ``valid``, in [0, 1]; 0 unless ``ok``.
-        train_accuracy: the same on the first training images, un-augmented, as many as ``valid`` has.
+        train_accuracy: the same on training images that are drawn from all, un-augmented, as many as ``valid`` has.
         num_epochs: epochs completed.
         seconds: wall time, measurement included; after an interruption, also the time up to the checkpoint.
         curve: the completed epochs.
@@ -146,7 +151,7 @@ def train_classifier(
             with side_stream(device):
                 finished = _train(model, train, statistics, settings, seed, device, flip, progress, file, on_epoch)
             if finished:
-                accuracies = _measure(model, train, valid, statistics, settings, device)
+                accuracies = _measure(model, train, valid, statistics, settings, seed, device)
         if accuracies is not None:
             status = "ok"
     except torch.cuda.OutOfMemoryError as error:
@@ -275,17 +280,20 @@ def _measure(
     valid: ImageSet,
     statistics: ChannelStatistics,
     settings: TrainingSettings,
+    seed: int,
     device: torch.device,
 ) -> tuple[float, float] | None:
     """Validation and training accuracy after batch-norm re-estimation; None if an output is not finite."""
-    recalibrate_batch_norm(model, train.images, statistics=statistics, device=device, precision=settings.precision)
+    # Drawn, since an image set may be sorted by class: its first images would not be like the others.
+    drawn = torch.randperm(len(train), generator=torch_generator(seed, "measured images"))
+    recalibrated = train.images[drawn[:NUM_RECALIBRATION_IMAGES]]
+    recalibrate_batch_norm(model, recalibrated, statistics=statistics, device=device, precision=settings.precision)
     accuracies = []
-    for image_set in (valid, train):
-        measured = image_set.subset(torch.arange(min(len(valid), len(image_set))))
-        logits = compute_logits(model, measured.images, statistics, device, settings.precision)
+    for image_set in (valid, train.subset(drawn[: len(valid)])):
+        logits = compute_logits(model, image_set.images, statistics, device, settings.precision)
         if not logits.isfinite().all():
             return None
-        accuracies.append(count_right(logits, measured) / len(measured))
+        accuracies.append(count_right(logits, image_set) / len(image_set))
     return accuracies[0], accuracies[1]
 
 

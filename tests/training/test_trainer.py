@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nases_env.errors import InputError
+from nases_env.seeding import torch_generator
 from nases_env.training import (
     ImageSet,
     TrainingResult,
@@ -21,6 +22,7 @@ from nases_env.training import (
     split_train_valid,
     train_classifier,
 )
+from nases_env.training import trainer as trainer_module
 from nases_env.training.augmentation import channel_statistics, normalise
 from nases_env.training.measuring import recalibrate_batch_norm
 from nases_env.training.schedule import learning_rate
@@ -275,13 +277,12 @@ def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
 
 def test_recalibration_averages_equal_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 20)
-    monkeypatch.setattr(measuring, "NUM_RECALIBRATION_IMAGES", 60)
-    images = random_set(100).images
+    images = random_set(60).images
     statistics = channel_statistics(images)
     model = small_net(channels=3, classes=3)
     recalibrate_batch_norm(model, images, statistics=statistics, device=CPU)
     with torch.no_grad():
-        activations = model.convolution(normalise(images[:60], statistics))
+        activations = model.convolution(normalise(images, statistics))
     variances = torch.stack([batch.var((0, 2, 3)) for batch in activations.split(20)])
     norm = model.norm
     torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -300,15 +301,36 @@ def test_training_ends_with_recalibrated_statistics() -> None:
     assert norm.momentum == 0.1
 
 
+def test_images_that_are_sorted_by_class_are_measured_as_well_as_shuffled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dark images first: their statistics are not those of all."""
+    monkeypatch.setattr(trainer_module, "NUM_RECALIBRATION_IMAGES", 100)
+    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 50)
+    generator = torch.Generator().manual_seed(0)
+    dark, bright = (torch.randint(*shades, (200, 1, 4, 4), generator=generator) for shades in ((0, 60), (190, 256)))
+    shades = torch.cat((dark, bright))
+    images = ImageSet(shades.to(torch.uint8), torch.arange(2).repeat_interleave(200), ("dark", "bright"))
+    model = small_net(classes=2)
+    result = train(model, (images, images.subset(torch.arange(0, 400, 10))), dataclasses.replace(QUICK, crop_padding=0))
+    assert model.norm.running_mean is not None
+    assert model.norm.running_var is not None
+    with torch.no_grad():
+        activations = model.convolution(normalise(images.images, channel_statistics(images.images)))
+    deviation = activations.var((0, 2, 3)).sqrt()
+    assert ((model.norm.running_mean - activations.mean((0, 2, 3))).abs() < 0.4 * deviation).all()
+    assert ((model.norm.running_var.sqrt() / deviation - 1).abs() < 0.2).all()
+    assert result.valid_accuracy == result.train_accuracy == 1.0
+
+
 def test_accuracies_are_of_the_trained_model_on_plain_images() -> None:
     model = small_net(dropout=0.9)
     training, validation = digits(300)
     result = train(model, (training, validation))
     model.train()
     statistics = channel_statistics(training.images)
-    first = training.subset(torch.arange(len(validation)))
+    drawn = torch.randperm(len(training), generator=torch_generator(0, "measured images"))
+    measured = training.subset(drawn[: len(validation)])
     assert result.valid_accuracy == evaluate_accuracy(model, validation, statistics=statistics, device=CPU)
-    assert result.train_accuracy == evaluate_accuracy(model, first, statistics=statistics, device=CPU)
+    assert result.train_accuracy == evaluate_accuracy(model, measured, statistics=statistics, device=CPU)
 
 
 def test_accuracy_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,20 +9,23 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nases_env.errors import InputError
+from nases_env.networks.kernels import tuned_for_cpu
 from nases_env.networks.operations import (
     OPERATORS,
     FactorizedReduction,
+    GlobalAvgPool,
+    ReluConvBn,
+    ReluReduction,
     SeparableConv,
+    Value,
     batch_norm,
     conv1x1,
     drop_path,
     he_initialize,
     make_operation,
-    relu_conv_bn,
 )
 from nases_env.networks.settings import NetworkSettings
 
@@ -35,6 +38,7 @@ into ``OPERATORS``."""
 Cell: TypeAlias = tuple[Node, ...]
 
 IDENTITY = OPERATORS.index("identity")
+POOLINGS = (OPERATORS.index("avg_pool_3x3"), OPERATORS.index("max_pool_3x3"))
 
 
 def check_cell(cell: Cell) -> None:
@@ -61,7 +65,7 @@ def loose_ends(cell: Cell) -> tuple[int, ...]:
 
 def fit_channels(in_channels: int, out_channels: int) -> nn.Module:
     """ReLU, 1x1 convolution and batch norm where the number of channels is wrong; nothing where it is right."""
-    return nn.Identity() if in_channels == out_channels else relu_conv_bn(in_channels, out_channels)
+    return nn.Identity() if in_channels == out_channels else ReluConvBn(in_channels, out_channels)
 
 
 class MicroCell(nn.Module):
@@ -84,10 +88,10 @@ class MicroCell(nn.Module):
         self.out_channels = channels * len(self.loose_ends)
         older_channels, newer_channels = in_channels
         if older_is_larger:
-            self.fit_older: nn.Module = nn.Sequential(nn.ReLU(), FactorizedReduction(older_channels, channels))
+            self.fit_older: nn.Module = ReluReduction(older_channels, channels)
         else:
             self.fit_older = fit_channels(older_channels, channels)
-        self.fit_newer = nn.Sequential(fit_channels(newer_channels, channels), relu_conv_bn(channels, channels))
+        self.fit_newer = nn.Sequential(fit_channels(newer_channels, channels), ReluConvBn(channels, channels))
         self.operations = nn.ModuleList(
             make_operation(operator, channels, stride=stride if source < 2 else 1)
             for node in cell
@@ -98,28 +102,34 @@ class MicroCell(nn.Module):
             for value in self.loose_ends
         )
 
-    def forward(self, older: Tensor, newer: Tensor, keep_probability: float = 1.0) -> Tensor:
-        """The loose ends, concatenated: shape (batch, out_channels, height, width).
+    def forward(self, older: Value, newer: Value, keep_probability: float | Tensor = 1.0) -> Value:
+        """The loose ends, one after the other along the channels.
+
+        On a CPU they stay in parts: what reads them then costs less than to concatenate them and to divide the gradient
+        again. Elsewhere fewer operations are better.
 
         ``keep_probability`` is the chance that drop-path keeps an operator's output; identities are never dropped.
         """
-        values = [self.fit_older(older), self.fit_newer(newer)]
-        rectified: dict[int, Tensor] = {}
+        values: list[Value] = [self.fit_older(older), self.fit_newer(newer)]
+        pooled: dict[tuple[int, int], Tensor] = {}
 
         def branch(source: int, operator: int, operation: nn.Module) -> Tensor:
             value = values[source]
             if isinstance(operation, SeparableConv):
-                if source not in rectified:
-                    rectified[source] = F.relu(value)
-                value = rectified[source]
-            output: Tensor = operation(value)
+                output: Tensor = operation(value.rectified.whole)
+            elif operator in POOLINGS:
+                if (source, operator) not in pooled:
+                    pooled[source, operator] = operation(value.whole)
+                output = pooled[source, operator]
+            else:
+                output = operation(value.whole)
             return output if operator == IDENTITY else drop_path(output, keep_probability)
 
         operations = iter(self.operations)
         for a, operator_a, b, operator_b in self.cell:
-            values.append(branch(a, operator_a, next(operations)) + branch(b, operator_b, next(operations)))
-        ends = [fit(values[value]) for value, fit in zip(self.loose_ends, self.fit_loose_ends, strict=True)]
-        return torch.cat(ends, dim=1)
+            values.append(Value(branch(a, operator_a, next(operations)) + branch(b, operator_b, next(operations))))
+        ends = [fit(values[end].whole) for end, fit in zip(self.loose_ends, self.fit_loose_ends, strict=True)]
+        return Value(*ends) if tuned_for_cpu(ends[0]) else Value(torch.cat(ends, dim=1))
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -141,10 +151,22 @@ class AuxiliaryHead(nn.Sequential):
             nn.Conv2d(128, 768, kernel_size=2, bias=False),
             batch_norm(768),
             nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(1),
+            GlobalAvgPool(),
             nn.Flatten(),
             nn.Linear(768, num_classes, bias=False),
         )
+
+
+class Classifier(nn.Sequential):
+    """ReLU, global average pooling and a linear layer without bias."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__(nn.ReLU(), GlobalAvgPool(), nn.Flatten(), nn.Linear(in_channels, num_classes, bias=False))
+
+    def forward(self, value: Value) -> Tensor:
+        _, pool, flatten, linear = self
+        logits: Tensor = linear(flatten(torch.cat([pool(part) for part in value.rectified.parts], dim=1)))
+        return logits
 
 
 class EnasMicroNetwork(nn.Module):
@@ -183,9 +205,9 @@ class EnasMicroNetwork(nn.Module):
             raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")
 
         self.drop_path_keep = settings.drop_path_keep
-        self._progress = 0.0
+        self._progress: float | Tensor = 0.0
         stage = settings.cells_per_stage
-        reductions = (stage, 2 * stage + 1)
+        self.reductions = reductions = (stage, 2 * stage + 1)
         num_cells = 3 * stage + 2
         self.auxiliary_index = reductions[1] + 1
 
@@ -212,27 +234,31 @@ class EnasMicroNetwork(nn.Module):
             older_channels, newer_channels = newer_channels, cell.out_channels
             if settings.auxiliary_head and index == self.auxiliary_index:
                 self.auxiliary_head = AuxiliaryHead(cell.out_channels, num_classes)
-        self.classifier = nn.Sequential(
-            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(newer_channels, num_classes, bias=False)
-        )
+        self.classifier = Classifier(newer_channels, num_classes)
         he_initialize(self)
 
-    def set_progress(self, fraction: float) -> None:
+    def set_progress(self, fraction: float | Tensor) -> None:
         """Tells drop-path how much of the training is done: 0 at its start, 1 at its end; what is beyond 1 counts as 1.
 
-        Raises:
-            InputError: if ``fraction`` is negative or not a number.
-        """
-        if not fraction >= 0.0:
-            raise InputError(f"the training progress is {fraction}; it must be at least 0")
-        self._progress = min(1.0, fraction)
+        Args:
+            fraction: a number, or a float tensor without dimensions on the network's device, whose value is read by every
+                pass through the network and may be changed in place between them. Nothing waits for it.
 
-    def keep_probability(self, cell_index: int) -> float:
+        Raises:
+            InputError: if ``fraction`` is a number and negative or none.
+        """
+        if not isinstance(fraction, Tensor) and not fraction >= 0.0:
+            raise InputError(f"the training progress is {fraction}; it must be at least 0")
+        self._progress = fraction
+
+    def keep_probability(self, cell_index: int) -> float | Tensor:
         """The chance that drop-path keeps a branch of a cell: falls with depth and progress in training, is 1 else."""
-        if not self.training:
+        if not self.training or self.drop_path_keep == 1.0:
             return 1.0
+        progress = self._progress
+        progress = progress.clamp(max=1.0) if isinstance(progress, Tensor) else min(1.0, progress)
         depth = (cell_index + 1) / len(self.cells)
-        return 1.0 - (1.0 - self.drop_path_keep) * depth * self._progress
+        return 1.0 - (1.0 - self.drop_path_keep) * depth * progress
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits, shape (batch, num_classes), of images of shape (batch, channels, height, width)."""
@@ -247,9 +273,9 @@ class EnasMicroNetwork(nn.Module):
 
     def _logits(self, images: Tensor, *, with_auxiliary: bool) -> tuple[Tensor, Tensor | None]:
         auxiliary_logits: Tensor | None = None
-        older = newer = self.stem(images)
+        older = newer = Value(self.stem(images))
         for index, cell in enumerate(self.cells):
             older, newer = newer, cell(older, newer, self.keep_probability(index))
             if with_auxiliary and self.auxiliary_head is not None and index == self.auxiliary_index:
-                auxiliary_logits = self.auxiliary_head(newer)
+                auxiliary_logits = self.auxiliary_head(newer.whole)
         return self.classifier(newer), auxiliary_logits

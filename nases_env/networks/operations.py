@@ -7,9 +7,15 @@ down. Batch norm has ENAS's constants.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nases_env.networks import kernels
+from nases_env.networks.kernels import depthwise_5x5, every_second_pixel, tuned_for_cpu
 
 OPERATORS = ("identity", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 """The five operators of ENAS micro; an operator's number is its index here."""
@@ -20,14 +26,76 @@ def conv1x1(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """``nn.BatchNorm2d``, trained faster on a CPU."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        mean, var, num_batches, momentum = self.running_mean, self.running_var, self.num_batches_tracked, self.momentum
+        if mean is None or var is None or num_batches is None or momentum is None:
+            return super().forward(value)
+        if not self.training or not tuned_for_cpu(value):
+            return super().forward(value)
+        num_batches.add_(1)
+        return kernels.batch_norm(value, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
+
+
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm with ENAS's epsilon of 1e-3 and moving average of 0.9 old and 0.1 new."""
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
+    return BatchNorm(channels, eps=1e-3, momentum=0.1)
 
 
-def relu_conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+class Value:
+    """What several operations read: its ReLU is computed once for all of them.
+
+    Attributes:
+        parts: its channels, in order: one tensor or several, each of shape (batch, channels of the part, height, width).
+    """
+
+    def __init__(self, *parts: Tensor) -> None:
+        self.parts = parts
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """Shape (batch, channels, height, width)."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=1)
+
+    @cached_property
+    def rectified(self) -> Value:
+        """Its ReLU, in the same parts."""
+        return Value(*(F.relu(part) for part in self.parts))
+
+
+def pointwise(convolution: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+    """A 1x1 convolution without bias of ``parts`` along the channels.
+
+    They need not be concatenated: each is multiplied with its own columns of the weight, and the products are added.
+    """
+    if len(parts) == 1:
+        output: Tensor = convolution(parts[0])
+        return output
+    weights = torch.split(convolution.get_parameter("weight"), [part.shape[1] for part in parts], dim=1)
+    output = F.conv2d(parts[0], weights[0])
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        output += F.conv2d(part, weight)
+    return output
+
+
+class ReluConvBn(nn.Sequential):
     """ReLU, 1x1 convolution, batch norm: what fits the inputs of a cell to its number of channels."""
-    return nn.Sequential(nn.ReLU(), conv1x1(in_channels, out_channels), batch_norm(out_channels))
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.ReLU(), conv1x1(in_channels, out_channels), batch_norm(out_channels))
+
+    def forward(self, value: Value) -> Value:
+        _, convolution, norm = self
+        return Value(norm(pointwise(convolution, value.rectified.parts)))
+
+
+class Depthwise5x5(nn.Conv2d):
+    """A depthwise 5x5 convolution of stride 1 that keeps height and width."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        return depthwise_5x5(value, self.weight) if tuned_for_cpu(value) else super().forward(value)
 
 
 class SeparableConv(nn.Module):
@@ -50,9 +118,8 @@ class SeparableConv(nn.Module):
 
     @staticmethod
     def _depthwise(channels: int, kernel_size: int, stride: int) -> nn.Conv2d:
-        return nn.Conv2d(
-            channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=channels, bias=False
-        )
+        kind = Depthwise5x5 if (kernel_size, stride) == (5, 1) else nn.Conv2d
+        return kind(channels, channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=channels, bias=False)
 
     def forward(self, rectified: Tensor) -> Tensor:
         """The convolution of a value that has been through a ReLU."""
@@ -72,13 +139,24 @@ class FactorizedReduction(nn.Module):
         self.shifted_conv = conv1x1(in_channels, out_channels // 2)
         self.norm = batch_norm(out_channels)
 
-    def forward(self, value: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor) -> Tensor:
+        """The reduction of the value whose channels are those of ``parts``, in order."""
         # Not a convolution of stride 2: on channels-last maps of few channels, oneDNN's gradient of its weight writes out of
         # bounds (https://github.com/uxlfoundation/oneDNN/issues/6035).
-        shifted = F.pad(value, (-1, 1, -1, 1))
-        paths = [self.conv(value[:, :, ::2, ::2]), self.shifted_conv(shifted[:, :, ::2, ::2])]
+        pixels, neighbours = zip(*map(every_second_pixel, parts), strict=True)
+        paths = [pointwise(self.conv, pixels), pointwise(self.shifted_conv, neighbours)]
         output: Tensor = self.norm(torch.cat(paths, dim=1))
         return output
+
+
+class ReluReduction(nn.Sequential):
+    """ReLU and factorised reduction: what fits a cell's older input where it is twice as large as the newer."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.ReLU(), FactorizedReduction(in_channels, out_channels))
+
+    def forward(self, value: Value) -> Value:
+        return Value(self[1](*value.rectified.parts))
 
 
 class AvgPool3x3(nn.Module):
@@ -89,7 +167,7 @@ class AvgPool3x3(nn.Module):
         self.stride = stride
 
     def forward(self, value: Tensor) -> Tensor:
-        if value.device.type == "cpu" and self.stride == 1:
+        if self.stride == 1 and tuned_for_cpu(value):
             return self._as_convolution(value)
         return F.avg_pool2d(value, 3, self.stride, padding=1, count_include_pad=False)
 
@@ -118,7 +196,15 @@ def make_operation(operator: int, channels: int, *, stride: int) -> nn.Module:
     return nn.MaxPool2d(3, stride=stride, padding=1)
 
 
-def drop_path(value: Tensor, keep_probability: float) -> Tensor:
+class GlobalAvgPool(nn.Module):
+    """The mean over all pixels: (batch, channels, height, width) to (batch, channels)."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        # Channels last, so that the gradient is stored so too; AdaptiveAvgPool2d's is not.
+        return value.permute(0, 2, 3, 1).mean(dim=(1, 2))
+
+
+def drop_path(value: Tensor, keep_probability: float | Tensor) -> Tensor:
     """Sets ``value`` to zero for each sample with chance ``1 - keep_probability`` and scales what is kept by its inverse.
 
     The draws come from torch's default generator of the value's device: seed it, within ``torch.random.fork_rng`` where its
@@ -126,12 +212,12 @@ def drop_path(value: Tensor, keep_probability: float) -> Tensor:
 
     Args:
         value: shape (batch, channels, height, width).
-        keep_probability: in (0, 1]; 1 draws nothing.
+        keep_probability: in (0, 1]; the number 1 draws nothing. A tensor without dimensions is never looked at by Python.
     """
-    if keep_probability == 1.0:
+    if not isinstance(keep_probability, Tensor) and keep_probability == 1.0:
         return value
-    kept = torch.empty(value.shape[0], 1, 1, 1, dtype=value.dtype, device=value.device).bernoulli_(keep_probability)
-    return value * kept.div_(keep_probability)
+    drawn = torch.rand(value.shape[0], 1, 1, 1, device=value.device)  # float32: bfloat16 has too few digits for chances
+    return value * (drawn < keep_probability).to(value.dtype).div(keep_probability)
 
 
 def he_initialize(network: nn.Module) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nases_env.errors import InputError
-from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings
+from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings, kernels
 from nases_env.networks.enas_micro import MicroCell, loose_ends
-from nases_env.networks.operations import FactorizedReduction, SeparableConv
+from nases_env.networks.kernels import tuned_for_cpu
+from nases_env.networks.operations import FactorizedReduction, ReluConvBn, SeparableConv, Value
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
 
 
@@ -75,6 +78,22 @@ def plain_edge(operator: int, stride: int, module: nn.Module, value: Tensor) -> 
     return output
 
 
+def plain_fit(module: nn.Module, value: Tensor) -> Tensor:
+    """What fits a cell's input: nothing, ReLU and a convolution, ReLU and a factorised reduction, or one after the other."""
+    if isinstance(module, nn.Identity):
+        return value
+    if isinstance(module, FactorizedReduction):
+        return plain_reduction(module, value)
+    if isinstance(module, nn.ReLU):
+        return F.relu(value)
+    if isinstance(module, ReluConvBn):
+        output: Tensor = module[2](F.conv2d(F.relu(value), weight_of(module[1])))
+        return output
+    for part in module.children():
+        value = plain_fit(part, value)
+    return value
+
+
 def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, images: Tensor) -> Tensor:
     """The network in its plainest form, with the weights of ``network``."""
     older = newer = network.stem(images)
@@ -83,7 +102,7 @@ def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, imag
         assert isinstance(module, MicroCell)
         stride = 2 if index in (stages, 2 * stages + 1) else 1
         cell = reduction if stride == 2 else normal
-        values = [module.fit_older(older), module.fit_newer(newer)]
+        values = [plain_fit(module.fit_older, older), plain_fit(module.fit_newer, newer)]
         for node, (a, operator_a, b, operator_b) in enumerate(cell):
             values.append(
                 plain_edge(operator_a, stride if a < 2 else 1, module.operations[2 * node], values[a])
@@ -100,20 +119,63 @@ def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, imag
     return logits
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_equals_the_plain_form_in_values_and_gradients(seed: int) -> None:
+IMAGE_SHAPES = [(3, 8, 8), (1, 7, 9), (3, 11, 9), (1, 16, 16), (3, 1, 2), (3, 9, 8)]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("seed", "image_shape"), list(enumerate(IMAGE_SHAPES)))
+def test_equals_the_plain_form_in_values_gradients_and_running_statistics(
+    seed: int, image_shape: tuple[int, int, int], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "LEAST_PIXELS", 100)  # so that some maps are above and some below
     rng = np.random.default_rng(seed)
     normal, reduction = random_cell(rng), random_cell(rng)
-    size = (9, 7) if seed % 2 else (8, 8)
-    network = build(normal, reduction, NetworkSettings(1, 3), image_shape=(3, *size)).double()
-    images = torch.randn(4, 3, *size, dtype=torch.float64)
-    logits, expected = network(images), plain_network(network, normal, reduction, images)
-    torch.testing.assert_close(logits, expected)
-    weights = torch.randn_like(expected)
-    parameters = list(network.parameters())
-    gradients = torch.autograd.grad((logits * weights).sum(), parameters)
-    expected_gradients = torch.autograd.grad((expected * weights).sum(), parameters)
-    torch.testing.assert_close(gradients, expected_gradients)
+    filters = 1 if seed == 1 else 3
+    network = build(normal, reduction, NetworkSettings(1, filters), image_shape=image_shape).double()
+    network.to(memory_format=memory_format)
+    images = torch.randn(4, *image_shape, dtype=torch.float64).contiguous(memory_format=memory_format)
+    weights = torch.randn(4, 10, dtype=torch.float64)
+    results: list[list[Tensor]] = []
+    for copied in (copy.deepcopy(network), copy.deepcopy(network)):
+        logits = plain_network(copied, normal, reduction, images) if results else copied(images)
+        gradients = torch.autograd.grad((logits * weights).sum(), list(copied.parameters()))
+        results.append([logits, *gradients, *copied.buffers()])
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_gradients_have_the_memory_format_of_the_values() -> None:
+    """Batch norm and ReLU are many times slower otherwise, on a CPU."""
+    backward = (torch.ops.aten.native_batch_norm_backward.default, torch.ops.aten.threshold_backward.default)
+    stored: list[bool] = []
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in backward and args[0].dim() == 4:
+                stored.extend(value.is_contiguous(memory_format=torch.channels_last) for value in args[:2])
+            return func(*args, **(kwargs or {}))
+
+    network = build(settings=NetworkSettings(1, 4, 0.5)).to(memory_format=torch.channels_last)
+    network.set_progress(1.0)
+    images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    with Watch():  # type: ignore[no-untyped-call]
+        torch.autograd.backward(network(images).sum())
+    assert len(stored) > 100
+    assert all(stored)
+
+
+def test_is_taken_apart_neither_under_autocast_nor_while_a_graph_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build().eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert tuned_for_cpu(images)
+    expected = network(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not tuned_for_cpu(images)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not tuned_for_cpu(images)
+    with monkeypatch.context() as patched:
+        patched.delattr(kernels, "_EverySecondPixel")
+        patched.delattr(kernels, "_Depthwise5x5")
+        torch.testing.assert_close(network(images), expected)
 
 
 def test_no_pointwise_convolution_is_strided() -> None:
@@ -129,11 +191,11 @@ def test_loose_ends_are_all_that_no_node_reads() -> None:
 
 def test_an_unused_input_passes_through_a_normal_cell_and_shrinks_in_a_reduction_cell() -> None:
     cell = ((1, 4, 1, 4),)
-    older, newer = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    older, newer = Value(torch.randn(2, 4, 6, 6)), Value(torch.randn(2, 4, 6, 6))
     normal = MicroCell(cell, (4, 4), 4, stride=1, older_is_larger=False)
-    assert torch.equal(normal(older, newer)[:, :4], older)
+    assert torch.equal(normal(older, newer).whole[:, :4], older.whole)
     reduction = MicroCell(cell, (4, 4), 4, stride=2, older_is_larger=False)
-    assert reduction(older, newer).shape == (2, 8, 3, 3)
+    assert reduction(older, newer).whole.shape == (2, 8, 3, 3)
 
 
 def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
@@ -161,12 +223,46 @@ def test_keep_probability_falls_with_depth_and_progress() -> None:
             network.set_progress(wrong)
 
 
+@pytest.mark.parametrize("fraction", [0.4, 1.0, 3.0])
+def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
+    network = build(settings=NetworkSettings(1, 4, 0.3, True))
+    images = torch.randn(16, 3, 8, 8)
+    progress = torch.zeros(())
+    network.set_progress(progress)
+    network(images)
+    progress.fill_(fraction)
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        logits, auxiliary_logits = network.forward_with_auxiliary(images)
+        outputs.append((logits, auxiliary_logits))
+        network.set_progress(fraction)
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_pass_does_not_wait_for_what_a_tensor_holds() -> None:
+    """The meta device has no values: whatever looked at one would raise an error."""
+    network = build(settings=NetworkSettings(1, 4, 0.3, True)).to("meta")
+    network.set_progress(torch.zeros((), device="meta"))
+    logits, auxiliary_logits = network.forward_with_auxiliary(torch.randn(4, 3, 8, 8, device="meta"))
+    assert auxiliary_logits is not None
+    torch.autograd.backward(logits.sum() + auxiliary_logits.sum())
+
+
+def test_nothing_is_drawn_without_drop_path() -> None:
+    network = build(settings=NetworkSettings(1, 4, 1.0))
+    network.set_progress(torch.ones(()))
+    state = torch.get_rng_state()
+    network(torch.zeros(2, 3, 8, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_identities_are_never_dropped() -> None:
-    value = torch.randn(64, 2, 4, 4)
+    value = Value(torch.randn(64, 2, 4, 4))
     cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, older_is_larger=False)
-    assert torch.equal(cell(value, value, keep_probability=0.1)[:, 2:], 2 * value)
+    assert torch.equal(cell(value, value, keep_probability=0.1).whole[:, 2:], 2 * value.whole)
     pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, older_is_larger=False)
-    dropped = (pooling(value, value, keep_probability=0.1)[:, 2:] == 0).flatten(1).all(1)
+    dropped = (pooling(value, value, keep_probability=0.1).whole[:, 2:] == 0).flatten(1).all(1)
     assert 0 < dropped.sum() < 64
 
 

@@ -9,6 +9,10 @@ from nases_env.networks.operations import (
     OPERATORS,
     AvgPool3x3,
     FactorizedReduction,
+    GlobalAvgPool,
+    ReluConvBn,
+    ReluReduction,
+    Value,
     drop_path,
     he_initialize,
     make_operation,
@@ -58,6 +62,35 @@ def test_factorized_reduction_equals_two_strided_convolutions(out_channels: int,
     torch.testing.assert_close(reduction(images), expected)
 
 
+def test_a_value_in_parts_is_read_as_if_it_were_concatenated() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(4, channels, 5, 3, dtype=torch.float64, requires_grad=True) for channels in (1, 3, 2)]
+    whole = torch.cat(parts, dim=1)
+    for module in (ReluConvBn(6, 5).double(), ReluReduction(6, 5).double()):
+        inputs = [*parts, *module.parameters()]
+        results = []
+        for value in (Value(*parts), Value(whole)):
+            output = module(value).whole
+            gradients = torch.autograd.grad(output.pow(3).sum(), inputs, retain_graph=True)
+            results.append([output, *gradients])
+        torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_value_is_rectified_once() -> None:
+    value = Value(torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4))
+    assert value.rectified is value.rectified
+    assert torch.equal(value.rectified.whole, F.relu(value.whole))
+
+
+def test_global_average_pool_is_the_mean_and_keeps_the_memory_format() -> None:
+    value = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    pooled = GlobalAvgPool()(value)
+    torch.testing.assert_close(pooled, value.mean((2, 3)))
+    (gradient,) = torch.autograd.grad((2.0 * pooled).sum(), value)
+    torch.testing.assert_close(gradient, torch.full_like(value, 0.1))
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_drop_path_drops_whole_samples_and_keeps_the_expectation() -> None:
     torch.manual_seed(0)
     value = torch.rand(20_000, 2, 2, 1) + 1.0
@@ -73,6 +106,16 @@ def test_drop_path_that_keeps_all_draws_nothing() -> None:
     value = torch.ones(3, 1, 1, 1)
     assert drop_path(value, 1.0) is value
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("keep", [0.3, 1.0])
+def test_drop_path_by_a_tensor_is_that_by_a_number(keep: float) -> None:
+    value = torch.rand(64, 1, 2, 2)
+    outputs = []
+    for probability in (keep, torch.tensor(keep)):
+        torch.manual_seed(0)
+        outputs.append(drop_path(value, probability))
+    torch.testing.assert_close(*outputs)
 
 
 def test_he_initialization_has_the_variance_of_the_fan_in() -> None:

@@ -118,7 +118,7 @@ def _evaluator(plan: Plan) -> TrainingEvaluator:
 def _config(plan: Plan) -> dict[str, Any]:
     """What must be the same when the reproduction is gone on with, as JSON values."""
     kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in FREE}
-    return dict(json.loads(json.dumps({**kept, "preset": plan.preset, "env_id": plan.env_id})))
+    return dict(json.loads(json.dumps({**kept, "preset": plan.preset, "env_id": plan.env_id, "budget": plan.budget})))
 
 
 def _check_config(plan: Plan) -> bool:

@@ -8,7 +8,8 @@ are killed, workers are stopped so that they hang, children raise an exception, 
 write junk, and the search itself is killed and gone on with by --resume. In the end both must have the same trajectory and
 the same results, and nothing may be left over.
 
-"two_searches" starts two equal searches at once on one store: each child must be trained once in all.
+"two_searches_toy" and "two_searches_digits" start two equal searches at once on one store: each child must be evaluated once
+in all.
 
 Only processes that the benchmark started are touched: they have a mark in their environment.
 """
@@ -24,13 +25,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from faults import checks
 from faults.folder import FaultFolder
 from faults.search_process import SearchProcess
 from faults.tormentor import (
-    FAULTS,
     SEARCH_KILL,
     SearchFailed,
     Tormentor,
@@ -48,6 +48,10 @@ from nases_env.files import write_atomically
 from nases_env.search.run_folder import read_trajectory
 from nases_env.seeding import numpy_generator
 
+Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits"]
+CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
+Fault = Literal["kill", "stop", "raise", "memory", "exit", "print"]  # as FAULTS has them
+
 MEMORY_LIMIT_GIB = 1.0
 OCCUPIED_MIB = 1536  # by a child whose token says so, beside what its worker occupies anyway
 MIN_WIDTH = 120
@@ -57,8 +61,8 @@ MIN_WIDTH = 120
 class Args:
     """What is done to which searches."""
 
-    campaigns: tuple[Literal["toy", "digits", "two_searches"], ...] = ("toy", "digits", "two_searches")
-    """toy and digits: a search that is tormented. two_searches: both searches, undisturbed, twice at once on one store."""
+    campaigns: tuple[Campaign, ...] = CAMPAIGNS
+    """toy and digits: a search that is tormented. two_searches: one of them, undisturbed, twice at once on one store."""
     toy_children: int = 200
     """The budget of the toy search."""
     digits_children: int = 24
@@ -66,7 +70,9 @@ class Args:
     num_kills: int = 20
     """Kills of each search itself."""
     num_faults: int = 5
-    """Times of each other fault: workers are killed or stopped, children raise, occupy memory, exit or print."""
+    """Times of each other fault."""
+    faults: tuple[Fault, ...] = get_args(Fault)
+    """The other faults: workers are killed or stopped, children raise, occupy memory, exit or print."""
     num_envs: int = 4
     """Children in flight at once."""
     num_workers: int = 2
@@ -84,7 +90,7 @@ class Args:
             if getattr(self, option) < number:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {number}, not {getattr(self, option)}")
         if not self.campaigns:
-            raise InputError("name at least one campaign with --campaigns: toy, digits or two_searches")
+            raise InputError(f"name at least one campaign with --campaigns: {', '.join(CAMPAIGNS)}")
         if self.work_dir is not None and self.work_dir.exists():
             raise InputError(f"--work-dir {self.work_dir} exists; name a new folder")
 
@@ -162,7 +168,9 @@ def torment(kind: Kind, args: Args, name: str, folder: Path) -> dict[str, Any]:
         keys = [record["key"] for record in read_trajectory(reference.run_dir)]
         rng = numpy_generator(args.seed, "fault campaign", name)
         last = first_occurrences(keys)[-1]
-        schedule = draw_schedule(rng, last, args.num_kills, args.num_faults, kind.max_pause)
+        schedule = draw_schedule(
+            rng, last, args.num_kills, args.num_faults, kind.max_pause, tuple(dict.fromkeys(args.faults))
+        )
         tormentor = Tormentor(tormented, keys, num_ahead=kind.num_ahead, memory=OCCUPIED_MIB, rng=rng)
         start = time.monotonic()
         failures = []
@@ -187,8 +195,10 @@ def check_tormented(
 ) -> dict[str, list[str]]:
     """What is checked of a tormented search, and what is wrong with it."""
     counts, tormented = tormentor.counts, tormentor.search
-    expected = {SEARCH_KILL: args.num_kills, "resume": args.num_kills, **dict.fromkeys(FAULTS, args.num_faults)}
-    ends = f"the search ends with all its children after {args.num_kills} kills and {len(FAULTS) * args.num_faults} faults"
+    expected = {SEARCH_KILL: args.num_kills, "resume": args.num_kills}
+    expected |= dict.fromkeys(args.faults, args.num_faults)
+    num_faults = len(set(args.faults)) * args.num_faults
+    ends = f"the search ends with all its children after {args.num_kills} kills and {num_faults} faults"
     missing = [f"{counts[what]} of {number} {what}" for what, number in expected.items() if counts[what] != number]
     if failures or missing:
         return {ends: [*failures, *missing]}
@@ -236,9 +246,10 @@ def run_campaigns(args: Args, folder: Path) -> dict[str, dict[str, Any]]:
     for name, kind in kinds.items():
         if name in args.campaigns:
             figures[name] = torment(kind, args, name, folder / name)
-    if "two_searches" in args.campaigns:
-        for name, kind in kinds.items():
-            figures[f"two_searches_{name}"] = run_two(kind, folder / f"two_searches_{name}")
+    for name, kind in kinds.items():
+        twice = f"two_searches_{name}"
+        if twice in args.campaigns:
+            figures[twice] = run_two(kind, folder / twice)
     return figures
 
 

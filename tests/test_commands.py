@@ -14,71 +14,56 @@ from pathlib import Path
 
 import pytest
 
-from nases_env import ENV_IDS
+from nases_env import ENV_IDS, cli
+from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 
-
-def run(*command: str, folder: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable if word == "python" else word for word in command],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "120", **environment},
-        capture_output=True,
-        text=True,
-        check=check,
-        timeout=300,
-    )
-
-
-def fails(*command: str, folder: Path, **environment: str) -> str:
-    """The one line on standard error with which a command ends that was given wrong input."""
-    result = run(*command, folder=folder, check=False, **environment)
-    assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
-AGENT = str(ROOT / "agents" / "reinforce.py")
+AGENT = ROOT / "agents" / "reinforce.py"
 SMOKE = ("--preset", "smoke", "--budget", "2")
 
 
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in ("__init__", "gaussian_process"))
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")  # runs a module anew
 @pytest.mark.parametrize("agent", AGENTS)
-def test_agent_runs_from_the_checkout_and_from_the_package(agent: str, tmp_path: Path) -> None:
-    for number, command in enumerate(
-        (("python", str(ROOT / "agents" / f"{agent}.py")), ("python", "-m", f"nases_agents.{agent}"))
-    ):
-        result = run(*command, *SMOKE, "--run-dir", f"run{number}", folder=tmp_path)
-        assert "the best of 2 architectures" in result.stdout
+def test_agent_runs_from_the_checkout_and_from_the_package(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkout = ROOT / "agents" / f"{agent}.py"
+    quick = ("--env-id", "NASES-Analytic-v0", "--budget", "2")
+    ran = [
+        run("python", str(checkout), *quick, "--run-dir", "checkout", folder=tmp_path),
+        run_here(module(f"nases_agents.{agent}"), *quick, "--run-dir", "package"),
+        run_here(script(checkout), *SMOKE, "--run-dir", "smoke"),
+    ]
+    for result in ran:
+        assert "the best of 2 architectures" in result.stdout, result.stderr
     evaluations = [
         [
             {**json.loads(line), "seconds": None}
             for line in (tmp_path / run_dir / "evaluations.jsonl").read_text().splitlines()
         ]
-        for run_dir in ("run0", "run1")
+        for run_dir in ("checkout", "package")
     ]
     assert evaluations[0] == evaluations[1]
 
 
 def test_help_names_every_option_of_the_readme(tmp_path: Path) -> None:
-    shown = run("python", AGENT, "--help", folder=tmp_path).stdout
-    for option in set(re.findall(r"(?<![\w-])--(?:child\.)?[a-z][a-z-]+", README)) - {
-        "--output",
-        "--logdir",
-        "--help",
-        "--sample",
-    }:
-        assert option in shown, option
+    """That of an agent or that of a command of nases that the README runs."""
+    shown = run("python", "-m", "nases_agents.reinforce", "--help", folder=tmp_path).stdout
+    commands = set(re.findall(r"^nases ((?:store )?[a-z]+)", README, flags=re.MULTILINE))
+    assert commands
+    for command in commands:
+        shown += run_here(cli.main, *command.split(), "--help").stdout
+    for option in set(re.findall(r"(?<![\w-])--(?:child\.)?[a-z][a-z-]+", README)) - {"--logdir"}:  # TensorBoard's
+        assert re.search(rf"(?<![\w-]){option}\b", shown), option
 
 
-def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: dict[tuple[str, ...], str] = {
         ("--preset", "cpuu"): "unknown preset 'cpuu' (did you mean 'cpu'?)",
         ("--env-id", "NASES-CIFAR"): "no environment 'NASES-CIFAR'",
@@ -91,16 +76,19 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
         ("--budgt", "3"): "unknown option '--budgt' (did you mean '--budget'?)",
         ("--child.num-epoch", "3"): "unknown option '--child.num-epoch' (did you mean '--child.num-epochs'?)",
     }
+    monkeypatch.chdir(tmp_path)
     for options, message in cases.items():
-        assert message in fails("python", AGENT, "--budget", "2", *options, folder=tmp_path)
+        assert message in error_of(run_here(script(AGENT), "--budget", "2", *options))
+    (first, *_), (message, *_) = cases, cases.values()
+    assert message in error_of(run("python", str(AGENT), *first, folder=tmp_path, check=False))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cifar_without_data_or_network_is_one_line(tmp_path: Path) -> None:
-    unreachable = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    message = fails(
-        "python", AGENT, "--env-id", "NASES-CIFAR10-v0", folder=tmp_path, HOME=str(tmp_path / "home"), **unreachable
-    )
+def test_cifar_without_data_or_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9"), ("no_proxy", "")):
+        monkeypatch.setenv(name, value)
+    message = error_of(run_here(script(AGENT), "--env-id", "NASES-CIFAR10-v0"))
     assert "CIFAR-10 is not in" in message
     assert "NASES_DATA_DIR" in message
     assert not (tmp_path / "runs").exists()
@@ -110,13 +98,13 @@ def test_cifar_without_data_or_network_is_one_line(tmp_path: Path) -> None:
     REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, "cifar10").is_dir(), reason="NASES_DATA_DIR holds no cifar10 folder"
 )
 def test_real_cifar10_is_searched(tmp_path: Path) -> None:
-    options = ("--env-id", "NASES-CIFAR10-v0", *SMOKE, "--data-dir", str(REAL_DATA_DIR), "--run-dir", "run")
-    assert "the best of 2 architectures" in run("python", AGENT, *options, folder=tmp_path).stdout
+    options = ("--env-id", "NASES-CIFAR10-v0", *SMOKE, "--data-dir", str(REAL_DATA_DIR), "--run-dir", str(tmp_path / "run"))
+    assert "the best of 2 architectures" in run_here(script(AGENT), *options).stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, AGENT, "--preset", "smoke", "--budget", "1000", "--run-dir", "run"]
+    command = [sys.executable, str(AGENT), "--preset", "smoke", "--budget", "1000", "--run-dir", "run"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -141,7 +129,7 @@ def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_pat
 def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path) -> None:
     """Beyond 60,000 bytes a file the kernel refuses to write, as a full disk does: here TensorBoard's file comes first."""
     result = subprocess.run(
-        [sys.executable, AGENT, "--env-id", "NASES-Analytic-v0", "--budget", "200", "--run-dir", "run"],
+        [sys.executable, str(AGENT), "--env-id", "NASES-Analytic-v0", "--budget", "200", "--run-dir", "run"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,26 +145,29 @@ def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path
     assert all(json.loads(line)["reward"] >= 0 for line in records.splitlines())
 
 
-def test_nases_draws_and_pretrains(tmp_path: Path) -> None:
+def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     nases = str(Path(sys.executable).parent / "nases")
-    run("python", AGENT, *SMOKE, "--run-dir", "run", folder=tmp_path)
+    assert run_here(script(AGENT), *SMOKE, "--run-dir", "run").returncode == 0
     assert run(nases, "draw", "run/best.json", folder=tmp_path).stdout.startswith("normal cell\n")
-    run(nases, "draw", "run/best.json", "--output", "cell.svg", folder=tmp_path)
+    assert run_here(cli.main, "draw", "run/best.json", "--output", "cell.svg").returncode == 0
     assert (tmp_path / "cell.svg").stat().st_size > 1000
-    assert "unknown option '--outpt' (did you mean '--output'?)" in fails(
-        nases, "draw", "run/best.json", "--outpt", "cell.png", folder=tmp_path
+    assert "unknown option '--outpt' (did you mean '--output'?)" in error_of(
+        run_here(cli.main, "draw", "run/best.json", "--outpt", "cell.png")
     )
-    assert "cannot read absent.json" in fails(nases, "draw", "absent.json", folder=tmp_path)
+    assert "cannot read absent.json" in error_of(run_here(cli.main, "draw", "absent.json"))
 
-    result = run(nases, "pretrain", "--output", "embedding", "--num-steps", "2", folder=tmp_path)
+    few = ("--num-steps", "2", "--num-calibration-rounds", "1", "--hidden-size", "8")
+    result = run(nases, "pretrain", "--output", "embedding", *few, folder=tmp_path)
     assert "decisions kept" in result.stdout
-    run("python", AGENT, *SMOKE, "--embedding", "embedding/enas_micro.safetensors", "--run-dir", "own", folder=tmp_path)
-    assert "unknown search space" in fails(nases, "pretrain", "--output", "x", "--search-space", "darts", folder=tmp_path)
+    own = run_here(script(AGENT), *SMOKE, "--embedding", "embedding/enas_micro.safetensors", "--run-dir", "own")
+    assert "the best of " in own.stdout, own.stderr
+    assert "unknown search space" in error_of(run_here(cli.main, "pretrain", "--output", "x", "--search-space", "darts"))
 
 
-def test_examples_run(tmp_path: Path) -> None:
+def test_the_first_example_runs(tmp_path: Path) -> None:
+    """The other one is run by test_own_search_space.py."""
     assert run("python", str(ROOT / "examples" / "step_by_step.py"), folder=tmp_path).stdout.count("reward") == 3
-    assert "the best of 10" in run("python", str(ROOT / "examples" / "own_search_space.py"), folder=tmp_path).stdout
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
@@ -196,37 +187,28 @@ def test_the_readme_names_what_is_there() -> None:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
-def test_benchmarks_run(script: Path, tmp_path: Path) -> None:
-    few = {
-        "child_throughput": ("--num-architectures", "1", "--num-steps", "1", "--batch-size", "16", "--image-size", "8"),
-        "reward_signal": (
-            "--env-ids",
-            "NASES-Digits-v0",
-            "--preset",
-            "smoke",
-            "--num-architectures",
-            "2",
-            "--num-processes",
-            "1",
-        ),
-        "embedding_quality": (
-            *("--settings", "paper", "calibrated_n12", "--num-steps", "2", "--num-seeds", "2", "--budgets", "3", "6"),
-            *("--num-processes", "1"),
-        ),
-        "execution": (
-            *("--num-repeats", "1", "--num-workers", "1", "--preset", "smoke", "--num-children", "2", "--num-waiting", "3"),
-            *("--num-commits", "3", "--num-rows", "3", "5", "--num-searched", "3", "--parts", "scaling", "store", "resume"),
-        ),
-        "fault_campaign": (
-            *("--campaigns", "two_searches", "--toy-children", "4", "--digits-children", "2", "--num-envs", "2"),
-            *("--num-workers", "1"),
-        ),
-        "env_overhead": ("--num-envs", "1", "3", "--num-children", "6", "--num-repeats", "1"),
-        "search_quality": (
-            *("--env-id", "NASES-Analytic-v0", "--agents", "random_search", "reinforce", "model_assisted"),
-            *("--num-seeds", "2", "--budgets", "3", "6", "--num-processes", "1"),
-        ),
-    }
-    run("python", str(script), *few[script.stem], "--output", "results/figures.json", folder=tmp_path)
+FEW = {
+    "child_throughput": ("--num-architectures", "1", "--num-steps", "1", "--batch-size", "16", "--image-size", "8"),
+    "env_overhead": ("--num-envs", "1", "3", "--num-children", "6", "--num-repeats", "1"),
+    "reward_signal": (
+        *("--env-ids", "NASES-Digits-v0", "--preset", "smoke", "--num-architectures", "2", "--num-seeds", "2"),
+        *("--num-processes", "1"),
+    ),
+    "search_then_train": (
+        *("--env-id", "NASES-Digits-v0", "--preset", "smoke", "--search-minutes", "0.001", "--train-minutes", "0.001"),
+        *("--device", "cpu"),
+    ),
+}
+"""The benchmarks that are run here; the others are run by the tests that look at their figures."""
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_benchmarks_run(name: str, tmp_path: Path) -> None:
+    run_benchmark(name, (*FEW[name], "--output", "results/figures.json"), tmp_path)
     assert json.loads((tmp_path / "results" / "figures.json").read_text())
+
+
+def test_every_benchmark_is_run_by_some_test() -> None:
+    for name in sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - FEW.keys()):
+        own_tests = (ROOT / "tests" / "benchmarks" / f"test_{name}.py").read_text()
+        assert f'run_benchmark("{name}", ' in own_tests, name

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +11,11 @@ from types import ModuleType
 import pytest
 import torch
 
+from nases_env import cli
 from nases_env.networks import NetworkSettings, count_parameters
+from tests.commands import ROOT, run, run_here, script
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 SPACE = "own_search_space:WidthsAndKernels"
 
 
@@ -25,14 +25,13 @@ def tutorial(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("own_search_space")
 
 
-def test_it_pretrains_searches_and_shows_the_best(tutorial: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    tutorial.main(num_children=2, num_pretraining_steps=150)
-    shown = capsys.readouterr().out
+def test_it_pretrains_searches_and_shows_the_best(tmp_path: Path) -> None:
+    shown = run("python", str(EXAMPLES / "own_search_space.py"), folder=tmp_path).stdout
     kept, by_chance = map(int, re.findall(r"(\d+)%", shown.splitlines()[0]))
     assert kept > by_chance + 20
     rewards = re.findall(r"^validation accuracy (0\.\d+), ", shown, flags=re.MULTILINE)
-    assert len(rewards) == 2
-    assert f"the best of 2: validation accuracy {float(max(rewards)):.2%}, " in shown
+    assert len(rewards) == 10
+    assert f"the best of 10: validation accuracy {float(max(rewards)):.2%}, " in shown
     assert "decision 8: " in shown
 
 
@@ -51,20 +50,18 @@ def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
             assert count_parameters(changed) > count_parameters(smallest)
 
 
-def test_its_command_lines_work_in_its_folder(tmp_path: Path) -> None:
-    weights = tmp_path / "widths_and_kernels.safetensors"
-    run_dir = tmp_path / "run"
-    nases = Path(sys.executable).parent / "nases"
-    quick = ["--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir)]
-    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, "--num-steps", "2")
-    run(sys.executable, "../agents/reinforce.py", "--search-space", SPACE, "--embedding", weights, *quick)
-    shown = run(nases, "draw", "--search-space", SPACE, run_dir / "best.json")
-    assert shown.startswith("decision 0: ")
-
-
-def run(*command: str | Path) -> str:
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [str(word) for word in command]
-    return subprocess.run(
-        words, cwd=EXAMPLES, env=environment, check=True, capture_output=True, text=True, timeout=120
-    ).stdout
+def test_its_command_lines_work_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, run_dir = str(tmp_path / "widths_and_kernels.safetensors"), tmp_path / "run"
+    nases = str(Path(sys.executable).parent / "nases")
+    few = ("--num-steps", "2", "--num-calibration-rounds", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
+    # As in another process: nothing of it is imported, or on the path.
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(EXAMPLES))])
+    monkeypatch.delitem(sys.modules, "own_search_space", raising=False)
+    quick = ("--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir))
+    searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
+    assert searched.returncode == 0, searched.stderr
+    shown = run_here(cli.main, "draw", "--search-space", SPACE, str(run_dir / "best.json"))
+    assert shown.stdout.startswith("decision 0: ")

@@ -51,7 +51,12 @@ class SearchFailed(Exception):  # noqa: N818 - it is the search that failed
 
 
 def draw_schedule(
-    rng: np.random.Generator, max_children: int, num_kills: int, num_faults: int, max_pause: float
+    rng: np.random.Generator,
+    max_children: int,
+    num_kills: int,
+    num_faults: int,
+    max_pause: float,
+    faults: Sequence[str] = FAULTS,
 ) -> list[Event]:
     """Events in the order in which they are done, each at a random moment of the search.
 
@@ -59,14 +64,15 @@ def draw_schedule(
         rng: decides all.
         max_children: the latest that an event may be due is when so many children are recorded.
         num_kills: kills of the search itself.
-        num_faults: times of each of ``FAULTS``.
+        num_faults: times of each of ``faults``.
         max_pause: seconds that an event waits at most, once it is due.
+        faults: some of ``FAULTS``.
     """
 
     def event(what: str) -> Event:
         return Event(what, int(rng.integers(max_children + 1)), float(rng.uniform(0, max_pause)))
 
-    moments: list[list[Event]] = [[event(fault)] for fault in FAULTS for _ in range(num_faults)]
+    moments: list[list[Event]] = [[event(fault)] for fault in faults for _ in range(num_faults)]
     kills: list[list[Event]] = []
     for _ in range(num_kills):
         if kills and rng.random() < SHARE_AT_START:

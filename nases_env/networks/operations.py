@@ -8,7 +8,6 @@ down. Batch norm has ENAS's constants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -53,16 +52,21 @@ class Value:
 
     def __init__(self, *parts: Tensor) -> None:
         self.parts = parts
+        self._rectified: Value | None = None
 
-    @cached_property
+    @property
     def whole(self) -> Tensor:
-        """Shape (batch, channels, height, width)."""
-        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=1)
+        """Shape (batch, channels, height, width); it is the only part from then on."""
+        if len(self.parts) > 1:
+            self.parts = (torch.cat(self.parts, dim=1),)
+        return self.parts[0]
 
-    @cached_property
+    @property
     def rectified(self) -> Value:
         """Its ReLU, in the same parts."""
-        return Value(*(F.relu(part) for part in self.parts))
+        if self._rectified is None:
+            self._rectified = Value(*(F.relu(part) for part in self.parts))
+        return self._rectified
 
 
 def pointwise(convolution: nn.Module, parts: Sequence[Tensor]) -> Tensor:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ from nases_env.env import ACTION_SCALE
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs
 from tests.agents.driving import analytic, distance, drive, evaluation
+from tests.commands import run_here, script
 
 
 def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[Reinforce, list[float]]:
@@ -185,8 +184,9 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_the_preset_of_the_paper_is_what_was_not_given(tmp_path: Path) -> None:
-    command = [sys.executable, reinforce.__file__, "--env-id", "NASES-Analytic-v0", "--preset", "paper", "--sigma", "0.3"]
-    subprocess.run([*command, "--budget", "3", "--run-dir", "run"], cwd=tmp_path, check=True, capture_output=True)
+    options = ("--env-id", "NASES-Analytic-v0", "--preset", "paper", "--sigma", "0.3", "--budget", "3")
+    ended = run_here(script(Path(reinforce.__file__)), *options, "--run-dir", str(tmp_path / "run"))
+    assert ended.returncode == 0, ended.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["arguments"]
     assert config["preset"] == "paper"
     assert config["sigma"] == 0.3

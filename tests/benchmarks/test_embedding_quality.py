@@ -32,6 +32,7 @@ from nases_env.embedding import PretrainSettings, load_embedding, quality_report
 from nases_env.errors import InputError
 from nases_env.search import Search, SearchArgs, make_env
 from nases_env.search_spaces import SearchSpace, make_search_space
+from tests.commands import run_benchmark
 
 SPACE = make_search_space("nasbench201")
 ROW_NAMES = ("paper", "least_squares_n12", "calibrated_n20")
@@ -51,7 +52,7 @@ def options(output: Path) -> dict[str, Any]:
         "num_steps": 3,
         "num_seeds": 3,
         "num_assisted_seeds": 2,
-        "budgets": (30, 22),
+        "budgets": (22, 21),
         "search_space": SPACE.name,
         "num_processes": 1,
         "output": output,
@@ -60,10 +61,14 @@ def options(output: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
-    """The options of a comparison that has been made, which no test changes."""
-    args = Args(**options(tmp_path_factory.mktemp("comparison") / "out" / "figures.json"))
-    main(args)
-    return args
+    """The options of a comparison that has been made from the command line, which no test changes."""
+    folder = tmp_path_factory.mktemp("comparison")
+    given = options(folder / "out" / "figures.json")
+    words: list[str] = []
+    for name, value in given.items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    run_benchmark("embedding_quality", words, folder)
+    return Args(**given)
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +136,15 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
         "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
         "landscape": 1,
         "seed": 1,
-        "budget": 30,
+        "budget": 22,
     }
     options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
     env = make_env(options)
     env.reset(seed=1)
-    search = Search(env, 30)
+    search = Search(env, 22)
     search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.nases, options), options.round_size)
     rewards = [child.evaluation.reward for child in search.children]
-    for budget in (22, 30):
+    for budget in (21, 22):
         at = figures["search"][agent]["rows"][row][str(budget)]
         assert at["values"][1] == max(rewards[:budget])
         assert at["value"] == pytest.approx(np.mean(at["values"]))
@@ -147,13 +152,13 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
 
 
 def test_random_search_acts_through_no_embedding(args: Args, figures: dict[str, Any]) -> None:
-    options = SearchArgs(env_id="NASES-Analytic-v0", search_space=SPACE.name, landscape=2, seed=2, budget=30)
+    options = SearchArgs(env_id="NASES-Analytic-v0", search_space=SPACE.name, landscape=2, seed=2, budget=22)
     env = make_env(options)  # with the embedding that ships
     env.reset(seed=2)
-    search = Search(env, 30)
+    search = Search(env, 22)
     search.run(RandomSearch(search.nases, options))
     assert search.best is not None
-    assert figures["search"]["reinforce"]["rows"]["random_search"]["30"]["values"][2] == search.best.evaluation.reward
+    assert figures["search"]["reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward
 
 
 def test_all_rows_are_paired_by_landscape(figures: dict[str, Any]) -> None:
@@ -162,7 +167,7 @@ def test_all_rows_are_paired_by_landscape(figures: dict[str, Any]) -> None:
         rows = figures["search"][agent]["rows"]
         assert list(rows) == [*ROW_NAMES, *BASELINES]
         for name, at in rows.items():
-            assert list(at) == ["22", "30"]
+            assert list(at) == ["21", "22"]
             for budget, estimate in at.items():
                 assert len(estimate["values"]) == num_landscapes
                 differences = np.subtract(estimate["values"], rows[REFERENCE][budget]["values"])
@@ -174,7 +179,7 @@ def test_all_rows_are_paired_by_landscape(figures: dict[str, Any]) -> None:
                     assert estimate["difference"]["high"] <= max(differences)
         for name in BASELINES:  # the same searches beside each agent
             assert (
-                rows[name]["30"]["values"] == figures["search"]["reinforce"]["rows"][name]["30"]["values"][:num_landscapes]
+                rows[name]["22"]["values"] == figures["search"]["reinforce"]["rows"][name]["22"]["values"][:num_landscapes]
             )
 
 
@@ -195,7 +200,7 @@ def test_the_tables_show_the_figures(args: Args, figures: dict[str, Any]) -> Non
 
 
 def test_a_second_run_trains_and_searches_only_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = Args(**{**options(tmp_path / "figures.json"), "settings": ROW_NAMES[1:3], "budgets": (5,)})
+    args = Args(**{**options(tmp_path / "figures.json"), "settings": ROW_NAMES[1:3], "budgets": (5,), "num_seeds": 2})
     main(args)
     before, figures = files_in(tmp_path), args.output.read_text()
     main(args)
@@ -215,7 +220,7 @@ def test_a_second_run_trains_and_searches_only_what_is_not_there(tmp_path: Path,
     main(dataclasses.replace(args, num_steps=4))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 4
     # The baselines, which act through no embedding, are not run again.
-    assert len((tmp_path / "figures.records.jsonl").read_text().splitlines()) == 2 * (2 * 3 + 2 * 2) + 2 * 3
+    assert len((tmp_path / "figures.records.jsonl").read_text().splitlines()) == 2 * (2 * 2 + 2 * 2) + 2 * 2
 
 
 def test_landscapes_take_turns_at_several_pretrainings(tmp_path: Path) -> None:

@@ -21,16 +21,15 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import Store
 from nases_env.search import SearchArgs
 from nases_env.search.run_folder import STORE, TRAJECTORY, read_config, read_trajectory
-
-SMOKE = SearchArgs(env_id=scaling.ENV_ID, preset="smoke", device="cpu", budget=3)
+from tests.commands import run_benchmark
 
 
 @pytest.fixture(autouse=True)
 def _no_process_stays() -> Any:
     before = set(psutil.Process().children())
     yield
-    trackers = {child for child in psutil.Process().children() if "resource_tracker" in " ".join(child.cmdline())}
-    assert set(psutil.Process().children()) - trackers <= before
+    new = set(psutil.Process().children()) - before
+    assert all("resource_tracker" in " ".join(child.cmdline()) for child in new)
 
 
 def test_variants_take_turns() -> None:
@@ -46,15 +45,29 @@ def test_variants_take_turns() -> None:
     assert quotients([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
 
 
-def test_all_at_once_and_a_search_evaluate_the_same_children(tmp_path: Path) -> None:
-    runs = [scaling.all_at_once(SMOKE, 1), scaling.whole_search(SMOKE, tmp_path, 2, 1)]
-    one, two = ([replace(evaluation, seconds=0.0) for evaluation in run.evaluations] for run in runs)
-    assert one == two
-    assert len({evaluation.key for evaluation in one}) == SMOKE.budget
+def test_all_at_once_and_searches_evaluate_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[scaling.Run] = []
+
+    def recorded(way: Callable[..., scaling.Run], *arguments: Any) -> scaling.Run:
+        runs.append(way(*arguments))
+        return runs[-1]
+
+    for way in (scaling.all_at_once, scaling.whole_search):
+        monkeypatch.setattr(scaling, way.__name__, partial(recorded, way))
+    output, num_children = tmp_path / "figures.json", 3
+    options: dict[str, Any] = {"num_repeats": 1, "num_workers": (1,), "preset": "smoke", "num_children": num_children}
+    main(Args(parts=("scaling",), folder=tmp_path, output=output, **options))
+    one, *others = ([replace(evaluation, seconds=0.0) for evaluation in run.evaluations] for run in runs)
+    assert others == [one] * 2
+    assert len({evaluation.key for evaluation in one}) == num_children
     for run in runs:
         assert run.num_from_store == 0
         assert run.startup_seconds > 0
         assert run.seconds > max(evaluation.seconds for evaluation in run.evaluations)
+    figures = json.loads(output.read_text())["results"]["scaling"]
+    assert len(figures) == 3
+    for run, variant in zip(runs, figures.values(), strict=True):
+        assert variant["children_per_minute"]["median"] == pytest.approx(60 * num_children / run.seconds)
 
 
 def fake_run(seconds: Callable[[int], float], args: SearchArgs, *rest: Any, accuracy: float = 0.5) -> scaling.Run:
@@ -143,11 +156,12 @@ def test_a_search_is_gone_on_with_until_its_first_new_child(tmp_path: Path) -> N
         resume.resume(tmp_path / "run", 14)
 
 
-def test_figures_of_parts_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_parts_that_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     output = tmp_path / "out" / "figures.json"
-    options: dict[str, Any] = {"num_repeats": 1, "num_workers": (1,), "num_commits": 3, "num_rows": (5,), "num_searched": 3}
-    main(Args(parts=("store", "resume"), folder=tmp_path / "disk", output=output, **options))
+    parts = ("--parts", "store", "resume", "--folder", "disk", "--output", str(output))
+    few = ("--num-repeats", "1", "--num-workers", "1", "--num-commits", "3", "--num-rows", "5", "--num-searched", "3")
+    printed = run_benchmark("execution", (*parts, *few), tmp_path).stdout
     figures = json.loads(output.read_text())
     assert list(figures["results"]) == ["store", "resume"]
     assert list(figures["results"]["store"]) == [
@@ -164,7 +178,6 @@ def test_figures_of_parts_that_are_asked_for(tmp_path: Path, capsys: pytest.Capt
     assert figures["settings"]["num_commits"] == 3
     assert figures["num_cores"] == os.cpu_count()
     assert not list((tmp_path / "disk").iterdir())
-    printed = capsys.readouterr().out
     assert "claim and put, processes = 1" in printed
     assert "5 children" in printed
 

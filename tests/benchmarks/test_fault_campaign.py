@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psutil
 import pytest
-from fault_campaign import Args, main
+from fault_campaign import Args, Fault, main
 from faults import checks
 from faults.folder import FOLDER_VARIABLE, TOKENS, FaultFolder
 from faults.search_process import MARKER_VARIABLE, SearchProcess
@@ -25,34 +27,49 @@ from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.networks import NetworkSettings
 from nases_env.search import RecordedSearch, SearchArgs
+from tests.commands import run_benchmark
 
 NUM_CHILDREN = 4
 
 
-def campaign(folder: Path, **options: Any) -> dict[str, Any]:
-    """The figures of a campaign that must pass."""
-    main(Args(work_dir=folder / "work", output=folder / "out" / "figures.json", **options))
-    figures: dict[str, Any] = json.loads((folder / "out" / "figures.json").read_text())
+def test_tormented_and_shared_searches_end_as_if_nothing_had_been(tmp_path: Path) -> None:
+    """The second kill of this seed meets the search while it starts."""
+    output, num_children, num_kills = tmp_path / "out" / "figures.json", 8, 2
+    options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "4", "--toy-children", str(num_children))
+    places = ("--work-dir", "work", "--output", str(output))
+    run_benchmark("fault_campaign", ("--campaigns", "toy", "two_searches_toy", *options, *places), tmp_path)
+    figures = json.loads(output.read_text())
     assert figures["passed"] is True
-    return figures["campaigns"]  # type: ignore[no-any-return]
+    assert figures["settings"]["num_kills"] == num_kills
+    check_tormented(figures["campaigns"]["toy"], num_children, num_kills, FAULTS, tmp_path / "work" / "toy")
+    shared = figures["campaigns"]["two_searches_toy"]
+    assert all(check == {"passed": True, "problems": []} for check in shared["checks"].values())
+    assert len(shared["checks"]) == 9
+    assert shared["counts"] == {"repeated_evaluations": 0}
+    assert not _left(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "num_children", "num_kills"), [("toy", 12, 3), ("digits", 4, 1)])
-def test_a_tormented_search_ends_as_if_nothing_had_been(
-    name: str, num_children: int, num_kills: int, tmp_path: Path
-) -> None:
-    options: dict[str, Any] = {f"{name}_children": num_children, "campaigns": (name,)}
-    figures = campaign(tmp_path, num_kills=num_kills, num_faults=1, **options)[name]
+def test_a_tormented_search_that_trains_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    faults: tuple[Fault, ...] = ("kill", "stop")  # which meet a child wherever its training is
+    output = tmp_path / "figures.json"
+    options: dict[str, Any] = {"num_kills": 1, "num_faults": 1, "faults": faults, "digits_children": 4, "num_workers": 1}
+    main(Args(campaigns=("digits",), work_dir=tmp_path / "work", output=output, **options))
+    figures = json.loads(output.read_text())
+    assert figures["passed"] is True
+    check_tormented(figures["campaigns"]["digits"], 4, 1, faults, tmp_path / "work" / "digits")
+    assert not _left(tmp_path)
+
+
+def check_tormented(figures: dict[str, Any], num_children: int, num_kills: int, faults: Sequence[str], folder: Path) -> None:
     assert all(check == {"passed": True, "problems": []} for check in figures["checks"].values())
     assert len(figures["checks"]) == 9
-    done = {SEARCH_KILL: num_kills, "resume": num_kills, **dict.fromkeys(FAULTS, 1)}
+    done = {SEARCH_KILL: num_kills, "resume": num_kills, **dict.fromkeys(faults, 1)}
     assert figures["counts"].items() >= done.items()
     assert figures["children"] == num_children
-    run_dir = tmp_path / "work" / name / "tormented" / "run"
+    run_dir = folder / "tormented" / "run"
     assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == num_children
     assert json.loads((run_dir / "config.json").read_text())["num_known"] < num_children  # it was gone on with
     assert set(figures["failed_attempts"]) == set(checks.REASONS)
-    assert not _left(tmp_path)
 
 
 def _left(folder: Path) -> list[int]:
@@ -83,22 +100,32 @@ def test_a_search_that_ends_by_itself_fails_the_campaign(
     assert "✘ toy: the undisturbed search ends" in capsys.readouterr().out
 
 
-@pytest.fixture
-def search(tmp_path: Path) -> SearchProcess:
-    """A search that has ended as it should, without a process."""
-    ended = SearchProcess("random_search", (), tmp_path / "search", FaultFolder(tmp_path / "faults"))
-    args = SearchArgs(env_id="NASES-Analytic-v0", budget=NUM_CHILDREN, run_dir=ended.run_dir)
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has ended as it should, without a process."""
+    folder = tmp_path_factory.mktemp("ended")
+    faults = FaultFolder(folder / "faults")
+    args = SearchArgs(env_id="NASES-Analytic-v0", budget=NUM_CHILDREN, run_dir=folder / "run")
     with RecordedSearch(args, agent="random_search") as recorded:
         rng = np.random.default_rng(0)
         while not recorded.done:
-            ended.faults.note("completed", recorded.evaluate(recorded.nases.search_space.sample(rng)).key)
-    return ended
+            faults.note("completed", recorded.evaluate(recorded.nases.search_space.sample(rng)).key)
+    return folder
+
+
+@pytest.fixture
+def search(ended: Path, tmp_path: Path) -> SearchProcess:
+    """A search with these files."""
+    shutil.copytree(ended / "faults", tmp_path / "faults")
+    search = SearchProcess("random_search", (), tmp_path / "search", FaultFolder(tmp_path / "faults"))
+    shutil.copytree(ended / "run", search.run_dir)
+    return search
 
 
 def copy_of(search: SearchProcess, folder: Path) -> SearchProcess:
     """Another search with the same files."""
     copy = SearchProcess("random_search", (), folder, search.faults)
-    subprocess.run(["cp", "-r", str(search.run_dir), str(copy.run_dir)], check=True)
+    shutil.copytree(search.run_dir, copy.run_dir)
     return copy
 
 
@@ -127,7 +154,7 @@ def test_nothing_is_wrong_with_a_search_that_has_ended_as_it_should(search: Sear
     assert checks.store_differs(copy, search) == []
     assert checks.store_lacks(search) == []
     assert checks.completions_differ(search, 0) == []
-    assert not any(checks.check_alone(search, copy).values())
+    assert not any(checks.check_alone(copy).values())
 
 
 def test_another_trajectory_is_found(search: SearchProcess, tmp_path: Path) -> None:
@@ -308,6 +335,9 @@ def test_a_schedule_has_what_was_asked_for_in_order() -> None:
     again = draw_schedule(np.random.default_rng(0), max_children=9, num_kills=20, num_faults=5, max_pause=0.5)
     assert again == schedule
     assert set(TOKENS) < set(FAULTS)
+    assert get_args(Fault) == FAULTS
+    chosen = draw_schedule(np.random.default_rng(0), 9, num_kills=1, num_faults=2, max_pause=0.5, faults=("kill", "exit"))
+    assert Counter(event.what for event in chosen) == {SEARCH_KILL: 1, "kill": 2, "exit": 2}
     assert first_occurrences(["a", "b", "a", "c", "b"]) == [0, 1, 3]
 
 

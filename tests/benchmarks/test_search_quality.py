@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search import make_env
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
+from tests.commands import run_benchmark
 
 SCRIPT = str(search_quality.__file__)
 
@@ -55,9 +57,9 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def few(tables: tuple[str, str], embedding: str, tmp_path: Path) -> dict[str, Any]:
-    """Options of a comparison that ends in seconds."""
+@pytest.fixture(scope="module")
+def options(tables: tuple[str, str], embedding: str) -> dict[str, Any]:
+    """Of a comparison that ends in seconds."""
     return {
         "agents": ("random_search", "regularised_evolution"),
         "num_seeds": 2,
@@ -65,8 +67,20 @@ def few(tables: tuple[str, str], embedding: str, tmp_path: Path) -> dict[str, An
         "table": tables[0],
         "embedding": embedding,
         "num_processes": 1,
-        "output": tmp_path / "out" / "figures.json",
     }
+
+
+@pytest.fixture
+def few(options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    return {**options, "output": tmp_path / "out" / "figures.json"}
+
+
+@pytest.fixture(scope="module")
+def compared(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison with these options that has ended."""
+    folder = tmp_path_factory.mktemp("compared") / "out"
+    main(Args(**options, output=folder / "figures.json"))
+    return folder
 
 
 def jobs_of(args: Args) -> list[Job]:
@@ -75,6 +89,8 @@ def jobs_of(args: Args) -> list[Job]:
 
 
 def without_time(figures: dict[str, Any]) -> dict[str, Any]:
+    """Nor the place of its files."""
+    figures["settings"]["output"] = None
     for agent in figures["agents"].values():
         agent["seconds_per_search"] = None
     return figures
@@ -118,9 +134,11 @@ def test_what_is_reported_is_what_was_recorded(few: dict[str, Any], capsys: pyte
     assert all(cell.strip() in shown for cell in row.split("|"))
 
 
-def test_a_comparison_goes_on_where_it_ended(few: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_goes_on_where_it_ended(
+    few: dict[str, Any], compared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     args = Args(**few)
-    main(args)
+    shutil.copytree(compared, args.output.parent)
     file, before = args.output.with_suffix(".records.jsonl"), without_time(json.loads(args.output.read_text()))
     lines = file.read_text().splitlines(keepends=True)
     assert len(lines) == 4
@@ -140,9 +158,9 @@ def test_a_comparison_goes_on_where_it_ended(few: dict[str, Any], capsys: pytest
 
 
 def test_records_of_another_experiment_are_left_alone(
-    few: dict[str, Any], tables: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    few: dict[str, Any], compared: Path, tables: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(Args(**few))
+    shutil.copytree(compared, few["output"].parent)
     for change in ({"budgets": (8,)}, {"table": tables[1]}):
         capsys.readouterr()
         main(Args(**{**few, **change}))
@@ -174,21 +192,13 @@ def test_settings_tell_apart_all_that_decides_a_search(
     assert changed["regularised_evolution"] != settings["regularised_evolution"]
 
 
-def test_searches_are_the_same_in_processes_of_their_own(few: dict[str, Any], tmp_path: Path) -> None:
-    outputs = [tmp_path / "one.json", tmp_path / "two.json"]
-    for num_processes, output in enumerate(outputs, start=1):
-        main(Args(**{**few, "num_processes": num_processes, "output": output}))
-    one, two = (without_time(json.loads(output.read_text())) for output in outputs)
-    assert one["agents"] == two["agents"]
-    assert one["regret"] == two["regret"]
-
-
-def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, Any]) -> None:
+def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, Any], tmp_path: Path) -> None:
+    """And its searches are the same as in one process."""
     output = few["output"]
-    command = [sys.executable, SCRIPT, "--agents", "random_search", "--output", str(output), "--budgets", "20"]
-    command += ["--table", few["table"], "--embedding", few["embedding"], "--num-seeds"]
+    options = ["--agents", *few["agents"], "--output", str(output), "--budgets", *map(str, few["budgets"])]
+    options += ["--table", few["table"], "--embedding", few["embedding"], "--num-seeds"]
     process = subprocess.Popen(
-        [*command, "100000", "--num-processes", "2"],
+        [sys.executable, SCRIPT, *options, "100000", "--num-processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -197,7 +207,7 @@ def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, A
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     records = output.with_suffix(".records.jsonl")
-    while not (records.exists() and records.stat().st_size) and process.poll() is None:
+    while not (records.exists() and records.read_text().count("\n") > 2) and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     shown, errors = process.communicate(timeout=60)  # ends when no worker has these open any more
@@ -206,10 +216,18 @@ def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, A
     assert "the same command goes on from there" in shown
     assert not output.exists()
 
-    finished = len(records_in(output))
-    assert finished >= 1
-    subprocess.run([*command, str(finished + 2), "--num-processes", "1"], check=True, capture_output=True, timeout=120)
-    assert sorted(record.seed for record in records_in(output)) == list(range(finished + 2))
+    recorded = records_in(output)
+    assert len(recorded) > 2
+    num_seeds = 2 + max(record.seed for record in recorded)
+    run_benchmark("search_quality", [*options, str(num_seeds), "--num-processes", "1"], tmp_path)
+    assert sorted((record.seed, record.agent) for record in records_in(output)) == [
+        (seed, agent) for seed in range(num_seeds) for agent in sorted(few["agents"])
+    ]
+    here = tmp_path / "here.json"
+    main(Args(**{**few, "num_seeds": num_seeds, "output": here}))
+    ours, theirs = (without_time(json.loads(path.read_text())) for path in (here, output))
+    assert ours["agents"] == theirs["agents"]
+    assert ours["regret"] == theirs["regret"]
 
 
 def test_the_seed_numbers_the_operators_for_all_agents_alike(few: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from nases_env.execution.supervisor import AttemptFailed, SupervisedExecutor
 from nases_env.search_spaces import make_search_space
 from tests.execution.faulty import FaultyEvaluator
 
-SECONDS = 60.0  # until a test that hangs fails
+SECONDS = 120.0  # until a test that hangs fails
 SPACE = make_search_space("nasbench201")
 ARCHITECTURES = [SPACE.sample(np.random.default_rng(seed)) for seed in range(20)]
 

@@ -283,8 +283,9 @@ class NodeEvaluator(AnalyticEvaluator):
 
 def on_two_nodes(log_dir: Path) -> None:
     """One node dies, then the head; in a process of its own, since Ray ends processes whose cluster is gone."""
+    often = {"health_check_period_ms": 500}  # in place of 3000: a node is dead that is found so five times
     nodes: Any = importlib.import_module("ray.cluster_utils").Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": often}
     )
     second, address = nodes.add_node(num_cpus=1), nodes.address
     evaluator = NodeEvaluator()
@@ -321,7 +322,7 @@ def test_nodes_die_and_nothing_is_lost(tmp_path: Path) -> None:
     script = (
         f"from pathlib import Path; from tests.execution.test_ray import on_two_nodes; on_two_nodes(Path({str(tmp_path)!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -356,7 +357,7 @@ def test_an_evaluator_may_be_defined_in_the_script(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=SECONDS,
     )
     assert done.stdout.splitlines() == ["mine"], done.stderr
 

@@ -17,11 +17,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
+from nases_env import cli
 from nases_env.errors import InputError
+from nases_env.execution import ExecutionSettings
 from nases_env.search import RecordedSearch, SearchArgs
 from nases_env.search.run_folder import RunFolder, load_args, read_trajectory
+from tests.commands import ROOT, error_of, run, run_here, script
 
-ROOT = Path(__file__).parent.parent.parent
+REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -204,47 +207,40 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
             go_on("random_search", tmp_path / "run")
 
 
-def command(*options: str) -> list[str]:
-    return [sys.executable, str(ROOT / "agents" / "reinforce.py"), *options]
-
-
-def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path) -> None:
-    options = ("--preset", "smoke", "--budget", "6", "--num-envs", "2", "--num-workers", "1")
-    subprocess.run(command(*options, "--run-dir", "whole"), cwd=tmp_path, check=True, capture_output=True)
+def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serial = ExecutionSettings(executor="serial")
+    reinforce = module_of("reinforce")
+    reinforce.main(reinforce.Args(preset="smoke", budget=6, num_envs=2, run_dir=tmp_path / "whole", execution=serial))
+    options = ("--preset", "smoke", "--budget", "6", "--num-envs", "2", "--num-workers", "1", "--run-dir", "cut")
     process = subprocess.Popen(
-        command(*options, "--run-dir", "cut"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, str(REINFORCE), *options], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     written = tmp_path / "cut" / "evaluations.jsonl"
-    while process.poll() is None and not (written.exists() and written.read_text().count("\n") >= 2):
+    while process.poll() is None and not (written.exists() and written.read_text()):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    nases = str(Path(sys.executable).parent / "nases")
-    status = subprocess.run([nases, "status", "cut"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    monkeypatch.chdir(tmp_path)
+    status = run_here(cli.main, "status", "cut")
     assert "not running, go on with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # whoever had claims is gone
-    result = subprocess.run(command("--resume", "cut"), cwd=tmp_path, check=True, capture_output=True, text=True)
+    result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
     assert "of them known" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
-    again = subprocess.run(command("--resume", "cut"), cwd=tmp_path, check=True, capture_output=True, text=True)
+    again = run_here(script(REINFORCE), "--resume", "cut")
     assert again.stdout == "cut is finished: it has its 6 children; --budget goes on with it\n"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--resume", "absent"), "absent is no run folder"),
-        (("--resume", "run", "--sigma", "3"), "--sigma is 0.1 in run and cannot be changed with --resume"),
-        (("--resume", "run", "--num-envs", "2"), "--num-envs is 1 in run and cannot be changed"),
-        (("--resume", "run", "--run-dir", "other"), "--run-dir is run in run and cannot be changed"),
-        (("--resume", "foreign"), "foreign is a run of the agent random_search; go on with it as it was begun"),
-    ],
-)
-def test_wrong_input_is_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin("reinforce", tmp_path / "run", budget=2)
     begin("random_search", tmp_path / "foreign", budget=2)
-    result = subprocess.run(command(*options), cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    cases = {
+        ("--resume", "absent"): "absent is no run folder",
+        ("--resume", "run", "--sigma", "3"): "--sigma is 0.1 in run and cannot be changed with --resume",
+        ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
+        ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
+        ("--resume", "foreign"): "foreign is a run of the agent random_search; go on with it as it was begun",
+    }
+    for options, message in cases.items():
+        assert message in error_of(run_here(script(REINFORCE), *options))

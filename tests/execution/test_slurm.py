@@ -27,9 +27,6 @@ pytestmark = [
 ]
 
 
-SECONDS = 120.0  # until a test that hangs fails
-
-
 def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
     rng = np.random.default_rng(0)
     return [make_search_space(space).sample(rng) for _ in range(num_children)]
@@ -44,13 +41,15 @@ def result(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.to_dict(), "seconds": None, "device": None}
 
 
-def test_a_child_comes_out_as_in_this_process_and_leaves_nothing(tmp_path: Path) -> None:
+def test_children_come_out_as_in_this_process_and_leave_nothing(tmp_path: Path) -> None:
     evaluator = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
     evaluator.prepare()
-    (child,) = children(1, "enas_micro")
-    jobs = executor(evaluator, tmp_path / "jobs", num_workers=1)
-    future = jobs.submit(child, 0)
-    assert result(future.result(timeout=SECONDS)) == result(SerialExecutor(evaluator).submit(child, 0).result())
+    space = children(2, "enas_micro")
+    jobs = executor(evaluator, tmp_path / "jobs")
+    futures = [jobs.submit(child, 0) for child in space]
+    here = SerialExecutor(evaluator)
+    for child, future in zip(space, futures, strict=True):
+        assert result(future.result(timeout=60)) == result(here.submit(child, 0).result())
     jobs.shutdown()
     assert list((tmp_path / "jobs").iterdir()) == []
 
@@ -62,10 +61,10 @@ def test_jobs_that_fail_are_tried_again(tmp_path: Path) -> None:
     evaluator.break_at(2, "raise", "raise")
     jobs = executor(evaluator, tmp_path / "jobs", num_workers=3)
     futures = [jobs.submit(child, seed) for seed, child in enumerate(children(3))]
-    assert futures[0].result(timeout=SECONDS).status is Status.OK
+    assert futures[0].result(timeout=60).status is Status.OK
     with pytest.raises(InputError, match="mend this first"):
-        futures[1].result(timeout=SECONDS)
-    failed = futures[2].result(timeout=SECONDS)
+        futures[1].result(timeout=60)
+    failed = futures[2].result(timeout=60)
     assert failed.status is Status.FAILED
     assert "brought no result" in failed.reason
     jobs.shutdown()
@@ -88,19 +87,17 @@ def test_jobs_that_take_too_long_or_are_abandoned_end(time_limit: float | None, 
     future = jobs.submit(children(1)[0], 0)
     pid_file = tmp_path / "0.pid"
     if time_limit is None:
-        deadline = time.monotonic() + SECONDS
-        while not pid_file.exists():
-            assert time.monotonic() < deadline
+        while not (pid_file.exists() and pid_file.read_text()):
             time.sleep(0.05)
         jobs.shutdown()
         assert future.done()
         pid = int(pid_file.read_text())
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + 30
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not Path(f"/proc/{pid}").exists()
     else:
-        assert future.result(timeout=SECONDS).status is Status.TIMED_OUT
+        assert future.result(timeout=60).status is Status.TIMED_OUT
         jobs.shutdown()
 
 

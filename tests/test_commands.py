@@ -188,7 +188,10 @@ def test_the_readme_names_what_is_there() -> None:
 
 
 FEW = {
-    "child_throughput": ("--num-architectures", "1", "--num-steps", "1", "--batch-size", "16", "--image-size", "8"),
+    "child_throughput": (
+        *("--configurations", "smoke", "--num-architectures", "1", "--num-repeats", "1", "--num-images", "32"),
+        *("--batch-size", "16", "--image-size", "8", "--num-steps", "1"),
+    ),
     "env_overhead": ("--num-envs", "1", "3", "--num-children", "6", "--num-repeats", "1"),
     "reward_signal": (
         *("--env-ids", "NASES-Digits-v0", "--preset", "smoke", "--num-architectures", "2", "--num-seeds", "2"),

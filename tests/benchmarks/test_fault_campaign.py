@@ -37,26 +37,27 @@ def test_tormented_and_shared_searches_end_as_if_nothing_had_been(tmp_path: Path
     output, num_children, num_kills = tmp_path / "out" / "figures.json", 8, 2
     options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "4", "--toy-children", str(num_children))
     places = ("--work-dir", "work", "--output", str(output))
-    run_benchmark("fault_campaign", ("--campaigns", "toy", "two_searches_toy", *options, *places), tmp_path)
+    campaigns = ("toy", "two_searches_toy", "two_searches_digits")
+    run_benchmark("fault_campaign", ("--campaigns", *campaigns, *options, "--digits-children", "2", *places), tmp_path)
     figures = json.loads(output.read_text())
     assert figures["passed"] is True
     assert figures["settings"]["num_kills"] == num_kills
     check_tormented(figures["campaigns"]["toy"], num_children, num_kills, FAULTS, tmp_path / "work" / "toy")
-    shared = figures["campaigns"]["two_searches_toy"]
-    assert all(check == {"passed": True, "problems": []} for check in shared["checks"].values())
-    assert len(shared["checks"]) == 9
-    assert shared["counts"] == {"repeated_evaluations": 0}
+    for name in ("two_searches_toy", "two_searches_digits"):
+        shared = figures["campaigns"][name]
+        assert all(check == {"passed": True, "problems": []} for check in shared["checks"].values())
+        assert len(shared["checks"]) == 9
+        assert shared["counts"] == {"repeated_evaluations": 0}
     assert not _left(tmp_path)
 
 
 def test_a_tormented_search_that_trains_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    faults: tuple[Fault, ...] = ("kill", "stop")  # which meet a child wherever its training is
     output = tmp_path / "figures.json"
-    options: dict[str, Any] = {"num_kills": 1, "num_faults": 1, "faults": faults, "digits_children": 4, "num_workers": 1}
+    options: dict[str, Any] = {"num_kills": 1, "num_faults": 1, "digits_children": 4}
     main(Args(campaigns=("digits",), work_dir=tmp_path / "work", output=output, **options))
     figures = json.loads(output.read_text())
     assert figures["passed"] is True
-    check_tormented(figures["campaigns"]["digits"], 4, 1, faults, tmp_path / "work" / "digits")
+    check_tormented(figures["campaigns"]["digits"], 4, 1, FAULTS, tmp_path / "work" / "digits")
     assert not _left(tmp_path)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ pytestmark = [
 def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
     rng = np.random.default_rng(0)
     return [make_search_space(space).sample(rng) for _ in range(num_children)]
+
+
+@pytest.fixture(autouse=True)
+def jobs_hear_interrupts() -> Iterator[None]:
+    """submitit ends a local job by SIGINT, which what a shell runs in the background ignores, and all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def executor(evaluator: Evaluator, folder: Path, num_workers: int = 2, **options: Any) -> SupervisedExecutor:

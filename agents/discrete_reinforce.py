@@ -26,7 +26,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search import RecordedSearch, SearchArgs, run_search
 from nases_env.search_spaces import Architecture
-from nases_env.seeding import derive_seed, torch_generator
+from nases_env.seeding import seeded_torch, torch_generator
 
 LEARNING_RATES = {"lstm": 3.5e-3, "independent": 0.05}
 INIT_RANGE = 0.1  # the LSTM controller's first weights lie within it, as in ENAS's code
@@ -137,8 +137,7 @@ class DiscreteReinforce(Agent):
         """Shape (m, k): the choices that a decision does not have."""
         self.controller: LSTMController | IndependentController
         if args.controller == "lstm":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(args.seed, "discrete reinforce", "controller"))
+            with seeded_torch(args.seed, "discrete reinforce", "controller"):
                 self.controller = LSTMController(num_dims, self.num_choices, args)
         else:
             self.controller = IndependentController(num_dims, self.num_choices)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -44,7 +43,7 @@ from throughput_parts.plain_training import MAX_GPU_WORKERS, PlainTraining
 
 from nases_env.commands import run_command
 from nases_env.errors import InputError
-from nases_env.evaluation import resolve_device
+from nases_env.evaluation import device_name, resolve_device
 from nases_env.files import write_atomically
 from nases_env.networks import EnasMicroNetwork, count_flops
 from nases_env.search_spaces import Architecture
@@ -167,10 +166,6 @@ def summarise(children: list[dict[str, Any]], peak: float) -> dict[str, dict[str
     return {**summary, "share_of_peak": spread(shares)}
 
 
-def describe_device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-
-
 def make_table(title: str, children: list[dict[str, Any]]) -> Table:
     """One row a child: medians of its turns, and how far the losses of both sides differ."""
     table = Table(title=title, title_justify="left")
@@ -219,7 +214,7 @@ def main(args: Args) -> None:
             children += own
             summary[configuration.name] = summarise(own, peak)
             latency[configuration.name] = {kind: spread(values) for kind, values in seconds.items()}
-            console.print(make_table(f"{configuration.name}: images a second in training, {describe_device(device)}", own))
+            console.print(make_table(f"{configuration.name}: images a second in training, {device_name(device)}", own))
             console.print(describe_summary(summary[configuration.name], latency[configuration.name], peak))
     if args.output is not None:
         settings = {option: value for option, value in asdict(args).items() if option != "output"}
@@ -227,7 +222,7 @@ def main(args: Args) -> None:
             "benchmark": "child_throughput",
             "settings": settings,
             "torch": torch.__version__,
-            "device": describe_device(device),
+            "device": device_name(device),
             "num_cores": os.cpu_count(),
             "peak_flops_per_second": peak,
             "summary": summary,

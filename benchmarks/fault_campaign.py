@@ -31,6 +31,7 @@ from faults import checks
 from faults.folder import FaultFolder
 from faults.search_process import SearchProcess
 from faults.tormentor import (
+    FAULTS,
     SEARCH_KILL,
     SearchFailed,
     Tormentor,
@@ -50,7 +51,6 @@ from nases_env.seeding import numpy_generator
 
 Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits"]
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
-Fault = Literal["kill", "stop", "raise", "memory", "exit", "print"]  # as FAULTS has them
 
 MEMORY_LIMIT_GIB = 1.0
 OCCUPIED_MIB = 1536  # by a child whose token says so, beside what its worker occupies anyway
@@ -70,9 +70,7 @@ class Args:
     num_kills: int = 20
     """Kills of each search itself."""
     num_faults: int = 5
-    """Times of each other fault."""
-    faults: tuple[Fault, ...] = get_args(Fault)
-    """The other faults: workers are killed or stopped, children raise, occupy memory, exit or print."""
+    """Times of each other fault: workers are killed or stopped, children raise, occupy memory, exit or print."""
     num_envs: int = 4
     """Children in flight at once."""
     num_workers: int = 2
@@ -168,9 +166,7 @@ def torment(kind: Kind, args: Args, name: str, folder: Path) -> dict[str, Any]:
         keys = [record["key"] for record in read_trajectory(reference.run_dir)]
         rng = numpy_generator(args.seed, "fault campaign", name)
         last = first_occurrences(keys)[-1]
-        schedule = draw_schedule(
-            rng, last, args.num_kills, args.num_faults, kind.max_pause, tuple(dict.fromkeys(args.faults))
-        )
+        schedule = draw_schedule(rng, last, args.num_kills, args.num_faults, kind.max_pause)
         tormentor = Tormentor(tormented, keys, num_ahead=kind.num_ahead, memory=OCCUPIED_MIB, rng=rng)
         start = time.monotonic()
         failures = []
@@ -195,10 +191,8 @@ def check_tormented(
 ) -> dict[str, list[str]]:
     """What is checked of a tormented search, and what is wrong with it."""
     counts, tormented = tormentor.counts, tormentor.search
-    expected = {SEARCH_KILL: args.num_kills, "resume": args.num_kills}
-    expected |= dict.fromkeys(args.faults, args.num_faults)
-    num_faults = len(set(args.faults)) * args.num_faults
-    ends = f"the search ends with all its children after {args.num_kills} kills and {num_faults} faults"
+    expected = {SEARCH_KILL: args.num_kills, "resume": args.num_kills, **dict.fromkeys(FAULTS, args.num_faults)}
+    ends = f"the search ends with all its children after {args.num_kills} kills and {len(FAULTS) * args.num_faults} faults"
     missing = [f"{counts[what]} of {number} {what}" for what, number in expected.items() if counts[what] != number]
     if failures or missing:
         return {ends: [*failures, *missing]}

@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -27,11 +27,10 @@ from rich.console import Console
 from nases_env.commands import run_command
 from nases_env.env import ImageEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, resolve_device, resolve_preset
+from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, device_name, resolve_device, resolve_preset
 from nases_env.execution import ExecutionSettings
 from nases_env.files import write_atomically
 from nases_env.final import FinalTraining
-from nases_env.final.training import device_name
 from nases_env.models import save_model
 from nases_env.reproduction.timing import time_training
 from nases_env.search import Search, make_env
@@ -137,14 +136,14 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     assert timed.best is not None
     space = make_search_space(nases.evaluator.search_space)
     _, settings = resolve_preset(nases.preset, {}, FINAL_PRESETS)
-    dataset = nases.evaluator.dataset
-    final = FinalTraining(space, timed.best.architecture, dataset, settings, data_dir=args.data_dir, device=args.device)
+    final = FinalTraining(
+        space, timed.best.architecture, nases.evaluator.dataset, settings, data_dir=args.data_dir, device=args.device
+    )
     time_of = time_training(
-        space, settings, final.train_images, device=args.device, num_threads=1, architectures=[timed.best.architecture]
+        space, settings, final.train_images, device=args.device, num_threads=1, architectures=[final.architecture]
     )
     num_epochs = max(1, int((60 * args.train_minutes - time_of.overhead) / time_of.per_epoch))
-    _, settings = resolve_preset(nases.preset, {"num_epochs": num_epochs, "num_cycles": 1}, FINAL_PRESETS)
-    final = FinalTraining(space, timed.best.architecture, dataset, settings, data_dir=args.data_dir, device=args.device)
+    final = replace(final, settings=replace(settings, num_epochs=num_epochs, num_cycles=1))
     ends = [time.perf_counter()]
 
     def note(record: EpochRecord) -> None:
@@ -164,7 +163,7 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     return {
         **{name: value for name, value in result.to_dict().items() if name != "curve"},
         "seconds_per_epoch": {"median": median(seconds), "least": min(seconds), "most": max(seconds)},
-        "settings": asdict(settings),
+        "settings": asdict(final.settings),
     }
 
 

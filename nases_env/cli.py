@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,10 @@ from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
 from nases_env.final.command import TrainArgs, train_command
 from nases_env.models.command import ExportArgs, PredictArgs, export_command, predict_command
-from nases_env.networks.genotype import NETWORK_KEYS
 from nases_env.reproduction import ReproduceArgs, reproduce_command
 from nases_env.search.status import StatusArgs, status_command
 from nases_env.search.validate import ValidateArgs, validate_command
-from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, make_search_space
+from nases_env.search_spaces import SEARCH_SPACES, read_architecture
 from nases_env.store_commands import StoreCommands, run_store_command
 
 DESCRIPTION = "Neural architecture search in embedding space: what is needed beside the agents."
@@ -51,33 +48,11 @@ def draw_command(args: DrawArgs) -> None:
         text = args.architecture.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); give a JSON file with a genotype") from None
-    search_space = make_search_space(args.search_space or _named_in(text))
-    architecture = search_space.from_json(_without_network(text))
+    search_space, architecture = read_architecture(text, args.search_space)
     if args.output is None:
         print(drawing.describe(search_space, architecture))
     else:
         drawing.save(drawing.draw(search_space, architecture, args.architecture.name), args.output)
-
-
-def _named_in(text: str) -> str:
-    """The search space that a file of an architecture names; enas_micro where it names none that ships.
-
-    A file does not decide what is imported, so that it cannot name MODULE:CLASS.
-    """
-    with contextlib.suppress(json.JSONDecodeError):  # which the search space refuses with a reason
-        record = json.loads(text)
-        if isinstance(record, dict) and record.get("search_space") in list(SEARCH_SPACES):
-            return str(record["search_space"])
-    return EnasMicro.name
-
-
-def _without_network(text: str) -> str:
-    """The genotype of a genotype.json, without what the file says of the network that is built from it."""
-    with contextlib.suppress(json.JSONDecodeError):  # which the search space refuses with a reason
-        record = json.loads(text)
-        if isinstance(record, dict) and set(NETWORK_KEYS) <= record.keys():
-            return json.dumps({name: value for name, value in record.items() if name not in NETWORK_KEYS})
-    return text
 
 
 Commands = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from nases_env.errors import InputError
@@ -63,3 +64,15 @@ def append_line(path: str | Path, line: str) -> None:
                 raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def is_unused(folder: Path, first: str, begun: Collection[str] = ()) -> bool:
+    """Whether ``folder`` may be written to as a new one: there is nothing, or what was left by a process killed as it began.
+
+    Args:
+        first: the file that is written first, atomically; a folder that has it is in use.
+        begun: other names that may be there before it.
+    """
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(entry.name in begun or entry.name.startswith(f".{first}.") for entry in folder.iterdir())

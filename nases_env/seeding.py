@@ -7,6 +7,8 @@ each asks for a generator by name.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -26,3 +28,14 @@ def numpy_generator(seed: int, *names: str) -> np.random.Generator:
 def torch_generator(seed: int, *names: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator on ``device`` for the stream ``names`` of the run ``seed``."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))
+
+
+@contextmanager
+def seeded_torch(seed: int, *names: str) -> Iterator[None]:
+    """Torch's global generator of the CPU is one for the stream ``names`` inside, and as it was afterwards.
+
+    It is what torch's initialisers draw from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, *names))
+        yield

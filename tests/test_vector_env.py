@@ -214,17 +214,17 @@ def test_equal_children_of_a_batch_are_evaluated_once(folder: str) -> None:
 
 
 def test_all_children_are_under_evaluation_at_once_and_equal_ones_once(folder: str) -> None:
-    """Neither of two ends before both have begun; the third equals the second."""
-    execution = {"executor": "processes", "num_workers": 2, "max_retries": 0}
-    envs = NASESVectorEnv(NASESEnv(Scripted(folder, crowd=2), execution=execution), 3)
-    serial = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 3)
+    """None of the three ends before all have begun; the fourth equals the second."""
+    execution = {"executor": "processes", "num_workers": 3, "max_retries": 0}
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder, crowd=3), execution=execution), 4)
+    serial = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4)
     for each in (envs, serial):
         each.reset(seed=0)
-    actions = actions_for(3)
-    actions[2] = actions[1]
+    actions = actions_for(4)
+    actions[3] = actions[1]
     result = envs.step(actions)
-    assert result[4]["status"].tolist() == ["ok"] * 3
-    assert num_evaluations(folder) == 2
+    assert result[4]["status"].tolist() == ["ok"] * 4
+    assert num_evaluations(folder) == 3
     assert_same(result, serial.step(actions))
     envs.close()
 

@@ -51,12 +51,7 @@ class SearchFailed(Exception):  # noqa: N818 - it is the search that failed
 
 
 def draw_schedule(
-    rng: np.random.Generator,
-    max_children: int,
-    num_kills: int,
-    num_faults: int,
-    max_pause: float,
-    faults: Sequence[str] = FAULTS,
+    rng: np.random.Generator, max_children: int, num_kills: int, num_faults: int, max_pause: float
 ) -> list[Event]:
     """Events in the order in which they are done, each at a random moment of the search.
 
@@ -64,15 +59,14 @@ def draw_schedule(
         rng: decides all.
         max_children: the latest that an event may be due is when so many children are recorded.
         num_kills: kills of the search itself.
-        num_faults: times of each of ``faults``.
+        num_faults: times of each of ``FAULTS``.
         max_pause: seconds that an event waits at most, once it is due.
-        faults: some of ``FAULTS``.
     """
 
     def event(what: str) -> Event:
         return Event(what, int(rng.integers(max_children + 1)), float(rng.uniform(0, max_pause)))
 
-    moments: list[list[Event]] = [[event(fault)] for fault in faults for _ in range(num_faults)]
+    moments: list[list[Event]] = [[event(fault)] for fault in FAULTS for _ in range(num_faults)]
     kills: list[list[Event]] = []
     for _ in range(num_kills):
         if kills and rng.random() < SHARE_AT_START:

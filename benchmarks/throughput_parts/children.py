@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nases_env.errors import InputError
 from nases_env.networks import EnasMicroNetwork, NetworkSettings
 from nases_env.search_spaces import Architecture, make_search_space
-from nases_env.seeding import derive_seed, numpy_generator, torch_generator
+from nases_env.seeding import numpy_generator, seeded_torch, torch_generator
 from nases_env.training import ImageSet, TrainingSettings, channel_statistics, load_images
 from nases_env.training.augmentation import augment, draw_augmentation
 from throughput_parts.plain_network import PlainNetwork
@@ -70,8 +70,7 @@ def random_architecture(seed: int, index: int) -> Architecture:
 def make_network(architecture: Architecture, configuration: Configuration, image_size: int, seed: int) -> EnasMicroNetwork:
     """The child with weights that ``seed`` decides."""
     settings = NetworkSettings(configuration.cells_per_stage, configuration.num_filters)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with seeded_torch(seed, "weights"):
         network = SPACE.build(architecture, settings, num_classes=NUM_CLASSES, image_shape=(3, image_size, image_size))
     return cast(EnasMicroNetwork, network)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -17,20 +16,12 @@ from torch import Tensor, nn
 
 from nases_env.errors import InputError
 from nases_env.search_spaces.base import SearchSpace
-from nases_env.seeding import derive_seed, torch_generator
+from nases_env.seeding import seeded_torch, torch_generator
 
 Loss = Literal["cross_entropy", "least_squares"]
 
 NUM_STATISTICS_VECTORS = 10_000
 """How many uniform vectors the mean and deviation of a simulator's outputs are measured on."""
-
-
-@contextmanager
-def _initialisation(seed: int, *names: str) -> Iterator[None]:
-    """Torch's initialisers draw from its global generator: seed it for the stream ``names``, and restore it afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, *names))
-        yield
 
 
 class _LSTM(nn.LSTM):
@@ -228,7 +219,7 @@ class Embedding(nn.Module):
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
         self.loss: Loss = loss
-        with _initialisation(seed, "embedding", "weights"):
+        with seeded_torch(seed, "embedding", "weights"):
             self.simulator = Simulator(self.num_dims, self.decisions_per_step, embedding_size, hidden_size)
             self.decoder = decoders[loss](self.decision_sizes, self.decisions_per_step, embedding_size, hidden_size)
 
@@ -278,7 +269,7 @@ class Embedding(nn.Module):
         """
         controller = copy.deepcopy(self.simulator)
         if initialisation == "random":
-            with _initialisation(seed, "controller", "weights"):
+            with seeded_torch(seed, "controller", "weights"):
                 controller.lstm.reset_parameters()
                 controller.head.reset_parameters()
             controller.freeze_statistics(torch_generator(seed, "controller", "statistics"))

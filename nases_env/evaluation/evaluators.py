@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,9 +23,9 @@ from nases_env.evaluation.evaluation import Evaluation, Status
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.networks import count_flops, count_parameters
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, full_name, make_search_space
-from nases_env.seeding import derive_seed
+from nases_env.seeding import seeded_torch
 from nases_env.threads import torch_threads
-from nases_env.training import DATASETS, Checkpoint, ImageSet, load_images, split_train_valid, train_classifier
+from nases_env.training import Checkpoint, ImageSet, load_images, mirrors, split_train_valid, train_classifier
 
 TRAINING_VERSION = 2
 """To be raised whenever the same settings begin to give other accuracies: stores then hold no result for them."""
@@ -175,8 +176,7 @@ class TrainingEvaluator(Evaluator):
         start = time.perf_counter()
         train, valid = self.images()
         device = resolve_device(self.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "initial weights"))
+        with seeded_torch(seed, "initial weights"):
             model = make_search_space(self.search_space).build(
                 architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
             )
@@ -190,7 +190,7 @@ class TrainingEvaluator(Evaluator):
         )
         if self.settings.max_params is not None and child.num_params > self.settings.max_params:
             return replace(child, seconds=time.perf_counter() - start)
-        flip = DATASETS[self.dataset].flip if self.settings.flip is None else self.settings.flip
+        flip = mirrors(self.dataset, self.settings)
         checkpoint = self._checkpoint(architecture, seed)
         seconds_before = time.perf_counter() - start
         with torch_threads(self.num_threads):
@@ -259,6 +259,13 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
     return torch.device(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls a device: the GPU's model, the CPU's architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU" if device.type == "cpu" else device.type
 
 
 class _DataArguments(NamedTuple):

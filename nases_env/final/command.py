@@ -21,18 +21,19 @@ from nases_env.final.report import (
     SearchCost,
     conditions,
     error_text,
-    seeds_markdown,
+    markdown_table,
+    search_days,
+    seed_rows,
     seeds_table,
     summarise,
-    table_1_markdown,
+    table_1,
     table_1_row,
 )
 from nases_env.final.result import FinalResult
 from nases_env.final.training import FinalTraining
-from nases_env.networks.genotype import NETWORK_KEYS
 from nases_env.search import ChildOptions, SearchArgs, make_env
 from nases_env.search.run_folder import is_finished, load_args, read_config, read_trajectory
-from nases_env.search_spaces import make_search_space
+from nases_env.search_spaces import make_search_space, read_architecture
 from nases_env.training import DATASETS, EpochRecord
 
 USELESS = ("num_valid_images", "max_params")  # settings that say nothing of a final training
@@ -141,7 +142,7 @@ def make_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]:
 def _markdown(
     report: dict[str, Any], configuration: dict[str, Any], results: Sequence[FinalResult], cost: SearchCost | None
 ) -> str:
-    parts = ["# Final training", report["conditions"], seeds_markdown(results), f"Mean: {report['sentence']}."]
+    parts = ["# Final training", report["conditions"], markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
     if cost is not None:
         parts.append(
             f"The architecture is the best of {cost.num_children} children of {cost.agent} by validation accuracy "
@@ -149,10 +150,10 @@ def _markdown(
             f"{'GPU' if cost.on_gpu else 'CPU'} hours."
         )
     if configuration["dataset"] == "cifar10":
-        days = "–" if cost is None else cost.days
+        days = "–" if cost is None else search_days([cost])
         method = "architecture of a file" if cost is None else cost.agent
         row = table_1_row(method, results, configuration["settings"]["cutout"], days)
-        parts += ["## Beside the paper's Table 1", table_1_markdown([row])]
+        parts += ["## Beside the paper's Table 1", table_1([row])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -207,19 +208,16 @@ def _of_run(args: TrainArgs) -> FinalTraining:
 
 def _of_file(args: TrainArgs) -> FinalTraining:
     try:
-        record = json.loads(args.source.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        text = args.source.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InputError(f"cannot read {args.source} ({reason}); give a run folder or an architecture's JSON file") from None
     if args.dataset is None:
         raise InputError(f"{args.source} names no data set; give --dataset: {', '.join(DATASETS)}")
-    named = record.get("search_space") if isinstance(record, dict) else None
-    space = make_search_space(args.search_space or (named if isinstance(named, str) and ":" not in named else "enas_micro"))
-    if isinstance(record, dict):  # a genotype.json says its network's size too, which the preset decides here
-        record = {name: value for name, value in record.items() if name not in NETWORK_KEYS}
+    space, architecture = read_architecture(text, args.search_space)
     return FinalTraining(
         space,
-        space.from_json(json.dumps(record)),
+        architecture,
         args.dataset,
         _settings(args, "auto"),
         data_dir=args.data_dir,

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import nases_env
 from nases_env.errors import InputError
-from nases_env.files import cannot_write, write_atomically
+from nases_env.files import cannot_write, is_unused, write_atomically
 from nases_env.final.result import FinalResult, read_result
 from nases_env.final.training import FinalTraining
 from nases_env.interrupts import deferred_interrupts
@@ -57,7 +57,7 @@ class FinalFolder:
         if (self.path / CONFIG).exists():
             self._check(configuration)
         else:
-            if not _is_unused(self.path):
+            if not is_unused(self.path, CONFIG):
                 raise InputError(f"{self.path} exists and holds no final training; give another --output")
             config = {"command": shlex.join(sys.argv), "configuration": configuration, "nases_env": nases_env.__version__}
             write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
@@ -164,11 +164,6 @@ class _Curves:
     def __exit__(self, *raised: object) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _is_unused(path: Path) -> bool:
-    """Whether there is nothing in ``path`` but what was left of a first file that was never finished."""
-    return not path.exists() or (path.is_dir() and all(entry.name.startswith(f".{CONFIG}.") for entry in path.iterdir()))
 
 
 @contextlib.contextmanager

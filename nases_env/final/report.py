@@ -63,19 +63,30 @@ class SearchCost:
     on_gpu: bool
     valid_accuracy: float
 
-    @property
-    def days(self) -> str:
-        """GPU days; where it was no GPU, that is said."""
-        return f"{self.seconds / 86400:.2g}" + ("" if self.on_gpu else " (CPU)")
+
+def search_days(costs: Sequence[SearchCost]) -> str:
+    """GPU days of a search, the mean over ``costs``; where it was no GPU, that is said."""
+    seconds = statistics.mean(cost.seconds for cost in costs)
+    return f"{seconds / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation; the deviation of one value is None."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def percent(mean: float, std: float | None, sign: str = "") -> str:
+    """A share in [-1, 1] in percent: mean ± standard deviation. ``sign`` is "+" to show that of a positive mean."""
+    return f"{100 * mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
 def summarise(results: Sequence[FinalResult]) -> dict[str, Any]:
     """Mean and standard deviation of the test error over seeds, in [0, 1], as JSON values; the deviation of one is None."""
-    errors = [result.test_error for result in results]
+    mean, std = mean_and_std([result.test_error for result in results])
     return {
         "num_seeds": len(results),
-        "test_error_mean": statistics.mean(errors),
-        "test_error_std": statistics.stdev(errors) if len(errors) > 1 else None,
+        "test_error_mean": mean,
+        "test_error_std": std,
         "num_params": results[0].num_params,
         "num_flops": results[0].num_flops,
         "hours": sum(result.hours for result in results),
@@ -85,9 +96,7 @@ def summarise(results: Sequence[FinalResult]) -> dict[str, Any]:
 
 def error_text(results: Sequence[FinalResult]) -> str:
     """The test error in percent: mean ± standard deviation over the seeds."""
-    summary = summarise(results)
-    mean, deviation = summary["test_error_mean"], summary["test_error_std"]
-    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    return percent(*mean_and_std([result.test_error for result in results]))
 
 
 def table_1_row(method: str, results: Sequence[FinalResult], cutout: int, days: str) -> TableRow:
@@ -96,50 +105,52 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout: int, days: 
     return TableRow(method + (" + cutout" if cutout else ""), error_text(results), f"{params:.2g}", days)
 
 
-def seeds_table(results: Sequence[FinalResult]) -> Table:
-    """A line for each seed, for a terminal."""
-    table = Table(title="final training, tested once", title_justify="left")
-    hours = "GPU h" if results[0].on_gpu else "CPU h"
-    for heading in ("seed", "test error %", "95 % interval", "train %", "params", "MFLOPs", "epochs", hours):
-        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
+def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
+    """Headings, and a line for each seed."""
+    rows = [["seed", "test error %", "95 % interval", "train %", "params", "MFLOPs", "epochs", "GPU h"]]
+    if not results[0].on_gpu:
+        rows[0][-1] = "CPU h"
     for result in results:
         low, high = result.test_error_interval
-        table.add_row(
-            str(result.seed),
-            f"{100 * result.test_error:.2f}",
-            f"{100 * low:.2f}–{100 * high:.2f}",
-            f"{100 * result.train_accuracy:.2f}",
-            f"{result.num_params:,}",
-            f"{result.num_flops / 1e6:,.1f}",
-            str(result.num_epochs),
-            f"{result.hours:.2g}",
+        rows.append(
+            [
+                str(result.seed),
+                f"{100 * result.test_error:.2f}",
+                f"{100 * low:.2f}–{100 * high:.2f}",
+                f"{100 * result.train_accuracy:.2f}",
+                f"{result.num_params:,}",
+                f"{result.num_flops / 1e6:,.1f}",
+                str(result.num_epochs),
+                f"{result.hours:.2g}",
+            ]
         )
+    return rows
+
+
+def seeds_table(results: Sequence[FinalResult]) -> Table:
+    """``seed_rows`` for a terminal."""
+    table = Table(title="final training, tested once", title_justify="left")
+    headings, *rows = seed_rows(results)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def seeds_markdown(results: Sequence[FinalResult]) -> str:
-    """The same as a Markdown table."""
-    hours = "GPU hours" if results[0].on_gpu else "CPU hours"
-    lines = [
-        f"| seed | test error % | 95 % interval | train accuracy % | parameters | MFLOPs | epochs | {hours} |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for result in results:
-        low, high = result.test_error_interval
-        lines.append(
-            f"| {result.seed} | {100 * result.test_error:.2f} | {100 * low:.2f}–{100 * high:.2f} "
-            f"| {100 * result.train_accuracy:.2f} | {result.num_params:,} | {result.num_flops / 1e6:,.1f} "
-            f"| {result.num_epochs} | {result.hours:.2g} |"
-        )
-    return "\n".join(lines)
+def markdown_table(headings: Sequence[object], *rows: Sequence[object]) -> str:
+    """A table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def table_1_markdown(rows: Sequence[TableRow]) -> str:
-    """Table 1 with ``rows`` below the paper's."""
-    lines = ["| | test error % | parameters, M | search, GPU days | |", "| --- | --- | --- | --- | --- |"]
-    for row, source in [(row, "as the paper states it") for row in PAPER_ROWS] + [(row, "measured here") for row in rows]:
-        lines.append(f"| {row.method} | {row.error} | {row.params} | {row.days} | {source} |")
-    return "\n".join(lines)
+def table_1(rows: Sequence[TableRow]) -> str:
+    """Table 1 in Markdown with ``rows`` below the paper's."""
+    sources = [(row, "as the paper states it") for row in PAPER_ROWS] + [(row, "measured here") for row in rows]
+    return markdown_table(
+        ["", "test error %", "parameters, M", "search, GPU days", ""],
+        *([row.method, row.error, row.params, row.days, source] for row, source in sources),
+    )
 
 
 def conditions(configuration: Mapping[str, Any], results: Sequence[FinalResult]) -> str:

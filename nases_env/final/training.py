@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import torch
 
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, resolve_device
+from nases_env.evaluation import ChildSettings, describe_search_space, device_name, resolve_device
 from nases_env.final.result import FinalResult
 from nases_env.models import TrainedModel
 from nases_env.networks import count_flops, count_parameters
 from nases_env.search_spaces import Architecture, SearchSpace
-from nases_env.seeding import derive_seed, torch_generator
+from nases_env.seeding import seeded_torch, torch_generator
 from nases_env.threads import torch_threads
-from nases_env.training import DATASETS, Checkpoint, ImageSet, channel_statistics, load_images, train_classifier
+from nases_env.training import Checkpoint, ImageSet, channel_statistics, load_images, mirrors, train_classifier
 from nases_env.training.checkpoint import digest
 from nases_env.training.trainer import OnEpoch
 
@@ -74,7 +73,7 @@ class FinalTraining:
         device = resolve_device(self.device).type
         images = self.train_images
         return {
-            "search_space": self.search_space.name,
+            "search_space": describe_search_space(self.search_space),
             "key": self.architecture.key,
             "genotype": self.search_space.genotype(self.architecture),
             "dataset": self.dataset,
@@ -105,7 +104,6 @@ class FinalTraining:
         device = resolve_device(self.device)
         train, test = self.train_images, self._load(train=False)
         model = self._build(seed, self.settings)
-        flip = DATASETS[self.dataset].flip if self.settings.flip is None else self.settings.flip
         with torch_threads(self.num_threads):
             result = train_classifier(
                 model.network,
@@ -114,7 +112,7 @@ class FinalTraining:
                 self.settings,
                 seed=seed,
                 device=device,
-                flip=flip,
+                flip=mirrors(self.dataset, self.settings),
                 checkpoint=Checkpoint(checkpoint, interval_seconds=0, identity=self.architecture.key, keep=True),
                 on_epoch=on_epoch,
             )
@@ -140,8 +138,7 @@ class FinalTraining:
 
     def _build(self, seed: int, settings: ChildSettings) -> TrainedModel:
         train = self.train_images
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "initial weights"))
+        with seeded_torch(seed, "initial weights"):
             return TrainedModel(
                 self.search_space,
                 self.architecture,
@@ -156,10 +153,3 @@ class FinalTraining:
         weights = model.state_dict()
         bare.load_state_dict({name: weights[name] for name in bare.state_dict()})
         return bare
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls a device: the GPU's model, the CPU's architecture."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU" if device.type == "cpu" else device.type

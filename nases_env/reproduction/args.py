@@ -12,8 +12,6 @@ from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
 from nases_env.search import ChildOptions
 
-SIZES = ("paper", "gpu", "cpu", "smoke")
-
 
 @dataclass(frozen=True)
 class ReproductionPreset:

@@ -15,16 +15,14 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from nases_env.commands import parse
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, resolve_device, resolve_preset
-from nases_env.files import write_atomically
+from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, device_name, resolve_device, resolve_preset
+from nases_env.files import is_unused, write_atomically
 from nases_env.final import FinalTraining
 from nases_env.final.command import TrainArgs, train_command
-from nases_env.final.training import device_name
 from nases_env.reproduction.args import REPRODUCTIONS, ReproduceArgs
 from nases_env.reproduction.plan import Plan, Stage, Step, make_plan
 from nases_env.reproduction.report import make_report
@@ -64,6 +62,8 @@ def reproduce_command(args: ReproduceArgs) -> None:
             except BaseException:  # an interrupt, and what an agent ends with, among them
                 console.print(f"ended in step {number} of {len(steps)}; the same command goes on with it", highlight=False)
                 raise
+    from rich.markdown import Markdown  # slow to import
+
     report = make_report(plan)
     Console().print(Markdown(report))
     Console().print(f"everything is in {plan.output}", soft_wrap=True, highlight=False)
@@ -133,7 +133,7 @@ def _check_config(plan: Plan) -> bool:
         if not isinstance(before, dict) or "preset" not in before:
             raise ValueError("it is not that of a reproduction")
     except FileNotFoundError:
-        if plan.output.exists() and (not plan.output.is_dir() or any(plan.output.iterdir())):
+        if not is_unused(plan.output, CONFIG):
             raise InputError(f"{plan.output} exists and holds no reproduction; give another --output") from None
         return False
     except (OSError, ValueError) as error:

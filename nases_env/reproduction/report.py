@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from nases_env.files import write_atomically
 from nases_env.final import FinalFolder, FinalResult
 from nases_env.final.command import search_cost
-from nases_env.final.report import SearchCost, conditions, summarise, table_1_markdown, table_1_row
+from nases_env.final.report import (
+    SearchCost,
+    conditions,
+    error_text,
+    markdown_table,
+    mean_and_std,
+    percent,
+    search_days,
+    summarise,
+    table_1,
+    table_1_row,
+)
 from nases_env.reproduction.plan import Plan
 
 BASELINE = "random_search"
@@ -56,16 +66,14 @@ def make_report(plan: Plan) -> str:
     return text
 
 
-def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, float | None] | None:
+def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, Any] | None:
     """How much less the test error is than random search's with the same seed, in [-1, 1]; None where it did not search."""
     if BASELINE not in finals or agent == BASELINE:
         return None
     pairs = zip(finals[BASELINE], finals[agent], strict=True)
     differences = [random.test_error - result.test_error for random, result in pairs]
-    return {
-        "mean": statistics.mean(differences),
-        "std": statistics.stdev(differences) if len(differences) > 1 else None,
-    }
+    mean, std = mean_and_std(differences)
+    return {"mean": mean, "std": std}
 
 
 def _markdown(
@@ -81,9 +89,9 @@ def _markdown(
         "each agent, and a final training of each search's best child by validation accuracy, all anew for each seed. "
         "Means ± standard deviations over seeds.",
         "## Stage 1: embeddings",
-        _table(
+        markdown_table(
             ["seed", "decisions kept %", "entropy of decoded decisions", "distinct of 10,000"],
-            [
+            *(
                 [
                     seed,
                     f"{100 * record['kept_decisions']:.1f}",
@@ -91,61 +99,44 @@ def _markdown(
                     f"{record['distinct_architectures']:,}",
                 ]
                 for seed, record in enumerate(values["embeddings"])
-            ],
+            ),
         ),
         "## Stage 2: searches",
-        _table(
+        markdown_table(
             ["agent", "best validation accuracy %", "hours of children"],
-            [
+            *(
                 [
                     agent,
-                    spread([100 * cost.valid_accuracy for cost in of_agent]),
+                    percent(*mean_and_std([cost.valid_accuracy for cost in of_agent])),
                     f"{statistics.mean(cost.seconds for cost in of_agent) / 3600:.2g}",
                 ]
                 for agent, of_agent in costs.items()
-            ],
+            ),
         ),
         "## Final phase",
         values["conditions"],
-        _table(
+        markdown_table(
             ["agent", "test error %", "less than random search's", "parameters, M", "hours each"],
-            [
+            *(
                 [
                     agent,
-                    spread([100 * result.test_error for result in results]),
-                    _less(values["agents"][agent]["less_error_than_random_search"]),
+                    error_text(results),
+                    "–"
+                    if (less := values["agents"][agent]["less_error_than_random_search"]) is None
+                    else percent(**less, sign="+"),
                     f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
                     f"{statistics.mean(result.hours for result in results):.2g}",
                 ]
                 for agent, results in finals.items()
-            ],
+            ),
         ),
     ]
     if configuration["dataset"] == "cifar10":
         cutout = configuration["settings"]["cutout"]
-        rows = [table_1_row(agent, results, cutout, _days(costs[agent])) for agent, results in finals.items()]
-        parts += ["## Beside the paper's Table 1", table_1_markdown(rows)]
+        rows = [table_1_row(agent, results, cutout, search_days(costs[agent])) for agent, results in finals.items()]
+        parts += ["## Beside the paper's Table 1", table_1(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _days(costs: Sequence[SearchCost]) -> str:
-    mean = statistics.mean(cost.seconds for cost in costs)
-    return f"{mean / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
-
-
-def _less(difference: dict[str, float | None] | None) -> str:
-    if difference is None or difference["mean"] is None:
-        return "–"
-    deviation = "" if difference["std"] is None else f" ± {100 * difference['std']:.2f}"
-    return f"{100 * difference['mean']:+.2f}{deviation}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation of ``values`` to two decimals; of one, the value."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+def _less(difference: dict[str, Any] | None) -> str:
+    return "–" if difference is None else percent(**difference, sign="+")

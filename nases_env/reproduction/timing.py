@@ -15,7 +15,7 @@ from nases_env.embedding.pretraining import pretrain
 from nases_env.embedding.report import quality_report
 from nases_env.evaluation import ChildSettings, resolve_device
 from nases_env.search_spaces import Architecture, SearchSpace
-from nases_env.seeding import derive_seed, numpy_generator
+from nases_env.seeding import numpy_generator, seeded_torch
 from nases_env.threads import torch_threads
 from nases_env.training import EpochRecord, ImageSet, train_classifier
 
@@ -73,8 +73,7 @@ def time_training(
         def note(record: EpochRecord, ends: list[float] = ends) -> None:
             ends.append(time.perf_counter())
 
-        with torch.random.fork_rng(devices=[]), torch_threads(num_threads):
-            torch.manual_seed(derive_seed(0, "timed weights", str(number)))
+        with seeded_torch(0, "timed weights", str(number)), torch_threads(num_threads):
             start = time.perf_counter()
             model = space.build(architecture, settings, num_classes=len(images.class_names), image_shape=images.image_shape)
             train_classifier(model, few, few, settings, seed=0, device=where, flip=True, on_epoch=note)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nases_env import files
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluator
 from nases_env.execution import ExecutionSettings
@@ -80,12 +81,7 @@ class RunFolder:
 
 def is_unused(path: Path) -> bool:
     """Whether a new search may write to ``path``: an empty folder, or what a search has left that was killed as it began."""
-    if not path.exists():
-        return True
-    if not path.is_dir() or (path / CONFIG).exists():
-        return False
-    begun = (STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY)
-    return all(entry.name in begun or entry.name.startswith(f".{CONFIG}.") for entry in path.iterdir())
+    return files.is_unused(path, CONFIG, begun=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
 
 
 def is_finished(path: Path, budget: int) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from functools import lru_cache
 from typing import Any
 
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.modules import import_own
-from nases_env.search_spaces.base import SearchSpace
+from nases_env.networks.genotype import NETWORK_KEYS
+from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -90,3 +93,28 @@ def _check(space: SearchSpace, what: str) -> None:
         raise InputError(f"{what} has the decision sizes {sizes!r}; give a tuple of integers from 1 on, not all of them 1")
     if type(space.decisions_per_step) is not int or space.decisions_per_step < 1:
         raise InputError(f"{what} has {space.decisions_per_step!r} decisions per step; give an integer from 1 on")
+
+
+def read_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:
+    """The architecture in a JSON file, such as a search's best.json or a model's genotype.json, and its search space.
+
+    What a genotype.json says of the network that is built from it is left aside.
+
+    Args:
+        text: what is in the file.
+        search_space: what ``make_search_space`` makes it from; None: the one that the file names, or enas_micro where it
+            names none that ships. A file does not decide what is imported, so that it cannot name MODULE:CLASS.
+
+    Raises:
+        InputError: if it is no architecture of that search space.
+    """
+    named = EnasMicro.name
+    with contextlib.suppress(json.JSONDecodeError):  # which the search space refuses with a reason
+        record = json.loads(text)
+        if isinstance(record, dict):
+            if record.get("search_space") in list(SEARCH_SPACES):
+                named = record["search_space"]
+            if set(NETWORK_KEYS) <= record.keys():
+                text = json.dumps({name: value for name, value in record.items() if name not in NETWORK_KEYS})
+    space = make_search_space(search_space or named)
+    return space, space.from_json(text)

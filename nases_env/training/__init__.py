@@ -2,7 +2,7 @@
 
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics
 from nases_env.training.checkpoint import Checkpoint
-from nases_env.training.datasets import DATASETS, Dataset, load_images
+from nases_env.training.datasets import DATASETS, Dataset, load_images, mirrors
 from nases_env.training.image_set import ImageSet, split_train_valid
 from nases_env.training.measuring import evaluate_accuracy
 from nases_env.training.settings import TrainingSettings
@@ -20,6 +20,7 @@ __all__ = [
     "channel_statistics",
     "evaluate_accuracy",
     "load_images",
+    "mirrors",
     "split_train_valid",
     "train_classifier",
 ]

@@ -22,6 +22,7 @@ from nases_env.errors import InputError
 from nases_env.training.image_folder import read_image_folder
 from nases_env.training.image_set import ImageSet
 from nases_env.training.resizing import shrink
+from nases_env.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,11 @@ def load_images(
 def _load(request: _Request) -> ImageSet:
     images = request.dataset.source(request)
     return ImageSet(shrink(images.images, request.image_size), images.labels, images.class_names)
+
+
+def mirrors(dataset: str, settings: TrainingSettings) -> bool:
+    """Whether half of the images are mirrored in training: as ``settings`` say, or else as suits ``dataset``."""
+    return DATASETS[dataset].flip if settings.flip is None else settings.flip
 
 
 def _data_dir(request: _Request) -> Path:

@@ -93,9 +93,7 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, cap
     assert not output.exists()
     assert len(steps) == len(STAGES_OF_A_SEED)
     for line, stage in zip(steps, STAGES_OF_A_SEED, strict=True):
-        time, command = line.split("  ", 1)[0], line.strip().split("  ", 1)[1]
-        assert command.startswith(stage)
-        assert time is not None
+        assert line.strip().split("  ", 1)[1].startswith(stage)
         assert line.split()[0].count(":") == 2  # hours, minutes, seconds
     assert "--child.num-filters 3" in steps[1]
     assert "--child.cutout 2" in steps[2]

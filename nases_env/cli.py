@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from nases_env import drawing
 from nases_env.commands import parse, run
 from nases_env.embedding.command import PretrainArgs, pretrain_command
 from nases_env.errors import InputError
@@ -49,6 +48,8 @@ def draw_command(args: DrawArgs) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); give a JSON file with a genotype") from None
     search_space, architecture = read_architecture(text, args.search_space)
+    from nases_env import drawing  # imports matplotlib, which is slow
+
     if args.output is None:
         print(drawing.describe(search_space, architecture))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import sys
 import threading
@@ -60,6 +61,7 @@ def _names(args: Any, prefix: str = "") -> Iterator[str]:
 
 def run(main: Callable[[], None]) -> None:
     """Runs ``main``; wrong input and interrupts end as ``run_command`` says. SIGTERM interrupts as Ctrl-C does."""
+    gc.freeze()  # what has been imported stays: to look it through again, at the exit too, would take half a second
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _report
     try:

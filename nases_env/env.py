@@ -14,7 +14,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from nases_env import drawing
 from nases_env.embedding import load_embedding
 from nases_env.errors import InputError
 from nases_env.evaluation import (
@@ -268,6 +267,8 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     def render(self) -> NDArray[np.uint8] | str | None:
         """The current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", None without a render mode."""
+        from nases_env import drawing  # imports matplotlib, which is slow
+
         architecture = self.architecture
         title = self._title()
         if self.render_mode == "rgb_array":

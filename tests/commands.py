@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import runpy
@@ -49,6 +50,7 @@ def run_here(main: Callable[[], object], *options: str) -> subprocess.CompletedP
         except SystemExit as ended:
             status = int(ended.code or 0)
         finally:
+            gc.unfreeze()  # what the command froze is this process's own
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return subprocess.CompletedProcess([*options], status, out.getvalue(), err.getvalue())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import logging
 import os
 import pickle
@@ -38,6 +39,7 @@ def main() -> None:
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    gc.disable()  # nothing that is imported is rubbish: to look for it would take a third of the time
     sys.path, configuration = pickle.loads(inbox.get())
     evaluator: Any = None
 
@@ -47,6 +49,8 @@ def main() -> None:
         evaluator.prepare()
 
     _answer(connection, load)
+    gc.freeze()
+    gc.enable()
     while True:
         task, log = pickle.loads(inbox.get())
         _write_to(log)

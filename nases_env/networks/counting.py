@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -24,6 +23,8 @@ def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         model: any classifier of images.
         image_shape: (channels, height, width).
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     shapes = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     modes = {module: module.training for module in model.modules()}
     model.eval()

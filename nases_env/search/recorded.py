@@ -26,7 +26,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import nases_env
-from nases_env import drawing
 from nases_env.env import Action, ImageEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
@@ -272,6 +271,8 @@ class RecordedSearch(Search):
             self._bar.refresh()
 
     def _save_pictures(self, best: Child) -> None:
+        from nases_env import drawing  # imports matplotlib, which is slow
+
         title = f"{self.args.env_id}: validation accuracy {best.evaluation.valid_accuracy:.2%}"
         picture = drawing.draw(self.nases.search_space, best.architecture, title)
         drawing.save(picture, self.run_dir / "best.png")
@@ -285,6 +286,8 @@ class RecordedSearch(Search):
         write_atomically(self.run_dir / "best.json", (space.to_json(child.architecture) + "\n").encode())
         if child is not self.children[-1]:
             return
+        from nases_env import drawing  # imports matplotlib, which is slow
+
         picture = drawing.draw(space, child.architecture, f"child {child.number}: reward {child.evaluation.reward:.4f}")
         with self._writing():
             self._writer.add_image("search/best_cells", drawing.to_array(picture), child.number, dataformats="HWC")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import http.client
+import importlib.util
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nases_env.errors import InputError
 from nases_env.training.image_folder import read_image_folder
@@ -115,17 +117,31 @@ def _data_dir(request: _Request) -> Path:
     return request.data_dir
 
 
+def _digits_table() -> NDArray[np.float64]:
+    """A row for each digit, (1797, 65): its 64 pixels, row by row, and its label.
+
+    They are read from the file that scikit-learn comes with: to import scikit-learn itself takes each process a second.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps the file elsewhere
+
+    digits = load_digits()
+    return np.column_stack((digits.data, digits.target))
+
+
 def _read_digits(request: _Request) -> ImageSet:
     """scikit-learn's 1,797 digits, values 0..16 spread over 0..255.
 
     The set has no test images of its own: of each class, in the order of the file, every fifth image is a test image and the
     others are training images, so that the division is the same everywhere and each class is divided alike.
     """
-    from sklearn.datasets import load_digits  # slow to import, and no other data set needs it
-
-    digits = load_digits()
-    labels = torch.from_numpy(digits.target).long()
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    table = _digits_table()
+    labels = torch.from_numpy(table[:, -1]).long()
+    images = torch.from_numpy(np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
         is_test[(labels == label).nonzero()[4::5]] = True

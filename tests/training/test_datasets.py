@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from nases_env.errors import InputError
-from nases_env.training import DATASETS, load_images
+from nases_env.training import DATASETS, datasets, load_images
 from tests.training.pictures import write_folder
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
@@ -46,6 +47,12 @@ def test_digits_are_scikit_learns() -> None:
         num_test = int((test.labels == label).sum())
         assert num_test == count // 5
         assert num_test + int((train.labels == label).sum()) == count
+
+
+def test_digits_do_not_depend_on_where_scikit_learn_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = datasets._digits_table()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    np.testing.assert_array_equal(datasets._digits_table(), table)
 
 
 def test_a_second_call_gives_the_same_object() -> None:

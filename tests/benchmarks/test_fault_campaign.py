@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from fault_campaign import Args, main
+from fault_campaign import CAMPAIGNS, Args, main
 from faults import checks
 from faults.folder import FOLDER_VARIABLE, TOKENS, FaultFolder
 from faults.search_process import MARKER_VARIABLE, SearchProcess
@@ -31,18 +31,26 @@ from tests.commands import run_benchmark
 NUM_CHILDREN = 4
 
 
-def test_tormented_and_shared_searches_end_as_if_nothing_had_been(tmp_path: Path) -> None:
+def test_a_tormented_search_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     """The second kill of this seed meets the search while it starts."""
     output, num_children, num_kills = tmp_path / "out" / "figures.json", 8, 2
     options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "4", "--toy-children", str(num_children))
     places = ("--work-dir", "work", "--output", str(output))
-    campaigns = ("toy", "two_searches_toy", "two_searches_digits")
-    run_benchmark("fault_campaign", ("--campaigns", *campaigns, *options, "--digits-children", "2", *places), tmp_path)
+    run_benchmark("fault_campaign", ("--campaigns", "toy", *options, *places), tmp_path)
     figures = json.loads(output.read_text())
     assert figures["passed"] is True
     assert figures["settings"]["num_kills"] == num_kills
     check_tormented(figures["campaigns"]["toy"], num_children, num_kills, tmp_path / "work" / "toy")
-    for name in ("two_searches_toy", "two_searches_digits"):
+    assert not _left(tmp_path)
+
+
+def test_two_searches_on_one_store_share_the_work(tmp_path: Path) -> None:
+    output, campaigns = tmp_path / "figures.json", CAMPAIGNS[2:]
+    options: dict[str, Any] = {"toy_children": 8, "digits_children": 2, "num_workers": 1}
+    main(Args(campaigns=campaigns, work_dir=tmp_path / "work", output=output, **options))
+    figures = json.loads(output.read_text())
+    assert figures["passed"] is True
+    for name in campaigns:
         shared = figures["campaigns"][name]
         assert all(check == {"passed": True, "problems": []} for check in shared["checks"].values())
         assert len(shared["checks"]) == 9

@@ -149,9 +149,9 @@ def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title
         row, column = divmod(index, BOXES_PER_ROW)
         left = ROW_GAP + column * (width + ROW_GAP)
         bottom = height - TITLE_HEIGHT - (row + 1) * ROW_HEIGHT + ROW_GAP
-        axes.add_patch(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
+        axes.add_artist(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
         mark = left + width * (middle - 0.5 / size)
-        axes.add_patch(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOUR))
+        axes.add_artist(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOUR))
         middle_of_text = bottom + (MARK_HEIGHT + ROW_HEIGHT - ROW_GAP) / 2
         axes.text(left + width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
     return figure
@@ -190,7 +190,7 @@ def _draw_cell(axes: Axes, graph: CellGraph) -> None:
                 _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), colour)
                 axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [box_y, y], color="#777777", linewidth=1, zorder=2)
                 _draw_line(axes, branch.source, (column, x - SUM_RADIUS - BOX_WIDTH / 2, box_y), places, centres, graph)
-            axes.add_patch(
+            axes.add_artist(
                 Circle((exit_x, y), SUM_RADIUS, facecolor="white", edgecolor=_colour(value), linewidth=1.5, zorder=4)
             )
             axes.text(exit_x, y, f"+{value - len(graph.inputs) + 1}", ha="center", va="center", fontsize=7.5, zorder=5)
@@ -248,7 +248,7 @@ def _num_boxes(item: _Item, graph: CellGraph) -> int:
 def _draw_box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
     corner = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2)
     style = "round,pad=0,rounding_size=0.08"
-    axes.add_patch(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=colour, edgecolor="#444444", zorder=3))
+    axes.add_artist(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=colour, edgecolor="#444444", zorder=3))
     axes.text(x, y, text, ha="center", va="center", fontsize=FONT_SIZE, zorder=5)
 
 
@@ -275,7 +275,7 @@ def _draw_line(
         vertices += [(middle, y0), (middle, y1), (x1, y1)]
         codes += [int(Path.CURVE4)] * 3
     style = "dashed" if dashed else "solid"
-    axes.add_patch(
+    axes.add_artist(
         PathPatch(Path(vertices, codes), fill=False, edgecolor=_colour(source), linewidth=1.3, linestyle=style, zorder=1)
     )
 

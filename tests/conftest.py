@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from tests.datasets import TinyDatasets
 from tests.serving import Server, server
 
 __all__ = ["server"]
+
+gc.disable()  # until all tests are imported: to look for rubbish among modules would take a third of that time
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

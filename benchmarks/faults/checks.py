@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.execution.store import RESULT_COLUMNS, Row
 from nases_env.search.run_folder import STORE, read_trajectory
+from nases_env.store_commands import VerifyArgs, run_store_command
 
 RUN_FOLDER = (
     "config.json",
@@ -127,9 +128,13 @@ def files_left(search: SearchProcess) -> list[str]:
 
 def store_is_wrong(search: SearchProcess) -> list[str]:
     """What ``nases store verify`` says where it does not pass."""
-    command = [sys.executable, "-c", "from nases_env.cli import main; main()", "store", "verify", str(search.store)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [] if result.returncode == 0 else [f"status {result.returncode}", *(result.stdout + result.stderr).splitlines()]
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            run_store_command(VerifyArgs(search.store))
+    except SystemExit as ended:
+        return [f"status {ended.code}", *said.getvalue().splitlines()]
+    return []
 
 
 def curve_differs(search: SearchProcess) -> list[str]:

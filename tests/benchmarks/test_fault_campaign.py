@@ -60,7 +60,7 @@ def test_two_searches_on_one_store_share_the_work(tmp_path: Path) -> None:
 
 def test_a_tormented_search_that_trains_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
-    options: dict[str, Any] = {"num_kills": 1, "num_faults": 1, "digits_children": 4, "num_workers": 1}
+    options: dict[str, Any] = {"num_kills": 1, "num_faults": 1, "digits_children": 4}
     main(Args(campaigns=("digits",), work_dir=tmp_path / "work", output=output, **options))
     figures = json.loads(output.read_text())
     assert figures["passed"] is True

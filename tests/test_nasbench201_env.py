@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from typing import Any, cast
 
@@ -168,9 +169,9 @@ def test_an_environment_is_picklable(options: dict[str, Any]) -> None:
 
 
 def test_every_keyword_is_documented(options: dict[str, Any]) -> None:
-    documentation = cast(str, TableEnv.__doc__)
+    documentation = cast(str, inspect.getdoc(TableEnv))
     for name in ("table", "permutation_seed", "embedding", "render_mode"):
-        assert f"\n        {name}: " in documentation
+        assert f"\n    {name}: " in documentation
     env = make(options)
     env.reset(seed=0)
     info = env.step(np.zeros(NUM_ACTIONS, np.float32))[4]

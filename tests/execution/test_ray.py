@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import os
 import signal
@@ -66,6 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("RAY_AUTH_MODE", raising=False)  # which Ray sets
         patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         yield
+    gc.collect()  # what Ray leaves, while its warnings are expected
 
 
 def test_no_cluster_at_the_address_is_one_line(tmp_path: Path) -> None:  # before there is one in this process

@@ -88,11 +88,11 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         max_episode_steps: int | None = None,
         evaluate_all: EvaluateAll | None = None,
     ) -> None:
+        self.env = env  # which `close` closes, after wrong input too
         if num_envs < 1:
             raise InputError(f"num_envs must be at least 1, not {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise InputError(f"max_episode_steps must be at least 1, or None for no limit, not {max_episode_steps}")
-        self.env = env
         self.env.max_in_flight = num_envs
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps

@@ -121,9 +121,7 @@ def _markdown(
                 [
                     agent,
                     error_text(results),
-                    "–"
-                    if (less := values["agents"][agent]["less_error_than_random_search"]) is None
-                    else percent(**less, sign="+"),
+                    _less(values["agents"][agent]["less_error_than_random_search"]),
                     f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
                     f"{statistics.mean(result.hours for result in results):.2g}",
                 ]

@@ -20,11 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nases_env.agent import Agent, Proposal
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs, run_search
+from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search.agent import Agent, Proposal
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import seeded_torch, torch_generator
 
@@ -85,13 +85,13 @@ class LSTMController(nn.Module):
         args: the options.
     """
 
-    def __init__(self, num_dims: int, num_choices: int, args: Args) -> None:
+    def __init__(self, num_decisions: int, num_choices: int, args: Args) -> None:
         super().__init__()
         self.args = args
         hidden_size = args.hidden_size
-        self.embeddings = nn.Embedding(1 + num_dims * num_choices, hidden_size)
+        self.embeddings = nn.Embedding(1 + num_decisions * num_choices, hidden_size)
         self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)
-        self.heads = nn.Parameter(torch.empty(num_dims, hidden_size, num_choices))
+        self.heads = nn.Parameter(torch.empty(num_decisions, hidden_size, num_choices))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -INIT_RANGE, INIT_RANGE)
 
@@ -116,9 +116,9 @@ class LSTMController(nn.Module):
 class IndependentController(nn.Module):
     """The logits of every decision are parameters, 0 at first: no decision knows of another."""
 
-    def __init__(self, num_dims: int, num_choices: int) -> None:
+    def __init__(self, num_decisions: int, num_choices: int) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(num_dims, num_choices))
+        self.logits = nn.Parameter(torch.zeros(num_decisions, num_choices))
 
     def forward(self, tokens: Tensor, first: int, state: State | None) -> tuple[Tensor, State | None]:
         """As that of ``LSTMController``."""
@@ -132,15 +132,15 @@ class DiscreteReinforce(Agent):
         self.search_space = env.search_space
         self.args = args
         sizes = torch.tensor(self.search_space.decision_sizes)
-        num_dims, self.num_choices = len(sizes), int(sizes.max())
+        num_decisions, self.num_choices = len(sizes), int(sizes.max())
         self.impossible = torch.arange(self.num_choices) >= sizes[:, None]
         """Shape (m, k): the choices that a decision does not have."""
         self.controller: LSTMController | IndependentController
         if args.controller == "lstm":
             with seeded_torch(args.seed, "discrete reinforce", "controller"):
-                self.controller = LSTMController(num_dims, self.num_choices, args)
+                self.controller = LSTMController(num_decisions, self.num_choices, args)
         else:
-            self.controller = IndependentController(num_dims, self.num_choices)
+            self.controller = IndependentController(num_decisions, self.num_choices)
         learning_rate = LEARNING_RATES[args.controller] if args.learning_rate is None else args.learning_rate
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=learning_rate)
         self.noise = torch_generator(args.seed, "discrete reinforce", "exploration")
@@ -196,8 +196,8 @@ class DiscreteReinforce(Agent):
 
 def main(args: Args) -> None:
     """Search with REINFORCE on the decisions, without an embedding."""
-    with RecordedSearch(args, agent="discrete_reinforce") as search:
-        search.run(DiscreteReinforce(search.nases, args), args.round_size)
+    with SearchRun(args, agent="discrete_reinforce") as search:
+        search.run(DiscreteReinforce(search.nases, args), args.ask_batch_size)
 
 
 if __name__ == "__main__":

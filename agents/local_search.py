@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from nases_env.agent import Agent, Proposal
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs, run_search
+from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search.agent import Agent, Proposal
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import numpy_generator
 
@@ -109,11 +109,11 @@ class LocalSearch(Agent):
 
     def _climb_from(self, position: Architecture) -> None:
         self.position = position
-        neighbours = list(neighbours_of(self.search_space, position))
+        neighbours = list(neighbors_of(self.search_space, position))
         self.neighbours = {neighbours[i].key: neighbours[i] for i in self.rng.permutation(len(neighbours))}
 
 
-def neighbours_of(search_space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
+def neighbors_of(search_space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:
     """The networks one decision away from ``architecture``, each once and without itself."""
     keys = {architecture.key}
     for index, size in enumerate(search_space.decision_sizes):
@@ -127,8 +127,8 @@ def neighbours_of(search_space: SearchSpace, architecture: Architecture) -> Iter
 
 def main(args: Args) -> None:
     """Search by climbing from neighbour to neighbour."""
-    with RecordedSearch(args, agent="local_search") as search:
-        search.run(LocalSearch(search.nases, args), args.round_size)
+    with SearchRun(args, agent="local_search") as search:
+        search.run(LocalSearch(search.nases, args), args.ask_batch_size)
 
 
 if __name__ == "__main__":

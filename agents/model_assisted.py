@@ -6,7 +6,7 @@ Where each reward costs the training of a network, a policy gradient from reward
 budget is spent. So a Gaussian process is fitted to all that was evaluated (`agents/gaussian_process.py`), and between real
 children the controller takes policy-gradient steps from rewards that the process imagines: model-based reinforcement
 learning in the manner of Dyna (Sutton, 1990). The next children are, among candidates drawn from the policy and from the
-prior, those of the highest expected improvement. Several are asked for at once (``--round-size``), each knowing of the
+prior, those of the highest expected improvement. Several are asked for at once (``--ask-batch-size``), each knowing of the
 others, and may be told in any order.
 """
 
@@ -18,13 +18,13 @@ from typing import Literal
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, Posterior, expected_improvement
-from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, Sample, normal_scores
+from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, Sample, rank_normalize
 from numpy.typing import NDArray
 
-from nases_env.agent import Proposal
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, run_search
+from nases_env.search import SearchRun, run_search
+from nases_env.search.agent import Proposal
 
 MIN_RESULTS = 4  # before a model is fitted
 IMAGINED_RANGE = (-2.0, 3.0)  # of imagined advantages, in deviations
@@ -34,7 +34,7 @@ IMAGINED_RANGE = (-2.0, 3.0)  # of imagined advantages, in deviations
 class Args(PolicyArgs):
     """The agent's options. Lengths are in standard deviations of the embedding."""
 
-    round_size: int = 5
+    ask_batch_size: int = 5
     """Children asked for at once; the model is fitted anew before each round."""
     learning_rate: float = 1e-3
     """Adam's. Imagined rewards are as many as one likes, so that the controller may learn faster than from real ones."""
@@ -104,10 +104,12 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _fit(self) -> None:
         rewards = torch.tensor([result.reward for result in self.history], dtype=torch.float64)
-        self.model.fit(decisions_of([result.sample for result in self.history]), normal_scores(rewards))
+        self.model.fit(decisions_of([result.sample for result in self.history]), rank_normalize(rewards))
 
     def _posterior(self, samples: list[Sample]) -> Posterior:
-        pending = decisions_of(self.pending) if self.pending else np.empty((0, self.env.search_space.num_dims), np.int64)
+        pending = (
+            decisions_of(self.pending) if self.pending else np.empty((0, self.env.search_space.num_decisions), np.int64)
+        )
         return self.model.posterior(decisions_of(samples), pending)
 
     def _imagine(self) -> None:
@@ -147,8 +149,8 @@ def decisions_of(samples: list[Sample]) -> NDArray[np.int64]:
 
 def main(args: Args) -> None:
     """Search with model-assisted REINFORCE in the embedding space."""
-    with RecordedSearch(args, agent="model_assisted") as search:
-        search.run(ModelAssisted(search.nases, args), args.round_size)
+    with SearchRun(args, agent="model_assisted") as search:
+        search.run(ModelAssisted(search.nases, args), args.ask_batch_size)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ python agents/random_search.py --env-id NASES-Digits-v0 --budget 40
 
 from __future__ import annotations
 
-from nases_env.agent import Agent, Proposal
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs, run_search
+from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search.agent import Agent, Proposal
 from nases_env.seeding import numpy_generator
 
 
@@ -28,8 +28,8 @@ class RandomSearch(Agent):
 
 def main(args: SearchArgs) -> None:
     """Evaluate uniformly drawn architectures and keep the best."""
-    with RecordedSearch(args, agent="random_search") as search:
-        search.run(RandomSearch(search.nases, args), args.round_size)
+    with SearchRun(args, agent="random_search") as search:
+        search.run(RandomSearch(search.nases, args), args.ask_batch_size)
 
 
 if __name__ == "__main__":

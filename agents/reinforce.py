@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nases_env.agent import Agent, Proposal
-from nases_env.env import ACTION_SCALE, NASESEnv
+from nases_env.envs import ACTION_SCALE, NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
-from nases_env.search import RecordedSearch, SearchArgs, run_search
+from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search.agent import Agent, Proposal
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 NUM_TRIES = 20  # times that samples are drawn to find a child that is new
@@ -189,7 +189,7 @@ class EmbeddingPolicy(Agent):
     def draw_warmup(self, num_samples: int) -> list[Sample]:
         """Samples of the standard normal distribution."""
         embeddings = torch.randn(num_samples, len(self.log_sigma), generator=self.noise)
-        nothing = torch.zeros(num_samples, self.env.search_space.num_dims), torch.zeros_like(embeddings)
+        nothing = torch.zeros(num_samples, self.env.search_space.num_decisions), torch.zeros_like(embeddings)
         return self._samples(embeddings, *nothing, [None] * num_samples)
 
     def _samples(self, embeddings: Tensor, states: Tensor, offsets: Tensor, log_probs: list[Any]) -> list[Sample]:
@@ -197,7 +197,7 @@ class EmbeddingPolicy(Agent):
         return [
             Sample(child, action, embedding=embedding, state=state, offset=offset, log_prob=log_prob)
             for child, action, embedding, state, offset, log_prob in zip(
-                self.env.decode_all(actions), actions, embeddings, states, offsets, log_probs, strict=True
+                self.env.decode_batch(actions), actions, embeddings, states, offsets, log_probs, strict=True
             )
         ]
 
@@ -255,7 +255,7 @@ def log_density(embeddings: Tensor, means: Tensor, log_sigma: Tensor) -> Tensor:
     return log_prob
 
 
-def normal_scores(rewards: Tensor) -> Tensor:
+def rank_normalize(rewards: Tensor) -> Tensor:
     """The normal quantiles of the ranks of ``rewards`` (N,), those of equal ones averaged; float64, shape (N,)."""
     below = (rewards[:, None] > rewards).sum(1) + 0.5 * (rewards[:, None] == rewards).sum(1)
     scores: Tensor = torch.special.ndtri(below.double() / len(rewards))
@@ -366,7 +366,7 @@ class Reinforce(EmbeddingPolicy):
         """Of all children so far, by the rewards so far, shape (children,)."""
         rewards = torch.tensor([result.reward for result in self.history], dtype=torch.float64)
         if self.args.advantage == "rank":
-            return normal_scores(rewards).float()
+            return rank_normalize(rewards).float()
         if self.args.advantage == "history":
             return ((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)).float()
         new = rewards[-self.args.batch_size :]
@@ -394,8 +394,8 @@ def paper(args: Args) -> Args | None:
 
 def main(args: Args) -> None:
     """Search with REINFORCE in the embedding space."""
-    with RecordedSearch(args, agent="reinforce") as search:
-        search.run(Reinforce(search.nases, args), args.round_size)
+    with SearchRun(args, agent="reinforce") as search:
+        search.run(Reinforce(search.nases, args), args.ask_batch_size)
 
 
 if __name__ == "__main__":

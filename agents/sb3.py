@@ -30,13 +30,12 @@ from stable_baselines3.sac import SAC
 from stable_baselines3.td3 import TD3
 from torch import nn
 
-from nases_env.env import ACTION_SCALE
+from nases_env.cpu import torch_threads
+from nases_env.envs import ACTION_SCALE, NASESVectorEnv
 from nases_env.errors import InputError
-from nases_env.sb3 import SB3VecEnv
-from nases_env.search import RecordedSearch, Search, SearchArgs, run_search
+from nases_env.sb3_vec_env import SB3VecEnv
+from nases_env.search import SearchArgs, SearchLoop, SearchRun, run_search
 from nases_env.seeding import derive_seed
-from nases_env.threads import torch_threads
-from nases_env.vector_env import NASESVectorEnv
 
 SETTINGS: dict[str, dict[str, float]] = {
     "ppo": {"learning_rate": 1e-3, "num_steps": 10, "num_gradient_steps": 10},
@@ -44,7 +43,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "sac": {"learning_rate": 3e-3, "num_gradient_steps": 2},
     "td3": {"learning_rate": 1e-3, "num_gradient_steps": 4},
 }
-"""What options are that were not given, chosen on NASES-Analytic-v0 at 300 children."""
+"""What options are that were not given, chosen on NASES-Synthetic-v0 at 300 children."""
 
 
 @dataclass
@@ -70,7 +69,7 @@ class Args(SearchArgs):
     """sac, td3: children from uniform actions before the agent acts and learns. SB3: 100."""
     batch_size: int = 64
     """sac, td3: children that a gradient step learns from, drawn among all so far. SB3: 256."""
-    standardise_rewards: bool = True
+    standardize_rewards: bool = True
     """Take the mean of the rewards so far from a reward and divide by their deviation: accuracies lie close together and far
     from 0, while SB3's critics and SAC's entropy expect rewards around 0, of the order of 1."""
 
@@ -87,9 +86,9 @@ class Args(SearchArgs):
                 raise InputError(f"--{option.replace('_', '-')} must be a positive number, not {value}")
         if not 0 <= self.entropy_coefficient < math.inf:
             raise InputError(f"--entropy-coefficient must be 0 or a positive number, not {self.entropy_coefficient}")
-        if self.round_size != 1:
+        if self.ask_batch_size != 1:
             raise InputError(
-                f"--round-size must be 1, not {self.round_size}: Stable-Baselines3 chooses a child for each of --num-envs"
+                f"--ask-batch-size must be 1, not {self.ask_batch_size}: Stable-Baselines3 chooses a child for each of --num-envs"
             )
 
     def setting(self, option: str) -> Any:
@@ -98,7 +97,7 @@ class Args(SearchArgs):
         return SETTINGS[self.algorithm][option] if value is None else value
 
 
-class StandardisedRewards(VecNormalize):
+class StandardizedRewards(VecNormalize):
     """Standardises rewards by the mean and deviation of all so far; ``VecNormalize`` leaves the mean in."""
 
     def __init__(self, env: VecEnv) -> None:
@@ -112,7 +111,7 @@ class StandardisedRewards(VecNormalize):
 class SearchCallback(BaseCallback):
     """Ends the training with the search's budget, and logs SB3's losses after every update."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: SearchLoop) -> None:
         super().__init__()
         self.search = search
 
@@ -125,7 +124,7 @@ class SearchCallback(BaseCallback):
         return not self.search.done
 
 
-def make_model(search: Search, args: Args) -> BaseAlgorithm:
+def make_model(search: SearchLoop, args: Args) -> BaseAlgorithm:
     """SB3's algorithm as ``args`` say, its environment ``search``."""
     seed = derive_seed(args.seed, "stable-baselines3") % 2**32
     set_random_seed(seed)
@@ -133,8 +132,8 @@ def make_model(search: Search, args: Args) -> BaseAlgorithm:
     env: VecEnv = SB3VecEnv(NASESVectorEnv(search.nases, num_envs, evaluate_all=search.evaluate_all))
     env.seed(search.nases.np_random_seed)  # the children's own seeds stay those of the environment
     env.action_space.seed(seed)
-    if args.standardise_rewards:
-        env = StandardisedRewards(env)
+    if args.standardize_rewards:
+        env = StandardizedRewards(env)
     log_sigma = math.log(args.sigma / ACTION_SCALE)
     # Networks as small as these are slower on a GPU.
     options: dict[str, Any] = {"learning_rate": args.setting("learning_rate"), "gamma": 0.0, "device": "cpu"}
@@ -162,7 +161,7 @@ def make_model(search: Search, args: Args) -> BaseAlgorithm:
     return sac
 
 
-def learn(search: Search, args: Args) -> None:
+def learn(search: SearchLoop, args: Args) -> None:
     """Trains SB3's algorithm in ``search`` until its budget is spent, and not a child longer."""
     if search.done:
         return
@@ -175,7 +174,7 @@ def learn(search: Search, args: Args) -> None:
 
 def main(args: Args) -> None:
     """Search with an algorithm of Stable-Baselines3 in the embedding space."""
-    with RecordedSearch(args, agent=args.algorithm) as search:
+    with SearchRun(args, agent=args.algorithm) as search:
         learn(search, args)
 
 

@@ -25,20 +25,19 @@ from rich.console import Console
 from rich.table import Table
 
 import nases_env  # noqa: F401 - registers the environments
-from nases_env.commands import run_command
-from nases_env.env import ACTION_SCALE, NASESEnv
+from nases_env.atomic_io import write_atomically
+from nases_env.command_line import run_command
+from nases_env.cpu import torch_threads
+from nases_env.envs import ACTION_SCALE, NASESEnv, NASESVectorEnv
 from nases_env.errors import InputError
-from nases_env.files import write_atomically
 from nases_env.seeding import derive_seed, numpy_generator
-from nases_env.threads import torch_threads
-from nases_env.vector_env import NASESVectorEnv
 
 
 @dataclass(frozen=True)
 class Args:
     """What is measured."""
 
-    env_id: str = "NASES-Analytic-v0"
+    env_id: str = "NASES-Synthetic-v0"
     """An environment whose children cost nothing; NASES-NASBench201-v0 needs its table."""
     num_envs: tuple[int, ...] = (1, 16, 256)
     """K: the sizes of the vector environments."""
@@ -78,21 +77,21 @@ class Timing(NamedTuple):
 
 
 class Stopwatch:
-    """Sums the seconds that environments spend in ``decode_all``."""
+    """Sums the seconds that environments spend in ``decode_batch``."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def watch(self, env: NASESEnv) -> None:
-        decode_all = env.decode_all
+        decode_batch = env.decode_batch
 
         def timed(actions: NDArray[np.floating[Any]]) -> Any:
             start = time.perf_counter()
-            architectures = decode_all(actions)
+            architectures = decode_batch(actions)
             self.seconds += time.perf_counter() - start
             return architectures
 
-        env.decode_all = timed  # type: ignore[method-assign]
+        env.decode_batch = timed  # type: ignore[method-assign]
 
 
 class Variant:

@@ -24,17 +24,18 @@ from nases_agents.reinforce import Args as ReinforceArgs
 from nases_agents.reinforce import Reinforce
 from rich.console import Console
 
-from nases_env.commands import run_command
-from nases_env.env import ImageEnv
+from nases_env.atomic_io import write_atomically
+from nases_env.command_line import run_command
+from nases_env.devices import device_name, resolve_device
+from nases_env.envs import ImageEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import FINAL_PRESETS, TrainingEvaluator, device_name, resolve_device, resolve_preset
+from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator, resolve_preset
 from nases_env.execution import ExecutionSettings
-from nases_env.files import write_atomically
-from nases_env.final import FinalTraining
-from nases_env.models import save_model
-from nases_env.reproduction.timing import time_training
-from nases_env.search import Search, make_env
-from nases_env.search_spaces import make_search_space
+from nases_env.model_io import save_model
+from nases_env.retraining import FinalTraining
+from nases_env.retraining.timing import time_training
+from nases_env.search import SearchLoop, make_env
+from nases_env.search_spaces import get_search_space
 from nases_env.training import EpochRecord
 
 ENDLESS = 10**9  # children: more than any session evaluates
@@ -75,7 +76,7 @@ class Args:
             raise InputError(f"--num-envs must be at least 1, not {self.num_envs}")
 
 
-class TimedSearch(Search):
+class TimedSearch(SearchLoop):
     """A search that ends when its time is over."""
 
     deadline = math.inf
@@ -106,7 +107,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     timed.reset(seed=args.seed)
     start = time.monotonic()
     timed.deadline = start + 60 * args.search_minutes
-    timed.run(Reinforce(nases, options), options.round_size)
+    timed.run(Reinforce(nases, options), options.ask_batch_size)
     minutes = (time.monotonic() - start) / 60
     assert timed.best is not None
     evaluations = [child.evaluation for child in timed.children]
@@ -134,8 +135,8 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     assert isinstance(nases, ImageEnv)
     assert isinstance(nases.evaluator, TrainingEvaluator)
     assert timed.best is not None
-    space = make_search_space(nases.evaluator.search_space)
-    _, settings = resolve_preset(nases.preset, {}, FINAL_PRESETS)
+    space = get_search_space(nases.evaluator.search_space)
+    _, settings = resolve_preset(nases.preset, {}, RETRAIN_PRESETS)
     final = FinalTraining(
         space, timed.best.architecture, nases.evaluator.dataset, settings, data_dir=args.data_dir, device=args.device
     )

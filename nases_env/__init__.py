@@ -11,18 +11,17 @@ Importing this package registers them:
 from typing import TYPE_CHECKING
 
 from nases_env.registration import ENV_IDS, register_envs
+from nases_env.version import __version__
 
 if TYPE_CHECKING:
-    from nases_env.models import load_model
-
-__version__ = "0.1.0"
+    from nases_env.model_io import load_model
 
 __all__ = ["ENV_IDS", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> object:
     if name == "load_model":
-        from nases_env.models import load_model
+        from nases_env.model_io import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

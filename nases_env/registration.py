@@ -8,10 +8,10 @@ from gymnasium.envs.registration import register
 
 MAX_EPISODE_STEPS = 100  # children; the task goes on forever, so that the episode is cut and not ended
 
-_IMAGE = ("nases_env.env:ImageEnv", "nases_env.vector_env:image_vector_env")
-_TABLE = ("nases_env.env:TableEnv", "nases_env.vector_env:table_vector_env")
-_LOOK_UP = ("nases_env.env:LookUpEnv", "nases_env.vector_env:look_up_vector_env")
-_ANALYTIC = ("nases_env.env:AnalyticEnv", "nases_env.vector_env:analytic_vector_env")
+_IMAGE = ("nases_env.envs.image:ImageEnv", "nases_env.envs.vector:image_vector_env")
+_TABLE = ("nases_env.envs.nasbench201:NasBench201Env", "nases_env.envs.vector:nasbench201_vector_env")
+_LOOK_UP = ("nases_env.envs.query:QueryEnv", "nases_env.envs.vector:query_vector_env")
+_ANALYTIC = ("nases_env.envs.synthetic:SyntheticEnv", "nases_env.envs.vector:synthetic_vector_env")
 
 _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-CIFAR10-v0": (_IMAGE, {"dataset": "cifar10"}),
@@ -21,8 +21,8 @@ _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-ImageFolder-v0": (_IMAGE, {"dataset": "image_folder"}),
     "NASES-Digits-v0": (_IMAGE, {"dataset": "digits"}),
     "NASES-NASBench201-v0": (_TABLE, {}),
-    "NASES-LookUp-v0": (_LOOK_UP, {}),
-    "NASES-Analytic-v0": (_ANALYTIC, {}),
+    "NASES-Query-v0": (_LOOK_UP, {}),
+    "NASES-Synthetic-v0": (_ANALYTIC, {}),
 }
 
 ENV_IDS = tuple(_ENVS)

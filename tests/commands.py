@@ -76,4 +76,4 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 
 def run_benchmark(name: str, options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a script of ``benchmarks`` as a person does, at a size that ends in seconds."""
-    return run("python", str(ROOT / "benchmarks" / f"{name}.py"), *options, folder=folder)
+    return run("python", "-m", f"benchmarks.{name}", *options, folder=folder, PYTHONPATH=str(ROOT))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nases_env.evaluation import evaluators
+from nases_env.evaluation import training as evaluators
 from nases_env.training import datasets
 from tests.datasets import TinyDatasets
 from tests.serving import Server, server

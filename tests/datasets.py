@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.serving import Server, serve_cifar, serve_fashion_mnist, serve_svhn
-from tests.training.pictures import write_folder
+from tests.training.images import write_folder
 
 
 class TinyDatasets:
@@ -20,7 +20,7 @@ class TinyDatasets:
         self._folder = folder
 
     def options(self, env_id: str) -> dict[str, Any]:
-        if env_id in ("NASES-Digits-v0", "NASES-Analytic-v0"):
+        if env_id in ("NASES-Digits-v0", "NASES-Synthetic-v0"):
             return {}
         if env_id == "NASES-CIFAR10-v0":
             serve_cifar(self._server, self._monkeypatch, "CIFAR10")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nases_env import ENV_IDS, cli
+from nases_env import ENV_IDS
+from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
 
 README = (ROOT / "README.md").read_text()
@@ -34,7 +35,7 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkout = ROOT / "agents" / f"{agent}.py"
-    quick = ("--env-id", "NASES-Analytic-v0", "--budget", "2")
+    quick = ("--env-id", "NASES-Synthetic-v0", "--budget", "2")
     ran = [
         run("python", str(checkout), *quick, "--run-dir", "checkout", folder=tmp_path),
         run_here(module(f"nases_agents.{agent}"), *quick, "--run-dir", "package"),
@@ -134,7 +135,7 @@ def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_pat
 def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path) -> None:
     """Beyond 60,000 bytes a file the kernel refuses to write, as a full disk does: here TensorBoard's file comes first."""
     result = subprocess.run(
-        [sys.executable, str(AGENT), "--env-id", "NASES-Analytic-v0", "--budget", "200", "--run-dir", "run"],
+        [sys.executable, str(AGENT), "--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -41,7 +41,7 @@ class _LSTM(nn.LSTM):
 class Simulator(nn.Module):
     """The architecture simulator s_v, an LSTM encoder from vectors to embeddings; trainable, it is the controller g_k.
 
-    The LSTM (one layer) reads ``decisions_per_step`` numbers at a time; a linear head projects its last hidden state. The
+    The LSTM (one layer) reads ``decisions_per_timestep`` numbers at a time; a linear head projects its last hidden state. The
     outputs are standardised by a mean and a deviation that are buffers, set once by ``freeze_statistics``: batch
     normalisation without affine parameters and always in evaluation mode, so that a unit in embedding space keeps its
     meaning while a controller is fine-tuned.
@@ -50,12 +50,12 @@ class Simulator(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, num_dims: int, decisions_per_step: int, embedding_size: int, hidden_size: int) -> None:
+    def __init__(self, num_decisions: int, decisions_per_timestep: int, embedding_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.num_dims = num_dims
-        self.num_steps = math.ceil(num_dims / decisions_per_step)
-        self.decisions_per_step = decisions_per_step
-        self.lstm = _LSTM(decisions_per_step, hidden_size, batch_first=True)
+        self.num_decisions = num_decisions
+        self.num_steps = math.ceil(num_decisions / decisions_per_timestep)
+        self.decisions_per_timestep = decisions_per_timestep
+        self.lstm = _LSTM(decisions_per_timestep, hidden_size, batch_first=True)
         self.head = nn.Linear(hidden_size, embedding_size)
         self.register_buffer("mean", torch.zeros(embedding_size))
         self.register_buffer("deviation", torch.ones(embedding_size))
@@ -67,15 +67,15 @@ class Simulator(nn.Module):
     def raw(self, vectors: Tensor) -> Tensor:
         """The embeddings (B, n) of vectors (B, m) before standardisation."""
         centred = (vectors - 0.5) * math.sqrt(12)  # zero mean and unit deviation for uniform numbers
-        padded = F.pad(centred, (0, self.num_steps * self.decisions_per_step - self.num_dims))
-        _, (hidden, _) = self.lstm(padded.reshape(-1, self.num_steps, self.decisions_per_step))
+        padded = F.pad(centred, (0, self.num_steps * self.decisions_per_timestep - self.num_decisions))
+        _, (hidden, _) = self.lstm(padded.reshape(-1, self.num_steps, self.decisions_per_timestep))
         embeddings: Tensor = self.head(hidden[0])
         return embeddings
 
     @torch.no_grad()
     def freeze_statistics(self, generator: torch.Generator) -> None:
         """Set ``mean`` and ``deviation`` so that embeddings of uniform vectors have mean 0 and deviation 1."""
-        raw = self.raw(torch.rand(NUM_STATISTICS_VECTORS, self.num_dims, generator=generator))
+        raw = self.raw(torch.rand(NUM_STATISTICS_VECTORS, self.num_decisions, generator=generator))
         self.mean.copy_(raw.mean(dim=0))
         self.deviation.copy_(raw.std(dim=0).clamp_min(1e-6))
 
@@ -83,7 +83,7 @@ class Simulator(nn.Module):
 class Decoder(nn.Module, ABC):
     """The architecture decoder f_θ: an LSTM of the simulator's size that reads the embedding at every time step.
 
-    At each step a shared linear head gives ``outputs_per_decision`` numbers for each of ``decisions_per_step`` decisions;
+    At each step a shared linear head gives ``outputs_per_decision`` numbers for each of ``decisions_per_timestep`` decisions;
     every decision has biases of its own.
     """
 
@@ -92,25 +92,25 @@ class Decoder(nn.Module, ABC):
     def __init__(
         self,
         decision_sizes: tuple[int, ...],
-        decisions_per_step: int,
+        decisions_per_timestep: int,
         embedding_size: int,
         hidden_size: int,
         outputs_per_decision: int,
     ) -> None:
         super().__init__()
-        self.num_dims = len(decision_sizes)
-        self.num_steps = math.ceil(self.num_dims / decisions_per_step)
+        self.num_decisions = len(decision_sizes)
+        self.num_steps = math.ceil(self.num_decisions / decisions_per_timestep)
         self.outputs_per_decision = outputs_per_decision
         self.lstm = _LSTM(embedding_size, hidden_size, batch_first=True)
-        self.head = nn.Linear(hidden_size, decisions_per_step * outputs_per_decision, bias=False)
-        self.bias = nn.Parameter(torch.zeros(self.num_dims, outputs_per_decision))
+        self.head = nn.Linear(hidden_size, decisions_per_timestep * outputs_per_decision, bias=False)
+        self.bias = nn.Parameter(torch.zeros(self.num_decisions, outputs_per_decision))
         self.register_buffer("sizes", torch.tensor(decision_sizes), persistent=False)
 
     def outputs(self, embeddings: Tensor) -> Tensor:
         """Embeddings (B, n) to (B, m, outputs_per_decision)."""
         hidden, _ = self.lstm(embeddings.unsqueeze(1).expand(-1, self.num_steps, -1))
         outputs: Tensor = self.head(hidden).unflatten(2, (-1, self.outputs_per_decision)).flatten(1, 2)
-        return outputs[:, : self.num_dims] + self.bias
+        return outputs[:, : self.num_decisions] + self.bias
 
     @torch.no_grad()
     def absorb(self, mean: Tensor, deviation: Tensor) -> None:
@@ -137,9 +137,9 @@ class DecisionDecoder(Decoder):
     choices: Tensor
 
     def __init__(
-        self, decision_sizes: tuple[int, ...], decisions_per_step: int, embedding_size: int, hidden_size: int
+        self, decision_sizes: tuple[int, ...], decisions_per_timestep: int, embedding_size: int, hidden_size: int
     ) -> None:
-        super().__init__(decision_sizes, decisions_per_step, embedding_size, hidden_size, max(decision_sizes))
+        super().__init__(decision_sizes, decisions_per_timestep, embedding_size, hidden_size, max(decision_sizes))
         self.register_buffer("choices", torch.arange(self.outputs_per_decision) < self.sizes[:, None], persistent=False)
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -162,9 +162,9 @@ class NumberDecoder(Decoder):
     """The paper's decoder: it predicts the m numbers themselves, trained with least squares (section 4.1)."""
 
     def __init__(
-        self, decision_sizes: tuple[int, ...], decisions_per_step: int, embedding_size: int, hidden_size: int
+        self, decision_sizes: tuple[int, ...], decisions_per_timestep: int, embedding_size: int, hidden_size: int
     ) -> None:
-        super().__init__(decision_sizes, decisions_per_step, embedding_size, hidden_size, outputs_per_decision=1)
+        super().__init__(decision_sizes, decisions_per_timestep, embedding_size, hidden_size, outputs_per_decision=1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Embeddings (B, n) to numbers (B, m), not clipped."""
@@ -215,16 +215,16 @@ class Embedding(nn.Module):
             raise InputError(f"the decoder's loss is cross_entropy or least_squares, not {loss!r}")
         self.search_space_name = search_space.name
         self.decision_sizes = search_space.decision_sizes
-        self.decisions_per_step = search_space.decisions_per_step
+        self.decisions_per_timestep = search_space.decisions_per_timestep
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
         self.loss: Loss = loss
         with seeded_torch(seed, "embedding", "weights"):
-            self.simulator = Simulator(self.num_dims, self.decisions_per_step, embedding_size, hidden_size)
-            self.decoder = decoders[loss](self.decision_sizes, self.decisions_per_step, embedding_size, hidden_size)
+            self.simulator = Simulator(self.num_decisions, self.decisions_per_timestep, embedding_size, hidden_size)
+            self.decoder = decoders[loss](self.decision_sizes, self.decisions_per_timestep, embedding_size, hidden_size)
 
     @property
-    def num_dims(self) -> int:
+    def num_decisions(self) -> int:
         """m: the number of decisions of the search space."""
         return len(self.decision_sizes)
 
@@ -234,7 +234,7 @@ class Embedding(nn.Module):
         Raises:
             InputError: if the shape is another or a number is not finite.
         """
-        return self._map(self.simulator, vectors, self.num_dims, "vector")
+        return self._map(self.simulator, vectors, self.num_decisions, "vector")
 
     def decode(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """The vector in [0, 1), shape (m,) or (B, m), of one embedding (n,) or several (B, n).

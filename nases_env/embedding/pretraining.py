@@ -39,7 +39,7 @@ class PretrainSettings:
     schedule: Literal["constant", "cosine"] = field(
         default="cosine", metadata={"help": "cosine: the learning rate falls to 0 along half a cosine."}
     )
-    standardise: bool = field(
+    standardize: bool = field(
         default=True,
         metadata={"help": "Standardise embeddings over the batch while training; afterwards they are in any case."},
     )
@@ -76,7 +76,7 @@ class PretrainSettings:
 
     def size_for(self, search_space: SearchSpace) -> int:
         """n, the size of an embedding of ``search_space``: the one that was given, else min(m, 20)."""
-        return min(search_space.num_dims, LARGEST_DEFAULT_SIZE) if self.embedding_size is None else self.embedding_size
+        return min(search_space.num_decisions, LARGEST_DEFAULT_SIZE) if self.embedding_size is None else self.embedding_size
 
 
 PRESETS = {
@@ -85,7 +85,7 @@ PRESETS = {
         loss="least_squares",
         learning_rate=1e-5,
         schedule="constant",
-        standardise=False,
+        standardize=False,
         noise=0.0,
         num_calibration_rounds=0,
     ),
@@ -131,9 +131,9 @@ def pretrain(
             optimizer.param_groups[0]["lr"] = (
                 settings.learning_rate * (1 + math.cos(math.pi * step / settings.num_steps)) / 2
             )
-        vectors = torch.rand(settings.batch_size, embedding.num_dims, generator=generator)
+        vectors = torch.rand(settings.batch_size, embedding.num_decisions, generator=generator)
         embeddings = simulator.raw(vectors)
-        if settings.standardise:
+        if settings.standardize:
             embeddings = F.batch_norm(embeddings, None, None, training=True)
         embeddings = embeddings + settings.noise * torch.randn(shape, generator=generator)
         loss = decoder.loss(embeddings, vectors)
@@ -145,7 +145,7 @@ def pretrain(
             raise InputError(f"pretraining diverged at step {step}; give a learning_rate below {settings.learning_rate}")
     optimizer.zero_grad()
     simulator.freeze_statistics(generator)
-    if not settings.standardise:
+    if not settings.standardize:
         decoder.absorb(simulator.mean, simulator.deviation)
     if settings.num_calibration_rounds:
         assert isinstance(decoder, DecisionDecoder)

@@ -1,35 +1,26 @@
 """Evaluating children: the record, what makes it, and how large and how long children train."""
 
-from nases_env.evaluation.evaluation import Evaluation, Status
-from nases_env.evaluation.evaluators import (
-    AnalyticEvaluator,
-    Evaluator,
-    TrainingEvaluator,
-    describe_search_space,
-    device_name,
-    digest_of,
-    resolve_device,
-)
-from nases_env.evaluation.interactions import InteractionEvaluator
-from nases_env.evaluation.lookup import LookUpEvaluator
-from nases_env.evaluation.presets import FINAL_PRESETS, PRESETS, ChildSettings, resolve_preset
-from nases_env.evaluation.table import TableEvaluator
+from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
+from nases_env.evaluation.nasbench201 import NasBench201Evaluator
+from nases_env.evaluation.presets import PRESETS, RETRAIN_PRESETS, ChildSettings, resolve_preset
+from nases_env.evaluation.query import QueryEvaluator
+from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
+from nases_env.evaluation.training import TrainingEvaluator
 
 __all__ = [
-    "FINAL_PRESETS",
     "PRESETS",
-    "AnalyticEvaluator",
+    "RETRAIN_PRESETS",
     "ChildSettings",
     "Evaluation",
     "Evaluator",
-    "InteractionEvaluator",
-    "LookUpEvaluator",
+    "NasBench201Evaluator",
+    "OperatorShareEvaluator",
+    "QueryEvaluator",
+    "RandomLandscapeEvaluator",
     "Status",
-    "TableEvaluator",
     "TrainingEvaluator",
+    "config_digest",
     "describe_search_space",
-    "device_name",
-    "digest_of",
-    "resolve_device",
     "resolve_preset",
 ]

@@ -68,7 +68,7 @@ PRESETS: dict[str, ChildSettings] = {
 }
 
 
-FINAL_PRESETS: dict[str, ChildSettings] = {
+RETRAIN_PRESETS: dict[str, ChildSettings] = {
     # The paper's final phase, section 4.2: 10 + 20 + ... + 320 epochs; the second of its results adds cutout=16.
     "paper": ChildSettings(num_epochs=630, num_cycles=6),
     # An hour or some on one GPU: the paper's network for 10 + 20 + 40 + 80 epochs, with its cutout.
@@ -92,7 +92,7 @@ def resolve_preset(
     Args:
         name: one of ``presets``, or "auto": ``gpu`` where torch sees a GPU, else ``cpu``.
         overrides: fields of ``ChildSettings`` by name.
-        presets: ``PRESETS`` or ``FINAL_PRESETS``.
+        presets: ``PRESETS`` or ``RETRAIN_PRESETS``.
 
     Returns:
         The name of the preset, never "auto", and the settings.

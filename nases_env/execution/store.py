@@ -23,10 +23,10 @@ from typing import Any
 import psutil
 import torch
 
-from nases_env import __version__
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
-from nases_env.interrupts import deferred_interrupts
+from nases_env.signals import defer_signals
+from nases_env.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -445,7 +445,7 @@ class Store:
 
         At the end it is there for all processes, and if ``durable``, also after the machine has lost its power.
         """
-        with deferred_interrupts(), self._lock, self._errors_translated():
+        with defer_signals(), self._lock, self._errors_translated():
             self._check_in_place()
             try:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

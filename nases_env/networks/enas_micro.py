@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nases_env.errors import InputError
-from nases_env.networks.kernels import tuned_for_cpu
+from nases_env.networks.cpu_ops import tuned_for_cpu
 from nases_env.networks.operations import (
     OPERATORS,
     FactorizedReduction,

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nases_env.networks import kernels
-from nases_env.networks.kernels import depthwise_5x5, every_second_pixel, tuned_for_cpu
+from nases_env.networks import cpu_ops
+from nases_env.networks.cpu_ops import depthwise_5x5, every_second_pixel, tuned_for_cpu
 
 OPERATORS = ("identity", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 """The five operators of ENAS micro; an operator's number is its index here."""
@@ -35,7 +35,7 @@ class BatchNorm(nn.BatchNorm2d):
         if not self.training or not tuned_for_cpu(value):
             return super().forward(value)
         num_batches.add_(1)
-        return kernels.batch_norm(value, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
+        return cpu_ops.batch_norm(value, self.weight, self.bias, mean, var, momentum=momentum, eps=self.eps)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:

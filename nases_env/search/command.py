@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nases_env.commands import parse, run
+from nases_env.command_line import parse, run
 from nases_env.errors import InputError
-from nases_env.search.args import SearchArgs
-from nases_env.search.run_folder import is_finished, load_args
+from nases_env.search.options import SearchArgs
+from nases_env.search.run_dir import is_finished, load_args
 
 Args = TypeVar("Args", bound=SearchArgs)
 
@@ -20,7 +20,7 @@ GIVEN_ANEW = ("budget", "execution")
 def run_search(
     args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = lambda args: None
 ) -> None:
-    """Parses the command line into ``args_type`` and runs ``main``, as ``nases_env.commands.run_command``.
+    """Parses the command line into ``args_type`` and runs ``main``, as ``nases_env.command_line.run_command``.
 
     With ``--resume`` the options are those of the run. A run that is finished is said to be so.
 

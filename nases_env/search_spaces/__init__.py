@@ -2,14 +2,14 @@
 
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
-from nases_env.search_spaces.registry import SEARCH_SPACES, full_name, make_search_space, read_architecture
+from nases_env.search_spaces.registry import SEARCH_SPACES, get_search_space, import_path, parse_architecture
 
 __all__ = [
     "SEARCH_SPACES",
     "Architecture",
     "EnasMicro",
     "SearchSpace",
-    "full_name",
-    "make_search_space",
-    "read_architecture",
+    "get_search_space",
+    "import_path",
+    "parse_architecture",
 ]

@@ -35,12 +35,12 @@ class Architecture:
 
 
 class SearchSpace(ABC):
-    """A set of architectures, each a list of ``num_dims`` decisions.
+    """A set of architectures, each a list of ``num_decisions`` decisions.
 
     A subclass needs ``name`` and ``decision_sizes``, which may be plain class attributes, and what it is to be searched by:
-    ``build`` where networks are trained, ``look_up`` where their accuracies are known. The rest has defaults: every list of
-    decisions is a network of its own (``canonical``), is written down as its numbers (``genotype``, ``from_genotype``), and
-    is drawn as such (``graphs``). ``examples/own_search_space.py`` shows a space of one's own.
+    ``build`` where networks are trained, ``query`` where their accuracies are known. The rest has defaults: every list of
+    decisions is a network of its own (``canonicalize``), is written down as its numbers (``genotype``, ``from_genotype``), and
+    is drawn as such (``cell_graphs``). ``examples/custom_search_space.py`` shows a space of one's own.
     """
 
     name: ClassVar[str]
@@ -52,17 +52,17 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def decision_sizes(self) -> tuple[int, ...]:
-        """The number of choices of each decision, all at least 1; its length is ``num_dims``."""
+        """The number of choices of each decision, all at least 1; its length is ``num_decisions``."""
 
     @property
-    def decisions_per_step(self) -> int:
+    def decisions_per_timestep(self) -> int:
         """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step.
 
         The default is a quarter of the decisions, but at least three: long sequences of few decisions embed badly.
         """
-        return min(self.num_dims, max(3, math.ceil(self.num_dims / 4)))
+        return min(self.num_decisions, max(3, math.ceil(self.num_decisions / 4)))
 
-    def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+    def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """The representative of all decisions that mean the same network as ``decisions``."""
         return decisions
 
@@ -94,20 +94,20 @@ class SearchSpace(ABC):
         """
         raise InputError(f"the search space {self.name} builds no networks; override its build to train them")
 
-    def look_up(self, architecture: Architecture) -> float:
+    def query(self, architecture: Architecture) -> float:
         """The architecture's accuracy in [0, 1], where it is known without training: from a table, a formula, a model.
 
         Raises:
             InputError: if this space knows no accuracies.
         """
-        raise InputError(f"the search space {self.name} looks up no accuracies; override its look_up to give them")
+        raise InputError(f"the search space {self.name} looks up no accuracies; override its query to give them")
 
-    def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         """The architecture's cells as graphs, to be drawn; none where its decisions are to be drawn instead."""
         return ()
 
     @property
-    def num_dims(self) -> int:
+    def num_decisions(self) -> int:
         """m: the number of decisions of an architecture."""
         return len(self.decision_sizes)
 
@@ -119,15 +119,15 @@ class SearchSpace(ABC):
         """The architecture that makes ``decisions``.
 
         Raises:
-            InputError: if there are not ``num_dims`` of them or one is out of range.
+            InputError: if there are not ``num_decisions`` of them or one is out of range.
         """
         decisions = tuple(int(choice) for choice in decisions)
-        if len(decisions) != self.num_dims:
-            raise InputError(f"an architecture of {self.name} makes {self.num_dims} decisions, not {len(decisions)}")
+        if len(decisions) != self.num_decisions:
+            raise InputError(f"an architecture of {self.name} makes {self.num_decisions} decisions, not {len(decisions)}")
         for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
             if not 0 <= choice < size:
                 raise InputError(f"decision {index} of {self.name} is {choice}; it must lie in 0..{size - 1}")
-        key = self.name + ":" + "-".join(map(str, self.canonical(decisions)))
+        key = self.name + ":" + "-".join(map(str, self.canonicalize(decisions)))
         return Architecture(self.name, decisions, key)
 
     def decode(self, vector: NDArray[np.floating[Any]]) -> Architecture:
@@ -140,8 +140,8 @@ class SearchSpace(ABC):
             InputError: if the shape is another or a number is not finite.
         """
         vector = np.asarray(vector, dtype=np.float64)
-        if vector.shape != (self.num_dims,):
-            raise InputError(f"{self.name} decodes vectors of shape ({self.num_dims},), not {vector.shape}")
+        if vector.shape != (self.num_decisions,):
+            raise InputError(f"{self.name} decodes vectors of shape ({self.num_decisions},), not {vector.shape}")
         if not np.isfinite(vector).all():
             raise InputError(f"{self.name} decodes finite vectors; this one holds NaN or infinity")
         choices = np.floor(np.clip(vector, 0.0, 1.0) * self._sizes).astype(np.int64)

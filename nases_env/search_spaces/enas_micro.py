@@ -27,7 +27,7 @@ class EnasMicro(SearchSpace):
     """
 
     name = "enas_micro"
-    decisions_per_step = NODE_DIMS
+    decisions_per_timestep = NODE_DIMS
     operators = OPERATORS
 
     @cached_property
@@ -41,7 +41,7 @@ class EnasMicro(SearchSpace):
         normal, reduction = _cells(architecture.decisions)
         return normal, reduction
 
-    def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+    def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """Both cells with their nodes renumbered and their branches swapped into one fixed order."""
         return tuple(number for cell in _cells(decisions) for node in canonical_cell(cell) for number in node)
 
@@ -54,13 +54,13 @@ class EnasMicro(SearchSpace):
     def from_genotype(self, genotype: Any) -> Architecture:
         return self.architecture([number for cell in read_enas_micro(genotype) for node in cell for number in node])
 
-    def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         return tuple(_graph(name, cell) for name, cell in zip(CELLS, self.cells(architecture), strict=True))
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
-        normal, reduction = _cells(self.canonical(architecture.decisions))
+        normal, reduction = _cells(self.canonicalize(architecture.decisions))
         return EnasMicroNetwork(normal, reduction, settings, num_classes=num_classes, image_shape=image_shape)
 
 

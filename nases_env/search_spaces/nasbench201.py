@@ -39,7 +39,7 @@ class NasBench201(SearchSpace):
     """
 
     name = "nasbench201"
-    decisions_per_step = 3
+    decisions_per_timestep = 3
 
     operators: tuple[str, ...] = OPERATORS  # type: ignore[misc]  # the base class has one order for all instances
 
@@ -54,7 +54,7 @@ class NasBench201(SearchSpace):
         """``(5, 5, 5, 5, 5, 5)``."""
         return (len(OPERATORS),) * len(EDGES)
 
-    def canonical(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+    def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """The decisions of the same cell where the operators have their natural order."""
         return tuple(OPERATORS.index(self.operators[choice]) for choice in decisions)
 
@@ -83,7 +83,7 @@ class NasBench201(SearchSpace):
     def _of_cell(self, cell: tuple[str, ...]) -> Architecture:
         return self.architecture([self.operators.index(name) for name in cell])
 
-    def graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         """The cell; every node has a branch for each of its edges, also where it applies ``none``."""
         nodes: list[list[Branch]] = [[] for _ in range(NUM_NODES)]
         for (node, source), name in zip(EDGES, self.cell(architecture), strict=True):

@@ -9,17 +9,17 @@ from functools import lru_cache
 from typing import Any
 
 from nases_env.errors import InputError, did_you_mean, one_line
-from nases_env.modules import import_own
 from nases_env.networks.genotype import NETWORK_KEYS
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
 from nases_env.search_spaces.nasbench201 import NasBench201
+from nases_env.user_modules import import_user_module
 
 SEARCH_SPACES: dict[str, type[SearchSpace]] = {EnasMicro.name: EnasMicro, NasBench201.name: NasBench201}
 """Those that ship, by name."""
 
 
-def make_search_space(space: str | SearchSpace) -> SearchSpace:
+def get_search_space(space: str | SearchSpace) -> SearchSpace:
     """The search space that is called ``space``.
 
     Args:
@@ -35,8 +35,8 @@ def make_search_space(space: str | SearchSpace) -> SearchSpace:
     return _make(SEARCH_SPACES[space] if space in SEARCH_SPACES else _import(space), space)
 
 
-def full_name(space: SearchSpace) -> str:
-    """What ``make_search_space`` makes ``space`` from: the name of one that ships, else ``MODULE:CLASS``."""
+def import_path(space: SearchSpace) -> str:
+    """What ``get_search_space`` makes ``space`` from: the name of one that ships, else ``MODULE:CLASS``."""
     cls = type(space)
     return space.name if cls in SEARCH_SPACES.values() else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -61,7 +61,7 @@ def _import(name: str) -> type[SearchSpace]:
     if not all(word.isidentifier() for word in (*module_name.split("."), class_name)):
         raise InputError(f"{name!r} is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace")
     try:
-        module = import_own(module_name)
+        module = import_user_module(module_name)
     except Exception as error:  # whatever a person's own module may raise
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(
@@ -91,18 +91,18 @@ def _check(space: SearchSpace, what: str) -> None:
         raise InputError(f"{what} has the name {name!r}; give it one of letters, digits, _, - and .")
     if not isinstance(sizes, tuple) or any(type(size) is not int or size < 1 for size in sizes) or max(sizes, default=1) < 2:
         raise InputError(f"{what} has the decision sizes {sizes!r}; give a tuple of integers from 1 on, not all of them 1")
-    if type(space.decisions_per_step) is not int or space.decisions_per_step < 1:
-        raise InputError(f"{what} has {space.decisions_per_step!r} decisions per step; give an integer from 1 on")
+    if type(space.decisions_per_timestep) is not int or space.decisions_per_timestep < 1:
+        raise InputError(f"{what} has {space.decisions_per_timestep!r} decisions per step; give an integer from 1 on")
 
 
-def read_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:
+def parse_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:
     """The architecture in a JSON file, such as a search's best.json or a model's genotype.json, and its search space.
 
     What a genotype.json says of the network that is built from it is left aside.
 
     Args:
         text: what is in the file.
-        search_space: what ``make_search_space`` makes it from; None: the one that the file names, or enas_micro where it
+        search_space: what ``get_search_space`` makes it from; None: the one that the file names, or enas_micro where it
             names none that ships. A file does not decide what is imported, so that it cannot name MODULE:CLASS.
 
     Raises:
@@ -116,5 +116,5 @@ def read_architecture(text: str, search_space: str | None = None) -> tuple[Searc
                 named = record["search_space"]
             if set(NETWORK_KEYS) <= record.keys():
                 text = json.dumps({name: value for name, value in record.items() if name not in NETWORK_KEYS})
-    space = make_search_space(search_space or named)
+    space = get_search_space(search_space or named)
     return space, space.from_json(text)

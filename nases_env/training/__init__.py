@@ -4,7 +4,7 @@ from nases_env.training.augmentation import ChannelStatistics, channel_statistic
 from nases_env.training.checkpoint import Checkpoint
 from nases_env.training.datasets import DATASETS, Dataset, load_images, mirrors
 from nases_env.training.image_set import ImageSet, split_train_valid
-from nases_env.training.measuring import evaluate_accuracy
+from nases_env.training.metrics import evaluate_accuracy
 from nases_env.training.settings import TrainingSettings
 from nases_env.training.trainer import EpochRecord, TrainingResult, train_classifier
 

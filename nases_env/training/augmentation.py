@@ -95,7 +95,7 @@ def crop_and_flip(images: torch.Tensor, draws: Draws, crop_padding: int) -> torc
     return gathered.view(num_images, height, width, channels).permute(0, 3, 1, 2)
 
 
-def normalise(images: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
+def normalize(images: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
     """Standardises uint8 ``images`` of shape (N, C, H, W) to float32, as torchvision's ``ToTensor`` and ``Normalize``."""
     scale = 1 / (255 * statistics.std)
     shift = -statistics.mean / statistics.std
@@ -124,5 +124,5 @@ def augment(
     images: torch.Tensor, draws: Draws, statistics: ChannelStatistics, *, crop_padding: int, cutout: int
 ) -> torch.Tensor:
     """Crop, flip, standardise and cut out, in this order: uint8 (N, C, H, W) to float32 (N, C, H, W), channels-last."""
-    standardised = normalise(crop_and_flip(images, draws, crop_padding), statistics)
+    standardised = normalize(crop_and_flip(images, draws, crop_padding), statistics)
     return cut_out(standardised, draws, cutout) if cutout else standardised

@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
-from nases_env.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

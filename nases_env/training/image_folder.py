@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
+from nases_env.training.image_io import read_picture
 from nases_env.training.image_set import ImageSet
-from nases_env.training.pictures import read_picture
 
 logger = logging.getLogger(__name__)
 

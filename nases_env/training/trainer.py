@@ -25,15 +25,15 @@ from nases_env.training.checkpoint import (
     restore,
 )
 from nases_env.training.image_set import ImageSet
-from nases_env.training.measuring import (
+from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
-    compute_logits,
-    count_right,
+    num_correct,
+    predict_logits,
     recalibrate_batch_norm,
 )
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import TrainingSettings
-from nases_env.training.step import GraphedStep, TrainingStep, side_stream
+from nases_env.training.train_step import GraphedStep, TrainingStep, side_stream
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ def _train(
             epoch=epoch + 1,
             learning_rate=learning_rates[0],
             train_loss=step.loss_sum.item() / step.num_batches,
-            train_accuracy=step.num_right.item() / (step.num_batches * batch_size),
+            train_accuracy=step.num_correct.item() / (step.num_batches * batch_size),
         )
         progress.curve.append(record)
         on_epoch(record)
@@ -290,10 +290,10 @@ def _measure(
     recalibrate_batch_norm(model, recalibrated, statistics=statistics, device=device, precision=settings.precision)
     accuracies = []
     for image_set in (valid, train.subset(drawn[: len(valid)])):
-        logits = compute_logits(model, image_set.images, statistics, device, settings.precision)
+        logits = predict_logits(model, image_set.images, statistics, device, settings.precision)
         if not logits.isfinite().all():
             return None
-        accuracies.append(count_right(logits, image_set) / len(image_set))
+        accuracies.append(num_correct(logits, image_set) / len(image_set))
     return accuracies[0], accuracies[1]
 
 

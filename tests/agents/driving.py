@@ -8,14 +8,14 @@ from typing import cast
 import gymnasium as gym
 import numpy as np
 
-from nases_env.agent import Agent, Proposal
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation, Status
+from nases_env.search.agent import Agent, Proposal
 from nases_env.search_spaces import Architecture
 
 
 def analytic(seed: int = 0) -> NASESEnv:
-    env = gym.make("NASES-Analytic-v0")
+    env = gym.make("NASES-Synthetic-v0")
     env.reset(seed=seed)
     return cast(NASESEnv, env.unwrapped)
 

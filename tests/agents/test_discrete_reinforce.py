@@ -14,8 +14,8 @@ from nases_agents.discrete_reinforce import Args, DiscreteReinforce
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from nases_env.agent import Proposal
 from nases_env.errors import InputError
+from nases_env.search.agent import Proposal
 from tests.agents.driving import analytic, drive, evaluation
 
 CONTROLLERS = ("lstm", "independent")
@@ -135,7 +135,7 @@ def test_moving_average_baseline() -> None:
 def test_the_command_writes_the_policys_curves_and_repeats(tmp_path: Path) -> None:
     keys = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        args = Args(env_id="NASES-Analytic-v0", budget=8, seed=seed, round_size=2, run_dir=tmp_path / name)
+        args = Args(env_id="NASES-Synthetic-v0", budget=8, seed=seed, ask_batch_size=2, run_dir=tmp_path / name)
         discrete_reinforce.main(args)
         records = (tmp_path / name / "evaluations.jsonl").read_text().splitlines()
         keys.append([json.loads(record)["key"] for record in records])

@@ -8,10 +8,10 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 import pytest
-from nases_agents.local_search import Args, LocalSearch, neighbours_of
+from nases_agents.local_search import Args, LocalSearch, neighbors_of
 
 from nases_env.embedding import PretrainSettings, pretrain, save_embedding
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import derive_seed
@@ -22,7 +22,7 @@ def test_neighbours_are_all_networks_one_decision_away_each_once() -> None:
     space = analytic().search_space
     for seed in range(5):
         architecture = space.sample(np.random.default_rng(seed))
-        neighbours = list(neighbours_of(space, architecture))
+        neighbours = list(neighbors_of(space, architecture))
         changed = {
             space.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])).key
             for index, size in enumerate(space.decision_sizes)
@@ -48,7 +48,7 @@ def test_first_moves_at_once_and_best_when_all_neighbours_are_known() -> None:
         agent = LocalSearch(env, Args(num_random=1, improvement=improvement))
         (start,) = agent.ask()
         agent.tell(start, evaluation(start.architecture, 0.5))
-        neighbours = {neighbour.key for neighbour in neighbours_of(env.search_space, start.architecture)}
+        neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
         rewards = [0.4, 0.6, *np.linspace(0.41, 0.49, len(neighbours) - 3), 0.7]
         asked: list[Architecture] = []
         while agent.position is start.architecture:
@@ -65,7 +65,7 @@ def test_at_a_local_optimum_it_starts_again_from_a_random_architecture() -> None
     agent = LocalSearch(env, Args(num_random=1))
     (start,) = agent.ask()
     agent.tell(start, evaluation(start.architecture, 0.9))
-    neighbours = {neighbour.key for neighbour in neighbours_of(env.search_space, start.architecture)}
+    neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
     asked = agent.ask(len(neighbours))
     assert {proposal.architecture.key for proposal in asked} == neighbours
     logged = [agent.tell(proposal, evaluation(proposal.architecture, 0.9)) for proposal in reversed(asked)]  # a plateau
@@ -122,7 +122,7 @@ class Tiny(SearchSpace):
     name = "tiny"
     decision_sizes = (2, 3)
 
-    def look_up(self, architecture: Architecture) -> float:
+    def query(self, architecture: Architecture) -> float:
         optima: dict[tuple[int, ...], float] = {(0, 0): 0.8, (1, 2): 0.9}
         return optima.get(architecture.decisions, 0.1)
 
@@ -131,7 +131,7 @@ class Tiny(SearchSpace):
 def tiny(tmp_path: Path) -> NASESEnv:
     embedding, _ = pretrain(Tiny(), PretrainSettings(hidden_size=4, num_steps=1, num_calibration_rounds=0), seed=0)
     save_embedding(embedding, tmp_path / "tiny.safetensors")
-    env = gym.make("NASES-LookUp-v0", search_space=Tiny(), embedding=str(tmp_path / "tiny.safetensors"))
+    env = gym.make("NASES-Query-v0", search_space=Tiny(), embedding=str(tmp_path / "tiny.safetensors"))
     env.reset(seed=0)
     return cast(NASESEnv, env.unwrapped)
 

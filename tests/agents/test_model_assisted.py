@@ -85,7 +85,7 @@ def test_the_child_of_the_highest_value_is_asked_for(acquisition: Any) -> None:
 def test_the_command_writes_the_models_curves_and_repeats(tmp_path: Path) -> None:
     keys = []
     for name in ("a", "b"):
-        model_assisted.main(Args(env_id="NASES-Analytic-v0", budget=32, run_dir=tmp_path / name))
+        model_assisted.main(Args(env_id="NASES-Synthetic-v0", budget=32, run_dir=tmp_path / name))
         records = [json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").read_text().splitlines()]
         keys.append([record["key"] for record in records])
     assert keys[0] == keys[1]

@@ -13,7 +13,7 @@ from nases_env.search import SearchArgs
 def test_architectures_are_the_seeds(tmp_path: Path) -> None:
     keys = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        random_search.main(SearchArgs(env_id="NASES-Analytic-v0", budget=5, seed=seed, run_dir=tmp_path / name))
+        random_search.main(SearchArgs(env_id="NASES-Synthetic-v0", budget=5, seed=seed, run_dir=tmp_path / name))
         records = (tmp_path / name / "evaluations.jsonl").read_text().splitlines()
         keys.append([json.loads(record)["key"] for record in records])
     assert keys[0] == keys[1]

@@ -15,7 +15,7 @@ from nases_agents.random_search import RandomSearch
 from nases_agents.reinforce import PAPER, Args, Reinforce, Sample, log_density
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nases_env.env import ACTION_SCALE
+from nases_env.envs import ACTION_SCALE
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs
 from tests.agents.driving import analytic, distance, drive, evaluation
@@ -124,7 +124,7 @@ def test_with_residual_the_search_begins_at_the_child_that_is_read() -> None:
     agent, _ = search(40, num_mutations=0, elite_decay=0.0, learning_rate=1e-12)
     best = agent.ranking[0].sample
     states, offsets = agent.states(np.zeros(1, np.int64))
-    child = agent.env.decode_all((agent.controller(states) + offsets).detach().numpy() / ACTION_SCALE)[0]
+    child = agent.env.decode_batch((agent.controller(states) + offsets).detach().numpy() / ACTION_SCALE)[0]
     assert child.key == best.architecture.key
 
 
@@ -166,7 +166,7 @@ def test_warm_up_children_are_normal_and_teach_nothing() -> None:
 def test_the_command_writes_the_policys_curves_and_repeats(tmp_path: Path) -> None:
     keys = []
     for name in ("a", "b"):
-        reinforce.main(Args(env_id="NASES-Analytic-v0", budget=45, run_dir=tmp_path / name))
+        reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / name))
         records = [json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").read_text().splitlines()]
         keys.append([record["key"] for record in records])
     assert keys[0] == keys[1]
@@ -184,7 +184,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_the_preset_of_the_paper_is_what_was_not_given(tmp_path: Path) -> None:
-    options = ("--env-id", "NASES-Analytic-v0", "--preset", "paper", "--sigma", "0.3", "--budget", "3")
+    options = ("--env-id", "NASES-Synthetic-v0", "--preset", "paper", "--sigma", "0.3", "--budget", "3")
     ended = run_here(script(Path(reinforce.__file__)), *options, "--run-dir", str(tmp_path / "run"))
     assert ended.returncode == 0, ended.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["arguments"]

@@ -10,26 +10,26 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from nases_agents import sb3
-from nases_agents.sb3 import SETTINGS, Args, StandardisedRewards, learn, make_model
+from nases_agents.sb3 import SETTINGS, Args, StandardizedRewards, learn, make_model
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nases_env.errors import InputError
-from nases_env.search import Search
+from nases_env.search import SearchLoop
 from nases_env.seeding import derive_seed
 
 ALGORITHMS = tuple(SETTINGS)
 
 
-def search_for(budget: int, episode: int = 10_000, **options: Any) -> Search:
-    env = gym.make("NASES-Analytic-v0", max_episode_steps=episode)
+def search_for(budget: int, episode: int = 10_000, **options: Any) -> SearchLoop:
+    env = gym.make("NASES-Synthetic-v0", max_episode_steps=episode)
     env.reset(seed=0)
-    search = Search(env, budget)
+    search = SearchLoop(env, budget)
     learn(search, Args(**options))
     return search
 
 
-def rewards_of(search: Search) -> list[float]:
+def rewards_of(search: SearchLoop) -> list[float]:
     return [child.evaluation.reward for child in search.children]
 
 
@@ -68,15 +68,15 @@ def test_it_goes_on_where_a_search_stands() -> None:
 
 
 def test_rewards_are_standardised_by_those_so_far() -> None:
-    env = gym.make("NASES-Analytic-v0")
+    env = gym.make("NASES-Synthetic-v0")
     env.reset(seed=0)
-    standardised = StandardisedRewards(DummyVecEnv([lambda: env]))
+    standardised = StandardizedRewards(DummyVecEnv([lambda: env]))
     standardised.reset()
     env.action_space.seed(0)
     rewards = [standardised.step(np.array([env.action_space.sample()]))[1][0] for _ in range(300)]
     assert np.mean(rewards[100:]) == pytest.approx(0, abs=0.3)
     assert np.std(rewards[100:]) == pytest.approx(1, abs=0.2)
-    raw = make_model(Search(env, 1), Args(standardise_rewards=False))
+    raw = make_model(SearchLoop(env, 1), Args(standardize_rewards=False))
     assert raw.get_vec_normalize_env() is None
 
 
@@ -85,9 +85,9 @@ def test_exploration_begins_at_sigma() -> None:
     for algorithm in ("ppo", "a2c", "sac", "td3"):
         spread = []
         for sigma in (0.3, 0.6):
-            env = gym.make("NASES-Analytic-v0")
+            env = gym.make("NASES-Synthetic-v0")
             env.reset(seed=0)
-            model = make_model(Search(env, 10), Args(algorithm=algorithm, sigma=sigma))
+            model = make_model(SearchLoop(env, 10), Args(algorithm=algorithm, sigma=sigma))
             observation = np.full((1, 40), 0.5, np.float32)
             actions = np.concatenate([model.predict(observation)[0] for _ in range(200)])
             if algorithm == "td3":
@@ -98,7 +98,7 @@ def test_exploration_begins_at_sigma() -> None:
 
 def test_the_command_writes_sb3s_losses(tmp_path: Path) -> None:
     for algorithm, tag, steps in (("ppo", "train/policy_gradient_loss", [10, 20]), ("sac", "train/critic_loss", [11, 12])):
-        args = Args(env_id="NASES-Analytic-v0", budget=25, algorithm=algorithm, run_dir=tmp_path / algorithm)
+        args = Args(env_id="NASES-Synthetic-v0", budget=25, algorithm=algorithm, run_dir=tmp_path / algorithm)
         sb3.main(args)
         assert len((tmp_path / algorithm / "evaluations.jsonl").read_text().splitlines()) == 25
         assert json.loads((tmp_path / algorithm / "config.json").read_text())["agent"] == algorithm
@@ -116,7 +116,7 @@ def test_the_command_writes_sb3s_losses(tmp_path: Path) -> None:
         {"sigma": 0.0},
         {"learning_rate": float("nan")},
         {"entropy_coefficient": -0.1},
-        {"round_size": 2},
+        {"ask_batch_size": 2},
     ],
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gymnasium.envs.registration import register
 
-from nases_env.env import NASESEnv
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.search_spaces import Architecture
 

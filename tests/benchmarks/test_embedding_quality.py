@@ -11,7 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from embedding_quality import (
+from nases_agents import model_assisted, reinforce
+from nases_agents.model_assisted import ModelAssisted
+from nases_agents.random_search import RandomSearch
+from nases_agents.reinforce import Reinforce
+
+from benchmarks.embedding_quality.__main__ import (
     AGENTS,
     BASELINES,
     REFERENCE,
@@ -23,18 +28,13 @@ from embedding_quality import (
     make_searches,
     train_and_measure,
 )
-from nases_agents import model_assisted, reinforce
-from nases_agents.model_assisted import ModelAssisted
-from nases_agents.random_search import RandomSearch
-from nases_agents.reinforce import Reinforce
-
 from nases_env.embedding import PretrainSettings, load_embedding, quality_report
 from nases_env.errors import InputError
-from nases_env.search import Search, SearchArgs, make_env
-from nases_env.search_spaces import SearchSpace, make_search_space
+from nases_env.search import SearchArgs, SearchLoop, make_env
+from nases_env.search_spaces import SearchSpace, get_search_space
 from tests.commands import run_benchmark
 
-SPACE = make_search_space("nasbench201")
+SPACE = get_search_space("nasbench201")
 ROW_NAMES = ("paper", "least_squares_n12", "calibrated_n20")
 
 
@@ -88,7 +88,7 @@ def test_the_names_of_rows_say_how_they_are_pretrained() -> None:
         loss="least_squares",
         learning_rate=1e-5,
         schedule="constant",
-        standardise=False,
+        standardize=False,
         noise=0.0,
         num_calibration_rounds=0,
     )
@@ -100,7 +100,7 @@ def test_the_names_of_rows_say_how_they_are_pretrained() -> None:
         assert settings.noise == float(*noise or ["0.1"])
         assert settings.loss == ("least_squares" if kind == "least_squares" else "cross_entropy")
         assert bool(settings.num_calibration_rounds) == (kind == "calibrated")
-        assert settings.standardise
+        assert settings.standardize
         assert settings.schedule == "cosine"
     assert len(set(SETTINGS.values())) == len(SETTINGS)
 
@@ -131,18 +131,18 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
     """The same search by hand finds the same."""
     row = "least_squares_n12"
     common: dict[str, Any] = {
-        "env_id": "NASES-Analytic-v0",
+        "env_id": "NASES-Synthetic-v0",
         "search_space": SPACE.name,
         "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
-        "landscape": 1,
+        "landscape_seed": 1,
         "seed": 1,
         "budget": 22,
     }
     options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
     env = make_env(options)
     env.reset(seed=1)
-    search = Search(env, 22)
-    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.nases, options), options.round_size)
+    search = SearchLoop(env, 22)
+    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.nases, options), options.ask_batch_size)
     rewards = [child.evaluation.reward for child in search.children]
     for budget in (21, 22):
         at = figures["search"][agent]["rows"][row][str(budget)]
@@ -152,10 +152,10 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
 
 
 def test_random_search_acts_through_no_embedding(args: Args, figures: dict[str, Any]) -> None:
-    options = SearchArgs(env_id="NASES-Analytic-v0", search_space=SPACE.name, landscape=2, seed=2, budget=22)
+    options = SearchArgs(env_id="NASES-Synthetic-v0", search_space=SPACE.name, landscape_seed=2, seed=2, budget=22)
     env = make_env(options)  # with the embedding that ships
     env.reset(seed=2)
-    search = Search(env, 22)
+    search = SearchLoop(env, 22)
     search.run(RandomSearch(search.nases, options))
     assert search.best is not None
     assert figures["search"]["reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward

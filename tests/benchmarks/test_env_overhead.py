@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from env_overhead import Args, Timing, main, make_variants
 
+from benchmarks.env_overhead import Args, Timing, main, make_variants
 from nases_env.errors import InputError
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import psutil
 import pytest
-from execution import Args, main
-from execution_parts import commits, overhead, resume, scaling
-from execution_parts.turns import quotients, take_turns
 
+from benchmarks.common.interleave import quotients, take_turns
+from benchmarks.execution import commits, overhead, resume, scaling
+from benchmarks.execution.__main__ import Args, main
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import Store
 from nases_env.search import SearchArgs
-from nases_env.search.run_folder import STORE, TRAJECTORY, read_config, read_trajectory
+from nases_env.search.run_dir import STORE, TRAJECTORY, read_config, read_trajectory
 from tests.commands import run_benchmark
 
 

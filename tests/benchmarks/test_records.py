@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparison.records import Record, RecordFile, find_bests, find_repeats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.common.records import Record, RecordFile, find_bests, find_repeats
 from nases_env.errors import InputError
 
 

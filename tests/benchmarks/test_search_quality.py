@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import search_quality
-from comparison.identity import describe_environment, read_table
-from comparison.records import Record
 from nases_agents import regularised_evolution
-from search_quality import DIFFERENCES, ROWS, Args, Job, main, make_jobs, open_environment, run_search
 
+from benchmarks.common.identity import describe_environment, read_table
+from benchmarks.common.records import Record
+from benchmarks.search_quality.__main__ import DIFFERENCES, ROWS, Args, Job, main, make_jobs, open_environment, run_search
 from nases_env.embedding import Embedding, save_embedding
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
@@ -30,7 +29,7 @@ from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 from tests.commands import run_benchmark
 
-SCRIPT = str(search_quality.__file__)
+SCRIPT = "benchmarks.search_quality"
 
 
 def write_table(path: Path, test_seed: int) -> str:
@@ -198,7 +197,7 @@ def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, A
     options = ["--agents", *few["agents"], "--output", str(output), "--budgets", *map(str, few["budgets"])]
     options += ["--table", few["table"], "--embedding", few["embedding"], "--num-seeds"]
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *options, "100000", "--num-processes", "2"],
+        [sys.executable, "-m", SCRIPT, *options, "100000", "--num-processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -234,7 +233,7 @@ def test_the_seed_numbers_the_operators_for_all_agents_alike(few: dict[str, Any]
     jobs = jobs_of(Args(**{**few, "num_seeds": 4}))
     orders: dict[int, set[tuple[str, ...]]] = {}
     for job in jobs:
-        assert job.options.permutation_seed == job.options.seed == job.seed
+        assert job.options.operator_permutation_seed == job.options.seed == job.seed
         orders.setdefault(job.seed, set()).add(make_env(job.options).unwrapped.search_space.operators)  # type: ignore[attr-defined]
     assert all(len(same) == 1 for same in orders.values())
     assert len(set.union(*orders.values())) == 4
@@ -257,7 +256,7 @@ def test_no_agent_sees_test_accuracies(agent: str, few: dict[str, Any], tables: 
 def test_where_nothing_is_known_of_the_test_set_rewards_are_compared(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}
-    main(Args(agents=("random_search",), env_id="NASES-Analytic-v0", **options))
+    main(Args(agents=("random_search",), env_id="NASES-Synthetic-v0", **options))
     figures = json.loads(output.read_text())
     assert figures["measure"] == "valid_accuracy"
     assert not figures["permuted"]

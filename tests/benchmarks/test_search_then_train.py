@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_then_train import Args, main
 
 import nases_env
+from benchmarks.search_then_train import Args, main
 from nases_env.errors import InputError
 
 
@@ -49,5 +49,5 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 
 
 def test_an_environment_without_children_to_train() -> None:
-    with pytest.raises(InputError, match="NASES-Analytic-v0 trains no children"):
-        main(Args(env_id="NASES-Analytic-v0"))
+    with pytest.raises(InputError, match="NASES-Synthetic-v0 trains no children"):
+        main(Args(env_id="NASES-Synthetic-v0"))

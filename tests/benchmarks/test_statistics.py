@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import comparison.statistics as statistics
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+
+import benchmarks.common.statistics as statistics
 
 SMALL_NUMBERS = st.lists(st.integers(0, 5).map(float), min_size=2, max_size=12).map(np.array)
 

@@ -13,7 +13,7 @@ QUICK = PretrainSettings(embedding_size=3, hidden_size=16, num_steps=30, batch_s
 
 @pytest.fixture(scope="session")
 def space() -> ListSpace:
-    return ListSpace((2, 5, 3, 1, 4, 2, 6), decisions_per_step=3)
+    return ListSpace((2, 5, 3, 1, 4, 2, 6), decisions_per_timestep=3)
 
 
 @pytest.fixture(scope="session", params=["cross_entropy", "least_squares"])

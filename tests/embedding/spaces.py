@@ -10,14 +10,14 @@ class ListSpace(SearchSpace):
 
     name = "list"
 
-    def __init__(self, sizes: tuple[int, ...], decisions_per_step: int | None = None) -> None:
+    def __init__(self, sizes: tuple[int, ...], decisions_per_timestep: int | None = None) -> None:
         self._decision_sizes = sizes
-        self._decisions_per_step = decisions_per_step
+        self._decisions_per_step = decisions_per_timestep
 
     @property
     def decision_sizes(self) -> tuple[int, ...]:
         return self._decision_sizes
 
     @property
-    def decisions_per_step(self) -> int:
-        return self._decisions_per_step or super().decisions_per_step
+    def decisions_per_timestep(self) -> int:
+        return self._decisions_per_step or super().decisions_per_timestep

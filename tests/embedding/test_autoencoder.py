@@ -81,13 +81,13 @@ def test_decisions_are_decoded_to_the_middles_of_their_bins(
 
 
 @settings(max_examples=30, deadline=None)
-@given(num_dims=st.integers(1, 7), per_step=st.integers(1, 4), scale=st.sampled_from([0.0, 1.0, 30.0, 1e6]))
-def test_numbers_are_decoded_into_the_unit_interval(num_dims: int, per_step: int, scale: float) -> None:
-    embedding = Embedding(ListSpace((3,) * num_dims, per_step), embedding_size=2, hidden_size=8, loss="least_squares")
+@given(num_decisions=st.integers(1, 7), per_step=st.integers(1, 4), scale=st.sampled_from([0.0, 1.0, 30.0, 1e6]))
+def test_numbers_are_decoded_into_the_unit_interval(num_decisions: int, per_step: int, scale: float) -> None:
+    embedding = Embedding(ListSpace((3,) * num_decisions, per_step), embedding_size=2, hidden_size=8, loss="least_squares")
     with torch.no_grad():
         embedding.decoder.head.weight.mul_(100)
     vectors = embedding.decode(scale * np.random.default_rng(0).standard_normal((20, 2)))
-    assert vectors.shape == (20, num_dims)
+    assert vectors.shape == (20, num_decisions)
     assert (vectors >= 0).all()
     assert (vectors < 1).all()
 

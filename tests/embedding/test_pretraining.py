@@ -17,7 +17,7 @@ from tests.embedding.spaces import ListSpace
 
 
 def test_the_loss_falls_and_decisions_are_learnt() -> None:
-    space = ListSpace((2, 3, 2, 3), decisions_per_step=2)
+    space = ListSpace((2, 3, 2, 3), decisions_per_timestep=2)
     settings_ = dataclasses.replace(QUICK, embedding_size=4, hidden_size=32, num_steps=300, batch_size=64)
     embedding, history = pretrain(space, settings_, seed=0)
     assert len(history) == 300
@@ -43,7 +43,7 @@ def test_pretraining_leaves_the_global_generator_alone(space: SearchSpace) -> No
 def test_the_paper_preset_is_the_papers_and_its_loss_falls(space: SearchSpace) -> None:
     paper = PRESETS["paper"]
     assert (paper.loss, paper.learning_rate, paper.schedule) == ("least_squares", 1e-5, "constant")
-    assert (paper.noise, paper.num_calibration_rounds, paper.standardise) == (0.0, 0, False)
+    assert (paper.noise, paper.num_calibration_rounds, paper.standardize) == (0.0, 0, False)
     embedding, history = pretrain(space, dataclasses.replace(paper, num_steps=200, batch_size=64), seed=0)
     assert np.mean(history[-50:]) < np.mean(history[:50])
     with torch.no_grad():
@@ -68,10 +68,10 @@ def test_any_list_of_decisions_can_be_trained_with_either_loss(sizes: list[int],
         assert all(torch.isfinite(tensor).all() for tensor in embedding.state_dict().values())
 
 
-@pytest.mark.parametrize(("num_dims", "embedding_size"), [(1, 1), (6, 6), (20, 20), (21, 20)])
-def test_an_embedding_has_a_number_a_decision_but_at_most_twenty(num_dims: int, embedding_size: int) -> None:
+@pytest.mark.parametrize(("num_decisions", "embedding_size"), [(1, 1), (6, 6), (20, 20), (21, 20)])
+def test_an_embedding_has_a_number_a_decision_but_at_most_twenty(num_decisions: int, embedding_size: int) -> None:
     quick = dataclasses.replace(QUICK, embedding_size=None, num_steps=1, num_calibration_rounds=1)
-    space = ListSpace((2,) * num_dims)
+    space = ListSpace((2,) * num_decisions)
     assert pretrain(space, quick, seed=0)[0].embedding_size == quick.size_for(space) == embedding_size
     assert dataclasses.replace(quick, embedding_size=3).size_for(space) == 3
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import tyro
 
+from nases_env.cli.pretrain import PretrainArgs
 from nases_env.embedding import Embedding, QualityReport, load_embedding, quality_report
-from nases_env.embedding.command import PretrainArgs
-from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, make_search_space
+from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
 
 WEIGHTS = resources.files("nases_env.embedding") / "weights"
 
 
 @pytest.fixture(scope="module", params=list(SEARCH_SPACES))
 def space(request: pytest.FixtureRequest) -> SearchSpace:
-    return make_search_space(request.param)
+    return get_search_space(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_search_space_has_weights_and_a_record_and_nothing_else_ships() ->
 
 def test_the_record_says_how_the_weights_were_made(space: SearchSpace, embedding: Embedding, record: dict[str, Any]) -> None:
     args = tyro.cli(PretrainArgs, args=shlex.split(record["command"])[2:])
-    assert make_search_space(args.search_space) is space
+    assert get_search_space(args.search_space) is space
     assert args.output.name == f"{space.name}.safetensors"
     assert record["settings"] == dataclasses.asdict(args.settings(space))
     assert record["seed"] == args.seed
@@ -72,7 +72,7 @@ def test_the_shipped_figures_meet_the_targets() -> None:
 
 
 def test_every_cell_of_nasbench201_is_kept_and_within_reach() -> None:
-    space = make_search_space("nasbench201")
+    space = get_search_space("nasbench201")
     embedding = load_embedding(space)
     cells = np.array(list(itertools.product(*map(range, space.decision_sizes))))
     embeddings = embedding.encode((cells + 0.5) / 5)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nases_env.errors import InputError
-from nases_env.evaluation import AnalyticEvaluator, Evaluation, Status, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
 from nases_env.search_spaces import EnasMicro
 from tests.search_spaces.test_enas_micro import rewrite_architecture
 
@@ -140,12 +140,12 @@ def test_record_is_plain_json_values() -> None:
 
 def test_an_operator_that_the_search_space_does_not_have() -> None:
     with pytest.raises(InputError, match=r"unknown operator 'sep_conv_3x4' \(did you mean 'sep_conv_3x3'\?\)") as caught:
-        AnalyticEvaluator("enas_micro", "sep_conv_3x4")
+        OperatorShareEvaluator("enas_micro", "sep_conv_3x4")
     assert "\n" not in str(caught.value)
 
 
 def test_analytic_optimum_and_mean() -> None:
-    evaluator = AnalyticEvaluator("enas_micro", "sep_conv_3x3")
+    evaluator = OperatorShareEvaluator("enas_micro", "sep_conv_3x3")
     rng = np.random.default_rng(0)
     best = SPACE.architecture([1 if index % 2 else 0 for index in range(40)])
     assert evaluator.evaluate(best, seed=0).reward == 1.0

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from nases_env.errors import InputError
-from nases_env.evaluation import AnalyticEvaluator, Evaluation
+from nases_env.evaluation import Evaluation, OperatorShareEvaluator
 from nases_env.search_spaces import Architecture
 
 
 @dataclass(frozen=True)
-class FaultyEvaluator(AnalyticEvaluator):
+class FaultyEvaluator(OperatorShareEvaluator):
     """An analytic evaluator that does what tokens tell it to first; its evaluations say in which process they were made.
 
     Attributes:

@@ -85,7 +85,7 @@ def folder_content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-class Child:
+class Trial:
     """A process that runs ``function(connection, path, ...)``, and what it sends."""
 
     def __init__(self, function: Callable[..., None], path: Path, *args: Any) -> None:
@@ -114,11 +114,11 @@ class Child:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Child]]:
-    children: list[Child] = []
+def start() -> Iterator[Callable[..., Trial]]:
+    children: list[Trial] = []
 
-    def start(function: Callable[..., None], path: Path, *args: Any) -> Child:
-        children.append(Child(function, path, *args))
+    def start(function: Callable[..., None], path: Path, *args: Any) -> Trial:
+        children.append(Trial(function, path, *args))
         return children[-1]
 
     yield start
@@ -259,7 +259,7 @@ def die_while_making_a_store(connection: Connection, path: Path) -> None:
 
 
 class TestCrashes:
-    def test_two_processes_make_and_fill_a_store_at_once(self, path: Path, start: Callable[..., Child]) -> None:
+    def test_two_processes_make_and_fill_a_store_at_once(self, path: Path, start: Callable[..., Trial]) -> None:
         writers = [start(write, path, range(40)), start(write, path, range(20, 60)), start(write, path, range(60, 70))]
         for writer in writers:
             assert writer.receive() == "ready"
@@ -271,7 +271,7 @@ class TestCrashes:
             assert writer.process.exitcode == 0
         assert seeds(path) == set(range(70))
 
-    def test_a_killed_writer_loses_nothing_that_it_reported(self, path: Path, start: Callable[..., Child]) -> None:
+    def test_a_killed_writer_loses_nothing_that_it_reported(self, path: Path, start: Callable[..., Trial]) -> None:
         writer = start(write_for_ever, path)
         reported = [writer.receive() for _ in range(20)]
         writer.process.kill()
@@ -280,7 +280,7 @@ class TestCrashes:
         with Store(path) as store:
             store.put(child(len(reported) + 1), DIGEST, GENOTYPE)
 
-    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., Child]) -> None:
+    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., Trial]) -> None:
         ((number, message),) = start(write_until_the_disk_is_full, path).receive_all()
         assert number > 5
         assert str(path) in message
@@ -288,7 +288,7 @@ class TestCrashes:
         assert "\n" not in message
         assert seeds(path) == set(range(number + 1))
 
-    def test_a_store_that_was_being_made_in_a_crash_is_made_anew(self, path: Path, start: Callable[..., Child]) -> None:
+    def test_a_store_that_was_being_made_in_a_crash_is_made_anew(self, path: Path, start: Callable[..., Trial]) -> None:
         maker = start(die_while_making_a_store, path)
         maker.process.join()
         assert maker.process.exitcode == -signal.SIGXFSZ
@@ -355,7 +355,7 @@ class TestClaims:
             second.release("space:0", DIGEST, 1)
             assert first.claim("space:0", DIGEST, 1)
 
-    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., Child]) -> None:
+    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., Trial]) -> None:
         number = 40
         dead = start(claim_and_wait, path, number // 2)
         assert dead.receive() == "claimed"
@@ -372,7 +372,7 @@ class TestClaims:
         assert sorted(won[0] + won[1]) == list(range(number))
 
     def test_a_dead_processs_claim_is_taken_over_at_once(
-        self, path: Path, start: Callable[..., Child], caplog: pytest.LogCaptureFixture
+        self, path: Path, start: Callable[..., Trial], caplog: pytest.LogCaptureFixture
     ) -> None:
         holder = start(claim_and_wait, path, 1)
         assert holder.receive() == "claimed"
@@ -419,7 +419,7 @@ class TestClaims:
             assert near.claims() == []
 
     def test_a_clock_that_goes_backwards_changes_nothing(
-        self, path: Path, start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+        self, path: Path, start: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         holder = start(claim_and_wait, path, 1)
         assert holder.receive() == "claimed"
@@ -634,7 +634,7 @@ def use_without_permission(connection: Connection, path: Path) -> None:
     connection.close()
 
 
-def test_what_may_only_be_read_can_be_read(start: Callable[..., Child]) -> None:
+def test_what_may_only_be_read_can_be_read(start: Callable[..., Trial]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "results.sqlite"

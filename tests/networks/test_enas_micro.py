@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nases_env.errors import InputError
-from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings, kernels
+from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings, cpu_ops
+from nases_env.networks.cpu_ops import tuned_for_cpu
 from nases_env.networks.enas_micro import MicroCell, loose_ends
-from nases_env.networks.kernels import tuned_for_cpu
 from nases_env.networks.operations import FactorizedReduction, ReluConvBn, SeparableConv, Value
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
 
@@ -127,7 +127,7 @@ IMAGE_SHAPES = [(3, 8, 8), (1, 7, 9), (3, 11, 9), (1, 16, 16), (3, 1, 2), (3, 9,
 def test_equals_the_plain_form_in_values_gradients_and_running_statistics(
     seed: int, image_shape: tuple[int, int, int], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "LEAST_PIXELS", 100)  # so that some maps are above and some below
+    monkeypatch.setattr(cpu_ops, "LEAST_PIXELS", 100)  # so that some maps are above and some below
     rng = np.random.default_rng(seed)
     normal, reduction = random_cell(rng), random_cell(rng)
     filters = 1 if seed == 1 else 3
@@ -173,8 +173,8 @@ def test_is_taken_apart_neither_under_autocast_nor_while_a_graph_is_traced(monke
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert not tuned_for_cpu(images)
     with monkeypatch.context() as patched:
-        patched.delattr(kernels, "_EverySecondPixel")
-        patched.delattr(kernels, "_Depthwise5x5")
+        patched.delattr(cpu_ops, "_EverySecondPixel")
+        patched.delattr(cpu_ops, "_Depthwise5x5")
         torch.testing.assert_close(network(images), expected)
 
 

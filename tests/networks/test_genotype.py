@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from nases_env.errors import InputError
-from nases_env.models import write_genotype
+from nases_env.model_io import write_genotype
 from nases_env.networks import NetworkSettings, build_network
-from nases_env.search_spaces import make_search_space
+from nases_env.search_spaces import get_search_space
 
 SETTINGS = NetworkSettings(cells_per_stage=1, num_filters=2)
 SIZE: dict[str, Any] = {"num_classes": 4, "image_shape": (3, 9, 9)}
@@ -24,7 +24,7 @@ SPACES = ("enas_micro", "nasbench201")
 
 def genotype(name: str, **changes: Any) -> dict[str, Any]:
     """The content of a genotype.json."""
-    space = make_search_space(name)
+    space = get_search_space(name)
     architecture = space.sample(np.random.default_rng(3))
     network = {"cells_per_stage": 1, "num_filters": 2, "drop_path_keep": 1.0, "auxiliary_head": False}
     named = {"search_space": name, **space.genotype(architecture), "network": network}
@@ -33,7 +33,7 @@ def genotype(name: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_three_lines_rebuild_the_network_without_any_search_code(name: str, tmp_path: Path) -> None:
-    space = make_search_space(name)
+    space = get_search_space(name)
     architecture = space.sample(np.random.default_rng(0))
     write_genotype(tmp_path / "genotype.json", space, architecture, SETTINGS, **SIZE)
     code = """
@@ -54,7 +54,7 @@ assert rooms == {"registration", "errors", "networks"}, rooms
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_searchs_best_json_gives_the_network_that_was_searched(name: str, seed: int) -> None:
-    space = make_search_space(name)
+    space = get_search_space(name)
     architecture = space.sample(np.random.default_rng(seed))
     torch.manual_seed(seed)
     network = build_network(json.loads(space.to_json(architecture)), network=SETTINGS, **SIZE)

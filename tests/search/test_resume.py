@@ -17,11 +17,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from nases_env import cli
+from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
-from nases_env.search import RecordedSearch, SearchArgs
-from nases_env.search.run_folder import RunFolder, load_args, read_trajectory
+from nases_env.search import SearchArgs, SearchRun
+from nases_env.search.run_dir import RunDir, load_args, read_trajectory
 from tests.commands import ROOT, error_of, run, run_here, script
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
@@ -59,7 +59,7 @@ def module_of(agent: str) -> Any:
 def begin(agent: str, run_dir: Path, **options: Any) -> None:
     module = module_of(agent)
     args_type = getattr(module, "Args", SearchArgs)
-    args = args_type(**{"env_id": "NASES-Analytic-v0", "budget": BUDGET, "run_dir": run_dir, **AGENTS[agent][1], **options})
+    args = args_type(**{"env_id": "NASES-Synthetic-v0", "budget": BUDGET, "run_dir": run_dir, **AGENTS[agent][1], **options})
     module.main(args)
 
 
@@ -71,14 +71,14 @@ def go_on(agent: str, run_dir: Path, **options: Any) -> None:
 
 def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strikes between a child's evaluation and its record."""
-    remember = RecordedSearch._remember
+    remember = SearchRun._remember
 
-    def strike(search: RecordedSearch, *args: Any) -> None:
+    def strike(search: SearchRun, *args: Any) -> None:
         if len(search.children) == num_children:
             raise Killed
         remember(search, *args)
 
-    monkeypatch.setattr(RecordedSearch, "_remember", strike)
+    monkeypatch.setattr(SearchRun, "_remember", strike)
 
 
 def trajectory(run_dir: Path) -> list[dict[str, Any]]:
@@ -119,16 +119,16 @@ def test_a_larger_budget_goes_on_with_a_finished_run(tmp_path: Path) -> None:
 
 
 def test_nothing_that_was_evaluated_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nases_env.evaluation import AnalyticEvaluator
+    from nases_env.evaluation import OperatorShareEvaluator
 
     evaluated: list[str] = []
-    evaluate = AnalyticEvaluator.evaluate
+    evaluate = OperatorShareEvaluator.evaluate
 
-    def count(evaluator: AnalyticEvaluator, architecture: Any, seed: int) -> Any:
+    def count(evaluator: OperatorShareEvaluator, architecture: Any, seed: int) -> Any:
         evaluated.append(architecture.key)
         return evaluate(evaluator, architecture, seed)
 
-    monkeypatch.setattr(AnalyticEvaluator, "evaluate", count)
+    monkeypatch.setattr(OperatorShareEvaluator, "evaluate", count)
     with monkeypatch.context() as context:
         interrupt_after(7, context)
         with pytest.raises(Killed):
@@ -143,7 +143,7 @@ def test_a_search_that_was_killed_at_its_very_end_is_ended_properly(tmp_path: Pa
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(RecordedSearch, "_print_summary", killed)
+        context.setattr(SearchRun, "_print_summary", killed)
         with pytest.raises(Killed):
             begin("reinforce", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
@@ -160,7 +160,7 @@ def test_a_search_that_was_killed_as_it_began_may_begin_again(tmp_path: Path, mo
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(RunFolder, "write_config", killed)
+        context.setattr(RunDir, "write_config", killed)
         with pytest.raises(Killed):
             begin("random_search", tmp_path / "run", budget=5)
     assert (tmp_path / "run" / "store.sqlite").exists()
@@ -200,8 +200,8 @@ def test_a_line_and_a_file_that_are_half_written_are_mended(tmp_path: Path) -> N
 
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    args = SearchArgs(env_id="NASES-Analytic-v0", budget=5, run_dir=tmp_path / "run")
-    with RecordedSearch(args, agent="random_search") as search:
+    args = SearchArgs(env_id="NASES-Synthetic-v0", budget=5, run_dir=tmp_path / "run")
+    with SearchRun(args, agent="random_search") as search:
         search.evaluate(search.nases.search_space.sample(np.random.default_rng(0)))
         with pytest.raises(InputError, match="another search is writing to"):
             go_on("random_search", tmp_path / "run")

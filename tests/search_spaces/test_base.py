@@ -74,13 +74,15 @@ def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
     with pytest.raises(InputError, match="plain builds no networks; override its build"):
         SPACE.build(architecture, NetworkSettings(), num_classes=2, image_shape=(1, 8, 8))
     with pytest.raises(InputError, match="plain looks up no accuracies; override its look_up"):
-        SPACE.look_up(architecture)
-    assert SPACE.graphs(architecture) == ()
+        SPACE.query(architecture)
+    assert SPACE.cell_graphs(architecture) == ()
 
 
-@pytest.mark.parametrize(("num_dims", "decisions_per_step"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)])
-def test_a_step_is_a_quarter_of_the_decisions_but_at_least_three(num_dims: int, decisions_per_step: int) -> None:
-    assert ListSpace((2,) * num_dims).decisions_per_step == decisions_per_step
+@pytest.mark.parametrize(
+    ("num_decisions", "decisions_per_step"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)]
+)
+def test_a_step_is_a_quarter_of_the_decisions_but_at_least_three(num_decisions: int, decisions_per_timestep: int) -> None:
+    assert ListSpace((2,) * num_decisions).decisions_per_timestep == decisions_per_timestep
 
 
 def test_a_space_without_decisions_cannot_be_made() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from nases_env.errors import InputError
 from nases_env.networks import OPERATORS, EnasMicroNetwork, NetworkSettings
 from nases_env.networks.enas_micro import Cell, MicroCell, Node
-from nases_env.search_spaces import Architecture, EnasMicro, make_search_space
+from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 
 SPACE = EnasMicro()
 TINY = NetworkSettings(cells_per_stage=1, num_filters=2)
@@ -48,7 +48,7 @@ def rewrite_architecture(architecture: Architecture, rng: np.random.Generator) -
 
 
 def test_decisions_are_inputs_and_operators_of_two_cells_of_five_nodes() -> None:
-    assert SPACE.num_dims == 40
+    assert SPACE.num_decisions == 40
     assert SPACE.decision_sizes == (2, 5, 2, 5, 3, 5, 3, 5, 4, 5, 4, 5, 5, 5, 5, 5, 6, 5, 6, 5) * 2
 
 
@@ -84,9 +84,9 @@ def test_renumbering_and_swapping_keep_the_key(architecture: Architecture, seed:
 
 @given(architectures)
 def test_canonical_is_a_fixed_point_with_the_same_key(architecture: Architecture) -> None:
-    canonical = SPACE.architecture(SPACE.canonical(architecture.decisions))
-    assert canonical.key == architecture.key
-    assert SPACE.canonical(canonical.decisions) == canonical.decisions
+    canonicalize = SPACE.architecture(SPACE.canonicalize(architecture.decisions))
+    assert canonicalize.key == architecture.key
+    assert SPACE.canonicalize(canonicalize.decisions) == canonicalize.decisions
 
 
 def test_nodes_that_are_alike_but_distinct_are_not_merged() -> None:
@@ -244,7 +244,7 @@ def test_a_mutation_is_another_network_one_decision_away(architecture: Architect
 
 def test_graph_has_every_branch_and_the_loose_ends() -> None:
     architecture = SPACE.sample(np.random.default_rng(3))
-    for graph, cell in zip(SPACE.graphs(architecture), SPACE.cells(architecture), strict=True):
+    for graph, cell in zip(SPACE.cell_graphs(architecture), SPACE.cells(architecture), strict=True):
         assert [[(b.source, b.operator) for b in branches] for branches in graph.nodes] == [
             [(a, OPERATORS[op_a]), (b, OPERATORS[op_b])] for a, op_a, b, op_b in cell
         ]
@@ -253,6 +253,6 @@ def test_graph_has_every_branch_and_the_loose_ends() -> None:
 
 
 def test_registry() -> None:
-    assert isinstance(make_search_space("enas_micro"), EnasMicro)
+    assert isinstance(get_search_space("enas_micro"), EnasMicro)
     with pytest.raises(InputError, match=r"unknown search space 'enas'.*enas_micro"):
-        make_search_space("enas")
+        get_search_space("enas")

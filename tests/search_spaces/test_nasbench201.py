@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nases_env.errors import InputError
-from nases_env.evaluation import AnalyticEvaluator, Status, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
 from nases_env.networks import NetworkSettings
 from nases_env.networks.nasbench201 import OPERATORS, NasBench201Cell
-from nases_env.search_spaces import make_search_space
+from nases_env.search_spaces import get_search_space
 from nases_env.search_spaces.graph import Branch
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -37,10 +37,10 @@ def string(cell: tuple[str, ...]) -> str:
 
 def test_six_decisions_among_five_operators_two_steps_of_three() -> None:
     assert SPACE.decision_sizes == (5, 5, 5, 5, 5, 5)
-    assert SPACE.num_dims == 6
-    assert SPACE.decisions_per_step == 3
+    assert SPACE.num_decisions == 6
+    assert SPACE.decisions_per_timestep == 3
     assert SPACE.operators == OPERATORS == ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-    assert make_search_space("nasbench201") == SPACE
+    assert get_search_space("nasbench201") == SPACE
 
 
 def test_string_of_known_decisions() -> None:
@@ -131,7 +131,7 @@ def test_what_is_no_genotype_is_one_clear_line(genotype: object, message: str) -
 
 @given(spaces)
 def test_graph_has_the_six_edges(space: NasBench201) -> None:
-    (graph,) = space.graphs(space.from_string(string(CHOSEN)))
+    (graph,) = space.cell_graphs(space.from_string(string(CHOSEN)))
     assert graph.inputs == ("input",)
     assert graph.nodes == (
         (Branch("none", 0),),
@@ -144,7 +144,7 @@ def test_graph_has_the_six_edges(space: NasBench201) -> None:
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_analytic_reward_counts_edges_also_those_that_are_not_there(operator: str) -> None:
     space = NasBench201(OPERATORS[::-1])
-    evaluator = AnalyticEvaluator(space, operator)
+    evaluator = OperatorShareEvaluator(space, operator)
     for cell in ((operator,) * 6, ("none",) * 6, CHOSEN):
         share = evaluator.evaluate(space.from_string(string(cell)), seed=0).reward
         assert share == pytest.approx(cell.count(operator) / 6)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nases_env.errors import InputError
-from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, SearchSpace, full_name, make_search_space
+from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, SearchSpace, get_search_space, import_path
 from tests.embedding.spaces import ListSpace
 
 MODULE = """
@@ -49,42 +49,42 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def refuses(space: str | SearchSpace) -> str:
     with pytest.raises(InputError) as caught:
-        make_search_space(space)
+        get_search_space(space)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_those_that_ship_are_made_by_name() -> None:
     for name, cls in SEARCH_SPACES.items():
-        space = make_search_space(name)
+        space = get_search_space(name)
         assert type(space) is cls
-        assert full_name(space) == space.name == name
+        assert import_path(space) == space.name == name
 
 
 @pytest.mark.usefixtures("folder")
 def test_one_of_the_working_folder_is_made_by_module_and_class() -> None:
-    space = make_search_space("my_module:MySpace")
+    space = get_search_space("my_module:MySpace")
     assert (space.name, space.decision_sizes) == ("my_space", (2, 50, 1))
-    assert full_name(space) == "my_module:MySpace"
-    assert make_search_space("my_module:MySpace") is space
+    assert import_path(space) == "my_module:MySpace"
+    assert get_search_space("my_module:MySpace") is space
 
 
 def test_one_in_a_package_is_made(folder: Path) -> None:
     (folder / "my_package").mkdir()
     (folder / "my_package" / "spaces.py").write_text(MODULE)
-    assert make_search_space("my_package.spaces:MySpace").name == "my_space"
+    assert get_search_space("my_package.spaces:MySpace").name == "my_space"
 
 
 def test_a_search_space_is_given_back() -> None:
     space = ListSpace((2, 3))
-    assert make_search_space(space) is space
+    assert get_search_space(space) is space
 
 
 def test_a_module_that_was_mended_is_imported_anew(folder: Path) -> None:
     (folder / "broken.py").write_text("1 / 0")
     assert "ZeroDivisionError: division by zero" in refuses("broken:MySpace")
     (folder / "broken.py").write_text(MODULE + "# mended")
-    assert make_search_space("broken:MySpace").name == "my_space"
+    assert get_search_space("broken:MySpace").name == "my_space"
 
 
 @pytest.mark.usefixtures("folder")
@@ -149,8 +149,8 @@ def test_a_space_without_a_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("decisions_per_step", [0, -1, 1.5])
-def test_steps_of_less_than_one_decision_are_refused(decisions_per_step: object) -> None:
-    assert "decisions per step" in refuses(spaces(decisions_per_step=decisions_per_step))
+def test_steps_of_less_than_one_decision_are_refused(decisions_per_timestep: object) -> None:
+    assert "decisions per step" in refuses(spaces(decisions_per_timestep=decisions_per_timestep))
 
 
 def test_what_is_neither_a_name_nor_a_search_space_is_refused() -> None:

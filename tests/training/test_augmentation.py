@@ -13,7 +13,7 @@ from nases_env.training.augmentation import (
     crop_and_flip,
     cut_out,
     draw_augmentation,
-    normalise,
+    normalize,
 )
 
 
@@ -99,14 +99,14 @@ def test_statistics_and_normalise_give_mean_zero_and_deviation_one() -> None:
     statistics = channel_statistics(images)
     torch.testing.assert_close(statistics.mean, (images / 255).mean(dim=(0, 2, 3)))
     torch.testing.assert_close(statistics.std, (images / 255).std(dim=(0, 2, 3), correction=0))
-    standardised = normalise(images, statistics)
+    standardised = normalize(images, statistics)
     torch.testing.assert_close(standardised.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(standardised.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
 
 
 def test_a_constant_channel_is_standardised_to_zero() -> None:
     images = torch.full((4, 1, 3, 3), 200, dtype=torch.uint8)
-    standardised = normalise(images, channel_statistics(images))
+    standardised = normalize(images, channel_statistics(images))
     torch.testing.assert_close(standardised, torch.zeros(4, 1, 3, 3), atol=1e-3, rtol=0)
 
 

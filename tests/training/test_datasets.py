@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from nases_env.errors import InputError
 from nases_env.training import DATASETS, datasets, load_images
-from tests.training.pictures import write_folder
+from tests.training.images import write_folder
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 

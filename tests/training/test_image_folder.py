@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from nases_env.errors import InputError
 from nases_env.training import image_folder
 from nases_env.training.image_folder import cache_folder, read_image_folder
-from tests.training.pictures import write_folder, write_picture
+from tests.training.images import write_folder, write_picture
 
 
 def cache_files() -> list[Path]:

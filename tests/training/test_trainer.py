@@ -18,16 +18,16 @@ from nases_env.training import (
     TrainingSettings,
     evaluate_accuracy,
     load_images,
-    measuring,
+    metrics,
     split_train_valid,
     train_classifier,
 )
 from nases_env.training import trainer as trainer_module
-from nases_env.training.augmentation import channel_statistics, normalise
-from nases_env.training.measuring import recalibrate_batch_norm
+from nases_env.training.augmentation import channel_statistics, normalize
+from nases_env.training.metrics import recalibrate_batch_norm
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import Precision
-from nases_env.training.step import AUXILIARY_WEIGHT
+from nases_env.training.train_step import AUXILIARY_WEIGHT
 
 CPU = torch.device("cpu")
 QUICK = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=16, crop_padding=1)
@@ -172,7 +172,7 @@ def test_augmentation_is_used_in_training_and_not_in_measuring() -> None:
     model = small_net(channels=3, classes=2)
     model.register_forward_pre_hook(lambda module, inputs: batches[torch.is_grad_enabled()].append(inputs[0].clone()))
     train(model, (images, images), dataclasses.replace(QUICK, crop_padding=2, cutout=4), flip=True)
-    plain = {image.numpy().tobytes() for image in normalise(images.images, channel_statistics(images.images))}
+    plain = {image.numpy().tobytes() for image in normalize(images.images, channel_statistics(images.images))}
     assert not any(image.contiguous().numpy().tobytes() in plain for batch in batches[True] for image in batch)
     assert all(image.contiguous().numpy().tobytes() in plain for batch in batches[False] for image in batch)
 
@@ -268,7 +268,7 @@ def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
     norm.running_mean = torch.full((8,), 100.0)
     recalibrate_batch_norm(model, images, statistics=statistics, device=CPU)
     with torch.no_grad():
-        activations = model.convolution(normalise(images, statistics))
+        activations = model.convolution(normalize(images, statistics))
     torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, activations.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert norm.momentum == 0.1
@@ -276,13 +276,13 @@ def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
 
 
 def test_recalibration_averages_equal_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 20)
+    monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 20)
     images = random_set(60).images
     statistics = channel_statistics(images)
     model = small_net(channels=3, classes=3)
     recalibrate_batch_norm(model, images, statistics=statistics, device=CPU)
     with torch.no_grad():
-        activations = model.convolution(normalise(images, statistics))
+        activations = model.convolution(normalize(images, statistics))
     variances = torch.stack([batch.var((0, 2, 3)) for batch in activations.split(20)])
     norm = model.norm
     torch.testing.assert_close(norm.running_mean, activations.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -304,7 +304,7 @@ def test_training_ends_with_recalibrated_statistics() -> None:
 def test_images_that_are_sorted_by_class_are_measured_as_well_as_shuffled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dark images first: their statistics are not those of all."""
     monkeypatch.setattr(trainer_module, "NUM_RECALIBRATION_IMAGES", 100)
-    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 50)
+    monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 50)
     generator = torch.Generator().manual_seed(0)
     dark, bright = (torch.randint(*shades, (200, 1, 4, 4), generator=generator) for shades in ((0, 60), (190, 256)))
     shades = torch.cat((dark, bright))
@@ -314,7 +314,7 @@ def test_images_that_are_sorted_by_class_are_measured_as_well_as_shuffled_ones(m
     assert model.norm.running_mean is not None
     assert model.norm.running_var is not None
     with torch.no_grad():
-        activations = model.convolution(normalise(images.images, channel_statistics(images.images)))
+        activations = model.convolution(normalize(images.images, channel_statistics(images.images)))
     deviation = activations.var((0, 2, 3)).sqrt()
     assert ((model.norm.running_mean - activations.mean((0, 2, 3))).abs() < 0.4 * deviation).all()
     assert ((model.norm.running_var.sqrt() / deviation - 1).abs() < 0.2).all()
@@ -338,7 +338,7 @@ def test_accuracy_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.stack((-images.mean((1, 2, 3)), images.mean((1, 2, 3))), dim=1)
 
-    monkeypatch.setattr(measuring, "EVALUATION_BATCH_SIZE", 3)
+    monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 3)
     shades = torch.tensor([0, 255, 0, 255, 0, 255, 255], dtype=torch.uint8)[:, None, None, None].expand(7, 1, 2, 2)
     image_set = ImageSet(shades, torch.tensor([0, 1, 0, 1, 0, 0, 0]), ("dark", "bright"))
     accuracy = evaluate_accuracy(Brightness(), image_set, statistics=channel_statistics(shades), device=CPU)

@@ -1,0 +1,1 @@
+"""Benchmarks: every claim of speed or quality comes from one of these."""

@@ -1,0 +1,86 @@
+"""Digests of what decides a search's result, so that a record of another experiment is not taken for one of this."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import json
+import math
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import safetensors.torch
+
+import nases_env
+from nases_env.envs import ImageEnv, NASESEnv
+
+Table = dict[str, tuple[float, float]]
+
+MAX_ENUMERATED = 10**5  # architectures; the best of a larger space is not looked for
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "stable-baselines3")
+
+
+def read_table(nases: NASESEnv) -> Table | None:
+    """Validation and test accuracy of every architecture, by its key; None where these are not known, or too many."""
+    space, report_test_accuracy = nases.search_space, getattr(nases.evaluator, "report_test_accuracy", None)
+    if report_test_accuracy is None or math.prod(space.decision_sizes) > MAX_ENUMERATED:
+        return None
+    architectures = map(space.architecture, itertools.product(*map(range, space.decision_sizes)))
+    return {
+        architecture.key: (nases.evaluator.evaluate(architecture, 0).reward, report_test_accuracy(architecture))
+        for architecture in architectures
+    }
+
+
+def describe_environment(nases: NASESEnv, table: Table | None, table_path: str | None) -> dict[str, Any]:
+    """What decides every search in an environment, beside other options than paths; JSON values.
+
+    Args:
+        nases: the environment.
+        table: what ``read_table`` read in it.
+        table_path: the table's file, as the environment was told.
+    """
+    weights = {name: weight.contiguous() for name, weight in nases.embedding.state_dict().items()}
+    sources = set(Path(nases_env.__file__).parent.rglob("*.py"))
+    for part in (nases, nases.search_space, nases.evaluator):
+        sources |= sources_of(type(part))
+    if table is not None:
+        table_digest: str | None = digest_of_text(json.dumps(sorted(table.items())))
+    else:
+        table_digest = digest_of_files([Path(table_path)]) if table_path else None
+    return {
+        "table": table_digest,
+        "embedding": hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
+        "child": dataclasses.asdict(nases.settings) if isinstance(nases, ImageEnv) else None,
+        "code": digest_of_files(sources),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+    }
+
+
+def sources_of(definition: Any) -> set[Path]:
+    """The file in which a class or function is defined, and the files of the same package that it uses."""
+    package = definition.__module__.partition(".")[0]
+    pending: list[ModuleType | None] = [inspect.getmodule(definition)]
+    modules: set[ModuleType] = set()
+    while pending:
+        module = pending.pop()
+        if module is not None and module not in modules and module.__name__.partition(".")[0] == package:
+            modules.add(module)
+            pending += [inspect.getmodule(value) for value in vars(module).values()]
+    return {Path(module.__file__) for module in modules if module.__file__}
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the contents of files, whatever their order."""
+    return digest_of_text("".join(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)))
+
+
+def digest_of_text(text: str) -> str:
+    """The SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()

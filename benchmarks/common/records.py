@@ -1,0 +1,121 @@
+"""One line of JSON a search, on the disk as soon as the search has ended, so that a comparison can be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nases_env.atomic_io import append_line, write_error
+from nases_env.errors import InputError
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One search, as far as statistics need it.
+
+    Attributes:
+        agent: the name of the agent's row.
+        seed: of the search, the agent and the order of the operators.
+        settings: digest of all else that decides the result.
+        seconds: wall time of the search.
+        rewards: validation accuracy of each child in [0, 1], in order.
+        repeats: the numbers, from 1, of the children that had been evaluated before.
+        bests: the numbers, from 1, of the children that were better than all before.
+        test_accuracies: of these, in [0, 1], looked up when the search was over; None where the environment has none.
+    """
+
+    agent: str
+    seed: int
+    settings: str
+    seconds: float
+    rewards: list[float]
+    repeats: list[int]
+    bests: list[int]
+    test_accuracies: list[float] | None
+
+    def valid_accuracy(self, budgets: Sequence[int]) -> Numbers:
+        """Of the best of the first so many children, for each of ``budgets``; shape (budgets,)."""
+        best_so_far: Numbers = np.maximum.accumulate(self.rewards).take(np.asarray(budgets) - 1)
+        return best_so_far
+
+    def test_accuracy(self, budgets: Sequence[int]) -> Numbers:
+        """Of the child that is best by validation among the first so many, for each of ``budgets``; shape (budgets,)."""
+        assert self.test_accuracies is not None
+        return np.asarray(self.test_accuracies)[np.searchsorted(self.bests, budgets, side="right") - 1]
+
+    def num_distinct(self, budget: int) -> int:
+        """Distinct children among the first ``budget``."""
+        return budget - int(np.searchsorted(self.repeats, budget, side="right"))
+
+
+def find_bests(rewards: Sequence[float]) -> list[int]:
+    """The numbers, from 1, of the children that are better than all before; the first always is."""
+    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(rewards)[:-1]])
+    numbers: list[int] = (np.flatnonzero(np.asarray(rewards) > best_before) + 1).tolist()
+    return numbers
+
+
+def find_repeats(keys: Sequence[str]) -> list[int]:
+    """The numbers, from 1, of the children whose key had come before."""
+    first: dict[str, int] = {}
+    return [number for number, key in enumerate(keys, start=1) if first.setdefault(key, number) < number]
+
+
+class RecordFile:
+    """The records of a comparison in a file that several runs of it may add to, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> tuple[list[Record], bool]:
+        """The records, and whether a last one that was cut off in the middle had to be dropped from the file.
+
+        Raises:
+            InputError: if the file cannot be read, or another line than the last is no record.
+        """
+        if not self.path.exists():
+            return [], False
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror}; name another --output") from None
+        *lines, rest = content.split(b"\n")
+        records = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        if rest:
+            self._truncate(len(content) - len(rest))
+        return records, bool(rest)
+
+    def append(self, record: Record) -> None:
+        """Adds ``record``, on the disk when this returns.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        append_line(self.path, json.dumps(dataclasses.asdict(record)))
+
+    def _parse(self, line: bytes, number: int) -> Record:
+        try:
+            return Record(**json.loads(line))
+        except (ValueError, TypeError):
+            raise InputError(
+                f"line {number} of {self.path} is no record of this benchmark; remove that line, or name another --output"
+            ) from None
+
+    def _truncate(self, size: int) -> None:
+        try:
+            os.truncate(self.path, size)
+        except OSError as error:
+            raise write_error(self.path, error) from error

@@ -1,0 +1,97 @@
+"""Regret curves: how far the best of the first so many children is from the best there is, in the mean over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from benchmarks.common.records import Record
+from benchmarks.common.statistics import Numbers, mean_band
+from nases_env.seeding import numpy_generator
+
+NUM_POINTS = 60
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+HEADINGS = {
+    "valid_accuracy": "validation accuracy of the best so far",
+    "test_accuracy": "test accuracy of the best so far by validation",
+}
+STYLES = ("-", "--", ":")
+PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 2.6  # inches
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean regret in percentage points after so many children, and the ends of its 95 % intervals; shapes (points,)."""
+
+    mean: Numbers
+    low: Numbers
+    high: Numbers
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """All as JSON values."""
+        return {"mean": self.mean.tolist(), "low": self.low.tolist(), "high": self.high.tolist()}
+
+
+def points_until(budget: int) -> list[int]:
+    """Numbers of children from 1 to ``budget``, about evenly spaced on a logarithmic axis."""
+    points: list[int] = np.unique(np.geomspace(1, budget, NUM_POINTS).round().astype(int)).tolist()
+    return points
+
+
+def curves(
+    records: Mapping[str, Sequence[Record]], points: Sequence[int], optimum: Mapping[str, float], seed: int
+) -> dict[str, dict[str, Curve]]:
+    """The regret against each of ``optimum``'s accuracies, of each agent, after ``points`` children.
+
+    Args:
+        records: of each agent.
+        points: numbers of children.
+        optimum: "valid_accuracy" and, where it is known, "test_accuracy", in [0, 1].
+        seed: of the bootstrap.
+    """
+    rng = numpy_generator(seed, "search quality", "regret")
+    panels: dict[str, dict[str, Curve]] = {}
+    for measure, best in optimum.items():
+        for agent, rows in records.items():
+            regrets = 100 * (best - np.stack([getattr(record, measure)(points) for record in rows]))
+            panels.setdefault(measure, {})[agent] = Curve(regrets.mean(axis=0), *mean_band(regrets, rng))
+    return panels
+
+
+def draw(
+    title: str,
+    points: Sequence[int],
+    panels: Mapping[str, Mapping[str, Curve]],
+    groups: Sequence[Sequence[str]],
+) -> Figure:
+    """The ``curves`` of the agents of each group in a row of panels of their own, one panel a kind of accuracy."""
+    num_rows, num_columns = len(groups), len(panels)
+    size = (PANEL_WIDTH * num_columns + LEGEND_WIDTH, PANEL_HEIGHT * num_rows)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    agents = list(dict.fromkeys(agent for group in groups for agent in group))
+    all_axes = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey="col")
+    for row, group in zip(all_axes, groups, strict=True):
+        for axes, (measure, panel) in zip(row, panels.items(), strict=True):
+            # The legend names the agents in the order in which the last panel's curves end, the one above the other.
+            for agent in sorted(group, key=lambda agent: -panel[agent].mean[-1]):
+                index, curve = agents.index(agent), panel[agent]
+                colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+                axes.plot(points, curve.mean, color=colour, linestyle=style, linewidth=1.6, label=agent)
+                axes.fill_between(points, curve.low, curve.high, color=colour, alpha=0.1, linewidth=0)
+            axes.set(xscale="log", yscale="log", xlim=(points[0], points[-1]), xlabel="children evaluated")
+            axes.set_title(HEADINGS[measure], fontsize=10)
+            axes.set_ylabel("mean regret in percentage points (band: 95 %)")
+            axes.tick_params(labelbottom=True)
+            axes.grid(color="#dddddd", linewidth=0.5)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+        row[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)
+    return figure

@@ -1,0 +1,118 @@
+"""Rows per second that a store commits one by one, from one process and from several at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.synchronize
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from benchmarks.common.interleave import Figures, take_turns
+from nases_env.atomic_io import append_line
+from nases_env.evaluation import Evaluation, Status
+from nases_env.execution import Store
+from nases_env.search_spaces import get_search_space
+from nases_env.seeding import numpy_generator
+from nases_env.training import EpochRecord
+
+SPACE = get_search_space("enas_micro")
+ARCHITECTURE = SPACE.sample(numpy_generator(0, "commits"))
+GENOTYPE = SPACE.to_json(ARCHITECTURE)
+EVALUATION = Evaluation(
+    ARCHITECTURE.key,
+    seed=0,
+    status=Status.OK,
+    valid_accuracy=0.9,
+    train_accuracy=0.9,
+    num_params=100_000,
+    num_flops=10_000_000,
+    num_epochs=10,
+    seconds=10.0,
+    curve=tuple(EpochRecord(epoch, 0.1, 1.0, 0.5) for epoch in range(1, 11)),
+)
+DIGEST = "0" * 64
+START_SECONDS = 120.0  # for processes to start
+
+
+def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_repeats: int) -> dict[str, Figures]:
+    """The figures by variant: rows that are put, and rows that are claimed and put, by each number of processes.
+
+    ``num_rows`` is that of one process in one repeat; each repeat has a new store. The first variant is what the disk does
+    without a store: as many lines, each appended to a file and synchronised.
+    """
+    numbers = count()
+
+    def figures_of(writers: Writers, claims: bool) -> dict[str, float]:
+        path = folder / f"{next(numbers)}.sqlite"
+        Store(path).close()
+        return {"rows_per_second": writers.num_processes * num_rows / max(writers.write(path, num_rows, claims))}
+
+    def append() -> dict[str, float]:
+        path = folder / f"{next(numbers)}.jsonl"
+        start = time.perf_counter()
+        for _ in range(num_rows):
+            append_line(path, GENOTYPE)
+        return {"rows_per_second": num_rows / (time.perf_counter() - start)}
+
+    with ExitStack() as stack:
+        pools = [stack.enter_context(writers(number)) for number in num_processes]
+        variants = {"lines of a file, processes = 1": append}
+        for claims, what in ((False, "put"), (True, "claim and put")):
+            for pool in pools:
+                variants[f"{what}, processes = {pool.num_processes}"] = partial(figures_of, pool, claims)
+        return take_turns(variants, num_repeats, warm_up=True)
+
+
+class Writers:
+    """Processes that write to a store at the same time."""
+
+    def __init__(self, pool: ProcessPoolExecutor, num_processes: int) -> None:
+        self._pool = pool
+        self.num_processes = num_processes
+
+    def write(self, path: Path, num_rows: int, claims: bool) -> list[float]:
+        """The seconds that each process took for ``num_rows`` rows; they begin together."""
+        futures = [self._pool.submit(write_rows, path, slot, num_rows, claims) for slot in range(self.num_processes)]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def writers(num_processes: int) -> Iterator[Writers]:
+    """New processes, that end with the block."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(num_processes)
+    with ProcessPoolExecutor(num_processes, context, _keep, (barrier,)) as pool:
+        try:
+            yield Writers(pool, num_processes)
+        except BaseException:
+            barrier.abort()  # wakes those who wait for each other
+            raise
+
+
+_barrier: multiprocessing.synchronize.Barrier | None = None
+"""Of this process and those that write with it; None where it is alone."""
+
+
+def _keep(barrier: multiprocessing.synchronize.Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def write_rows(path: Path, slot: int, num_rows: int, claims: bool) -> float:
+    """Commits ``num_rows`` rows of ``slot`` one by one, each claimed before if ``claims``; gives the seconds."""
+    with Store(path) as store:
+        if _barrier is not None:
+            _barrier.wait(START_SECONDS)
+        start = time.perf_counter()
+        for number in range(num_rows):
+            evaluation = replace(EVALUATION, seed=slot * num_rows + number)
+            if claims:
+                store.claim(evaluation.key, DIGEST, evaluation.seed)
+            store.put(evaluation, DIGEST, GENOTYPE)
+        return time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""The ``nases`` command, one file a subcommand."""

@@ -1,0 +1,21 @@
+"""The Gymnasium environments, one a file."""
+
+from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation
+from nases_env.envs.image import ImageEnv
+from nases_env.envs.nasbench201 import NasBench201Env
+from nases_env.envs.query import QueryEnv
+from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.envs.vector import NASESVectorEnv, vector_entry_point
+
+__all__ = [
+    "ACTION_SCALE",
+    "Action",
+    "ImageEnv",
+    "NASESEnv",
+    "NASESVectorEnv",
+    "NasBench201Env",
+    "Observation",
+    "QueryEnv",
+    "SyntheticEnv",
+    "vector_entry_point",
+]

@@ -1,0 +1,94 @@
+"""The environment whose children are trained on images."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from nases_env.devices import resolve_device
+from nases_env.envs.base import NASESEnv
+from nases_env.evaluation import ChildSettings, TrainingEvaluator, resolve_preset
+from nases_env.search_spaces import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+
+class ImageEnv(NASESEnv):
+    """
+    ## Description
+
+    The paper's task: `NASESEnv` whose children are trained on the training split of an image data set and measured on its
+    validation split, a tenth of the training images. Spaces, rewards, episodes and information are those of `NASESEnv`.
+
+    | id | data |
+    | --- | --- |
+    | `NASES-CIFAR10-v0` | CIFAR-10: torchvision's files, or folders `cifar10/train/<class>/` of JPEG or PNG files |
+    | `NASES-CIFAR100-v0`, `NASES-FashionMNIST-v0`, `NASES-SVHN-v0` | torchvision's files |
+    | `NASES-ImageFolder-v0` | `data_dir/train/<class>/` and `data_dir/test/<class>/`, PNG or JPEG of any size |
+    | `NASES-Digits-v0` | scikit-learn's digits, 8×8, part of that library |
+
+    ## Arguments
+
+    ```python
+    env = gymnasium.make("NASES-CIFAR10-v0", preset="cpu", num_epochs=4)
+    ```
+
+    Args:
+        dataset: the data set's name; the ids above set it.
+        preset: a name of `nases_env.evaluation.PRESETS`: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" where torch
+            sees a GPU and "cpu" elsewhere. What was chosen is logged and is `env.unwrapped.preset`.
+        data_dir: the folder with the data; None takes the environment variable `NASES_DATA_DIR`, else a folder of
+            the user's cache.
+        download: whether torchvision may download a data set that is not there.
+        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
+        split_seed: decides which tenth of the training images is the validation split.
+        num_threads: CPU threads of a training.
+        search_space: a name that ships, one of your own as MODULE:CLASS, or a search space.
+        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
+        execution: where and how children are evaluated; see `NASESEnv`.
+        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+        **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
+
+            {overrides}
+
+    ## Version history
+
+    - v0: the first version.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        preset: str = "auto",
+        data_dir: str | None = None,
+        download: bool = True,
+        device: str = "auto",
+        split_seed: int = 0,
+        num_threads: int = 1,
+        search_space: str | SearchSpace = "enas_micro",
+        embedding: str | None = None,
+        execution: Mapping[str, Any] | None = None,
+        render_mode: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.preset, self.settings = resolve_preset(preset, overrides)
+        logger.info("preset %s on %s", self.preset, resolve_device(device))
+        evaluator = TrainingEvaluator(
+            search_space,
+            dataset,
+            self.settings,
+            data_dir=data_dir,
+            download=download,
+            device=device,
+            split_seed=split_seed,
+            num_threads=num_threads,
+        )
+        super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)
+
+
+if ImageEnv.__doc__:  # absent under python -OO
+    _OPTIONS = [f"{option.name}: {option.metadata['help']}" for option in dataclasses.fields(ChildSettings)]
+    ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n            ".join(_OPTIONS))

@@ -1,0 +1,266 @@
+"""Several children at once as one Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from nases_env.envs.base import Action, NASESEnv, Observation
+from nases_env.envs.image import ImageEnv
+from nases_env.envs.nasbench201 import NasBench201Env
+from nases_env.envs.query import QueryEnv
+from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation
+from nases_env.search_spaces import Architecture
+
+EvaluateAll = Callable[[list[Architecture], NDArray[np.float64]], list[Evaluation]]
+
+
+class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
+    """
+    ## Description
+
+    K searches of `NASESEnv` side by side: a step takes K actions, decodes them all at once, and has the K children evaluated
+    at the same time where the executor can. All sub-environments share one `NASESEnv`: its search space, embedding,
+    evaluator and executor. `gymnasium.make_vec` makes it for every id of this package.
+
+    ```python
+    envs = gymnasium.make_vec("NASES-CIFAR10-v0", num_envs=4, preset="cpu")
+    ```
+
+    ## Spaces and rewards
+
+    Those of `NASESEnv`, K times: actions (K, n), observations (K, m), float32, fresh in every call; rewards (K,), float64.
+    Actions outside of the box are clipped into it. If one of them is NaN or infinite, or the shape is another, `InputError`
+    is raised before any child is evaluated. A child whose evaluation fails has the reward 0 and does not touch the others.
+
+    ## Starting state
+
+    A uniformly drawn architecture for each sub-environment. The options of `reset`:
+
+    | option | meaning |
+    | --- | --- |
+    | `architecture` | where all start, or a list of K, as `NASESEnv` takes them; None in the list: drawn |
+    | `reset_mask` | a Boolean array (K,): the sub-environments to reset; the others stay as they are |
+
+    ## Episode end
+
+    `terminations` are always false. A sub-environment is truncated after `max_episode_steps` children and starts anew within
+    the same step (`AutoresetMode.SAME_STEP`): the observation is that of its new random architecture, what the last child
+    brought is in `infos["final_obs"]` and `infos["final_info"]`, and the reward is the last child's.
+
+    ## Information
+
+    That of `NASESEnv` as Gymnasium's vector environments give it: an array (K,) for each key, and under the key with `_`
+    before it a Boolean array of who has it. What does not repeat is in `last_evaluations`.
+
+    ## Randomness
+
+    `reset(seed=s)` gives sub-environment i the seed s + i for its starting architectures; a list gives each its own. The
+    children's own seeds derive from the first of these seeds for all sub-environments alike. So a child depends on its
+    architecture and on that seed, and not on where in the batch it stands; equal architectures in a batch are evaluated
+    once. With one sub-environment everything is as in `NASESEnv`. A reset of some sub-environments leaves the children's
+    seed as it is.
+
+    Nothing but `decode_batch`, `submit`, `set_current` and `info` of the shared environment is called: an override of its `step` has
+    no effect here.
+
+    Args:
+        env: what all sub-environments share; it is closed with this environment. Its `max_in_flight` becomes `num_envs`.
+        num_envs: K, at least 1.
+        max_episode_steps: children after which a sub-environment is truncated; None: never.
+        evaluate_all: the evaluations of K architectures, in order, given also the actions (K, n) that they come from; None
+            submits them all to the environment's executor and waits for them.
+
+    Raises:
+        InputError: if a number is less than 1.
+    """
+
+    def __init__(
+        self,
+        env: NASESEnv,
+        num_envs: int,
+        *,
+        max_episode_steps: int | None = None,
+        evaluate_all: EvaluateAll | None = None,
+    ) -> None:
+        self.env = env  # which `close` closes, after wrong input too
+        if num_envs < 1:
+            raise InputError(f"num_envs must be at least 1, not {num_envs}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise InputError(f"max_episode_steps must be at least 1, or None for no limit, not {max_episode_steps}")
+        self.env.max_in_flight = num_envs
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.render_mode = env.render_mode
+        self.single_action_space = env.action_space
+        self.single_observation_space = env.observation_space
+        self.action_space = batch_space(env.action_space, num_envs)
+        self.observation_space = batch_space(env.observation_space, num_envs)
+        self.last_evaluations: tuple[Evaluation, ...] = ()
+        """The records of the last step's children, wall times and learning curves included; empty before the first step."""
+        self._evaluate_all = self._submit_and_gather if evaluate_all is None else evaluate_all
+        self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._num_steps = [0] * num_envs
+        self._architectures: list[Architecture] = []
+        self._evaluations: list[Evaluation | None] = [None] * num_envs
+        self._observations = np.zeros((num_envs, env.search_space.num_decisions), np.float32)
+
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """The current child of each sub-environment.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+        """
+        if not self._architectures:
+            raise gym.error.ResetNeeded("call reset() first: the environments have no architectures yet")
+        return tuple(self._architectures)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts all sub-environments, or those in `options["reset_mask"]`; see the class.
+
+        Raises:
+            InputError: if an option is unknown or wrong, there are not K seeds, or the evaluator misses its data.
+        """
+        options = dict(options or {})
+        mask = self._mask(options.pop("reset_mask", None))
+        starts = self._starts(options.pop("architecture", None))
+        if options:
+            raise InputError(
+                f"unknown reset option {next(iter(options))!r}; the only ones are 'architecture' and 'reset_mask'"
+            )
+        seeds = self._seeds(seed)
+        if mask.all():
+            super().reset(seed=seeds[0])
+            self.env.reset(seed=seeds[0])
+            self._architectures = [self.env.architecture] * self.num_envs
+            self.last_evaluations = ()
+        _ = self.architectures
+        infos: dict[str, Any] = {}
+        for index in np.flatnonzero(mask).tolist():
+            if seeds[index] is not None:
+                self._generators[index] = seeding.np_random(seeds[index])[0]
+            infos = self._add_info(infos, self._start(index, starts[index]), index)
+        return self._observations.copy(), infos
+
+    def step(
+        self, actions: Action
+    ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Decodes `actions` (K, n), evaluates those children and observes them; see the class.
+
+        Raises:
+            InputError: if the actions have another shape or are not finite.
+        """
+        _ = self.architectures
+        given = np.asarray(actions, dtype=np.float64)
+        if given.shape != self.action_space.shape:
+            raise InputError(f"the actions have the shape {self.action_space.shape}, not {given.shape}")
+        architectures = self.env.decode_batch(given)
+        evaluations = self._evaluate_all(architectures, given)
+        self.last_evaluations = tuple(evaluations)
+        truncations = np.zeros(self.num_envs, np.bool_)
+        infos: dict[str, Any] = {}
+        for index, (architecture, evaluation) in enumerate(zip(architectures, evaluations, strict=True)):
+            self.env.set_current(architecture, evaluation)
+            observation = self.env.search_space.encode(architecture)
+            info = self.env.info(architecture, evaluation)
+            self._num_steps[index] += 1
+            if self._num_steps[index] == self.max_episode_steps:
+                truncations[index] = True
+                infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, index)
+                info = self._start(index)
+            else:
+                self._architectures[index] = architecture
+                self._evaluations[index] = evaluation
+                self._observations[index] = observation
+            infos = self._add_info(infos, info, index)
+        rewards = np.array([evaluation.reward for evaluation in evaluations], np.float64)
+        return self._observations.copy(), rewards, np.zeros(self.num_envs, np.bool_), truncations, infos
+
+    def render(self) -> tuple[Any, ...]:
+        """What `NASESEnv.render` gives for each sub-environment: pixels, text or None."""
+        frames = []
+        for architecture, evaluation in zip(self.architectures, self._evaluations, strict=True):
+            if evaluation is None:
+                self.env.reset(options={"architecture": architecture})
+            else:
+                self.env.set_current(architecture, evaluation)
+            frames.append(self.env.render())
+        return tuple(frames)
+
+    def close_extras(self) -> None:
+        """Abandons what is under evaluation and ends all workers; `close` calls it."""
+        self.env.close()
+
+    def _submit_and_gather(self, architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
+        futures = [self.env.submit(architecture) for architecture in architectures]
+        return [future.result() for future in futures]
+
+    def _start(self, index: int, architecture: Architecture | None = None) -> dict[str, Any]:
+        """Begins an episode of one sub-environment; its information."""
+        start = self.env.search_space.sample(self._generators[index]) if architecture is None else architecture
+        self._observations[index], info = self.env.reset(options={"architecture": start})
+        self._architectures[index] = start
+        self._evaluations[index] = None
+        self._num_steps[index] = 0
+        return info
+
+    def _mask(self, mask: Any) -> NDArray[np.bool_]:
+        if mask is None:
+            return np.ones(self.num_envs, np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise InputError(
+                f"reset_mask must be a Boolean array of shape ({self.num_envs},), at least one of them True, not {mask!r}"
+            )
+        return mask
+
+    def _starts(self, architecture: Any) -> list[Architecture | None]:
+        given = architecture if isinstance(architecture, list) else [architecture] * self.num_envs
+        if len(given) != self.num_envs:
+            raise InputError(f"give one architecture, or a list of {self.num_envs}, not of {len(given)}")
+        return [None if start is None else self.env.parse(start) for start in given]
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + index for index in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise InputError(f"give one seed, or a list of {self.num_envs}, not of {len(seed)}")
+        return [None if single is None else int(single) for single in seed]
+
+
+def vector_entry_point(env_class: Callable[..., NASESEnv]) -> Callable[..., NASESVectorEnv]:
+    """What `gymnasium.make_vec` calls to make a `NASESVectorEnv` over an environment of ``env_class``.
+
+    An environment of your own is registered with it through a name in its module:
+
+    ```python
+    my_vector_env = vector_entry_point(MyEnv)
+
+    gymnasium.register("My-v0", entry_point="my_module:MyEnv", vector_entry_point="my_module:my_vector_env")
+    ```
+    """
+
+    def make(num_envs: int, *, max_episode_steps: int | None = None, **kwargs: Any) -> NASESVectorEnv:
+        return NASESVectorEnv(env_class(**kwargs), num_envs, max_episode_steps=max_episode_steps)
+
+    return make
+
+
+image_vector_env = vector_entry_point(ImageEnv)
+nasbench201_vector_env = vector_entry_point(NasBench201Env)
+query_vector_env = vector_entry_point(QueryEnv)
+synthetic_vector_env = vector_entry_point(SyntheticEnv)

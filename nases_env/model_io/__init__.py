@@ -1,0 +1,7 @@
+"""Trained networks to take away: on disk, in Python, as ONNX and as exported programs."""
+
+from nases_env.model_io.export import export_model
+from nases_env.model_io.model import TrainedModel
+from nases_env.model_io.serialization import genotype_record, load_model, save_model, write_genotype
+
+__all__ = ["TrainedModel", "export_model", "genotype_record", "load_model", "save_model", "write_genotype"]

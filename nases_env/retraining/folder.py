@@ -1,0 +1,187 @@
+"""The folder of a final phase: its configuration, a folder for each seed, and the report on all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from nases_env.atomic_io import is_unused, write_atomically, write_error
+from nases_env.errors import InputError
+from nases_env.model_io import save_model, write_genotype
+from nases_env.retraining.result import FinalResult, read_result
+from nases_env.retraining.training import FinalTraining
+from nases_env.signals import defer_signals
+from nases_env.training import EpochRecord
+from nases_env.training.trainer import OnEpoch
+from nases_env.version import __version__
+
+CONFIG = "config.json"
+GENOTYPE = "genotype.json"
+RESULT = "result.json"
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class FinalFolder:
+    """A final phase on disk.
+
+    - ``config.json``: the command and everything that decides the results
+    - ``genotype.json``: what rebuilds the network
+    - ``seed-K/``: ``model.safetensors``, ``result.json`` and TensorBoard's curves; while it is trained,
+      ``checkpoint.safetensors``
+
+    Args:
+        path: the folder, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, training: FinalTraining) -> None:
+        """Makes the folder, or agrees to go on in it.
+
+        Raises:
+            InputError: if it holds another training or something else, or cannot be written.
+        """
+        configuration = json.loads(json.dumps(training.describe()))
+        if (self.path / CONFIG).exists():
+            self._check(configuration)
+        else:
+            if not is_unused(self.path, CONFIG):
+                raise InputError(f"{self.path} exists and holds no final training; give another --output")
+            config = {"command": shlex.join(sys.argv), "configuration": configuration, "nases_env": __version__}
+            write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        if (self.path / GENOTYPE).exists():
+            return
+        images = training.train_images
+        write_genotype(
+            self.path / GENOTYPE,
+            training.search_space,
+            training.architecture,
+            training.settings,
+            num_classes=len(images.class_names),
+            image_shape=images.image_shape,
+        )
+
+    def _check(self, configuration: dict[str, Any]) -> None:
+        before = self.read_config()["configuration"]
+        changed = [name for name in configuration if before.get(name) != configuration[name]]
+        if "settings" in changed:
+            settings = configuration["settings"]
+            changed.remove("settings")
+            changed += [name for name in settings if before["settings"].get(name) != settings[name]]
+        if changed:
+            raise InputError(
+                f"{self.path} holds a final training with other {', '.join(changed)}; give the same options to go on with "
+                "it, or another --output"
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """What ``config.json`` says.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        try:
+            config = json.loads((self.path / CONFIG).read_text())
+            if isinstance(config["configuration"]["settings"], dict):
+                return dict(config)
+            raise TypeError("it has no settings")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path} is no folder of a final training ({error}); give another --output") from error
+
+    def train(self, training: FinalTraining, seed: int, on_epoch: OnEpoch) -> FinalResult:
+        """The result of one seed: what is on disk, or else what it comes to when the training has gone on to its end.
+
+        Raises:
+            InputError: as ``FinalTraining.run``, or if another process trains this seed.
+        """
+        folder = self.path / f"seed-{seed}"
+        with _locked(folder):
+            result = read_result(folder / RESULT)
+            if result is None:
+                with _Curves(folder) as curves:
+
+                    def record_epoch(record: EpochRecord) -> None:
+                        curves.write(record)
+                        on_epoch(record)
+
+                    model, result = training.run(seed, folder / CHECKPOINT, record_epoch)
+                values = result.to_dict()
+                with defer_signals():
+                    save_model(model, folder / MODEL)
+                    write_atomically(folder / RESULT, (json.dumps(values, indent=2) + "\n").encode())
+            with contextlib.suppress(FileNotFoundError):
+                (folder / CHECKPOINT).unlink()
+        return result
+
+    def result(self, seed: int) -> FinalResult | None:
+        """What is on disk of a seed: None until it is finished.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        return read_result(self.path / f"seed-{seed}" / RESULT)
+
+    def results(self) -> list[FinalResult]:
+        """All that is finished, by seed.
+
+        Raises:
+            InputError: if a result cannot be read.
+        """
+        found = (read_result(path) for path in self.path.glob(f"seed-*/{RESULT}"))
+        return sorted((result for result in found if result is not None), key=lambda result: result.seed)
+
+
+class _Curves:
+    """TensorBoard's curves of one training, on the disk after every epoch, before its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def write(self, record: EpochRecord) -> None:
+        if self._writer is None:  # what an earlier part of the training wrote of this epoch and beyond is dropped
+            self._writer = SummaryWriter(str(self._folder), purge_step=record.epoch if record.epoch > 1 else None)
+        for name, value in dataclasses.asdict(record).items():
+            if name != "epoch":
+                self._writer.add_scalar(f"final/{name}", value, record.epoch)
+        self._writer.flush()
+
+    def __enter__(self) -> _Curves:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training the same seed, and removes what one that was killed left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process trains in {folder}; wait for its end, or give another --seed") from None
+        for name in (MODEL, RESULT):
+            for leftover in folder.glob(f".{name}.*"):
+                leftover.unlink()
+        yield
+    finally:
+        os.close(handle)

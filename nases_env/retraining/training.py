@@ -1,0 +1,156 @@
+"""One final training, as a function of its configuration and a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nases_env.cpu import torch_threads
+from nases_env.devices import device_name, resolve_device
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, describe_search_space
+from nases_env.model_io import TrainedModel
+from nases_env.networks import count_flops, count_parameters
+from nases_env.retraining.result import FinalResult
+from nases_env.search_spaces import Architecture, SearchSpace
+from nases_env.seeding import seeded_torch, torch_generator
+from nases_env.training import Checkpoint, ImageSet, channel_statistics, load_images, mirrors, train_classifier
+from nases_env.training.checkpoint import digest
+from nases_env.training.trainer import OnEpoch
+
+WHY = {
+    "diverged": "its loss left the finite numbers; lower --child.lr-max",
+    "out_of_memory": "the GPU's memory did not suffice; lower --child.batch-size or --child.num-filters",
+}
+
+
+@dataclass(frozen=True)
+class FinalTraining:
+    """How the best architecture is trained in the end (Algorithm 1, lines 12 and 13): on all training images.
+
+    The test images decide nothing: the network that the training ends with is tested on them, once.
+
+    Attributes:
+        search_space: the search space.
+        architecture: what is trained.
+        dataset: a name of ``nases_env.training.DATASETS``.
+        settings: the network's size and its training; ``num_valid_images`` and ``max_params`` say nothing here.
+        data_dir: the folder with the data sets; None looks as ``load_images`` says.
+        device: a torch device, or "auto": the GPU where there is one, else the CPU.
+        num_threads: CPU threads.
+    """
+
+    search_space: SearchSpace
+    architecture: Architecture
+    dataset: str
+    settings: ChildSettings
+    data_dir: str | None = None
+    device: str = "auto"
+    num_threads: int = 1
+
+    @cached_property
+    def train_images(self) -> ImageSet:
+        """What is trained on: all training images, or as many as ``settings.num_train_images`` says.
+
+        Raises:
+            InputError: if the data are missing.
+        """
+        images = self._load(train=True)
+        if self.settings.num_train_images is None:
+            return images
+        shuffled = torch.randperm(len(images), generator=torch_generator(0, "final training images"))
+        return images.subset(shuffled[: self.settings.num_train_images])
+
+    def _load(self, *, train: bool) -> ImageSet:
+        return load_images(self.dataset, train=train, data_dir=self.data_dir, image_size=self.settings.image_size)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the result beside the seed, as JSON values."""
+        device = resolve_device(self.device).type
+        images = self.train_images
+        return {
+            "search_space": describe_search_space(self.search_space),
+            "key": self.architecture.key,
+            "genotype": self.search_space.genotype(self.architecture),
+            "dataset": self.dataset,
+            "images": digest(images.class_names, {"images": images.images, "labels": images.labels}),
+            "settings": dataclasses.asdict(self.settings),
+            "device": device,
+            "num_threads": self.num_threads if device == "cpu" else None,
+            "torch": torch.__version__,
+        }
+
+    def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:
+        """Trains and tests one network.
+
+        Args:
+            seed: decides the initial weights, the batches and the augmentation.
+            checkpoint: the file that the state is written to after every epoch, and gone on from where it exists. It stays,
+                to be removed once the result is kept.
+            on_epoch: as ``train_classifier`` calls it.
+
+        Returns:
+            The network, without its auxiliary head if it had one, with all that its answers depend on and its result as
+            description; and the result.
+
+        Raises:
+            InputError: if the training diverged or did not fit into the memory, data are missing or the checkpoint cannot be
+                written.
+        """
+        device = resolve_device(self.device)
+        train, test = self.train_images, self._load(train=False)
+        model = self._build(seed, self.settings)
+        with torch_threads(self.num_threads):
+            result = train_classifier(
+                model.network,
+                train,
+                test,
+                self.settings,
+                seed=seed,
+                device=device,
+                flip=mirrors(self.dataset, self.settings),
+                checkpoint=Checkpoint(checkpoint, interval_seconds=0, identity=self.architecture.key, keep=True),
+                on_epoch=on_epoch,
+            )
+        if result.status != "ok":
+            raise InputError(f"the training with seed {seed} ended in epoch {result.num_epochs + 1}: {WHY[result.status]}")
+        if self.settings.auxiliary_head:
+            model = self._without_auxiliary_head(model)
+        final = FinalResult(
+            seed=seed,
+            num_correct=round(result.valid_accuracy * len(test)),
+            num_test_images=len(test),
+            train_accuracy=result.train_accuracy,
+            num_params=count_parameters(model.network),
+            num_flops=count_flops(model.network, train.image_shape),
+            num_epochs=result.num_epochs,
+            seconds=result.seconds,
+            device=device_name(device),
+            on_gpu=device.type != "cpu",
+            curve=result.curve,
+        )
+        model.description = {name: value for name, value in final.to_dict().items() if name != "curve"}
+        return model, final
+
+    def _build(self, seed: int, settings: ChildSettings) -> TrainedModel:
+        train = self.train_images
+        with seeded_torch(seed, "initial weights"):
+            return TrainedModel(
+                self.search_space,
+                self.architecture,
+                settings,
+                class_names=train.class_names,
+                image_shape=train.image_shape,
+                statistics=channel_statistics(train.images),
+            )
+
+    def _without_auxiliary_head(self, model: TrainedModel) -> TrainedModel:
+        bare = self._build(0, dataclasses.replace(self.settings, auxiliary_head=False))
+        weights = model.state_dict()
+        bare.load_state_dict({name: weights[name] for name in bare.state_dict()})
+        return bare

@@ -1,0 +1,284 @@
+"""Cells as pictures and as text: the same for ``render``, TensorBoard and files."""
+
+from __future__ import annotations
+
+import io
+import math
+from itertools import pairwise
+from pathlib import Path as FilePath
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
+from matplotlib.path import Path
+from numpy.typing import NDArray
+
+from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError
+from nases_env.search_spaces import Architecture, SearchSpace
+from nases_env.search_spaces.graph import CellGraph
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+OPERATOR_COLOURS = {
+    "identity": "#dddddd",
+    "sep_conv_3x3": "#9ad3f5",
+    "sep_conv_5x5": "#4ea3d8",
+    "avg_pool_3x3": "#f5e97a",
+    "max_pool_3x3": "#f0b345",
+    "skip_connect": "#dddddd",
+    "nor_conv_1x1": "#9ad3f5",
+    "nor_conv_3x3": "#4ea3d8",
+}
+NO_OPERATOR = "none"  # whose output is zero: a branch that applies it is as good as absent, and is not drawn
+ZERO = "zero"  # what a node without any branch is
+OTHER_OPERATOR_COLOUR = "#ffffff"
+VALUE_COLOURS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
+INPUT_COLOUR = "#e8f5e9"
+OUTPUT_COLOUR = "#fdeaea"
+
+WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # inches; a data unit is an inch
+DOTS_PER_INCH = 80
+BOX_WIDTH, BOX_HEIGHT = 1.05, 0.3
+BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes, all of a cell's, fit below each other
+MARGIN = 0.75
+SUM_RADIUS = 0.17
+FONT_SIZE = 8.5
+BOXES_PER_ROW = 8  # of decisions, where there are no cells to draw
+ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
+CHOICE_COLOUR = "#4ea3d8"
+
+_OUTPUT = -1  # the output's place among the values, in the layout
+_Item = tuple[int, bool]  # (value, whether its node stands here or only its line passes)
+
+
+def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
+    """A picture of the architecture's cells, one below the other; each reads from left to right.
+
+    Green boxes are the cell's inputs. A node is the sum (+) of its operators, or zero where it has none; the output
+    concatenates the loose ends (dashed lines). A line has the colour of the value that it carries. Branches that apply
+    "none" are left out.
+
+    Where the search space draws no cells, the picture shows the decisions: a box each, with its number, its choice and a
+    mark where in the range of its choices that lies.
+    """
+    graphs = _graphs(search_space, architecture)
+    if not graphs:
+        return _draw_decisions(search_space, architecture, title)
+    height = CELL_HEIGHT * len(graphs) + TITLE_HEIGHT
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=11)
+    for index, graph in enumerate(graphs):
+        bottom = CELL_HEIGHT * (len(graphs) - 1 - index) / height
+        _draw_cell(figure.add_axes((0.0, bottom, 1.0, CELL_HEIGHT / height)), graph)
+    return figure
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """The picture as pixels, shape (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    colours: NDArray[np.uint8] = pixels[..., :3].copy()
+    return colours
+
+
+def save(figure: Figure, path: str | FilePath) -> None:
+    """Writes the picture in the format of the path's ending, .png or .svg; the same picture gives the same bytes.
+
+    Raises:
+        InputError: if the ending is another, or the file cannot be written.
+    """
+    ending = FilePath(path).suffix.lower()
+    if ending not in (".png", ".svg"):
+        raise InputError(f"cannot draw to {path}: the name must end in .png or .svg")
+    content = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "nases", "svg.fonttype": "none"}):
+        figure.savefig(content, format=ending[1:], metadata={"Date": None} if ending == ".svg" else None)
+    write_atomically(path, content.getvalue())
+
+
+def describe(search_space: SearchSpace, architecture: Architecture) -> str:
+    """The architecture's cells in words, a line a node; a line a decision where the search space draws no cells."""
+    lines = []
+    for graph in _graphs(search_space, architecture):
+        names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
+        lines.append(graph.name)
+        for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
+            terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
+            lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
+        lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
+    return "\n".join(lines or [f"decision {text}" for text in _decisions(search_space, architecture)])
+
+
+def operator_name(operator: str) -> str:
+    """An operator as people write it: "sep_conv_3x3" is "sep conv 3×3"."""
+    words = operator.split("_")
+    return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
+
+
+def _graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
+    """The architecture's cells without the branches that are as good as absent."""
+    return tuple(
+        graph._replace(
+            nodes=tuple(tuple(branch for branch in node if branch.operator != NO_OPERATOR) for node in graph.nodes)
+        )
+        for graph in search_space.cell_graphs(architecture)
+    )
+
+
+def _decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:
+    choices = zip(architecture.decisions, search_space.decision_sizes, strict=True)
+    return [f"{index}: {choice} of 0..{size - 1}" for index, (choice, size) in enumerate(choices)]
+
+
+def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title: str) -> Figure:
+    num_rows = math.ceil(search_space.num_decisions / BOXES_PER_ROW)
+    height = TITLE_HEIGHT + ROW_HEIGHT * num_rows + ROW_GAP
+    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(0, height)
+    axes.axis("off")
+    axes.text(WIDTH / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=11)
+    width = (WIDTH - ROW_GAP) / BOXES_PER_ROW - ROW_GAP
+    bins = zip(search_space.encode(architecture), search_space.decision_sizes, strict=True)
+    for index, (text, (middle, size)) in enumerate(zip(_decisions(search_space, architecture), bins, strict=True)):
+        row, column = divmod(index, BOXES_PER_ROW)
+        left = ROW_GAP + column * (width + ROW_GAP)
+        bottom = height - TITLE_HEIGHT - (row + 1) * ROW_HEIGHT + ROW_GAP
+        axes.add_artist(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
+        mark = left + width * (middle - 0.5 / size)
+        axes.add_artist(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOUR))
+        middle_of_text = bottom + (MARK_HEIGHT + ROW_HEIGHT - ROW_GAP) / 2
+        axes.text(left + width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
+    return figure
+
+
+def _draw_cell(axes: Axes, graph: CellGraph) -> None:
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(-CELL_HEIGHT / 2, CELL_HEIGHT / 2)
+    axes.axis("off")
+    axes.text(0.15, CELL_HEIGHT / 2 - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
+    columns = _columns(graph)
+    xs = np.linspace(MARGIN, WIDTH - MARGIN, len(columns))
+    centres = {
+        (item, column): (float(xs[column]), y)
+        for column, items in enumerate(columns)
+        for item, y in zip(items, _heights(items, graph), strict=True)
+    }
+    places = {item[0]: (column, *centres[item, column]) for item, column in centres if item[1]}
+
+    for value, (column, x, y) in places.items():
+        if value == _OUTPUT:
+            _draw_box(axes, x, y, "output", OUTPUT_COLOUR)
+            for source in graph.outputs:
+                _draw_line(axes, source, (column, x - BOX_WIDTH / 2, y), places, centres, graph, dashed=True)
+        elif value < len(graph.inputs):
+            _draw_box(axes, x, y, graph.inputs[value], INPUT_COLOUR)
+        else:
+            branches = sorted(graph.nodes[value - len(graph.inputs)], key=lambda branch: -places[branch.source][2])
+            exit_x = x + BOX_WIDTH / 2 + SUM_RADIUS
+            if not branches:
+                _draw_box(axes, x - SUM_RADIUS, y, ZERO, OTHER_OPERATOR_COLOUR)
+                axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [y, y], color="#777777", linewidth=1, zorder=2)
+            for index, branch in enumerate(branches):
+                box_y = y + (len(branches) / 2 - index - 0.5) * BOX_PITCH
+                colour = OPERATOR_COLOURS.get(branch.operator, OTHER_OPERATOR_COLOUR)
+                _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), colour)
+                axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [box_y, y], color="#777777", linewidth=1, zorder=2)
+                _draw_line(axes, branch.source, (column, x - SUM_RADIUS - BOX_WIDTH / 2, box_y), places, centres, graph)
+            axes.add_artist(
+                Circle((exit_x, y), SUM_RADIUS, facecolor="white", edgecolor=_colour(value), linewidth=1.5, zorder=4)
+            )
+            axes.text(exit_x, y, f"+{value - len(graph.inputs) + 1}", ha="center", va="center", fontsize=7.5, zorder=5)
+
+
+def _columns(graph: CellGraph) -> list[list[_Item]]:
+    """What stands in each column from top to bottom: the layers of Sugiyama's method, ordered by barycentres."""
+    depth = dict.fromkeys(range(len(graph.inputs)), 0)
+    for index, branches in enumerate(graph.nodes):
+        depth[len(graph.inputs) + index] = 1 + max((depth[branch.source] for branch in branches), default=0)
+    last = 1 + max(depth.values())
+    depth[_OUTPUT] = last
+    reads = {len(graph.inputs) + index: [branch.source for branch in node] for index, node in enumerate(graph.nodes)}
+    reads[_OUTPUT] = list(graph.outputs)
+
+    reach = dict(depth)  # how far to the right each value's line goes
+    for value, sources in reads.items():
+        for source in sources:
+            reach[source] = max(reach[source], depth[value])
+    columns: list[list[_Item]] = [[] for _ in range(last + 1)]
+    for value in sorted(depth):
+        columns[depth[value]].append((value, True))
+        for column in range(depth[value] + 1, reach[value]):
+            columns[column].append((value, False))
+
+    rows: dict[int, float] = {}
+    for items in columns:
+        weights = {
+            item: float(np.mean([rows[source] for source in reads.get(item[0], [])] or [item[0]]))
+            if item[1]
+            else rows[item[0]]
+            for item in items
+        }
+        items.sort(key=lambda item: (weights[item], item))
+        rows.update({item[0]: row - (len(items) - 1) / 2 for row, item in enumerate(items)})
+    return columns
+
+
+def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
+    """The y of each item of a column, from top to bottom, spread over the cell's height."""
+    sizes = [BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
+    gap = min(0.6, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
+    top = (sum(sizes) + gap * (len(items) - 1)) / 2 - 0.1
+    ys = []
+    for size in sizes:
+        ys.append(top - size / 2)
+        top -= size + gap
+    return ys
+
+
+def _num_boxes(item: _Item, graph: CellGraph) -> int:
+    return max(1, len(graph.nodes[item[0] - len(graph.inputs)])) if item[0] >= len(graph.inputs) else 1
+
+
+def _draw_box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+    corner = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2)
+    style = "round,pad=0,rounding_size=0.08"
+    axes.add_artist(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=colour, edgecolor="#444444", zorder=3))
+    axes.text(x, y, text, ha="center", va="center", fontsize=FONT_SIZE, zorder=5)
+
+
+def _draw_line(
+    axes: Axes,
+    source: int,
+    target: tuple[int, float, float],
+    places: dict[int, tuple[int, float, float]],
+    centres: dict[tuple[_Item, int], tuple[float, float]],
+    graph: CellGraph,
+    dashed: bool = False,
+) -> None:
+    """The line from a value to ``target`` (column, x, y), by way of its places in the columns between."""
+    column, x, y = places[source]
+    start = x + BOX_WIDTH / 2 + (0.0 if source < len(graph.inputs) else 2 * SUM_RADIUS)
+    points = [(start, y)]
+    for between in range(column + 1, target[0]):
+        pass_x, pass_y = centres[(source, False), between]
+        points += [(pass_x - BOX_WIDTH / 2, pass_y), (pass_x + BOX_WIDTH / 2, pass_y)]
+    points.append(target[1:])
+    vertices, codes = [points[0]], [int(Path.MOVETO)]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        middle = (x0 + x1) / 2
+        vertices += [(middle, y0), (middle, y1), (x1, y1)]
+        codes += [int(Path.CURVE4)] * 3
+    style = "dashed" if dashed else "solid"
+    axes.add_artist(
+        PathPatch(Path(vertices, codes), fill=False, edgecolor=_colour(source), linewidth=1.3, linestyle=style, zorder=1)
+    )
+
+
+def _colour(value: int) -> str:
+    return VALUE_COLOURS[value % len(VALUE_COLOURS)]

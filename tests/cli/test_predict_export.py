@@ -1,0 +1,104 @@
+"""The commands ``nases export`` and ``nases predict``, and ``nases draw`` of a model's genotype."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nases_env.cli import main as cli
+from nases_env.errors import InputError
+from nases_env.model_io import save_model, write_genotype
+from tests.model_io.conftest import tiny_model
+from tests.training.images import write_picture
+
+Nases = Callable[..., None]
+
+
+@pytest.fixture
+def nases(monkeypatch: pytest.MonkeyPatch) -> Nases:
+    """Runs the command with the arguments given."""
+
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["nases", *map(str, arguments)])
+        cli._main()
+
+    return run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    save_model(tiny_model(), tmp_path / "run" / "final" / "seed-0" / "model.safetensors")
+    return tmp_path / "run"
+
+
+def test_export_writes_beside_the_model_and_says_how_well(
+    nases: Nases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "tests.model_io.spaces:TiedWidths"
+    save_model(tiny_model(own, genotype={"decisions": [0, 0]}), tmp_path / "seed-0" / "model.safetensors")
+    nases("export", tmp_path, "--format", "torch-export", "--batch-size", 2, "--search-space", own)
+    file = tmp_path / "seed-0" / "model.pt2"
+    assert torch.export.load(file).module()(torch.rand(2, 1, 7, 9)).shape == (2, 3)
+    out = capsys.readouterr().out
+    assert out.startswith(f"{file}: 3 classes; its logits differ from the model's by at most ")
+    assert float(out.split()[-1]) <= 1e-4
+
+
+def test_export_refuses_a_folder_and_a_run_without_a_model(nases: Nases, run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder; give --output a file, such as .*model\.onnx"):
+        nases("export", run_dir, "--output", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no trained model; `nases train"):
+        nases("export", tmp_path / "empty")
+
+
+def test_predict_answers_for_every_picture(
+    nases: Nases, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [tmp_path / "one.png", tmp_path / "two.jpg"]
+    for seed, picture in enumerate(pictures):
+        write_picture(picture, seed=seed)
+    nases("predict", run_dir, *pictures, "--top", 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3]] == [f"{picture}:" for picture in pictures]
+    (first, name), (second, _) = (line.split() for line in lines[1:3])
+    assert name in ("cat", "dog", "eel")
+    assert 0 < float(second[:-1]) <= float(first[:-1]) <= 100
+    assert len(lines) == 6
+
+
+def test_a_picture_that_cannot_be_read_is_one_line_and_the_others_are_answered(
+    nases: Nases, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "good.png")
+    (tmp_path / "page.png").write_text("<html>")
+    with pytest.raises(SystemExit) as caught:
+        nases("predict", run_dir, tmp_path / "page.png", tmp_path / "good.png", tmp_path / "absent.png")
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 'good.png'}:\n")
+    errors = err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith(f"error: {tmp_path / 'page.png'} is not an intact PNG or JPEG picture")
+    assert errors[1].startswith(f"error: cannot read {tmp_path / 'absent.png'}")
+
+
+def test_predict_needs_a_picture_and_a_positive_number(nases: Nases, run_dir: Path) -> None:
+    with pytest.raises(InputError, match="name at least one picture"):
+        nases("predict", run_dir)
+    with pytest.raises(InputError, match="--top is 0"):
+        nases("predict", run_dir, "0.png", "--top", 0)
+
+
+def test_a_genotype_json_is_drawn(nases: Nases, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model()
+    file = tmp_path / "genotype.json"
+    write_genotype(file, model.search_space, model.architecture, model.settings, num_classes=3, image_shape=(1, 7, 9))
+    assert json.loads(file.read_text())["num_classes"] == 3
+    nases("draw", file)
+    assert "node 1 = " in capsys.readouterr().out

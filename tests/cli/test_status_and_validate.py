@@ -1,0 +1,93 @@
+"""What `nases status` and `nases validate` say of a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nases_env.cli.status import StatusArgs, status_command
+from nases_env.cli.validate import ValidateArgs, validate_command
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Status
+from nases_env.search import SearchArgs, SearchRun
+
+
+def search(run_dir: Path, num_children: int, **options: Any) -> None:
+    args = SearchArgs(**{"env_id": "NASES-Digits-v0", "preset": "smoke", "budget": 4, "run_dir": run_dir, **options})
+    with SearchRun(args, agent="random_search") as recorded:
+        rng = np.random.default_rng(0)
+        for _ in range(num_children):
+            recorded.evaluate(recorded.nases.search_space.sample(rng))
+
+
+def status(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    status_command(StatusArgs(run_dir))
+    return capsys.readouterr().out
+
+
+def test_status_of_a_run_at_each_of_its_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "run"
+    args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=run_dir)
+    with SearchRun(args, agent="random_search") as recorded:
+        space, rng = recorded.nases.search_space, np.random.default_rng(0)
+        shown = status(run_dir, capsys)
+        assert "random_search in NASES-Synthetic-v0, running\n0 of 3 children, 0 in flight, 0 failed" in shown
+        recorded.evaluate(space.sample(rng))
+        shown = status(run_dir, capsys)
+        assert "1 of 3 children" in shown
+        assert f"best: child 1, reward {recorded.children[0].evaluation.reward:.4f}" in shown
+        child = space.sample(rng)
+        store = recorded.nases.executor.store  # type: ignore[attr-defined]
+        assert store.claim(child.key, recorded.nases.evaluator.digest(), 0)
+        shown = status(run_dir, capsys)
+        assert "1 in flight" in shown
+        assert f"in flight: {child.key} since" in shown
+        store.release_all()
+        failed = Evaluation(child.key, 0, Status.FAILED, reason="killed by SIGKILL")
+        recorded._remember(child, failed, None)
+    shown = status(run_dir, capsys)
+    assert "not running, go on with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
+    assert "child 2: failed killed by SIGKILL" in shown
+
+
+def test_status_of_something_else_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder"):
+        status_command(StatusArgs(tmp_path))
+
+
+def test_a_run_reproduces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search(tmp_path / "run", 3)
+    validate_command(ValidateArgs(tmp_path / "run", sample=2))
+    shown = capsys.readouterr().out
+    assert shown.count("✔") == 2
+    assert "2 of 2 children reproduce" in shown
+
+
+def test_a_forged_result_does_not_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search(tmp_path / "run", 3)
+    path = tmp_path / "run" / "evaluations.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[1]["valid_accuracy"] += 1 / 64
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(SystemExit) as exited:
+        validate_command(ValidateArgs(tmp_path / "run"))
+    assert exited.value.code == 1
+    shown = capsys.readouterr().out
+    assert shown.count("✔") == 2
+    assert "✘ child 2: valid_accuracy" in shown
+    validate_command(ValidateArgs(tmp_path / "run", tolerance=0.05))
+    assert "3 of 3 children reproduce" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"sample": 0}, "--sample must be at least 1"), ({}, "no child with a result")]
+)
+def test_wrong_input_to_validate_is_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    search(tmp_path / "run", 0)
+    with pytest.raises(InputError, match=message):
+        validate_command(ValidateArgs(tmp_path / "run", **options))

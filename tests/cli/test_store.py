@@ -1,0 +1,261 @@
+"""``nases store``: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+from nases_env.cli.store import StoreCommands, run_store_command
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Status
+from nases_env.execution.store import COLUMNS, Store
+from nases_env.search_spaces import get_search_space
+from nases_env.seeding import numpy_generator
+from nases_env.training import EpochRecord
+
+SPACE = get_search_space("enas_micro")
+RNG = numpy_generator(0, "store commands")
+ARCHITECTURES = [SPACE.sample(RNG) for _ in range(4)]
+DESCRIPTION = {"evaluator": "some", "epochs": 3}
+DIGEST = hashlib.sha256(json.dumps(DESCRIPTION, sort_keys=True).encode()).hexdigest()
+STATUSES = (Status.OK, Status.OK, Status.OK, Status.DIVERGED)
+
+
+def fill(path: Path, accuracies: tuple[float, ...] = (0.25, 0.75, 0.5, 0.0)) -> Path:
+    """A store of four children, the last of which diverged."""
+    with Store(path) as store:
+        store.configure(DIGEST, DESCRIPTION)
+        for seed, (architecture, status, accuracy) in enumerate(zip(ARCHITECTURES, STATUSES, accuracies, strict=True)):
+            evaluation = Evaluation(
+                architecture.key, seed, status, accuracy, num_params=1000 + seed, curve=(EpochRecord(1, 0.1, 2.5, 0.125),)
+            )
+            store.put(evaluation, DIGEST, SPACE.to_json(architecture))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return fill(tmp_path / "results.sqlite")
+
+
+@pytest.fixture
+def nases_store(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs ``nases store`` and gives what it prints."""
+
+    def nases_store(*words: str | Path) -> str:
+        capsys.readouterr()
+        run_store_command(tyro.cli(StoreCommands, args=list(map(str, words))))
+        return capsys.readouterr().out
+
+    return nases_store
+
+
+def change(path: Path, statement: str, *values: Any) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(statement, values)
+
+
+class TestLs:
+    def test_the_best_come_first(self, path: Path, nases_store: Callable[..., str]) -> None:
+        with Store(path) as store:
+            assert store.claim("a child", DIGEST, 5)
+            out = nases_store("ls", path)
+        accuracies = [line.split()[0] for line in out.splitlines() if line.strip()[:2] == "0."]
+        assert accuracies == ["0.7500", "0.5000", "0.2500", "0.0000"]
+        assert ARCHITECTURES[1].key[:20] in out
+        assert DIGEST[:8] in out
+        assert "evaluations: 4\nconfigurations: 1\nunder evaluation: 1\n" in out
+        assert f"  a child, seed 5: process {os.getpid()} on " in out
+
+    def test_it_lists_what_is_asked_for(self, path: Path, nases_store: Callable[..., str]) -> None:
+        assert "0.7500" in (out := nases_store("ls", path, "--limit", "1"))
+        assert "0.5000" not in out
+        assert "diverged" in (out := nases_store("ls", path, "--status", "diverged"))
+        assert "0.7500" not in out
+        assert nases_store("ls", path, "--status", "too_large").startswith("evaluations: 4\n")
+        with pytest.raises(InputError, match="--limit must be at least 0, not -1"):
+            nases_store("ls", path, "--limit", "-1")
+
+    def test_what_cannot_be_listed_is_an_input_error(self, path: Path, nases_store: Callable[..., str]) -> None:
+        change(path, "UPDATE evaluations SET valid_accuracy = 'good' WHERE seed = 1")
+        with pytest.raises(InputError, match="nases store verify"):
+            nases_store("ls", path)
+
+
+class TestShow:
+    def test_it_prints_all_that_is_known(self, path: Path, nases_store: Callable[..., str]) -> None:
+        (record,) = json.loads(nases_store("show", path, ARCHITECTURES[1].key))
+        assert (record["valid_accuracy"], record["status"], record["num_params"]) == (0.75, "ok", 1001)
+        assert record["curve"] == [{"epoch": 1, "learning_rate": 0.1, "train_loss": 2.5, "train_accuracy": 0.125}]
+        assert SPACE.from_json(json.dumps(record["genotype"])) == ARCHITECTURES[1]
+        assert record["configuration"] == DESCRIPTION
+        assert set(record) == {*COLUMNS, "configuration"}
+
+    def test_the_beginning_of_a_key_will_do(self, path: Path, nases_store: Callable[..., str]) -> None:
+        beginning = ARCHITECTURES[2].key[:31] + "…"
+        assert [record["seed"] for record in json.loads(nases_store("show", path, beginning))] == [2]
+        with pytest.raises(InputError, match="4 children whose keys begin with 'enas_micro:'; give more"):
+            nases_store("show", path, "enas_micro:")
+        with pytest.raises(InputError, match="no child whose key begins with 'darts'"):
+            nases_store("show", path, "darts")
+
+    def test_a_whole_key_that_others_begin_with_is_that_childs(self, path: Path, nases_store: Callable[..., str]) -> None:
+        with Store(path) as store:
+            for key, seed in (("space:1", 1), ("space:1", 2), ("space:10", 3)):
+                store.put(Evaluation(key, seed, Status.OK), DIGEST, '{"decisions": [1]}')
+        assert [record["seed"] for record in json.loads(nases_store("show", path, "space:1"))] == [1, 2]
+
+
+class TestExport:
+    def test_csv(self, path: Path, nases_store: Callable[..., str], tmp_path: Path) -> None:
+        out = nases_store("export", path)
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert tuple(rows[0]) == COLUMNS
+        assert [float(row["valid_accuracy"]) for row in rows] == [0.25, 0.75, 0.5, 0.0]
+        assert json.loads(rows[3]["genotype"]) == json.loads(SPACE.to_json(ARCHITECTURES[3]))
+        assert nases_store("export", path, "--output", tmp_path / "new" / "table.csv") == ""
+        assert (tmp_path / "new" / "table.csv").read_text() == out
+
+    def test_jsonl(self, path: Path, nases_store: Callable[..., str]) -> None:
+        records = [json.loads(line) for line in nases_store("export", path, "--format", "jsonl").splitlines()]
+        with Store(path) as store:
+            for record in records:
+                assert Evaluation.from_dict(record) == store.get(record["key"], record["digest"], record["seed"])
+        assert [record["genotype"]["search_space"] for record in records] == ["enas_micro"] * 4
+
+    def test_what_cannot_be_written_is_an_input_error(
+        self, path: Path, nases_store: Callable[..., str], tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError, match="cannot write"):
+            nases_store("export", path, "--output", path / "table.csv")
+        change(path, "UPDATE evaluations SET curve = '[' WHERE seed = 1")
+        with pytest.raises(InputError, match="nases store verify"):
+            nases_store("export", path, "--format", "jsonl", "--output", tmp_path / "table.jsonl")
+        assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+    def test_a_reader_that_has_had_enough_is_no_error(self, path: Path) -> None:
+        code = (
+            "import sys, tyro; from nases_env.cli.store import *; "
+            "sys.stdin.read(); run_store_command(tyro.cli(StoreCommands))"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, "export", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            process.stdin.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 0
+
+
+class TestMerge:
+    def test_a_new_store_is_made_of_several(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+        target = tmp_path / "all.sqlite"
+        out = nases_store("merge", target, path, fill(tmp_path / "other.sqlite"))
+        assert out.splitlines() == [
+            f"{path}: 4 added, 0 known, 0 differing",
+            f"{tmp_path / 'other.sqlite'}: 0 added, 4 known, 0 differing",
+        ]
+        assert nases_store("export", target) == nases_store("export", path)
+
+    def test_results_that_differ_are_listed(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+        other = fill(tmp_path / "other.sqlite", (0.25, 0.875, 0.5, 0.0))
+        before = nases_store("export", path)
+        with pytest.raises(SystemExit) as ended:
+            nases_store("merge", path, other)
+        assert ended.value.code == 1
+        assert nases_store("export", path) == before
+
+    def test_what_differs_is_said(self, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        other = fill(tmp_path / "other.sqlite", (0.25, 0.875, 0.5, 0.0))
+        with pytest.raises(SystemExit):
+            run_store_command(tyro.cli(StoreCommands, args=["merge", str(path), str(other)]))
+        assert capsys.readouterr().out.splitlines() == [
+            f"{other}: 0 added, 3 known, 1 differing",
+            f"  {ARCHITECTURES[1].key}, seed 1: ok 0.875; {path} keeps ok 0.75",
+        ]
+
+    def test_a_store_merged_with_itself_stays(self, path: Path, nases_store: Callable[..., str]) -> None:
+        assert nases_store("merge", path, path) == f"{path}: 0 added, 4 known, 0 differing\n"
+
+    def test_wrong_input_makes_no_store(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+        with pytest.raises(InputError, match="there is no store"):
+            nases_store("merge", tmp_path / "new.sqlite", path, tmp_path / "absent.sqlite")
+        with pytest.raises(InputError, match="nothing to merge"):
+            nases_store("merge", tmp_path / "new.sqlite")
+        assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+WRONG = {
+    "the status 'splendid' is none of": "UPDATE evaluations SET status = 'splendid' WHERE seed = 1",
+    "the status 'failed' is none of": "UPDATE evaluations SET status = 'failed' WHERE seed = 1",
+    "valid_accuracy is 1.5": "UPDATE evaluations SET valid_accuracy = 1.5 WHERE seed = 1",
+    "train_accuracy is 'good'": "UPDATE evaluations SET train_accuracy = 'good' WHERE seed = 1",
+    "num_params is -1": "UPDATE evaluations SET num_params = -1 WHERE seed = 1",
+    "the curve is none": "UPDATE evaluations SET curve = '[{' WHERE seed = 1",
+    "the curve is none ": "UPDATE evaluations SET curve = '[{\"epoch\": 1}]' WHERE seed = 1",
+    "the curve is none  ": "UPDATE evaluations SET curve = '7' WHERE seed = 1",
+    "no configuration has its digest": "UPDATE evaluations SET digest = 'other' WHERE seed = 1",
+    "the digest of its description is": "UPDATE configurations SET description = '{}'",
+    "the genotype is no JSON": "UPDATE evaluations SET genotype = 'x' WHERE seed = 1",
+    "the genotype has the key": (
+        "UPDATE evaluations SET genotype = (SELECT genotype FROM evaluations WHERE seed = 0) WHERE seed = 1"
+    ),
+    "genotype of": 'UPDATE evaluations SET genotype = \'{"search_space": "enas_micro"}\' WHERE seed = 1',
+}
+
+
+class TestVerify:
+    def test_a_sound_store_passes(self, path: Path, nases_store: Callable[..., str]) -> None:
+        with Store(path) as store:
+            store.put(Evaluation("my_space:1", 9, Status.OK), DIGEST, '{"search_space": "my_space", "decisions": [1]}')
+        assert nases_store("verify", path).splitlines() == [
+            "✔ the file is whole",
+            "✔ 1 configurations have the digests that they should",
+            "✔ 5 evaluations are such as can be",
+            "✔ 5 evaluations have configurations",
+            "✔ 4 genotypes of search spaces that ship have the keys that they should",
+        ]
+
+    @pytest.mark.parametrize("message", WRONG)
+    def test_what_is_wrong_is_said(self, path: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        change(path, WRONG[message])
+        with pytest.raises(SystemExit) as ended:
+            run_store_command(tyro.cli(StoreCommands, args=["verify", str(path)]))
+        assert ended.value.code == 1
+        out = capsys.readouterr().out
+        assert out.count("✘") == 1
+        assert out.count("✔") == 4
+        (line,) = [line for line in out.splitlines() if line.startswith("  ")]
+        assert message.strip() in line
+
+    def test_a_damaged_file_fails(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
+        with pytest.raises(SystemExit) as ended:
+            run_store_command(tyro.cli(StoreCommands, args=["verify", str(path)]))
+        assert ended.value.code == 1
+        assert capsys.readouterr().out.startswith(f"✘ {path} is no store, or a damaged one")
+
+    def test_no_file_is_an_input_error(self, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+        with pytest.raises(InputError, match="there is no store"):
+            nases_store("verify", tmp_path / "absent.sqlite")
+        assert list(tmp_path.iterdir()) == []

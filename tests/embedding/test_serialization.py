@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nases_env.embedding import Embedding, load_embedding, save_embedding
+from nases_env.errors import InputError
+from nases_env.search_spaces import SearchSpace, get_search_space
+from tests.embedding.spaces import ListSpace
+
+
+@pytest.fixture
+def path(trained: Embedding, tmp_path: Path) -> Path:
+    save_embedding(trained, tmp_path / "embedding.safetensors")
+    return tmp_path / "embedding.safetensors"
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Change entries of a file's description; None removes one."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["embedding"])
+    description = {name: value for name, value in {**description, **changes}.items() if value is not None}
+    content = safetensors.torch.save(safetensors.torch.load_file(path), {"embedding": json.dumps(description)})
+    path.write_bytes(content)
+
+
+def assert_refused(space: SearchSpace, path: Path, match: str) -> None:
+    with pytest.raises(InputError, match=match) as error:
+        load_embedding(space, path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def assert_same(first: Embedding, second: Embedding) -> None:
+    assert first.loss == second.loss
+    assert first.decision_sizes == second.decision_sizes
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_saved_embedding_is_read_back_exactly_and_frozen(trained: Embedding, space: SearchSpace, path: Path) -> None:
+    loaded = load_embedding(space, path)
+    assert_same(loaded, trained)
+    embeddings = np.random.default_rng(0).standard_normal((100, 3))
+    np.testing.assert_array_equal(loaded.decode(embeddings), trained.decode(embeddings))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    per_step=st.integers(1, 4),
+    embedding_size=st.integers(1, 5),
+    loss=st.sampled_from(["cross_entropy", "least_squares"]),
+)
+def test_every_embedding_survives_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], per_step: int, embedding_size: int, loss: str
+) -> None:
+    space = ListSpace(tuple(sizes), per_step)
+    embedding = Embedding(space, embedding_size=embedding_size, hidden_size=4, loss=loss)  # type: ignore[arg-type]
+    path = tmp_path_factory.mktemp("weights") / "embedding.safetensors"
+    save_embedding(embedding, path)
+    assert_same(load_embedding(space, path), embedding)
+
+
+def test_the_same_embedding_makes_the_same_bytes(trained: Embedding, path: Path, tmp_path: Path) -> None:
+    save_embedding(trained, tmp_path / "again.safetensors")
+    assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+
+
+def test_loaded_embeddings_share_nothing(space: SearchSpace, path: Path) -> None:
+    first, second = load_embedding(space, path), load_embedding(space, path)
+    with torch.no_grad():
+        first.decoder.bias.add_(1.0)
+    assert not torch.equal(first.decoder.bias, second.decoder.bias)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, -1])
+def test_a_truncated_file_is_an_input_error(space: SearchSpace, path: Path, cut: int) -> None:
+    path.write_bytes(path.read_bytes()[:cut])
+    assert_refused(space, path, "not an intact embedding")
+
+
+def test_a_flipped_bit_is_an_input_error(space: SearchSpace, path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    assert_refused(space, path, "its weights have changed")
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 no such format", b"\xff" * 64, b"{}"])
+def test_a_foreign_file_is_an_input_error(space: SearchSpace, path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert_refused(space, path, "not an intact embedding")
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"embedding": "no json"}, {"embedding": "[]"}, {"other": "{}"}])
+def test_safetensors_of_another_origin_are_an_input_error(
+    space: SearchSpace, path: Path, metadata: dict[str, str] | None
+) -> None:
+    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, metadata))
+    assert_refused(space, path, "not an intact embedding")
+
+
+@pytest.mark.parametrize("name", ["embedding_size", "hidden_size", "loss", "sha256"])
+@pytest.mark.parametrize("value", [None, "hinge", 0, 5, -1, [1]])
+def test_a_description_that_is_not_the_weights_is_an_input_error(
+    space: SearchSpace, path: Path, name: str, value: object
+) -> None:
+    rewrite(path, **{name: value})
+    assert_refused(space, path, "not an intact embedding")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"search_space": "enas_macro"}, "search space enas_macro"),
+        ({"decision_sizes": [2, 5]}, r"decision sizes \[2, 5\]"),
+        ({"decisions_per_step": 4}, "decisions per step 4"),
+        ({"format_version": 2}, "format version 2"),
+        ({"search_space": None}, "search space None"),
+    ],
+)
+def test_an_embedding_of_another_space_is_an_input_error(
+    space: SearchSpace, path: Path, change: dict[str, object], match: str
+) -> None:
+    rewrite(path, **change)
+    assert_refused(space, path, match)
+
+
+def test_missing_files_and_folders_are_input_errors(space: SearchSpace, tmp_path: Path) -> None:
+    assert_refused(space, tmp_path / "absent.safetensors", "there is no file")
+    assert_refused(space, tmp_path, "there is no file")
+
+
+def test_a_space_without_shipped_weights_is_an_input_error(space: SearchSpace) -> None:
+    with pytest.raises(InputError, match="no embedding ships for the search space list"):
+        load_embedding(space)
+
+
+def test_the_command_that_would_make_an_embedding_names_the_space(space: SearchSpace, tmp_path: Path) -> None:
+    for path in (None, tmp_path / "absent.safetensors"):
+        with pytest.raises(InputError, match=r"`nases pretrain --search-space tests\.embedding\.spaces:ListSpace --output "):
+            load_embedding(space, path)
+    with pytest.raises(InputError, match="`nases pretrain --search-space enas_micro --output "):
+        load_embedding(get_search_space("enas_micro"), tmp_path / "absent.safetensors")
+
+
+def test_a_failed_write_is_an_input_error(trained: Embedding, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        save_embedding(trained, tmp_path / "file" / "x.safetensors")

@@ -1,0 +1,283 @@
+"""The environments: both checkers, the specification, and the promises of the class docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+
+import nases_env
+from nases_env.envs import ImageEnv, NASESEnv
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, Evaluation
+from nases_env.execution import SerialExecutor
+from nases_env.search_spaces import Architecture, EnasMicro
+from tests.datasets import TinyDatasets
+
+SPACE = EnasMicro()
+# The others need a table or a search space: test_nasbench201_env.py and test_look_up_env.py make them.
+ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ("NASES-NASBench201-v0", "NASES-Query-v0"))
+
+
+def make(env_id: str = "NASES-Digits-v0", **kwargs: Any) -> gym.Env[Any, Any]:
+    if env_id != "NASES-Synthetic-v0":
+        kwargs = {"preset": "smoke", **kwargs}
+    return gym.make(env_id, **kwargs)
+
+
+def unwrapped(env: gym.Env[Any, Any]) -> NASESEnv:
+    return cast(NASESEnv, env.unwrapped)
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_gymnasium_checker(env_id: str, tiny_datasets: TinyDatasets) -> None:
+    env = make(env_id, **tiny_datasets.options(env_id))
+    check_env(env.unwrapped)  # every warning is an error here
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_stable_baselines3_checker(env_id: str, tiny_datasets: TinyDatasets) -> None:
+    env = make(env_id, **tiny_datasets.options(env_id))
+    check_env_of_sb3(env, skip_render_check=False)
+
+
+@pytest.mark.parametrize("render_mode", ["rgb_array", "ansi"])
+def test_checkers_with_rendering(render_mode: str) -> None:
+    check_env(make("NASES-Synthetic-v0", render_mode=render_mode).unwrapped)
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_specification_round_trips(env_id: str) -> None:
+    spec = make(env_id).spec
+    assert spec is not None
+    again = gym.envs.registration.EnvSpec.from_json(spec.to_json())
+    assert again == spec
+    assert isinstance(gym.make(again).unwrapped, NASESEnv)
+    assert isinstance(gym.make(f"nases_env:{env_id}").unwrapped, NASESEnv)
+
+
+def test_made_without_data_and_missed_at_reset(tmp_path: Path) -> None:
+    env = gym.make("NASES-CIFAR10-v0", data_dir=str(tmp_path), download=False)
+    with pytest.raises(InputError, match="NASES_DATA_DIR") as caught:
+        env.reset()
+    assert "\n" not in str(caught.value)
+
+
+def test_spaces_are_those_of_the_paper() -> None:
+    env = make()
+    assert env.action_space == gym.spaces.Box(-1, 1, (20,), np.float32)
+    assert env.observation_space == gym.spaces.Box(0, 1, (40,), np.float32)
+
+
+def test_step_evaluates_the_child_that_the_action_decodes_to() -> None:
+    env = make()
+    env.reset(seed=1)
+    action = env.action_space.sample()
+    observation, reward, terminated, truncated, info = env.step(action)
+    architecture = SPACE.from_json(info["genotype"])
+    decoded = SPACE.decode(unwrapped(env).embedding.decode(3 * action))
+    assert decoded == architecture
+    np.testing.assert_array_equal(observation, SPACE.encode(architecture))
+    assert info["key"] == architecture.key
+    assert info["status"] == "ok"
+    assert type(reward) is float
+    assert reward == info["valid_accuracy"]
+    assert (terminated, truncated) == (False, False)
+    evaluation = unwrapped(env).last_evaluation
+    assert evaluation is not None
+    assert info["num_params"] == evaluation.num_params > 0
+    assert info["num_flops"] == evaluation.num_flops > 0
+    assert set(info) == {"key", "genotype", "status", "valid_accuracy", "train_accuracy", "num_params", "num_flops"}
+
+
+def test_actions_are_clipped_into_the_box() -> None:
+    env = make("NASES-Synthetic-v0")
+    env.reset(seed=0)
+    inside = np.where(np.arange(20) % 2, 1, -1).astype(np.float32)
+    assert env.step(50 * inside)[4]["key"] == env.step(inside)[4]["key"]
+
+
+@pytest.mark.parametrize(
+    "action", [np.full(20, np.nan), np.full(20, np.inf), np.zeros(19), np.zeros((1, 20)), np.float32(0)]
+)
+def test_bad_actions_are_one_clear_line_and_lose_nothing(action: np.ndarray) -> None:
+    env = make("NASES-Synthetic-v0").unwrapped
+    observation, _ = env.reset(seed=0)
+    before = unwrapped(env).architecture
+    with pytest.raises(InputError, match="an action") as caught:
+        env.step(action)
+    assert "\n" not in str(caught.value)
+    assert unwrapped(env).architecture == before
+    assert env.step(np.zeros(20, np.float32))[0].shape == observation.shape
+
+
+def test_the_task_continues_until_the_time_limit() -> None:
+    env = make("NASES-Synthetic-v0")
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(100)]
+    assert ends == [(False, False)] * 99 + [(False, True)]
+
+
+def test_reset_starts_from_a_given_architecture() -> None:
+    env = make("NASES-Synthetic-v0")
+    architecture = SPACE.sample(np.random.default_rng(5))
+    for given in (architecture, SPACE.genotype(architecture), SPACE.to_json(architecture)):
+        observation, info = env.reset(options={"architecture": given})
+        np.testing.assert_array_equal(observation, SPACE.encode(architecture))
+        assert info == {"key": architecture.key, "genotype": SPACE.to_json(architecture)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architectur": 1}, "unknown reset option 'architectur'"),
+        ({"architecture": [1]}, "not an architecture"),
+        ({"architecture": "{"}, "not JSON"),
+    ],
+)
+def test_bad_reset_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make("NASES-Synthetic-v0").reset(options=options)
+
+
+def test_same_seed_same_search_and_another_seed_another() -> None:
+    def search(seed: int) -> list[Any]:
+        env = make()
+        first, _ = env.reset(seed=seed)
+        env.action_space.seed(7)
+        return [first.tolist(), *(env.step(env.action_space.sample())[1:] for _ in range(2))]
+
+    assert search(3) == search(3)
+    assert search(3)[0] != search(4)[0]
+    assert search(3)[1] != search(4)[1]
+
+
+def test_order_does_not_matter_and_a_known_child_is_not_trained_again() -> None:
+    actions = [np.full(20, value, np.float32) for value in (-0.3, 0.3)]
+    env = make()
+    env.reset(seed=0)
+    forwards = [env.step(action)[4] for action in actions]
+    env.reset(seed=0)
+    known = unwrapped(env).evaluate(SPACE.from_json(forwards[1]["genotype"]))
+    again = env.step(actions[1])
+    assert again[4] == forwards[1]
+    assert unwrapped(env).last_evaluation is known  # one object: it was not trained anew
+    other = make()
+    other.reset(seed=0)
+    assert [other.step(action)[4] for action in reversed(actions)] == forwards[::-1]
+
+
+def test_a_child_that_is_too_large_or_diverges_has_reward_0_and_says_so() -> None:
+    env = make(max_params=10)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.zeros(20, np.float32))
+    assert (reward, info["status"], info["valid_accuracy"]) == (0.0, "too_large", 0.0)
+    assert info["num_params"] > 10
+    env = make(lr_max=1e30)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.zeros(20, np.float32))
+    assert (reward, info["status"]) == (0.0, "diverged")
+
+
+def test_render_shows_the_current_child() -> None:
+    env = make("NASES-Synthetic-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    first = cast(np.ndarray, env.render())
+    env.step(np.full(20, 0.5, np.float32))
+    second = cast(np.ndarray, env.render())
+    assert first.shape == second.shape
+    assert first.dtype == np.uint8
+    assert (first != second).any()
+    text = make("NASES-Synthetic-v0", render_mode="ansi")
+    text.reset(seed=0)
+    assert str(text.render()).startswith("not evaluated yet\nnormal cell\n")
+    with pytest.raises(InputError, match="render_mode"):
+        NASESEnv(unwrapped(env).evaluator, render_mode="human")
+
+
+def test_an_environment_is_picklable_and_closes_twice() -> None:
+    env = make()
+    env.reset(seed=0)
+    again = pickle.loads(pickle.dumps(unwrapped(env)))
+    assert again.step(np.zeros(20, np.float32))[4] == env.step(np.zeros(20, np.float32))[4]
+    env.close()
+    env.close()
+
+
+def test_every_keyword_is_documented() -> None:
+    documentation = cast(str, ImageEnv.__doc__)
+    for field in dataclasses.fields(ChildSettings):
+        assert f"{field.name}: {field.metadata['help']}" in documentation
+    for name in (
+        "dataset",
+        "preset",
+        "data_dir",
+        "download",
+        "device",
+        "split_seed",
+        "num_threads",
+        "search_space",
+        "embedding",
+    ):
+        assert f"    {name}: " in documentation
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "cpuu"}, "unknown preset 'cpuu' .did you mean 'cpu'"),
+        ({"num_epoch": 3}, "unknown option 'num_epoch' .did you mean 'num_epochs'"),
+        ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
+        ({"num_epochs": 0}, "num_epochs is 0; it must be at least 1"),
+        ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),
+        ({"device": "cuda:99"}, "cannot use the device 'cuda:99'"),
+        ({"device": "nonsense"}, "cannot use the device 'nonsense'"),
+        ({"search_space": "darts"}, "unknown search space 'darts'"),
+        ({"embedding": "absent.safetensors"}, "absent.safetensors"),
+    ],
+)
+def test_wrong_keywords_are_one_clear_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        gym.make("NASES-Digits-v0", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_genotype_in_info_is_one_line_of_json() -> None:
+    env = make("NASES-Synthetic-v0")
+    _, info = env.reset(seed=0)
+    assert "\n" not in info["genotype"]
+    assert json.loads(info["genotype"])["search_space"] == "enas_micro"
+
+
+def test_a_child_whose_evaluation_raised_is_evaluated_again() -> None:
+    """What a person has mended must not raise the old error for ever."""
+
+    class Failing(SerialExecutor):
+        in_background = True
+        num_submitted = 0
+
+        def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+            self.num_submitted += 1
+            if self.num_submitted > 1:
+                return super().submit(architecture, seed)
+            future: Future[Evaluation] = Future()
+            future.set_exception(InputError("no data"))
+            return future
+
+    env = make("NASES-Synthetic-v0")
+    env.reset(seed=0)
+    nases = unwrapped(env)
+    nases._executor = Failing(nases.evaluator)
+    child = nases.search_space.sample(np.random.default_rng(0))
+    with pytest.raises(InputError, match="no data"):
+        nases.evaluate(child)
+    assert nases.evaluate(child).key == child.key

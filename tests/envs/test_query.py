@@ -1,0 +1,56 @@
+"""The environment of a search space that knows its accuracies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+
+from nases_env.embedding import Embedding, save_embedding
+from nases_env.errors import InputError
+from nases_env.search_spaces import Architecture, SearchSpace
+
+
+class Ascending(SearchSpace):
+    """Ten decisions of different sizes; the reward is the share of the highest choices."""
+
+    name = "ascending"
+    decision_sizes = (2, 3, 4, 5, 6) * 2
+
+    def query(self, architecture: Architecture) -> float:
+        return (
+            sum(c / (k - 1) for c, k in zip(architecture.decisions, self.decision_sizes, strict=True)) / self.num_decisions
+        )
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("query") / "ascending.safetensors"
+    save_embedding(Embedding(Ascending(), embedding_size=5, hidden_size=8, loss="cross_entropy"), path)
+    return str(path)
+
+
+def make(embedding: str, **options: Any) -> gym.Env[Any, Any]:
+    return gym.make("NASES-Query-v0", search_space=f"{__name__}:Ascending", embedding=embedding, **options)
+
+
+def test_both_checkers(embedding: str) -> None:
+    check_env(make(embedding, render_mode="rgb_array").unwrapped)
+    check_env_of_sb3(make(embedding), skip_render_check=False)
+
+
+def test_the_reward_is_what_is_looked_up(embedding: str) -> None:
+    env = make(embedding)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    _, reward, _, _, info = env.step(env.action_space.sample())
+    assert reward == info["valid_accuracy"] == Ascending().query(Ascending().from_json(info["genotype"]))
+
+
+def test_a_search_space_must_be_given(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give search_space as MODULE:CLASS"):
+        gym.make("NASES-Query-v0")

@@ -1,0 +1,465 @@
+"""The vector environment: Gymnasium's own step for step, one training for equal children, many at once, none breaks it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from numpy.typing import NDArray
+
+import nases_env
+from nases_env.envs import NASESEnv, NASESVectorEnv, SyntheticEnv, vector_entry_point
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution import SerialExecutor
+from nases_env.search_spaces import Architecture, EnasMicro
+from nases_env.seeding import derive_seed
+
+SPACE = EnasMicro()
+SERIAL = {"executor": "serial"}
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Scripted(Evaluator):
+    """Its accuracies depend on the seed, and it leaves a file for every evaluation that begins.
+
+    Attributes:
+        folder: where the files go.
+        crowd: evaluations that must have begun before one ends.
+        raising: keys of children that raise an error.
+        killing: keys of children that kill the process.
+        refused: keys of children that raise ``InputError`` while there is a file ``refuse`` in the folder's parent.
+    """
+
+    folder: str
+    crowd: int = 1
+    raising: tuple[str, ...] = ()
+    killing: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    search_space = "enas_micro"
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        Path(self.folder, uuid.uuid4().hex).touch()
+        start = time.monotonic()
+        while num_evaluations(self.folder) < self.crowd:
+            assert time.monotonic() < start + PATIENCE_SECONDS, "the others do not begin"
+            time.sleep(0.01)
+        if architecture.key in self.raising:
+            raise ValueError("not this one")
+        if architecture.key in self.killing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if architecture.key in self.refused and Path(self.folder).with_name("refuse").exists():
+            raise InputError("mend this; then go on")
+        return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=derive_seed(seed) / 2**63)
+
+
+def num_evaluations(folder: str | Path) -> int:
+    return len(list(Path(folder).iterdir()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    path = tmp_path / "evaluations"
+    path.mkdir()
+    return str(path)
+
+
+def actions_for(num_envs: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).uniform(-1, 1, (num_envs, 20)).astype(np.float32)
+
+
+def keys_of(actions: NDArray[np.float32]) -> tuple[str, ...]:
+    return tuple(architecture.key for architecture in SyntheticEnv().decode_batch(actions))
+
+
+def analytic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
+    return cast(NASESVectorEnv, gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
+
+
+def single_ones(num_envs: int = 3, **options: Any) -> SyncVectorEnv[Any, Any]:
+    make = [lambda: gym.make("NASES-Synthetic-v0", **options)] * num_envs
+    return SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    assert data_equivalence(list(ours), list(theirs), exact=True), f"{ours}\n{theirs}"
+
+
+def test_step_for_step_as_gymnasiums_own_vector_environment() -> None:
+    """Over several truncations, at the same time and at different times."""
+    ours, theirs = analytic(max_episode_steps=4), single_ones(max_episode_steps=4)
+    assert_same(ours.reset(seed=7), theirs.reset(seed=7))
+    truncated: list[list[bool]] = []
+    for number in range(14):
+        actions = 1.5 * actions_for(3, number)
+        result = ours.step(actions)
+        assert_same(result, theirs.step(actions))
+        truncated.append(result[3].tolist())
+        if number == 5:
+            mask = np.array([True, False, True])
+            options = {"reset_mask": mask, "architecture": SPACE.to_json(ours.architectures[0])}
+            assert_same(
+                ours.reset(seed=[3, None, None], options=options), theirs.reset(seed=[3, None, None], options=options)
+            )
+    assert truncated.count([True, True, True]) == 1
+    assert [True, False, True] in truncated
+    assert [False, True, False] in truncated
+    for reset in ({}, {"seed": [5, 5, 1]}, {"seed": None}):
+        assert_same(ours.reset(**cast(Any, reset)), theirs.reset(**cast(Any, reset)))
+
+
+def test_spaces_and_metadata_are_those_of_gymnasiums_own() -> None:
+    options: dict[str, Any] = {"render_mode": "ansi", "max_episode_steps": 2}
+    ours, theirs = analytic(**options), single_ones(**options)
+    for name in ("action_space", "observation_space", "single_action_space", "single_observation_space"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert (ours.num_envs, ours.metadata, ours.render_mode) == (theirs.num_envs, theirs.metadata, theirs.render_mode)
+    for envs in (ours, theirs):
+        envs.reset(seed=0)
+    assert ours.render() == theirs.render()
+    for number in range(2):  # the second step begins new episodes
+        ours.step(actions_for(3, number))
+        theirs.step(actions_for(3, number))
+        assert ours.render() == theirs.render()
+
+
+def test_the_last_steps_information_is_that_of_the_child_that_ended_the_episode() -> None:
+    envs = analytic(2, max_episode_steps=1)
+    envs.reset(seed=0)
+    observations, rewards, _, truncations, infos = envs.step(actions_for(2))
+    assert truncations.all()
+    assert infos["final_info"]["key"].tolist() == list(keys_of(actions_for(2)))
+    assert infos["final_info"]["valid_accuracy"].tolist() == rewards.tolist()
+    assert [evaluation.key for evaluation in envs.last_evaluations] == infos["final_info"]["key"].tolist()
+    assert infos["key"].tolist() == [architecture.key for architecture in envs.architectures]
+    assert "valid_accuracy" not in infos
+    for index, architecture in enumerate(envs.architectures):
+        np.testing.assert_array_equal(observations[index], SPACE.encode(architecture))
+        assert observations[index].tolist() != infos["final_obs"][index].tolist()
+
+
+def test_it_goes_on_without_a_limit() -> None:
+    envs = NASESVectorEnv(SyntheticEnv(), 2)
+    envs.reset(seed=0)
+    assert not any(envs.step(actions_for(2, number))[3].any() for number in range(120))
+
+
+def test_observations_are_fresh() -> None:
+    envs = analytic()
+    given = [envs.reset(seed=0)[0], envs.step(actions_for(3))[0], envs.step(actions_for(3, seed=1))[0]]
+    kept = [observations.copy() for observations in given]
+    given.append(envs.step(actions_for(3, seed=2))[0])
+    np.testing.assert_array_equal(given[:3], kept)
+    given[3][:] = -1
+    only_one = envs.reset(options={"reset_mask": np.array([True, False, False])})[0]
+    assert envs.observation_space.contains(only_one)
+    assert {observations.dtype for observations in given} == {np.dtype(np.float32)}
+
+
+def test_sub_environments_start_from_given_architectures() -> None:
+    envs = analytic()
+    rng = np.random.default_rng(5)
+    given = [SPACE.sample(rng) for _ in range(3)]
+    observations, infos = envs.reset(options={"architecture": [given[0], SPACE.genotype(given[1]), SPACE.to_json(given[2])]})
+    assert infos["key"].tolist() == [architecture.key for architecture in given]
+    np.testing.assert_array_equal(observations, [SPACE.encode(architecture) for architecture in given])
+    assert set(envs.reset(options={"architecture": given[0]})[1]["key"]) == {given[0].key}
+    drawn = envs.reset(seed=4, options={"architecture": [None, given[0], None]})[1]["key"].tolist()
+    assert drawn[1] == given[0].key
+    assert drawn[::2] == analytic().reset(seed=4)[1]["key"].tolist()[::2]
+
+
+def test_a_child_depends_on_its_architecture_and_the_first_seed_alone(folder: str) -> None:
+    single = NASESEnv(Scripted(folder), execution=SERIAL)
+    single.reset(seed=5)
+    actions = actions_for(4)
+    expected = [single.step(action)[1] for action in actions]
+    for seed in (5, [5, 0, 0, 3]):
+        envs = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4)
+        envs.reset(seed=seed)
+        assert envs.step(actions)[1].tolist() == expected
+        assert envs.step(actions[::-1])[1].tolist() == expected[::-1]
+        envs.reset(seed=9, options={"reset_mask": np.array([True, False, False, False])})
+        assert envs.step(actions)[1].tolist() == expected
+        envs.reset(seed=6)
+        assert not set(envs.step(actions)[1]) & set(expected)
+        assert (envs.np_random_seed, envs.env.np_random_seed) == (6, 6)
+
+
+def test_equal_children_of_a_batch_are_evaluated_once(folder: str) -> None:
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4)
+    envs.reset(seed=0)
+    actions = actions_for(4)
+    actions[1] = actions[3] = actions[0]
+    rewards = envs.step(actions)[1]
+    assert rewards[0] == rewards[1] == rewards[3] != rewards[2]
+    assert num_evaluations(folder) == 2
+    assert envs.step(actions)[1].tolist() == rewards.tolist()
+    assert num_evaluations(folder) == 2
+
+
+def test_all_children_are_under_evaluation_at_once_and_equal_ones_once(folder: str) -> None:
+    """None of the three ends before all have begun; the fourth equals the second."""
+    execution = {"executor": "processes", "num_workers": 3, "max_retries": 0}
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder, crowd=3), execution=execution), 4)
+    serial = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4)
+    for each in (envs, serial):
+        each.reset(seed=0)
+    actions = actions_for(4)
+    actions[3] = actions[1]
+    result = envs.step(actions)
+    assert result[4]["status"].tolist() == ["ok"] * 4
+    assert num_evaluations(folder) == 3
+    assert_same(result, serial.step(actions))
+    envs.close()
+
+
+def test_a_child_that_raises_or_dies_does_not_touch_the_others(folder: str) -> None:
+    keys = keys_of(actions_for(4))
+    evaluator = Scripted(folder, raising=keys[:1], killing=keys[2:3])
+    execution = {"executor": "processes", "num_workers": 2, "max_retries": 0}
+    envs = NASESVectorEnv(NASESEnv(evaluator, execution=execution), 4, max_episode_steps=2)
+    envs.reset(seed=0)
+    _, rewards, _, _, infos = envs.step(actions_for(4))
+    assert infos["status"].tolist() == ["failed", "ok", "failed", "ok"]
+    assert rewards.tolist() == infos["valid_accuracy"].tolist()
+    assert (rewards > 0).tolist() == [False, True, False, True]
+    assert "not this one" in envs.last_evaluations[0].reason
+    assert "SIGKILL" in envs.last_evaluations[2].reason
+    infos = envs.step(actions_for(4, seed=1))[4]
+    assert infos["final_info"]["status"].tolist() == ["ok"] * 4
+    envs.close()
+
+
+def test_what_a_person_must_mend_leaves_the_environments_where_they_were(folder: str) -> None:
+    refuse = Path(folder).with_name("refuse")
+    refuse.touch()
+    env = NASESEnv(Scripted(folder, refused=keys_of(actions_for(3))[2:]), execution=SERIAL)
+    envs = NASESVectorEnv(env, 3)
+    envs.reset(seed=0)
+    before = envs.architectures
+    with pytest.raises(InputError, match="mend this"):
+        envs.step(actions_for(3))
+    assert envs.architectures == before
+    refuse.unlink()
+    assert envs.step(actions_for(3))[4]["status"].tolist() == ["ok"] * 3
+    assert num_evaluations(folder) == 4  # the two that were known are not evaluated again
+
+
+def test_children_that_are_trained_get_processes_and_the_results_are_the_same() -> None:
+    results = []
+    for execution in (None, SERIAL):
+        envs = gym.make_vec("NASES-Digits-v0", num_envs=2, preset="smoke", execution=execution)
+        envs.reset(seed=3)
+        assert cast(NASESVectorEnv, envs).env.executor.in_background == (execution is None)
+        results.append(envs.step(actions_for(2)))
+        envs.close()
+    assert_same(*results)
+    assert results[0][4]["status"].tolist() == ["ok", "ok"]
+    assert isinstance(analytic().env.executor, SerialExecutor)
+
+
+def test_evaluations_may_come_from_elsewhere(folder: str) -> None:
+    asked: list[NDArray[np.float64]] = []
+
+    def evaluate_all(architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
+        asked.append(actions)
+        return [Evaluation(child.key, 1, Status.OK, valid_accuracy=0.1 * i) for i, child in enumerate(architectures)]
+
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder)), 3, evaluate_all=evaluate_all)
+    envs.reset(seed=0)
+    _, rewards, _, _, infos = envs.step(actions_for(3))
+    assert rewards == pytest.approx([0, 0.1, 0.2])
+    assert infos["key"].tolist() == list(keys_of(actions_for(3)))
+    np.testing.assert_array_equal(asked, [actions_for(3)])
+    assert num_evaluations(folder) == 0
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        np.full((3, 20), np.nan),
+        np.array([*np.zeros((2, 20)), np.full(20, np.inf)]),
+        np.zeros((2, 20)),
+        np.zeros(20),
+        np.zeros((3, 21)),
+    ],
+)
+def test_bad_actions_are_one_clear_line_and_lose_nothing(actions: NDArray[Any], folder: str) -> None:
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder)), 3)
+    envs.reset(seed=0)
+    before = envs.architectures
+    with pytest.raises(InputError, match="action") as caught:
+        envs.step(actions)
+    assert "\n" not in str(caught.value)
+    assert envs.architectures == before
+    assert num_evaluations(folder) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": [1, 2]}, "a list of 3, not of 2"),
+        ({"options": {"architectur": 1}}, "unknown reset option 'architectur'"),
+        ({"options": {"architecture": [None]}}, "a list of 3, not of 1"),
+        ({"options": {"architecture": [None, None, "{"]}}, "not JSON"),
+        ({"options": {"reset_mask": [True, True, True]}}, "reset_mask must be"),
+        ({"options": {"reset_mask": np.zeros(3, bool)}}, "reset_mask must be"),
+        ({"options": {"reset_mask": np.ones(2, bool)}}, "reset_mask must be"),
+        ({"options": {"reset_mask": np.ones(3)}}, "reset_mask must be"),
+    ],
+)
+def test_a_wrong_reset_is_one_clear_line_and_changes_nothing(arguments: dict[str, Any], message: str) -> None:
+    envs = analytic()
+    envs.reset(seed=0)
+    before = envs.architectures
+    with pytest.raises(InputError, match=message) as caught:
+        envs.reset(**arguments)
+    assert "\n" not in str(caught.value)
+    assert envs.architectures == before
+
+
+def test_a_reset_leaves_the_callers_options_alone() -> None:
+    envs = analytic()
+    envs.reset(seed=0)
+    options = {"reset_mask": np.array([True, False, False])}
+    envs.reset(options=options)
+    assert list(options) == ["reset_mask"]
+
+
+def test_wrong_numbers() -> None:
+    with pytest.raises(InputError, match="num_envs must be at least 1, not 0"):
+        analytic(0)
+    with pytest.raises(InputError, match="max_episode_steps must be at least 1, or None"):
+        analytic(max_episode_steps=0)
+
+
+def test_nothing_goes_before_the_first_reset() -> None:
+    envs = analytic(render_mode="ansi")
+    for call in (lambda: envs.step(actions_for(3)), envs.render, lambda: envs.architectures):
+        with pytest.raises(gym.error.ResetNeeded):
+            call()
+    with pytest.raises(gym.error.ResetNeeded):
+        envs.reset(options={"reset_mask": np.array([True, False, True])})
+
+
+def test_render_shows_every_current_child() -> None:
+    envs = analytic(2, render_mode="rgb_array", max_episode_steps=2)
+    envs.reset(seed=0)
+    frames = [envs.render()]
+    for number in range(2):
+        envs.step(actions_for(2, number))
+        frames.append(envs.render())
+    assert all(frame.dtype == np.uint8 and frame.shape == frames[0][0].shape for pair in frames for frame in pair)
+    assert len({frame.tobytes() for pair in frames for frame in pair}) == 6
+    without = analytic(2)
+    without.reset()
+    assert without.render() == (None, None)
+
+
+def test_close_closes_the_environment_and_twice_does_no_harm() -> None:
+    class Closing(SyntheticEnv):
+        num_closed = 0
+
+        def close(self) -> None:
+            self.num_closed += 1
+            super().close()
+
+    env = Closing()
+    envs = NASESVectorEnv(env, 2)
+    envs.reset(seed=0)
+    envs.close()
+    envs.close()
+    assert env.num_closed == 1
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "NASES-Synthetic-v0": {"execution": SERIAL},
+    "NASES-NASBench201-v0": {"operator_permutation_seed": 1},
+    "NASES-Query-v0": {"search_space": "enas_micro"},
+}
+
+
+@pytest.mark.parametrize("env_id", nases_env.ENV_IDS)
+def test_make_vec_makes_it_for_every_id_and_the_specification_round_trips(env_id: str) -> None:
+    options = OPTIONS.get(env_id, {"preset": "smoke", "execution": {"executor": "processes", "num_workers": 2}})
+    envs = gym.make_vec(env_id, num_envs=3, **options)
+    assert isinstance(envs, NASESVectorEnv)
+    assert (envs.num_envs, envs.env.max_in_flight, envs.max_episode_steps) == (3, 3, 100)
+    assert envs.spec is not None
+    assert envs.spec.id == env_id
+    spec = EnvSpec.from_json(envs.spec.to_json())
+    assert spec == envs.spec
+    again = gym.make_vec(spec)
+    assert isinstance(again, NASESVectorEnv)
+    assert (again.num_envs, again.spec) == (3, envs.spec)
+    assert again.env.execution == envs.env.execution
+    assert envs.env.execution.num_workers == options.get("execution", {}).get("num_workers")
+    assert type(again.env) is type(envs.env) is type(gym.make(env_id, **options).unwrapped)
+
+
+def test_the_other_ways_to_vectorise_work_too() -> None:
+    envs = gym.make_vec("NASES-Synthetic-v0", num_envs=2, vectorization_mode="sync")
+    assert isinstance(envs, SyncVectorEnv)
+    assert envs.reset(seed=0)[0].shape == (2, 40)
+
+
+class Halved(SyntheticEnv):
+    """An environment of one's own."""
+
+    def __init__(self, *, factor: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor = factor
+
+    def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
+        return {**super().info(architecture, evaluation), "half": self.factor * evaluation.reward / 2}
+
+
+halved_vector_env = vector_entry_point(Halved)
+
+
+@pytest.fixture
+def own_id() -> Iterator[str]:
+    env_id = "Halved-v0"
+    gym.register(
+        env_id,
+        entry_point=f"{__name__}:Halved",
+        vector_entry_point=f"{__name__}:halved_vector_env",
+        max_episode_steps=2,
+        kwargs={"factor": 3.0},
+    )
+    yield env_id
+    del gym.registry[env_id]
+
+
+def test_an_environment_of_ones_own_is_registered_the_same_way(own_id: str) -> None:
+    envs = gym.make_vec(own_id, num_envs=2)
+    envs.reset(seed=0)
+    _, rewards, _, _, infos = envs.step(actions_for(2))
+    assert infos["half"] == pytest.approx(1.5 * rewards)
+    assert envs.step(actions_for(2))[3].all()
+
+
+def test_gymnasiums_wrappers_of_vector_environments_work() -> None:
+    envs = RecordEpisodeStatistics(analytic(2, max_episode_steps=3))
+    envs.reset(seed=0)
+    total = np.zeros(2)
+    for number in range(3):
+        _, rewards, _, _, infos = envs.step(actions_for(2, number))
+        total += rewards
+    assert infos["episode"]["l"].tolist() == [3, 3]
+    assert infos["episode"]["r"] == pytest.approx(total)

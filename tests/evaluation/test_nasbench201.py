@@ -1,0 +1,239 @@
+"""The table of NAS-Bench-201: what is looked up, and every way in which a file can be no such table."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, NasBench201Evaluator, Status
+from nases_env.networks.nasbench201 import OPERATORS
+from nases_env.search_spaces import EnasMicro
+from nases_env.search_spaces.nasbench201 import NasBench201
+
+SPACE = NasBench201()
+HEADER = "arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,test_accuracy_200_epochs"
+STRINGS = ["|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|".format(*cell) for cell in itertools.product(OPERATORS, repeat=6)]
+LINES = [HEADER, *(f"{text},{row / 200:.3f},{row / 300:.2f},{99 - row / 200:.4f}" for row, text in enumerate(STRINGS))]
+"""A table whose row ``i`` has the accuracies ``i / 200``, ``i / 300`` and ``99 - i / 200``."""
+
+REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
+TABLE_NAME = "nasbench201-cifar10.csv"
+needs_real_table = pytest.mark.skipif(
+    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, TABLE_NAME).is_file(), reason=f"NASES_DATA_DIR holds no {TABLE_NAME}"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_table_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NASES_NASBENCH201_TABLE", raising=False)
+
+
+def write_table(path: Path, lines: list[str] = LINES) -> str:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_table(tmp_path_factory.mktemp("table") / "table.csv")
+
+
+def real_table() -> str:
+    assert REAL_DATA_DIR is not None
+    return str(Path(REAL_DATA_DIR, TABLE_NAME))
+
+
+def test_reward_is_the_validation_accuracy_after_12_epochs_whatever_the_seed(table: str) -> None:
+    evaluator = NasBench201Evaluator("nasbench201", table)
+    for row in (0, 1, 4321, 15_624):
+        architecture = SPACE.from_string(STRINGS[row])
+        evaluation = evaluator.evaluate(architecture, seed=row)
+        assert evaluation == Evaluation(
+            architecture.key, row, Status.OK, valid_accuracy=float(f"{row / 200:.3f}") / 100, num_epochs=12
+        )
+        assert evaluation.reward == evaluation.valid_accuracy
+        assert evaluator.report_test_accuracy(architecture) == pytest.approx(0.99 - row / 20_000)
+
+
+def test_an_evaluation_says_nothing_of_the_test_set(table: str) -> None:
+    evaluator = NasBench201Evaluator("nasbench201", table)
+    before, after = SPACE.from_string(STRINGS[7]), SPACE.from_string(STRINGS[8])
+    test_accuracy = evaluator.report_test_accuracy(before)
+    assert test_accuracy != evaluator.report_test_accuracy(after)
+    record = evaluator.evaluate(before, seed=0).to_dict()
+    assert not any("test" in name for name in record)
+    assert not any(value in (test_accuracy, 100 * test_accuracy) for value in record.values())
+
+
+def test_the_numbering_of_the_operators_does_not_matter(table: str) -> None:
+    permuted = NasBench201(OPERATORS[::-1])
+    evaluator = NasBench201Evaluator(permuted, table)
+    again = pickle.loads(pickle.dumps(evaluator))
+    assert again == evaluator
+    assert hash(again) == hash(evaluator)
+    assert again != NasBench201Evaluator(SPACE, table)
+    for row in (3, 14_000):
+        expected = NasBench201Evaluator(SPACE, table).evaluate(SPACE.from_string(STRINGS[row]), seed=0)
+        assert again.evaluate(permuted.from_string(STRINGS[row]), seed=0) == expected
+
+
+def test_the_table_is_found_by_path_variable_and_folder_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reward(path: str | None) -> float:
+        return NasBench201Evaluator("nasbench201", path).evaluate(SPACE.from_string(STRINGS[0]), seed=0).reward
+
+    paths = [tmp_path / "named.csv", tmp_path / "variable.csv", tmp_path / TABLE_NAME]
+    for accuracy, path in enumerate(paths, start=1):
+        write_table(path, [HEADER, f"{STRINGS[0]},{accuracy},0,0", *LINES[2:]])
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    assert reward(None) == 0.03
+    monkeypatch.setenv("NASES_NASBENCH201_TABLE", str(paths[1]))
+    assert reward(None) == 0.02
+    assert reward(str(paths[0])) == 0.01
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert reward("~/named.csv") == 0.01
+    monkeypatch.chdir(tmp_path)
+    assert reward("named.csv") == 0.01
+
+
+def test_the_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_table(tmp_path / "table.csv")
+    architecture = SPACE.from_string(STRINGS[0])
+    evaluator = NasBench201Evaluator("nasbench201", path)
+    assert evaluator.evaluate(architecture, seed=0).reward == 0
+    with monkeypatch.context() as context:
+        context.setattr("builtins.open", None)  # nothing can be opened
+        assert NasBench201Evaluator(SPACE, path).evaluate(architecture, seed=0).reward == 0
+    write_table(tmp_path / "table.csv", [HEADER, f"{STRINGS[0]},12.345,0,0", *LINES[2:]])
+    assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.12345)
+
+
+def test_order_of_rows_line_ends_and_byte_order_mark_do_not_matter(table: str, tmp_path: Path) -> None:
+    path = tmp_path / "shuffled.csv"
+    rows = np.random.default_rng(0).permutation(LINES[1:]).tolist()
+    path.write_bytes(b"\xef\xbb\xbf" + "".join(line + "\r\n" for line in [HEADER, *rows]).encode())
+    for row in (5, 12_345):
+        architecture = SPACE.from_string(STRINGS[row])
+        expected = NasBench201Evaluator("nasbench201", table).evaluate(architecture, seed=0)
+        assert NasBench201Evaluator("nasbench201", str(path)).evaluate(architecture, seed=0) == expected
+
+
+def message_of(evaluator: NasBench201Evaluator) -> str:
+    messages = []
+    for action in (
+        evaluator.prepare,
+        lambda: evaluator.evaluate(SPACE.from_string(STRINGS[0]), seed=0),
+        lambda: evaluator.report_test_accuracy(SPACE.from_string(STRINGS[0])),
+    ):
+        with pytest.raises(InputError) as caught:
+            action()
+        messages.append(str(caught.value))
+    assert len(set(messages)) == 1
+    assert "\n" not in messages[0]
+    return messages[0]
+
+
+def test_no_table_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = message_of(NasBench201Evaluator("nasbench201"))
+    for way in ("set table", "NASES_NASBENCH201_TABLE", "nasbench201-cifar10.csv", "NASES_DATA_DIR", "not set"):
+        assert way in message
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    message = message_of(NasBench201Evaluator("nasbench201"))
+    assert "set table or the environment variable NASES_NASBENCH201_TABLE" in message
+    assert f"NASES_DATA_DIR names ({tmp_path})" in message
+
+
+def test_a_path_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = tmp_path / "absent.csv"
+    expected = f"cannot read the table {absent} (No such file or directory); set table or NASES_NASBENCH201_TABLE"
+    assert message_of(NasBench201Evaluator("nasbench201", str(absent))).startswith(expected)
+    monkeypatch.setenv("NASES_NASBENCH201_TABLE", str(absent))
+    assert message_of(NasBench201Evaluator("nasbench201")).startswith(expected)
+    assert "(Is a directory)" in message_of(NasBench201Evaluator("nasbench201", str(tmp_path)))
+
+
+def changed(row: int, line: str) -> list[str]:
+    return [*LINES[:row], line, *LINES[row + 1 :]]
+
+
+def text_of(lines: list[str]) -> bytes:
+    return "".join(line + "\n" for line in lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: b"", "is no CSV file; give a CSV file with the header arch,valid_accuracy"),
+        (lambda: b"\x1f\x8b\x08\x00\xff\xfe", "is no CSV file; give a CSV file with the header"),
+        (lambda: b'arch,"valid\n', "is no CSV file; give"),
+        (lambda: b"PK\x03\x04 an archive\n", "its first line is another; give a CSV file with the header"),
+        (lambda: text_of(LINES[1:]), "its first line is another"),
+        (lambda: text_of([HEADER.rpartition(",")[0], *LINES[1:]]), "its first line is another"),
+        (lambda: text_of(LINES[:1]), "is truncated: it has 0 of NAS-Bench-201's 15,625 cells; copy the whole file again"),
+        (lambda: text_of(LINES[:-1]), "is truncated: it has 15,624 of"),
+        (lambda: text_of(LINES)[:-3], "is truncated: its last line has no end; copy the whole file again"),
+        (lambda: text_of(LINES)[:-1], "is truncated: its last line has no end"),
+        (lambda: text_of(LINES)[:-30], "is truncated: its last line has no end"),
+        (lambda: text_of([*LINES, LINES[7]]), r"lines 8 and 15627 of .* are both about \|.*\|; remove the one"),
+        (lambda: text_of(changed(9, LINES[4])), "lines 5 and 10 of"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2")), r"line 4 of .* does not belong .*\(it has 3 entries\); give"),
+        (lambda: text_of(changed(3, "")), r"line 4 of .*\(it has 0 entries\)"),
+        (
+            lambda: text_of(changed(3, "resnet18,1,2,3")),
+            r"line 4 of .*\(a cell of nasbench201 is written .*not 'resnet18'\)",
+        ),
+        (
+            lambda: text_of(changed(3, STRINGS[2].replace("none", "max_pool_3x3") + ",1,2,3")),
+            r"line 4 of .*\(unknown operator 'max_pool_3x3'",
+        ),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,high")), r"line 4 of .*\('high' is no number\); give"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},100.1,2,3")), r"line 4 of .*\(100.1 is no accuracy in percent\); give"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,-2,3")), r"\(-2 is no accuracy in percent\)"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,nan")), r"\(nan is no accuracy in percent\)"),
+    ],
+)
+def test_what_is_no_whole_table_is_one_clear_line(content: Callable[[], bytes], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content())
+    found = message_of(NasBench201Evaluator("nasbench201", str(path)))
+    assert str(path) in found
+    with pytest.raises(InputError, match=message):
+        NasBench201Evaluator("nasbench201", str(path)).prepare()
+
+
+def test_another_search_space(table: str) -> None:
+    with pytest.raises(InputError, match="has the cells of nasbench201, not those of enas_micro"):
+        NasBench201Evaluator("enas_micro", table)
+    stranger = EnasMicro().sample(np.random.default_rng(0))
+    with pytest.raises(InputError, match="and not enas_micro:"):
+        NasBench201Evaluator("nasbench201", table).evaluate(stranger, seed=0)
+
+
+@needs_real_table
+def test_the_known_optimum_of_the_real_table() -> None:
+    evaluator = NasBench201Evaluator("nasbench201", real_table())
+    evaluator.prepare()
+    architectures = [SPACE.architecture(choices) for choices in itertools.product(range(5), repeat=6)]
+    by_test = max(architectures, key=evaluator.report_test_accuracy)
+    assert evaluator.report_test_accuracy(by_test) == pytest.approx(0.9437, abs=5e-5)
+    rewards = [evaluator.evaluate(architecture, seed=0).reward for architecture in architectures]
+    assert max(rewards) == pytest.approx(0.84892)
+    assert SPACE.to_string(architectures[int(np.argmax(rewards))]) == SPACE.to_string(by_test)
+
+
+@needs_real_table
+def test_a_known_row_of_the_real_table() -> None:
+    evaluator = NasBench201Evaluator("nasbench201", real_table())
+    architecture = SPACE.from_string(
+        "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+    )
+    assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.63364)
+    assert evaluator.report_test_accuracy(architecture) == pytest.approx(0.858633)

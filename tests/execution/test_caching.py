@@ -1,0 +1,434 @@
+"""The executor with a store: what is known is not evaluated, what others evaluate is waited for, what is found is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.caching import CachingExecutor
+from nases_env.execution.executor import Executor, SerialExecutor, Task
+from nases_env.execution.pool import AttemptError, Worker, WorkerPoolExecutor
+from nases_env.execution.store import Store
+from nases_env.search_spaces import Architecture, get_search_space
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["nases_env.execution.store"])
+
+SPACE = get_search_space("nasbench201")
+
+
+class Accuracies(Evaluator):
+    """Gives each child an accuracy of its own, or does what it is told instead; ``seen`` are the seeds that it was given."""
+
+    search_space = "nasbench201"
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
+        self.outcome: Callable[[], Evaluation] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        return {"evaluator": "accuracies"}
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        self.seen.append(seed)
+        assert self.may_end.wait(30)
+        if self.outcome is not None:
+            return self.outcome()
+        return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=seed / 1000)
+
+
+class InThread(Worker):
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def evaluate(self, task: Task) -> Evaluation:
+        return self.evaluator.evaluate(task.architecture, task.seed)
+
+    def abandon(self) -> None:
+        if isinstance(self.evaluator, Accuracies):
+            self.evaluator.outcome = self._abandoned
+            self.evaluator.may_end.set()
+
+    def _abandoned(self) -> Evaluation:
+        raise AttemptError("abandoned")
+
+
+def architecture(seed: int) -> Architecture:
+    return SPACE.architecture([seed // 5**place % 5 for place in range(SPACE.num_decisions)])
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.sqlite"
+
+
+@pytest.fixture
+def evaluator() -> Accuracies:
+    return Accuracies()
+
+
+@pytest.fixture
+def make(path: Path) -> Iterator[Callable[..., CachingExecutor]]:
+    made: list[CachingExecutor] = []
+
+    def make(evaluator: Evaluator, *, background: bool, num_workers: int = 1, **options: float) -> CachingExecutor:
+        inner: Executor = (
+            WorkerPoolExecutor(evaluator, [InThread(evaluator) for _ in range(num_workers)], max_retries=0)
+            if background
+            else SerialExecutor(evaluator)
+        )
+        made.append(CachingExecutor(inner, Store(path), SPACE.to_json, **{"poll_seconds": 0.01, **options}))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.shutdown()
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[Store]:
+    """The store of another search."""
+    with Store(path) as store:
+        yield store
+
+
+def name(seed: int, evaluator: Evaluator) -> tuple[str, str, int]:
+    return architecture(seed).key, evaluator.digest(), seed
+
+
+def found(seed: int, accuracy: float) -> Evaluation:
+    return Evaluation(architecture(seed).key, seed, Status.OK, valid_accuracy=accuracy)
+
+
+@pytest.mark.parametrize("background", [False, True])
+class TestBoth:
+    def test_what_is_known_is_not_evaluated_again(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, path: Path, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background)
+        assert executor.in_background is background
+        results = [executor.submit(architecture(seed), seed).result(30) for seed in (1, 2, 1)]
+        assert [result.valid_accuracy for result in results] == [0.001, 0.002, 0.001]
+        assert executor.num_from_store == 1
+        executor.shutdown()
+        again = make(Accuracies(), background=background)
+        assert again.submit(architecture(2), 2).result(30) == results[1]
+        assert (again.num_from_store, again.evaluator.seen) == (1, [])  # type: ignore[attr-defined]
+        with Store(path, read_only=True) as store:
+            ((digest, text),) = store.configurations().items()
+            assert json.loads(text) == {"evaluator": "accuracies"}
+            assert hashlib.sha256(text.encode()).hexdigest() == digest == evaluator.digest()
+            assert [SPACE.from_json(row["genotype"]).key for row in store.rows()] == [row["key"] for row in store.rows()]
+
+    def test_a_result_is_kept_before_the_future_has_it(
+        self,
+        make: Callable[..., CachingExecutor],
+        evaluator: Accuracies,
+        other: Store,
+        background: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        kept: list[object] = []
+
+        class Watched(Future[Evaluation]):
+            def set_result(self, result: Evaluation) -> None:
+                kept.append((other.get(*name(1, evaluator)), other.claims()))
+                super().set_result(result)
+
+        monkeypatch.setattr("nases_env.execution.caching.Future", Watched)
+        future = make(evaluator, background=background).submit(architecture(1), 1)
+        assert future.result(30) == found(1, 0.001)
+        assert kept == [(found(1, 0.001), [])]
+
+    def test_a_failed_evaluation_is_told_and_not_kept(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background)
+        failed = Evaluation(architecture(1).key, 1, Status.FAILED, reason="the worker was killed")
+        evaluator.outcome = lambda: failed
+        assert executor.submit(architecture(1), 1).result(30) == failed
+        assert (other.count(), other.claims()) == (0, [])
+        evaluator.outcome = None
+        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
+        assert evaluator.seen == [1, 1]
+
+    @pytest.mark.parametrize("error", [InputError("mend it"), RuntimeError("a mistake"), KeyboardInterrupt()])
+    def test_an_error_is_raised_and_releases_the_claim(
+        self,
+        make: Callable[..., CachingExecutor],
+        evaluator: Accuracies,
+        other: Store,
+        background: bool,
+        error: BaseException,
+    ) -> None:
+        executor = make(evaluator, background=background)
+
+        def fail() -> Evaluation:
+            assert len(other.claims()) == 1
+            raise error
+
+        evaluator.outcome = fail
+        with pytest.raises(type(error)) as raised:
+            executor.submit(architecture(1), 1).result(30)
+        assert raised.value is error
+        assert other.claims() == []
+        evaluator.outcome = None
+        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
+
+    def test_a_store_that_is_lost_is_told_by_the_future(
+        self,
+        make: Callable[..., CachingExecutor],
+        evaluator: Accuracies,
+        path: Path,
+        background: bool,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        executor = make(evaluator, background=background, beat_seconds=0.01)
+        beats_missed: list[bool] = []
+
+        def lose() -> Evaluation:
+            path.unlink()
+            until(lambda: "were not told that this one lives" in caplog.text)
+            beats_missed.append(True)
+            return found(1, 0.5)
+
+        evaluator.outcome = lose
+        future = executor.submit(architecture(1), 1)
+        with pytest.raises(InputError, match="was moved, replaced or deleted"):
+            future.result(30)
+        assert beats_missed == [True]
+        with pytest.raises(InputError, match="was moved, replaced or deleted"):
+            executor.submit(architecture(2), 2)
+        executor.shutdown()
+
+    def test_others_see_that_the_holder_lives(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background, beat_seconds=0.01)
+
+        def wait() -> Evaluation:
+            until(lambda: other.claims()[0].beat >= 3)
+            return found(1, 0.5)
+
+        evaluator.outcome = wait
+        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.5)
+
+    def test_shutting_down_twice_does_no_harm(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background)
+        executor.submit(architecture(1), 1).result(30)
+        executor.shutdown()
+        executor.shutdown()
+        assert executor.submit(architecture(1), 1).cancelled()
+        assert "nases-store" not in {thread.name for thread in threading.enumerate()}
+        with pytest.raises(sqlite3.ProgrammingError):
+            executor.store.count()
+
+
+class TestWaitingInTheBackground:
+    def test_the_result_of_another_search_is_taken(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
+    ) -> None:
+        executor = make(evaluator, background=True)
+        assert other.claim(*name(1, evaluator))
+        future = executor.submit(architecture(1), 1)
+        assert executor.submit(architecture(2), 2).result(30) == found(2, 0.002), "it goes on meanwhile"
+        assert executor.num_waiting == 1
+        assert not future.done()
+        other.put(found(1, 0.75), evaluator.digest(), "{}")
+        assert future.result(30) == found(1, 0.75)
+        assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 1, [2])
+
+    @pytest.mark.parametrize("how", ["released", "died"])
+    def test_a_child_that_another_search_gave_up_is_evaluated_here(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path, how: str
+    ) -> None:
+        executor = make(evaluator, background=True)
+        assert other.claim(*name(1, evaluator))
+        future = executor.submit(architecture(1), 1)
+        until(lambda: executor.num_waiting)
+        if how == "released":
+            other.release(*name(1, evaluator))
+        else:
+            with closing(sqlite3.connect(path, isolation_level=None)) as db:
+                db.execute("UPDATE claims SET process_started = 'earlier'")
+        assert future.result(30) == found(1, 0.001)
+        assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 0, [1])
+        assert other.claims() == []
+
+    def test_a_store_that_is_lost_while_waiting_is_told_by_the_future(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path
+    ) -> None:
+        executor = make(evaluator, background=True)
+        assert other.claim(*name(1, evaluator))
+        future = executor.submit(architecture(1), 1)
+        other.release(*name(1, evaluator))
+        until(future.done)
+        assert other.claim(*name(2, evaluator))
+        future = executor.submit(architecture(2), 2)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("UPDATE claims SET process_started = 'earlier'")
+            path.unlink()
+        with pytest.raises(InputError, match="was moved, replaced or deleted"):
+            future.result(30)
+
+    def test_the_same_child_twice_is_evaluated_once(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies
+    ) -> None:
+        executor = make(evaluator, background=True, num_workers=2)
+        evaluator.may_end.clear()
+        futures = [executor.submit(architecture(1), 1) for _ in range(3)]
+        different = executor.submit(architecture(1), 2)
+        evaluator.may_end.set()
+        assert [future.result(30) for future in futures] == [found(1, 0.001)] * 3
+        assert different.result(30).seed == 2
+        assert sorted(evaluator.seen) == [1, 2]
+
+    def test_shutting_down_cancels_and_releases(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
+    ) -> None:
+        executor = make(evaluator, background=True)
+        evaluator.may_end.clear()
+        assert other.claim(*name(3, evaluator))
+        futures = [executor.submit(architecture(seed), seed) for seed in (1, 2, 3)]
+        assert len(other.claims()) == 3
+        until(lambda: evaluator.seen)
+        executor.shutdown()
+        for future in futures:
+            with pytest.raises(CancelledError):
+                future.result(30)
+        assert [claim.seed for claim in other.claims()] == [3]
+        assert other.count() == 0
+
+    def test_two_searches_evaluate_no_child_twice(self, make: Callable[..., CachingExecutor], path: Path) -> None:
+        evaluators = [Accuracies(), Accuracies()]
+        executors = [make(evaluator, background=True, num_workers=2) for evaluator in evaluators]
+        seeds = list(range(30))
+        futures = [executor.submit(architecture(seed), seed) for seed in seeds for executor in executors]
+        results = [future.result(30) for future in futures]
+        assert results[::2] == results[1::2] == [found(seed, seed / 1000) for seed in seeds]
+        assert sorted(evaluators[0].seen + evaluators[1].seen) == seeds
+        assert sum(executor.num_from_store for executor in executors) == len(seeds)
+
+
+class TestWaitingHere:
+    def test_submit_waits_for_another_search(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
+    ) -> None:
+        executor = make(evaluator, background=False)
+        assert other.claim(*name(1, evaluator))
+
+        def put() -> None:
+            until(lambda: executor.num_waiting)
+            other.put(found(1, 0.75), evaluator.digest(), "{}")
+
+        thread = threading.Thread(target=put)
+        thread.start()
+        assert executor.submit(architecture(1), 1).result() == found(1, 0.75)
+        thread.join()
+        assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 1, [])
+
+    def test_waiting_can_be_interrupted(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
+    ) -> None:
+        executor = make(evaluator, background=False)
+        assert other.claim(*name(1, evaluator))
+
+        def interrupt() -> None:
+            until(lambda: executor.num_waiting)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                executor.submit(architecture(1), 1)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            thread.join()
+        assert len(other.claims()) == 1
+        assert executor.num_waiting == 0
+        other.release(*name(1, evaluator))
+        assert executor.submit(architecture(1), 1).result() == found(1, 0.001)
+
+
+def search(connection: Connection, path: Path, order: int, num_children: int) -> None:
+    """Evaluates all children, and sends the seeds as they are evaluated."""
+
+    class Reporting(Accuracies):
+        def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+            connection.send(seed)
+            time.sleep(0.01)
+            return super().evaluate(architecture, seed)
+
+    seeds = list(range(num_children))
+    random.Random(order).shuffle(seeds)
+    executor = CachingExecutor(SerialExecutor(Reporting()), Store(path), SPACE.to_json, poll_seconds=0.01)
+    assert [executor.submit(architecture(seed), seed).result().valid_accuracy for seed in seeds] == [
+        seed / 1000 for seed in seeds
+    ]
+    executor.shutdown()
+    connection.close()
+
+
+def receive_all(connection: Connection) -> list[int]:
+    received: list[int] = []
+    try:
+        while True:
+            assert connection.poll(60)
+            received.append(connection.recv())
+    except EOFError:
+        return received
+
+
+def test_searches_in_processes_share_the_work_and_outlive_each_other(path: Path) -> None:
+    num_children = 60
+    started = []
+    for order in range(3):
+        ours, theirs = processes.Pipe()
+        process = processes.Process(target=search, args=(theirs, path, order, num_children), daemon=True)
+        process.start()
+        theirs.close()
+        started.append((process, ours))
+    killed, connection = started[0]
+    reported = [connection.recv() for _ in range(5)]
+    killed.kill()
+    reported += receive_all(connection)
+    others = [receive_all(connection) for _, connection in started[1:]]
+    for process, connection in started:
+        process.join()
+        connection.close()
+    assert [process.exitcode for process, _ in started] == [-signal.SIGKILL, 0, 0]
+    evaluated = sum(others, reported)
+    assert set(evaluated) == set(range(num_children))
+    assert len(evaluated) <= num_children + 1, "only what the killed process had begun is repeated"
+    with Store(path, read_only=True) as store:
+        assert (store.count(), store.claims(), store.damages()) == (num_children, [], [])

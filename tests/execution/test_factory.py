@@ -1,0 +1,110 @@
+"""What executor the settings stand for, and that no option is left aside in silence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nases_env.errors import InputError
+from nases_env.evaluation import PRESETS, OperatorShareEvaluator, TrainingEvaluator
+from nases_env.execution import ExecutionSettings, Executor, SerialExecutor, Store, make_executor, resolve_execution
+from nases_env.execution.caching import CachingExecutor
+from nases_env.execution.pool import WorkerPoolExecutor
+
+CHEAP = OperatorShareEvaluator("nasbench201", "skip_connect")
+DEAR = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
+
+
+def executor_of(evaluator: Any, max_in_flight: int = 1, **options: Any) -> Executor:
+    return make_executor(evaluator, ExecutionSettings(**options), max_in_flight=max_in_flight, describe=lambda child: "{}")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "max_in_flight", "options", "expected"),
+    [
+        (CHEAP, 1, {}, SerialExecutor),
+        (CHEAP, 4, {}, SerialExecutor),
+        (DEAR, 1, {}, SerialExecutor),
+        (DEAR, 4, {}, WorkerPoolExecutor),
+        (CHEAP, 1, {"time_limit": 5.0}, WorkerPoolExecutor),
+        (DEAR, 1, {"memory_limit": 2.0}, WorkerPoolExecutor),
+        (DEAR, 4, {"executor": "serial"}, SerialExecutor),
+        (CHEAP, 1, {"executor": "processes"}, WorkerPoolExecutor),
+    ],
+)
+def test_auto_takes_processes_where_they_pay(
+    evaluator: Any, max_in_flight: int, options: dict[str, Any], expected: type[Executor]
+) -> None:
+    executor = executor_of(evaluator, max_in_flight, **options)
+    assert type(executor) is expected
+    executor.shutdown()
+
+
+def test_a_store_is_put_before_the_executor(tmp_path: Path) -> None:
+    executor = executor_of(CHEAP, store=str(tmp_path / "store.sqlite"))
+    assert isinstance(executor, CachingExecutor)
+    executor.shutdown()
+    with Store(tmp_path / "store.sqlite", read_only=True) as store:
+        assert store.count() == 0
+
+
+def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
+    executor = executor_of(DEAR, work_dir=str(tmp_path), checkpoint_interval=7.0)
+    assert isinstance(executor.evaluator, TrainingEvaluator)
+    assert executor.evaluator.checkpoint_dir == str(tmp_path / "checkpoints")
+    assert executor.evaluator.checkpoint_interval == 7.0
+    assert executor.evaluator.describe() == DEAR.describe()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": "proceses"}, r"unknown executor 'proceses' \(did you mean 'processes'\?\)"),
+        ({"num_workers": 0}, "num_workers must be at least 1, not 0"),
+        ({"time_limit": 0.0}, "time_limit must be a positive number"),
+        ({"memory_limit": float("nan")}, "memory_limit must be a positive number"),
+        ({"max_retries": -1}, "max_retries must be at least 0"),
+        ({"checkpoint_interval": -1.0}, "checkpoint_interval must be 0 or a number of seconds"),
+        ({"num_worker": 1}, r"unknown option 'num_worker' of execution \(did you mean 'num_workers'\?\)"),
+        ({"num_workers": "two"}, "num_workers of execution must be"),
+    ],
+)
+def test_wrong_settings_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        resolve_execution(options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ray_address": "127.0.0.1:1"}, "the executor serial does not take ray_address; .* take the executor ray"),
+        ({"executor": "serial", "time_limit": 1.0}, "the executor serial does not take time_limit"),
+        ({"executor": "processes", "slurm_options": "partition=x"}, "the executor processes does not take slurm_options"),
+        ({"executor": "slurm", "memory_limit": 1.0}, "the executor slurm does not take memory_limit"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        executor_of(CHEAP, **options)
+
+
+@pytest.mark.parametrize(
+    ("executor", "module", "message"), [("ray", "ray", "nases-env[ray]"), ("slurm", "submitit", "nases-env[slurm]")]
+)
+def test_a_missing_extra_is_named(executor: str, module: str, message: str, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules[{module!r}] = None
+import gymnasium, nases_env
+env = gymnasium.make("NASES-Synthetic-v0", execution={{"executor": {executor!r}}})
+env.reset(seed=0)
+env.step(env.action_space.sample())
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert f"InputError: the executor {executor} needs" in result.stderr
+    assert message in result.stderr

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nases_env.errors import InputError
+from nases_env.retraining import FinalResult
+from nases_env.retraining.report import error_text, summarize, table_1_row
+from nases_env.retraining.result import read_result
+from nases_env.training import EpochRecord
+
+
+def final_result(seed: int = 0, num_correct: int = 9655, num_test_images: int = 10_000) -> FinalResult:
+    return FinalResult(
+        seed=seed,
+        num_correct=num_correct,
+        num_test_images=num_test_images,
+        train_accuracy=0.99,
+        num_params=4_758_920,
+        num_flops=1_500_000_000,
+        num_epochs=2,
+        seconds=7200.0,
+        device="a GPU",
+        on_gpu=True,
+        curve=(EpochRecord(1, 0.05, 2.0, 0.25), EpochRecord(2, 0.01, 1.0, 0.5)),
+    )
+
+
+@given(num_test_images=st.integers(1, 20_000), data=st.data())
+def test_the_interval_is_wilsons(num_test_images: int, data: st.DataObject) -> None:
+    num_correct = data.draw(st.integers(0, num_test_images))
+    result = final_result(num_correct=num_correct, num_test_images=num_test_images)
+    z, n, p = 1.959963984540054, num_test_images, 1 - num_correct / num_test_images
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert result.test_error_interval == pytest.approx((middle - half, middle + half), abs=1e-9)
+    assert result.test_error == pytest.approx(p)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    assert read_result(path) is None
+    path.write_text(json.dumps(final_result().to_dict()))
+    assert read_result(path) == final_result()
+    values = json.loads(path.read_text())
+    assert values["test_error"] == pytest.approx(0.0345)
+    assert values["hours"] == 2.0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 0}'])
+def test_what_is_no_result_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"holds no result of a final training.*remove it"):
+        read_result(path)
+
+
+def test_seeds_have_a_mean_and_a_deviation() -> None:
+    results = [final_result(0, 9600), final_result(1, 9700)]
+    assert summarize(results)["test_error_mean"] == pytest.approx(0.035)
+    assert summarize(results)["test_error_std"] == pytest.approx(0.01 / math.sqrt(2))
+    assert summarize(results)["hours"] == 4.0
+    assert summarize(results[:1])["test_error_std"] is None
+    assert error_text(results) == "3.50 ± 0.71"
+    assert error_text(results[:1]) == "4.00"
+    row = table_1_row("reinforce", results, cutout=16, days="0.5")
+    assert (row.method, row.error, row.params, row.days) == ("reinforce + cutout", "3.50 ± 0.71", "4.8", "0.5")

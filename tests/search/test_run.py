@@ -1,0 +1,140 @@
+"""The run folder, the budget, and how a search ends when it is interrupted or cannot write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nases_env.errors import InputError
+from nases_env.execution import ExecutionSettings, Store
+from nases_env.search import ChildOptions, SearchArgs, SearchRun, make_env
+
+
+def arguments(folder: Path, **options: Any) -> SearchArgs:
+    return SearchArgs(**{"env_id": "NASES-Synthetic-v0", "budget": 12, "run_dir": folder / "run", **options})
+
+
+def run(args: SearchArgs) -> SearchRun:
+    with SearchRun(args, agent="test") as search:
+        search.action_space.seed(args.seed)
+        while not search.done:
+            search.step(search.action_space.sample())
+            search.log({"policy/entropy": 1.5})
+    return search
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / "evaluations.jsonl").read_text().splitlines()]
+
+
+def test_run_folder_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = run(arguments(tmp_path))
+    records = lines(tmp_path)
+    assert [record["child"] for record in records] == list(range(1, 13))
+    best = max(records, key=lambda record: record["reward"])
+    architecture = search.nases.parse((tmp_path / "run" / "best.json").read_text())
+    assert architecture.key == best["key"]
+    assert search.nases.parse(best["genotype"]) == architecture
+    for record in records:
+        assert search.nases.decode(np.array(record["action"], np.float32)).key == record["key"]
+    with Store(tmp_path / "run" / "store.sqlite", read_only=True) as store:
+        assert store.count() == len({record["key"] for record in records})
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["agent"] == "test"
+    assert config["arguments"]["env_id"] == "NASES-Synthetic-v0"
+    assert config["arguments"]["budget"] == 12
+    assert config["configuration"]["operator"] == "sep_conv_3x3"
+    assert {"torch", "python", "nases_env"} <= set(config["versions"])
+    for picture in ("best.png", "best.svg"):
+        assert (tmp_path / "run" / picture).stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "the best of 12 architectures" in printed
+    assert str(tmp_path / "run") in printed.replace("\n", "")
+
+
+def test_curves(tmp_path: Path) -> None:
+    run(arguments(tmp_path))
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    rewards = [record["reward"] for record in lines(tmp_path)]
+
+    def curve(tag: str) -> list[float]:
+        return [event.value for event in events.Scalars(tag)]
+
+    assert [event.step for event in events.Scalars("search/reward")] == list(range(1, 13))
+    assert curve("search/reward") == pytest.approx(rewards)
+    assert curve("search/best_reward") == pytest.approx(list(np.maximum.accumulate(rewards)))
+    assert curve("search/mean_of_last_10")[-1] == pytest.approx(float(np.mean(rewards[-10:])))
+    assert curve("search/distinct_architectures")[-1] == len({record["key"] for record in lines(tmp_path)})
+    assert curve("policy/entropy") == [1.5] * 12
+    assert {"child/num_params", "child/seconds", "child/train_accuracy"} <= set(events.Tags()["scalars"])
+    assert len(events.Images("search/best_cells")) == len(set(np.maximum.accumulate(rewards)))
+
+
+def test_the_same_command_gives_the_same_evaluations_in_the_same_order(tmp_path: Path) -> None:
+    def evaluations(name: str) -> list[dict[str, Any]]:
+        run(arguments(tmp_path / name, env_id="NASES-Digits-v0", preset="smoke", budget=3))
+        return [{**record, "seconds": None} for record in lines(tmp_path / name)]
+
+    assert evaluations("a") == evaluations("b")
+
+
+def test_architectures_are_evaluated_and_recorded_like_actions(tmp_path: Path) -> None:
+    with SearchRun(arguments(tmp_path, budget=2), agent="test") as search:
+        space = search.nases.search_space
+        architecture = space.sample(np.random.default_rng(0))
+        evaluations = [search.evaluate(architecture) for _ in range(2)]
+        assert search.done
+    assert [record["is_new"] for record in lines(tmp_path)] == [True, False]
+    assert evaluations[0] == evaluations[1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_is_evaluated_is_kept_whatever_ends_the_search(tmp_path: Path, error: type[BaseException]) -> None:
+    def interrupted() -> None:
+        with SearchRun(arguments(tmp_path), agent="test") as search:
+            search.step(np.zeros(20, np.float32))
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert len(lines(tmp_path)) == 1
+    assert (tmp_path / "run" / "best.png").exists()
+
+
+def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "file").touch()
+    for options, message in (
+        ({"env_id": "NASES-CIFAR11-v0"}, "no environment 'NASES-CIFAR11-v0' to search in"),
+        ({"env_id": "no_module:NASES-Own-v0"}, "No module named 'no_module'"),
+        ({"budget": 0}, "--budget must be at least 1"),
+        ({"ask_batch_size": 0}, "--ask-batch-size must be at least 1"),
+        ({"num_envs": 0}, "--num-envs must be at least 1"),
+        ({"execution": ExecutionSettings(ray_address="127.0.0.1:1")}, "serial does not take ray_address"),
+        ({"execution": ExecutionSettings(store=str(used))}, "used"),
+        ({"table": "table.csv"}, "does not take --table"),
+        ({"run_dir": used}, "exists and is not empty"),
+        ({"preset": "smoke"}, "NASES-Synthetic-v0 does not take --preset"),
+        ({"child": ChildOptions(num_epochs=3)}, "does not take --child.num-epochs"),
+        ({"env_id": "CartPole-v1"}, "CartPole-v1 is no environment for architecture search"),
+        ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
+        ({"run_dir": used / "file" / "run"}, "cannot open the store"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            SearchRun(arguments(tmp_path, **options), agent="test")
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == [used, used / "file"]
+
+
+def test_child_options_replace_what_the_preset_says(tmp_path: Path) -> None:
+    args = arguments(
+        tmp_path, env_id="NASES-Digits-v0", preset="smoke", child=ChildOptions(num_epochs=2, num_train_images=None)
+    )
+    settings = make_env(args).unwrapped.settings  # type: ignore[attr-defined]
+    assert (settings.num_epochs, settings.num_train_images, settings.num_filters) == (2, None, 2)

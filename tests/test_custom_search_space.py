@@ -1,0 +1,67 @@
+"""The tutorial on a search space of one's own, as a person reads and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from nases_env.cli import main as cli
+from nases_env.networks import NetworkSettings, count_parameters
+from tests.commands import ROOT, run, run_here, script
+
+EXAMPLES = ROOT / "examples"
+SPACE = "own_search_space:WidthsAndKernels"
+
+
+@pytest.fixture
+def tutorial(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("own_search_space")
+
+
+def test_it_pretrains_searches_and_shows_the_best(tmp_path: Path) -> None:
+    shown = run("python", str(EXAMPLES / "own_search_space.py"), folder=tmp_path).stdout
+    kept, by_chance = map(int, re.findall(r"(\d+)%", shown.splitlines()[0]))
+    assert kept > by_chance + 20
+    rewards = re.findall(r"^validation accuracy (0\.\d+), ", shown, flags=re.MULTILINE)
+    assert len(rewards) == 10
+    assert f"the best of 10: validation accuracy {float(max(rewards)):.2%}, " in shown
+    assert "decision 8: " in shown
+
+
+def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
+    space = tutorial.WidthsAndKernels()
+    settings = NetworkSettings()
+    smallest = space.build(space.architecture([0] * 9), settings, num_classes=10, image_shape=(1, 8, 8))
+    assert smallest(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    for index in range(9):
+        decisions = [0] * 9
+        decisions[index] = 1
+        changed = space.build(space.architecture(decisions), settings, num_classes=10, image_shape=(1, 8, 8))
+        if index % 3 == 2:
+            assert [str(layer) for layer in changed.modules()] != [str(layer) for layer in smallest.modules()]
+        else:
+            assert count_parameters(changed) > count_parameters(smallest)
+
+
+def test_its_command_lines_work_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, run_dir = str(tmp_path / "widths_and_kernels.safetensors"), tmp_path / "run"
+    nases = str(Path(sys.executable).parent / "nases")
+    few = ("--num-steps", "2", "--num-calibration-rounds", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
+    # As in another process: nothing of it is imported, or on the path.
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(EXAMPLES))])
+    monkeypatch.delitem(sys.modules, "own_search_space", raising=False)
+    quick = ("--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir))
+    searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
+    assert searched.returncode == 0, searched.stderr
+    shown = run_here(cli.main, "draw", "--search-space", SPACE, str(run_dir / "best.json"))
+    assert shown.stdout.startswith("decision 0: ")

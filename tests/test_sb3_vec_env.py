@@ -1,0 +1,225 @@
+"""The adapter for Stable-Baselines3: DummyVecEnv step for step, and its algorithms learn through it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+
+from nases_env.envs import NASESEnv, NASESVectorEnv, SyntheticEnv
+from nases_env.errors import InputError
+from nases_env.sb3_vec_env import SB3VecEnv
+from nases_env.search_spaces import EnasMicro
+
+SPACE = EnasMicro()
+SAME_STEP = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+
+def vector(num_envs: int = 3, **options: Any) -> SB3VecEnv:
+    return SB3VecEnv(gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
+
+
+def synchronous(env_id: str, num_envs: int = 3) -> SB3VecEnv:
+    return SB3VecEnv(gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=SAME_STEP))
+
+
+def dummy(env_id: str = "NASES-Synthetic-v0", num_envs: int = 3, **options: Any) -> DummyVecEnv:
+    return DummyVecEnv([lambda: gym.make(env_id, **options)] * num_envs)
+
+
+def plain(info: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in info.items()}
+
+
+def assert_same_course(ours: VecEnv, theirs: VecEnv, num_steps: int) -> int:
+    """Steps both and compares everything; the number of episodes that ended."""
+    num_ends = 0
+    theirs.action_space.seed(0)
+    for _ in range(num_steps):
+        actions = np.array([theirs.action_space.sample() for _ in range(theirs.num_envs)])
+        results, expected = ours.step(actions), theirs.step(actions)
+        for result, right in zip(results[:3], expected[:3], strict=True):
+            assert isinstance(result, np.ndarray)
+            assert isinstance(right, np.ndarray)
+            assert result.dtype == right.dtype
+            np.testing.assert_array_equal(result, right)
+        assert [plain(info) for info in results[3]] == [plain(info) for info in expected[3]]
+        assert [plain(info) for info in ours.reset_infos] == [plain(info) for info in theirs.reset_infos]
+        num_ends += int(results[2].sum())
+    return num_ends
+
+
+def test_step_for_step_as_dummy_vec_env() -> None:
+    ours, theirs = vector(max_episode_steps=4), dummy(max_episode_steps=4)
+    for seed in (3, None, 8):
+        if seed is not None:
+            assert ours.seed(seed) == theirs.seed(seed)
+        np.testing.assert_array_equal(ours.reset(), theirs.reset())
+        assert ours.reset_infos == theirs.reset_infos
+        assert assert_same_course(ours, theirs, 9) == 6
+
+
+def test_episodes_that_end_at_different_times_by_termination_or_truncation() -> None:
+    """Gymnasium's own vector environment of environments that terminate; cut at different steps."""
+    for env_id, num_steps in (("CartPole-v1", 120), ("MountainCarContinuous-v0", 5)):
+        ours, theirs = synchronous(env_id), dummy(env_id)
+        assert ours.seed(1) == theirs.seed(1)
+        np.testing.assert_array_equal(ours.reset(), theirs.reset())
+        assert (assert_same_course(ours, theirs, num_steps) > 5) == (env_id == "CartPole-v1")
+
+
+class Ending(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """Its episodes end after three steps."""
+
+    action_space = observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    num_steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        self.num_steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        self.num_steps += 1
+        return np.full(1, self.num_steps / 4, np.float32), 1.0, self.num_steps == 3, False, {}
+
+
+def test_an_episode_that_ends_just_as_it_is_cut_was_not_cut() -> None:
+    make = [lambda: gym.wrappers.TimeLimit(Ending(), 3), lambda: gym.wrappers.TimeLimit(Ending(), 2)]
+    ours, theirs = SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)), DummyVecEnv([*make])
+    np.testing.assert_array_equal(ours.reset(), theirs.reset())
+    assert assert_same_course(ours, theirs, 7) == 5
+
+
+def test_infos_are_fresh_and_plain() -> None:
+    env = vector(max_episode_steps=2)
+    env.reset()
+    first = env.step(np.zeros((3, 20)))[3]
+    assert json.loads(json.dumps(first)) == first
+    kept = json.dumps(first)
+    first[0]["mine"] = 1
+    second = env.step(np.zeros((3, 20)))[3]
+    assert json.dumps(first[1:]) == json.dumps(json.loads(kept)[1:])
+    assert all("mine" not in info and info["TimeLimit.truncated"] for info in second)
+    assert {id(info) for info in first}.isdisjoint(id(info) for info in second)
+
+
+def test_options_go_to_the_next_reset_alone() -> None:
+    env = vector(2)
+    given = [SPACE.sample(np.random.default_rng(seed)) for seed in range(2)]
+    env.set_options({"architecture": given[0]})
+    env.reset()
+    assert [info["key"] for info in env.reset_infos] == [given[0].key] * 2
+    env.set_options({"architecture": given})
+    env.reset()
+    assert [info["key"] for info in env.reset_infos] == [child.key for child in given]
+    env.reset()
+    assert not {info["key"] for info in env.reset_infos} & {child.key for child in given}
+    env.set_options([{"architecture": child} for child in given])
+    with pytest.raises(InputError, match="one dict for all"):
+        env.reset()
+
+
+def test_attributes_and_methods_of_the_vector_environment() -> None:
+    env = vector(render_mode="rgb_array")
+    assert env.get_attr("max_episode_steps") == [100] * 3
+    assert env.get_attr("render_mode", [0, 2]) == ["rgb_array"] * 2
+    assert env.has_attr("nonsense") is False
+    with pytest.raises(AttributeError):
+        env.get_attr("nonsense")
+    env.set_attr("max_episode_steps", 1)
+    env.reset()
+    assert env.step(np.zeros((3, 20)))[2].all()
+    assert env.env_is_wrapped(Monitor) == [False] * 3
+    frames = env.env_method("render")
+    assert len(frames) == 3
+    assert len(env.get_images()) == 3
+    image = env.render()
+    assert image is not None
+    assert image.shape[0] == 2 * frames[0][0].shape[0]
+    for call in (lambda: env.set_attr("max_episode_steps", 1, indices=0), lambda: env.env_method("render", indices=[1])):
+        with pytest.raises(InputError, match="leave indices out"):
+            call()
+
+
+def test_attributes_and_methods_of_gymnasiums_sub_environments() -> None:
+    make = [lambda: Monitor(gym.make("NASES-Synthetic-v0")), lambda: gym.make("NASES-Synthetic-v0")]
+    env = SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP))
+    first, second = env.get_attr("unwrapped")
+    assert isinstance(first, NASESEnv)
+    assert env.get_attr("unwrapped", 1) == [second] != [first]
+    assert env.env_is_wrapped(Monitor) == [True, False]
+    env.set_attr("colour", [1, 2])
+    assert env.get_attr("colour") == [[1, 2], [1, 2]]
+    env.seed(4)
+    env.reset()
+    rewards = [evaluation.reward for evaluation in env.env_method("evaluate", SPACE.sample(np.random.default_rng(0)))]
+    assert rewards[0] == rewards[1]
+
+
+def test_close_closes_the_vector_environment() -> None:
+    env = vector()
+    env.close()
+    env.close()
+    assert env.env.closed
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED, None])
+def test_other_ways_to_reset_are_refused(mode: AutoresetMode | None) -> None:
+    envs: VectorEnv[Any, Any, Any] = NASESVectorEnv(SyntheticEnv(), 2)
+    envs.metadata = {} if mode is None else {"autoreset_mode": mode}
+    with pytest.raises(InputError, match=f"SAME_STEP, not {mode}") as caught:
+        SB3VecEnv(envs)
+    assert "\n" not in str(caught.value)
+
+
+def rewards_before_and_after(model: BaseAlgorithm, env: SB3VecEnv, num_steps: int) -> tuple[float, float]:
+    """Mean rewards of what the policy draws, before and after it has learnt."""
+
+    def play() -> float:
+        rewards: list[NDArray[np.float32]] = []
+        env.seed(1)
+        observations = env.reset()
+        for _ in range(40):
+            actions = model.predict(observations)[0]  # type: ignore[arg-type]
+            observations, reward, _, _ = env.step(actions)
+            rewards.append(reward)
+        return float(np.mean(rewards))
+
+    before = play()
+    model.learn(num_steps)
+    return before, play()
+
+
+def test_ppo_learns() -> None:
+    """Without learning the difference would deviate by some 0.01 from 0: 160 children that deviate by 0.09."""
+    env = vector(4)
+    model = PPO(
+        "MlpPolicy", env, n_steps=10, batch_size=40, n_epochs=10, gamma=0.0, learning_rate=1e-3, seed=0, device="cpu"
+    )
+    before, after = rewards_before_and_after(model, env, 2400)
+    assert after > before + 0.05
+
+
+def test_sac_learns() -> None:
+    env = vector(4)
+    model = SAC("MlpPolicy", env, learning_rate=3e-3, gamma=0.0, learning_starts=40, seed=0, device="cpu", ent_coef=0.005)
+    before, after = rewards_before_and_after(model, env, 800)
+    assert after > before + 0.1
+
+
+def test_sb3s_monitor_sees_whole_episodes() -> None:
+    env = VecMonitor(vector(2, max_episode_steps=5))
+    env.reset()
+    for _ in range(5):
+        _, _, dones, infos = env.step(np.zeros((2, 20)))
+    assert dones.all()
+    assert [info["episode"]["l"] for info in infos] == [5, 5]

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from nases_env.errors import InputError
+from nases_env.networks import NetworkSettings
+from nases_env.search_spaces import get_search_space
+from nases_env.training import ImageSet, TrainingSettings, train_classifier
+from nases_env.training.augmentation import ChannelStatistics, channel_statistics, draw_augmentation
+from nases_env.training.train_step import GraphedStep, TrainingStep, side_stream
+from tests.training.test_trainer import CPU, SmallNet, digits, random_set, small_net
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+SIZES = {
+    "enas_micro": NetworkSettings(cells_per_stage=1, num_filters=4, drop_path_keep=0.6, auxiliary_head=True),
+    "nasbench201": NetworkSettings(cells_per_stage=1, num_filters=4),
+}
+
+
+def network(space: str, settings: NetworkSettings, image_shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+    made = get_search_space(space)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        architecture = made.sample(np.random.default_rng(0))
+        return made.build(architecture, settings, num_classes=num_classes, image_shape=image_shape)
+
+
+def make_step(model: torch.nn.Module, images: ImageSet, settings: TrainingSettings, device: torch.device) -> TrainingStep:
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TrainingStep(
+        model.train(),
+        images.images.to(device),
+        images.labels.to(device),
+        channel_statistics(images.images).to(device),
+        settings,
+        batch_size=8,
+        crop_padding=1,
+    )
+
+
+def begin(step: TrainingStep, num_images: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(num_images, generator=generator)
+    draws = draw_augmentation(num_images, (8, 8), crop_padding=1, flip=True, generator=generator)
+    step.begin_epoch(order, draws, [0.05, 0.04, 0.03, 0.02], [0.0, 0.25, 0.5, 0.75])
+
+
+def fake_step(make_model: Callable[[], torch.nn.Module]) -> None:
+    """Two steps on tensors that have no values: whatever asks for one raises."""
+    with FakeTensorMode():
+        model = make_model()
+        statistics = ChannelStatistics(torch.zeros(3), torch.ones(3))
+        images, labels = torch.zeros(32, 3, 8, 8, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
+        settings = TrainingSettings(cutout=3)
+        step = TrainingStep(model.train(), images, labels, statistics, settings, batch_size=8, crop_padding=1)
+        begin(step, 32)
+        step()
+        step()
+
+
+@pytest.mark.parametrize("space", SIZES)
+def test_a_step_never_asks_for_a_value(space: str) -> None:
+    """On a GPU that would make the CPU wait, and could not be captured."""
+    fake_step(lambda: network(space, SIZES[space], (3, 8, 8), 3))
+
+
+def test_a_network_that_asks_for_a_value_is_found_out() -> None:
+    class Asking(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(images)
+            return logits * 2 if bool(logits.sum() > 0) else logits
+
+    with pytest.raises(DataDependentOutputException):
+        fake_step(lambda: Asking(channels=3, classes=3))
+
+
+def test_what_a_step_does_is_read_from_tensors_in_place() -> None:
+    """So that a captured step, which knows addresses and no Python values, trains on the batch whose turn it is."""
+    images = random_set(32)
+    models = [small_net(channels=3, classes=3) for _ in range(2)]
+    steps = [make_step(model, images, TrainingSettings(cutout=3), CPU) for model in models]
+    for step in steps:
+        begin(step, 32)
+    places = {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)}
+    for _ in range(4):
+        steps[0]()
+    assert {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)} == places
+    # The same batches by hand: the index alone decides.
+    for batch in (0, 1, 2, 3):
+        steps[1]._index.fill_(batch)
+        steps[1]()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert steps[0].num_correct == steps[1].num_correct
+    assert torch.equal(steps[0].loss_sum, steps[1].loss_sum)
+
+
+def test_a_look_sees_a_loss_that_is_not_finite() -> None:
+    step = make_step(small_net(channels=3, classes=3), random_set(32), TrainingSettings(), CPU)
+    begin(step, 32)
+    assert step.look()
+    step.loss_sum.fill_(float("nan"))
+    assert not step.look()
+
+
+def test_a_cpu_runs_in_no_stream_of_its_own() -> None:
+    with side_stream(CPU):
+        assert torch.ones(1).item() == 1
+
+
+@needs_gpu
+@pytest.mark.parametrize("drop_path_keep", [1.0, 0.6])
+def test_a_captured_step_trains_as_an_eager_one(drop_path_keep: float) -> None:
+    settings = NetworkSettings(cells_per_stage=1, num_filters=8, drop_path_keep=drop_path_keep)
+    training, validation = digits(1200)
+    curves = []
+    for cuda_graphs in (False, True):
+        result = train_classifier(
+            network("enas_micro", settings, (1, 8, 8), 10),
+            training,
+            validation,
+            TrainingSettings(num_epochs=2, num_cycles=1, batch_size=32, cuda_graphs=cuda_graphs),
+            seed=0,
+            device=torch.device("cuda"),
+            flip=False,
+        )
+        assert result.status == "ok"
+        curves.append([record.train_loss for record in result.curve])
+    assert curves[0] == pytest.approx(curves[1], rel=0.05)  # bfloat16, and sums in no fixed order
+
+
+@needs_gpu
+def test_a_captured_step_reads_the_batch_whose_turn_it_is() -> None:
+    device = torch.device("cuda")
+    images = random_set(32)
+    losses = []
+    for graphed in (False, True):
+        with side_stream(device):
+            step = make_step(small_net(channels=3, classes=3), images, TrainingSettings(precision="float32"), device)
+            run = GraphedStep(step) if graphed else step
+            for _ in range(3):
+                begin(step, 32)
+                for _ in range(step.num_batches):
+                    run()
+            losses.append(step.loss_sum.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@needs_gpu
+def test_a_network_that_cannot_be_captured_is_one_clear_line() -> None:
+    class Asking(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(images)
+            return logits * 2 if bool(logits.sum() > 0) else logits
+
+    def run(cuda_graphs: bool) -> str:
+        settings = TrainingSettings(num_epochs=1, num_cycles=1, batch_size=16, cuda_graphs=cuda_graphs)
+        return train_classifier(Asking(), *digits(), settings, seed=0, device=torch.device("cuda"), flip=False).status
+
+    with pytest.raises(InputError, match="set cuda_graphs to False"):
+        run(True)
+    assert run(False) == "ok"

@@ -19,7 +19,7 @@ from nases_env.evaluation import (
     Evaluation,
     Evaluator,
 )
-from nases_env.execution import Executor, make_executor, resolve_execution
+from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import derive_seed
 
@@ -28,78 +28,87 @@ logger = logging.getLogger(__name__)
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
 
-ACTION_SCALE = 3.0  # standard deviations of the embedding at the ends of the action space
+ACTION_SCALE = 3.0  # standard deviations of the embedding at the bounds of the action space
 
 
 class NASESEnv(gym.Env[Observation, Action]):
     """
     ## Description
 
-    Architecture search as a continuing task (C. T. Liu, "Neural Architecture Search in Embedding Space", Algorithm 1). An
-    action is an architecture *embedding*. The environment decodes it with a pretrained LSTM decoder, reads the decoded
-    numbers as the decisions of a search space, evaluates the child network that they describe, and rewards with its
-    validation accuracy. The subclasses differ in how a child is evaluated.
+    Neural architecture search as a continuing task (C. T. Liu, "Neural Architecture Search in Embedding Space",
+    Algorithm 1). An action is an architecture *embedding*. The environment decodes it with a pretrained LSTM decoder into
+    the decisions of a search space, evaluates the network that they describe (the *child*), and returns its validation
+    accuracy as the reward. The subclasses differ in how a child is evaluated.
 
-    ## Action space
+    ## Action Space
 
-    `Box(-1, 1, (n,), float32)`: the standardised embedding divided by 3, so that standard-normal embeddings reach
-    the bounds at three standard deviations. n is the size of the embedding, 20 for the one that ships for `enas_micro`.
-    Actions outside of the box are clipped into it; NaN, infinity or another shape raise `InputError`.
+    ``Box(-1, 1, (n,), float32)``: the standardized embedding divided by 3, so that ±1 is ±3 standard deviations. n is the
+    size of the embedding, 20 for the built-in embedding of ``enas_micro``. Actions outside the box are clipped; NaN,
+    infinity or another shape raise ``InputError``.
 
-    ## Observation space
+    ## Observation Space
 
-    `Box(0, 1, (m,), float32)`: the child just evaluated as the paper's architecture vector, decision `i` with choice `c`
-    of `k` as `(c + 0.5) / k`. m is the number of decisions, 40 for `enas_micro`: for each of the two cells and five nodes
-    (input, operator, input, operator).
+    ``Box(0, 1, (m,), float32)``: the current child as the paper's architecture vector. Decision ``i`` with choice ``c`` of
+    ``k`` is encoded as ``(c + 0.5) / k``. m is the number of decisions, 40 for ``enas_micro``: (input, operator, input,
+    operator) for each of five nodes in two cells.
 
     ## Rewards
 
-    The child's validation accuracy in [0, 1]. A child that cannot be measured has the reward 0, and `info["status"]` says
-    why. The test set is never read.
+    The validation accuracy of the child in [0, 1]. A child that cannot be measured has the reward 0, and
+    ``info["status"]`` gives the reason. The test set is never read.
 
-    ## Starting state
+    ## Starting State
 
-    A uniformly drawn architecture, or the one in `reset(options={"architecture": ...})`: an `Architecture`, a genotype,
-    or the JSON text of either. It is observed, not evaluated: children are dear, and `reset` has no reward to give.
+    A uniformly sampled architecture, or the one in ``reset(options={"architecture": ...})``: an ``Architecture``, a
+    genotype, or the JSON text of a genotype. ``reset`` returns its encoding without evaluating it.
 
-    ## Episode end
+    ## Episode End
 
-    Never: `terminated` is always false. The registration truncates an episode after 100 children.
+    ``terminated`` is always False. The registered environments truncate an episode after 100 children.
 
     ## Information
 
     | key | type | meaning |
     | --- | --- | --- |
-    | `key` | str | the architecture's canonical key: equal exactly for equal networks |
-    | `genotype` | str | the architecture in words, as one line of JSON |
-    | `status` | str | `ok`, `diverged`, `out_of_memory`, `too_large`, `timed_out` or `failed` |
-    | `valid_accuracy` | float | share of the validation images classified correctly; 0 unless `ok` |
-    | `train_accuracy` | float | the same on training images; 0 unless `ok` |
-    | `num_params` | int | trainable parameters |
-    | `num_flops` | int | operations of one forward pass of one image |
+    | ``key`` | str | canonical key: equal if and only if two architectures describe the same network |
+    | ``genotype`` | str | the architecture as one line of JSON |
+    | ``status`` | str | ``ok``, ``diverged``, ``out_of_memory``, ``too_large``, ``timed_out`` or ``failed`` |
+    | ``valid_accuracy`` | float | accuracy on the validation images, in [0, 1]; 0 unless ``ok`` |
+    | ``train_accuracy`` | float | accuracy on training images, in [0, 1]; 0 unless ``ok`` |
+    | ``num_params`` | int | number of trainable parameters |
+    | ``num_flops`` | int | floating-point operations of one forward pass of one image |
 
-    `reset` gives `key` and `genotype` alone. The same seed and the same actions give the same information; what does not
-    repeat, such as wall time, is in `env.unwrapped.last_evaluation`.
+    ``reset`` returns ``key`` and ``genotype`` only. The same seed and the same actions give the same information. Values
+    that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
     ## Randomness
 
-    A child's own seed (initial weights, batches, augmentation) derives from the seed of the last seeded `reset` and from
-    its key, so the order in which children come does not matter, nor where they are evaluated, and a child that is met
-    again under the same seed is not trained again. On a CPU everything repeats bit for bit; on a GPU, sums in another order
-    make accuracies differ in the last digits.
+    The seed of a child (initial weights, batches, augmentation) is derived from the seed of the last seeded ``reset`` and
+    from the key of the child. It does not depend on the order of the children or on where they are evaluated, and repeated
+    evaluations of the same architecture under the same seed are cached. On a CPU, results are bit-for-bit reproducible; on
+    a GPU, accuracies differ in the last digits because sums are computed in another order.
 
-    ## Where children are evaluated
+    ## Execution
 
-    `execution` holds fields of `nases_env.execution.ExecutionSettings` by name. By default a child is evaluated in this
-    process and remembered as long as the environment lives. `{"executor": "processes", "time_limit": 600}` has it evaluated
-    in a process that is watched, `{"store": "results.sqlite"}` keeps every result in a file that other searches may share.
-    `submit` evaluates in the background; `gymnasium.make_vec` gives an environment of many children at once.
+    ``execution`` holds fields of ``nases_env.execution.ExecutionSettings`` by name. By default, a child is evaluated in this
+    process and its result is cached until the environment is closed. ``{"executor": "processes", "time_limit": 600}``
+    evaluates it in a monitored process; ``{"store": "results.sqlite"}`` stores every result in a file that several searches
+    can share. ``submit`` evaluates in the background; ``gymnasium.make_vec`` creates an environment that evaluates many
+    children concurrently.
 
     Args:
-        evaluator: evaluates the children; its search space is the environment's.
-        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
-        execution: where and how children are evaluated, by fields of `ExecutionSettings`; None: in this process.
+        evaluator: evaluates the children; the environment uses its search space.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        execution: where and how children are evaluated, by fields of ``ExecutionSettings``; None: in this process.
         render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
+
+    Example:
+        >>> import gymnasium, nases_env
+        >>> env = gymnasium.make("NASES-Synthetic-v0")
+        >>> observation, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        >>> observation.shape, info["status"]
+        ((40,), 'ok')
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium declares it
@@ -123,119 +132,132 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.embedding = load_embedding(self.search_space, embedding)
         self.action_space = spaces.Box(-1.0, 1.0, (self.embedding.embedding_size,), np.float32)
         self.observation_space = spaces.Box(0.0, 1.0, (self.search_space.num_decisions,), np.float32)
-        self.last_evaluation: Evaluation | None = None
-        """The record of the last child, wall time and learning curve included; None before the first step."""
-        self.max_in_flight = 1
-        """Children that may be under evaluation at once, which decides how many workers there are; to be set before."""
         self.execution = resolve_execution(execution)
-        self._executor: Executor | None = None
+        self.last_evaluation: Evaluation | None = None  # with wall time and learning curve; None before the first step
+        self._executor: CachingExecutor | None = None
         self._architecture: Architecture | None = None
-        self._evaluations: dict[tuple[str, int], Evaluation] = {}
-        self._in_flight: dict[tuple[str, int], Future[Evaluation]] = {}
 
     @property
-    def executor(self) -> Executor:
-        """What evaluates the children; made when it is first asked for, after which `execution` is settled."""
+    def is_started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._executor is not None
+
+    @property
+    def executor(self) -> CachingExecutor:
+        """The executor that evaluates the children.
+
+        Raises:
+            RuntimeError: before ``start``.
+        """
         if self._executor is None:
-            self._executor = make_executor(
-                self.evaluator, self.execution, max_in_flight=self.max_in_flight, describe=self.search_space.to_json
-            )
+            raise RuntimeError("call start() first: the environment has no executor yet")
         return self._executor
+
+    def start(self, execution: ExecutionSettings | None = None, *, max_in_flight: int = 1) -> None:
+        """Start the executor. The first ``submit`` or ``step`` does this with the defaults.
+
+        Args:
+            execution: where and how children are evaluated; None takes the settings given to the constructor.
+            max_in_flight: number of concurrent evaluations, which determines the number of workers.
+
+        Raises:
+            InputError: if the store, the cluster or an option cannot be used.
+            RuntimeError: if the executor was started before.
+        """
+        if self._executor is not None:
+            raise RuntimeError("the environment was started before")
+        if execution is not None:
+            self.execution = execution
+        self._executor = make_executor(
+            self.evaluator, self.execution, max_in_flight=max_in_flight, describe=self.search_space.to_json
+        )
 
     @property
     def architecture(self) -> Architecture:
-        """The current child.
+        """The architecture of the current child.
 
         Raises:
-            gymnasium.error.ResetNeeded: before the first `reset`.
+            gymnasium.error.ResetNeeded: before the first ``reset``.
         """
-        if self._architecture is None:
-            raise gym.error.ResetNeeded("call reset() first: the environment has no architecture yet")
+        self._require_reset()
+        assert self._architecture is not None
         return self._architecture
 
+    def _require_reset(self) -> None:
+        if self._architecture is None:
+            raise gym.error.ResetNeeded("call reset() first: the environment has no architecture yet")
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Starts from a random architecture, or from `options["architecture"]`; see the class.
+        """Start from a random architecture, or from ``options["architecture"]``; see the class.
 
         Raises:
-            InputError: if an option is unknown, the architecture is none, or the evaluator misses its data.
+            InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
         """
         super().reset(seed=seed)
         self.evaluator.prepare()
         options = dict(options or {})
         start = options.pop("architecture", None)
         if options:
-            raise InputError(f"unknown reset option {next(iter(options))!r}; the only one is 'architecture'")
-        self._architecture = self.search_space.sample(self.np_random) if start is None else self.parse(start)
+            raise InputError(f"unknown reset option {next(iter(options))!r}; the only option is 'architecture'")
+        self._architecture = self.search_space.sample(self.np_random) if start is None else self.to_architecture(start)
         self.last_evaluation = None
         return self.search_space.encode(self._architecture), self._describe(self._architecture)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Decodes `action`, evaluates that child and observes it; see the class.
+        """Decode ``action``, evaluate the child and observe it; see the class.
 
         Raises:
             InputError: if the action has another shape or is not finite.
         """
-        _ = self.architecture
+        self._require_reset()
         architecture = self.decode(action)
         evaluation = self.evaluate(architecture)
         return self.search_space.encode(architecture), evaluation.reward, False, False, self.info(architecture, evaluation)
 
     def decode(self, action: Action) -> Architecture:
-        """The architecture that `action` means, without evaluating it.
+        """Decode ``action`` into an architecture, without evaluating it.
 
         Raises:
             InputError: if the action has another shape or is not finite.
         """
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_space.shape:
-            raise InputError(f"an action has the shape {self.action_space.shape}, not {action.shape}")
+            raise InputError(f"an action must have the shape {self.action_space.shape}, not {action.shape}")
         return self.decode_batch(action[None])[0]
 
     def decode_batch(self, actions: NDArray[np.floating[Any]]) -> list[Architecture]:
-        """The architectures that ``actions`` of shape (B, n) mean: `decode` for many at once, which is faster.
+        """Decode ``actions`` of shape (B, n) into B architectures; faster than B calls of ``decode``.
 
         Raises:
-            InputError: if the shape is another or an action is not finite.
+            InputError: if an action is not finite.
         """
         if not np.isfinite(actions).all():
-            raise InputError("an action must be finite; this one holds NaN or infinity: has the agent diverged?")
+            raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
     def submit(self, architecture: Architecture) -> Future[Evaluation]:
-        """Has `architecture` evaluated, in the background where the executor can; `set_current` it when it is done.
+        """Evaluate ``architecture``, in the background if the executor can; call ``set_current`` with the result.
 
-        One that is known, or under evaluation already, is not evaluated again.
+        An architecture that was evaluated before, or is being evaluated, is not evaluated again.
         """
-        child = architecture.key, self._child_seed(architecture)
-        if child in self._evaluations:
-            known: Future[Evaluation] = Future()
-            known.set_result(self._evaluations[child])
-            return known
-        future = self._in_flight.get(child)
-        if future is None or (future.done() and (future.cancelled() or future.exception() is not None)):
-            self._in_flight[child] = self.executor.submit(architecture, child[1])
-        return self._in_flight[child]
+        if not self.is_started:
+            self.start()
+        return self.executor.submit(architecture, self._child_seed(architecture))
 
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
-        """Makes `architecture` the current child, `evaluation` what is known of it."""
-        self.remember(evaluation)
+        """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
         self._architecture = architecture
         self.last_evaluation = evaluation
 
-    def remember(self, evaluation: Evaluation) -> None:
-        """Takes note of an evaluation, so that its child is not evaluated again under the same seed."""
-        self._evaluations[evaluation.key, evaluation.seed] = evaluation
-        self._in_flight.pop((evaluation.key, evaluation.seed), None)
-
     def evaluate(self, architecture: Architecture) -> Evaluation:
-        """Evaluates `architecture` as `step` does, for agents that search among architectures and need no embedding."""
+        """Evaluate ``architecture`` as ``step`` does, for agents that do not use the embedding."""
         evaluation = self.submit(architecture).result()
         self.set_current(architecture, evaluation)
         return evaluation
 
     def close(self) -> None:
-        """Abandons what is under evaluation and ends all workers; to call it twice does no harm."""
+        """Cancel the evaluations in flight and stop all workers. Can be called repeatedly."""
         if self._executor is not None:
             self._executor.shutdown()
         super().close()
@@ -243,11 +265,11 @@ class NASESEnv(gym.Env[Observation, Action]):
     def _child_seed(self, architecture: Architecture) -> int:
         return derive_seed(self.np_random_seed, "child", architecture.key)
 
-    def parse(self, architecture: Any) -> Architecture:
-        """The `Architecture` of an `Architecture`, a genotype, or the JSON text of a genotype.
+    def to_architecture(self, architecture: Any) -> Architecture:
+        """Convert an ``Architecture``, a genotype, or the JSON text of a genotype into an ``Architecture``.
 
         Raises:
-            InputError: if it is none of this search space.
+            InputError: if it is not an architecture of this search space.
         """
         if isinstance(architecture, Architecture):
             return self.search_space.architecture(architecture.decisions)
@@ -255,7 +277,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.search_space.from_json(text)
 
     def render(self) -> NDArray[np.uint8] | str | None:
-        """The current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", None without a render mode."""
+        """Render the current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", else None."""
         from nases_env import visualization  # imports matplotlib, which is slow
 
         architecture = self.architecture
@@ -277,7 +299,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
 
     def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
-        """What `step` tells of a child; see the class."""
+        """Return the information that ``step`` returns for a child; see the class."""
         return {
             **self._describe(architecture),
             "status": evaluation.status.value,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from nases_env.devices import resolve_device
 from nases_env.envs.base import NASESEnv
-from nases_env.evaluation import ChildSettings, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import TrainingEvaluator, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -19,15 +18,15 @@ class ImageEnv(NASESEnv):
     """
     ## Description
 
-    The paper's task: `NASESEnv` whose children are trained on the training split of an image data set and measured on its
-    validation split, a tenth of the training images. Spaces, rewards, episodes and information are those of `NASESEnv`.
+    The paper's task: children are trained on the training split of an image data set and measured on its validation split,
+    10 % of the training images. Spaces, rewards, episodes and information are those of ``NASESEnv``.
 
     | id | data |
     | --- | --- |
-    | `NASES-CIFAR10-v0` | CIFAR-10: torchvision's files, or folders `cifar10/train/<class>/` of JPEG or PNG files |
-    | `NASES-CIFAR100-v0`, `NASES-FashionMNIST-v0`, `NASES-SVHN-v0` | torchvision's files |
-    | `NASES-ImageFolder-v0` | `data_dir/train/<class>/` and `data_dir/test/<class>/`, PNG or JPEG of any size |
-    | `NASES-Digits-v0` | scikit-learn's digits, 8×8, part of that library |
+    | ``NASES-CIFAR10-v0`` | CIFAR-10: torchvision's files, or JPEG or PNG files in folders ``cifar10/train/<class>/`` |
+    | ``NASES-CIFAR100-v0``, ``NASES-FashionMNIST-v0``, ``NASES-SVHN-v0`` | torchvision's files |
+    | ``NASES-ImageFolder-v0`` | ``data_dir/train/<class>/`` and ``data_dir/test/<class>/``, PNG or JPEG of any size |
+    | ``NASES-Digits-v0`` | scikit-learn's digits, 8×8, included in that library |
 
     ## Arguments
 
@@ -36,26 +35,24 @@ class ImageEnv(NASESEnv):
     ```
 
     Args:
-        dataset: the data set's name; the ids above set it.
-        preset: a name of `nases_env.evaluation.PRESETS`: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" where torch
-            sees a GPU and "cpu" elsewhere. What was chosen is logged and is `env.unwrapped.preset`.
-        data_dir: the folder with the data; None takes the environment variable `NASES_DATA_DIR`, else a folder of
-            the user's cache.
-        download: whether torchvision may download a data set that is not there.
-        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU where there is one.
-        split_seed: decides which tenth of the training images is the validation split.
-        num_threads: CPU threads of a training.
-        search_space: a name that ships, one of your own as MODULE:CLASS, or a search space.
-        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
-        execution: where and how children are evaluated; see `NASESEnv`.
-        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
-        **overrides: any field of `nases_env.evaluation.ChildSettings` by name, in place of the preset's value:
+        dataset: name of the data set; set by the ids above.
+        preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" if torch
+            finds a GPU, else "cpu". The selected preset is logged and is ``env.unwrapped.preset``.
+        data_dir: folder with the data; None takes the environment variable ``NASES_DATA_DIR``, else a folder in the user's
+            cache.
+        download: whether torchvision may download a missing data set.
+        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU if there is one.
+        split_seed: seed of the split into training and validation images.
+        num_threads: number of CPU threads per child.
+        search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        execution: where and how children are evaluated; see ``NASESEnv``.
+        render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
+        **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset.
 
-            {overrides}
+    ## Version History
 
-    ## Version history
-
-    - v0: the first version.
+    - v0: initial version.
     """
 
     def __init__(
@@ -87,8 +84,3 @@ class ImageEnv(NASESEnv):
             num_threads=num_threads,
         )
         super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)
-
-
-if ImageEnv.__doc__:  # absent under python -OO
-    _OPTIONS = [f"{option.name}: {option.metadata['help']}" for option in dataclasses.fields(ChildSettings)]
-    ImageEnv.__doc__ = ImageEnv.__doc__.replace("{overrides}", "\n            ".join(_OPTIONS))

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nases_env.envs.base import NASESEnv
-from nases_env.evaluation import Evaluation, NasBench201Evaluator
+from nases_env.evaluation import NasBench201Evaluator
 from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
-from nases_env.search_spaces import Architecture
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 
@@ -17,37 +16,32 @@ class NasBench201Env(NASESEnv):
     """
     ## Description
 
-    `NASESEnv` on the benchmark NAS-Bench-201 (Dong and Yang, 2020): all 15,625 cells of a search space were trained on
-    CIFAR-10, and a child is looked up in the table of their accuracies. A search takes seconds, the best cell is known, and
-    agents can be compared over hundreds of seeds. The id is `NASES-NASBench201-v0`.
+    ``NASESEnv`` on the tabular benchmark NAS-Bench-201 (Dong and Yang, 2020). All 15,625 cells of the search space were
+    trained on CIFAR-10; the accuracy of a child is read from a table. A search takes seconds and the best cell is known, so
+    agents can be compared over hundreds of seeds. The id is ``NASES-NASBench201-v0``.
 
     ## Spaces
 
-    The action space is that of `NASESEnv`. The observation is `Box(0, 1, (6,), float32)`: one of five operators (`none`,
-    `skip_connect`, `nor_conv_1x1`, `nor_conv_3x3`, `avg_pool_3x3`) for each of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1 and
-    3<-2 of the cell, where 0 is its input and 3 its output. A genotype is `{"cell": string}` with NAS-Bench-201's string,
-    such as `|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|`.
+    The action space is that of ``NASESEnv``. The observation space is ``Box(0, 1, (6,), float32)``: one of five operators
+    (``none``, ``skip_connect``, ``nor_conv_1x1``, ``nor_conv_3x3``, ``avg_pool_3x3``) for each of the edges 1<-0, 2<-0,
+    2<-1, 3<-0, 3<-1 and 3<-2 of the cell; node 0 is the input and node 3 the output. A genotype is ``{"cell": string}`` in
+    the notation of NAS-Bench-201, such as
+    ``|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|``.
 
     ## Rewards
 
-    The validation accuracy after 12 epochs, in [0, 1]; the same whatever the seed. The status is always `ok`.
+    The validation accuracy after 12 epochs, in [0, 1], independent of the seed. The status is always ``ok``.
 
     ## Information
 
-    That of `NASESEnv`, and after a step:
+    That of ``NASESEnv``. Nothing is built or trained, so the training accuracy, ``num_params`` and ``num_flops`` are 0. The
+    test accuracy after 200 epochs is in no observation, reward, information or ``Evaluation``. To judge a finished search,
+    call ``env.unwrapped.evaluator.report_test_accuracy(architecture)``; the maximum on CIFAR-10 is 0.9437.
 
-    | key | type | meaning |
-    | --- | --- | --- |
-    | `test_accuracy_not_for_search` | float | share of the test images classified correctly after 200 epochs |
+    ## Table
 
-    It is what a search is judged by when it has ended (the best possible with the table of CIFAR-10 is 0.9437), and must not
-    steer it: it is in no observation, reward or `Evaluation`. Nothing is built or trained, so the training accuracy,
-    parameters and operations are 0.
-
-    ## The table
-
-    A CSV file with the header `arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,test_accuracy_200_epochs` and a row for
-    each cell, accuracies in percent. `reset` raises `InputError` if it is missing, truncated, or not such a table.
+    A CSV file with the header ``arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,test_accuracy_200_epochs`` and one row
+    per cell, accuracies in percent. ``reset`` raises ``InputError`` if the file is missing, truncated or not valid.
 
     ## Arguments
 
@@ -56,18 +50,18 @@ class NasBench201Env(NASESEnv):
     ```
 
     Args:
-        table: the path of the table; None takes the environment variable `NASES_NASBENCH201_TABLE`, else the file
-            `nasbench201-cifar10.csv` in the folder that `NASES_DATA_DIR` names.
-        operator_permutation_seed: numbers the operators in a random order. None keeps their natural order, in which the middle
-            choices happen to be the convolutions: an agent that only prefers the middle looks good, so that every
-            measurement of an agent should draw an order anew for each of its seeds. Keys and genotypes do not depend on it.
-        embedding: file with a pretrained embedding, as `nases pretrain` writes it; None takes the one that ships.
-        execution: where and how children are evaluated; see `NASESEnv`.
-        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+        table: path of the table; None takes the environment variable ``NASES_NASBENCH201_TABLE``, else the file
+            ``nasbench201-cifar10.csv`` in the folder given by ``NASES_DATA_DIR``.
+        operator_permutation_seed: seed of a random numbering of the operators. None keeps their natural order, in which the
+            middle choices are the convolutions: an agent that merely prefers the middle then scores well. Use a different
+            seed for each run when you compare agents. Keys and genotypes do not depend on it.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        execution: where and how children are evaluated; see ``NASESEnv``.
+        render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
 
-    ## Version history
+    ## Version History
 
-    - v0: the first version.
+    - v0: initial version.
     """
 
     evaluator: NasBench201Evaluator
@@ -90,7 +84,3 @@ class NasBench201Env(NASESEnv):
             execution=execution,
             render_mode=render_mode,
         )
-
-    def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
-        test_accuracy = self.evaluator.report_test_accuracy(architecture)
-        return {**super().info(architecture, evaluation), "test_accuracy_not_for_search": test_accuracy}

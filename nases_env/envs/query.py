@@ -15,12 +15,12 @@ class QueryEnv(NASESEnv):
     """
     ## Description
 
-    `NASESEnv` for a search space of your own that knows its accuracies without training, from a table, a formula or a
-    model: the reward of a child is what the space's `query` says of it. The id is `NASES-Query-v0`;
-    `examples/custom_search_space.py` shows how a search space is written.
+    ``NASESEnv`` for custom search spaces that provide accuracies directly, from a table, a formula or a model: the reward of
+    a child is the value of the search space's ``query`` method. The id is ``NASES-Query-v0``;
+    ``examples/custom_search_space.py`` shows how to write a search space.
 
-    Spaces, episodes and information are those of `NASESEnv`. The training accuracy is the validation accuracy; nothing is
-    built or trained, so parameters and operations are 0, and the seed does not matter.
+    Spaces, episodes and information are those of ``NASESEnv``. The training accuracy equals the validation accuracy. Nothing
+    is built or trained, so ``num_params`` and ``num_flops`` are 0 and the seed has no effect.
 
     ## Arguments
 
@@ -29,14 +29,14 @@ class QueryEnv(NASESEnv):
     ```
 
     Args:
-        search_space: a search space that overrides `query`, or its name as MODULE:CLASS. It must be given.
-        embedding: file with its pretrained embedding, as `nases pretrain --search-space MODULE:CLASS` writes it.
-        execution: where and how children are evaluated; see `NASESEnv`.
-        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+        search_space: a search space that overrides ``query``, or its name as MODULE:CLASS. Required.
+        embedding: file with its pretrained embedding, as written by ``nases pretrain --search-space MODULE:CLASS``.
+        execution: where and how children are evaluated; see ``NASESEnv``.
+        render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
 
-    ## Version history
+    ## Version History
 
-    - v0: the first version.
+    - v0: initial version.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class QueryEnv(NASESEnv):
         render_mode: str | None = None,
     ) -> None:
         if search_space is None:
-            raise InputError("NASES-Query-v0 has no search space of its own; give search_space as MODULE:CLASS")
+            raise InputError("NASES-Query-v0 needs a search space; pass search_space as MODULE:CLASS")
         super().__init__(QueryEvaluator(search_space), embedding=embedding, execution=execution, render_mode=render_mode)

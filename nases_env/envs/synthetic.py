@@ -15,25 +15,26 @@ class SyntheticEnv(NASESEnv):
     """
     ## Description
 
-    `NASESEnv` with a reward that costs nothing. It is there to see within seconds whether an agent learns; it says nothing
-    about images. By default the reward is the share of the network's branches that apply one operator, whose optimum is 1.
-    With `landscape_seed` it is a random function with interactions between decisions: see
-    `nases_env.evaluation.RandomLandscapeEvaluator`.
+    ``NASESEnv`` with a synthetic reward: a sanity check for agents that takes seconds and says nothing about images. By
+    default the reward is the fraction of the network's branches that apply one operator; its maximum is 1. With
+    ``landscape_seed`` it is a random function with interactions between decisions, see
+    ``nases_env.evaluation.RandomLandscapeEvaluator``.
 
-    The id is `NASES-Synthetic-v0`. Spaces, episodes and information are those of `NASESEnv`; nothing is trained, so
-    parameters and operations are 0.
+    The id is ``NASES-Synthetic-v0``. Spaces, episodes and information are those of ``NASESEnv``. Nothing is trained, so
+    ``num_params`` and ``num_flops`` are 0.
 
     Args:
-        operator: the operator that is rewarded; None is `sep_conv_3x3`. It does not go with `landscape_seed`.
-        landscape_seed: the seed of a random function with interactions between decisions.
-        search_space: a name that ships, one of your own as MODULE:CLASS, or a search space; it must have graphs.
-        embedding: file with a pretrained embedding; None takes the one that ships.
-        execution: where and how children are evaluated; see `NASESEnv`.
-        render_mode: "rgb_array" or "ansi"; see `NASESEnv`.
+        operator: the rewarded operator; None is ``sep_conv_3x3``. Cannot be combined with ``landscape_seed``.
+        landscape_seed: seed of a random reward function with interactions between decisions.
+        search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space; it must define
+            ``cell_graphs``.
+        embedding: file with a pretrained embedding; None takes the built-in one.
+        execution: where and how children are evaluated; see ``NASESEnv``.
+        render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
 
-    ## Version history
+    ## Version History
 
-    - v0: the first version.
+    - v0: initial version.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class SyntheticEnv(NASESEnv):
         render_mode: str | None = None,
     ) -> None:
         if operator is not None and landscape_seed is not None:
-            raise InputError("give operator or landscape_seed, not both: they are two rewards")
+            raise InputError("pass either operator or landscape_seed, not both")
         evaluator = (
             OperatorShareEvaluator(search_space, operator or "sep_conv_3x3")
             if landscape_seed is None

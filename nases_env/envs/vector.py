@@ -1,4 +1,4 @@
-"""Several children at once as one Gymnasium vector environment."""
+"""The vector environment: evaluate several children concurrently."""
 
 from __future__ import annotations
 
@@ -28,60 +28,67 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     """
     ## Description
 
-    K searches of `NASESEnv` side by side: a step takes K actions, decodes them all at once, and has the K children evaluated
-    at the same time where the executor can. All sub-environments share one `NASESEnv`: its search space, embedding,
-    evaluator and executor. `gymnasium.make_vec` makes it for every id of this package.
+    K searches of ``NASESEnv`` in one vector environment: a step decodes K actions in one batch and evaluates the K children
+    concurrently if the executor can. All sub-environments share one ``NASESEnv``: its search space, embedding, evaluator and
+    executor. ``gymnasium.make_vec`` creates it for every id of this package.
 
-    ```python
-    envs = gymnasium.make_vec("NASES-CIFAR10-v0", num_envs=4, preset="cpu")
-    ```
+    ## Spaces and Rewards
 
-    ## Spaces and rewards
+    Those of ``NASESEnv``, K times: actions (K, n) and observations (K, m), float32; rewards (K,), float64. Observations are
+    new arrays in every call. Actions outside the box are clipped. If an action is not finite or the shape is wrong,
+    ``InputError`` is raised before any child is evaluated. A child whose evaluation fails has the reward 0 and does not
+    affect the others.
 
-    Those of `NASESEnv`, K times: actions (K, n), observations (K, m), float32, fresh in every call; rewards (K,), float64.
-    Actions outside of the box are clipped into it. If one of them is NaN or infinite, or the shape is another, `InputError`
-    is raised before any child is evaluated. A child whose evaluation fails has the reward 0 and does not touch the others.
+    ## Starting State
 
-    ## Starting state
-
-    A uniformly drawn architecture for each sub-environment. The options of `reset`:
+    A uniformly sampled architecture for each sub-environment. The options of ``reset``:
 
     | option | meaning |
     | --- | --- |
-    | `architecture` | where all start, or a list of K, as `NASESEnv` takes them; None in the list: drawn |
-    | `reset_mask` | a Boolean array (K,): the sub-environments to reset; the others stay as they are |
+    | ``architecture`` | the starting architecture of all, or a list of K; None in the list: sampled |
+    | ``reset_mask`` | a Boolean array (K,): the sub-environments to reset; the others do not change |
 
-    ## Episode end
+    ## Episode End
 
-    `terminations` are always false. A sub-environment is truncated after `max_episode_steps` children and starts anew within
-    the same step (`AutoresetMode.SAME_STEP`): the observation is that of its new random architecture, what the last child
-    brought is in `infos["final_obs"]` and `infos["final_info"]`, and the reward is the last child's.
+    ``terminations`` are always False. A sub-environment is truncated after ``max_episode_steps`` children and restarts in
+    the same step (``AutoresetMode.SAME_STEP``): the observation is that of its new random architecture, ``final_obs`` and
+    ``final_info`` in ``infos`` are those of the last child, and the reward is that of the last child.
 
     ## Information
 
-    That of `NASESEnv` as Gymnasium's vector environments give it: an array (K,) for each key, and under the key with `_`
-    before it a Boolean array of who has it. What does not repeat is in `last_evaluations`.
+    That of ``NASESEnv`` in the format of Gymnasium's vector environments: an array (K,) per key, and a Boolean mask under
+    the key with a leading ``_``. Values that are not reproducible are in ``last_evaluations``.
 
     ## Randomness
 
-    `reset(seed=s)` gives sub-environment i the seed s + i for its starting architectures; a list gives each its own. The
-    children's own seeds derive from the first of these seeds for all sub-environments alike. So a child depends on its
-    architecture and on that seed, and not on where in the batch it stands; equal architectures in a batch are evaluated
-    once. With one sub-environment everything is as in `NASESEnv`. A reset of some sub-environments leaves the children's
-    seed as it is.
+    ``reset(seed=s)`` seeds the starting architectures of sub-environment i with s + i; a list gives one seed per
+    sub-environment. The seeds of the children are derived from the first of these seeds for all sub-environments. So the
+    evaluation of a child depends on its architecture and that seed, not on its position in the batch, and equal
+    architectures in a batch are evaluated once. With K = 1 the results equal those of ``NASESEnv``. A partial reset does not
+    change the seed of the children.
 
-    Nothing but `decode_batch`, `submit`, `set_current` and `info` of the shared environment is called: an override of its `step` has
-    no effect here.
+    Only ``decode_batch``, ``submit``, ``set_current`` and ``info`` of the shared environment are called: overriding its
+    ``step`` has no effect here.
 
     Args:
-        env: what all sub-environments share; it is closed with this environment. Its `max_in_flight` becomes `num_envs`.
+        env: the shared environment; it is closed with this one. If it is not started, the first step starts it with
+            ``num_envs`` concurrent evaluations.
         num_envs: K, at least 1.
-        max_episode_steps: children after which a sub-environment is truncated; None: never.
-        evaluate_all: the evaluations of K architectures, in order, given also the actions (K, n) that they come from; None
-            submits them all to the environment's executor and waits for them.
+        max_episode_steps: number of children after which a sub-environment is truncated; None: never.
+        evaluate_all: function from K architectures and their actions (K, n) to K evaluations in the same order; None submits
+            them to the executor of the environment.
 
     Raises:
         InputError: if a number is less than 1.
+
+    Example:
+        >>> import gymnasium, nases_env
+        >>> envs = gymnasium.make_vec("NASES-Synthetic-v0", num_envs=4)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+        >>> observations.shape, rewards.shape
+        ((4, 40), (4,))
+        >>> envs.close()
     """
 
     def __init__(
@@ -92,12 +99,11 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         max_episode_steps: int | None = None,
         evaluate_all: EvaluateAll | None = None,
     ) -> None:
-        self.env = env  # which `close` closes, after wrong input too
+        self.env = env  # set first, so that close() works after an InputError
         if num_envs < 1:
             raise InputError(f"num_envs must be at least 1, not {num_envs}")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise InputError(f"max_episode_steps must be at least 1, or None for no limit, not {max_episode_steps}")
-        self.env.max_in_flight = num_envs
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -106,8 +112,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         self.single_observation_space = env.observation_space
         self.action_space = batch_space(env.action_space, num_envs)
         self.observation_space = batch_space(env.observation_space, num_envs)
-        self.last_evaluations: tuple[Evaluation, ...] = ()
-        """The records of the last step's children, wall times and learning curves included; empty before the first step."""
+        self.last_evaluations: tuple[Evaluation, ...] = ()  # of the last step, with wall times and learning curves
         self._evaluate_all = self._submit_and_gather if evaluate_all is None else evaluate_all
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._num_steps = [0] * num_envs
@@ -117,37 +122,38 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     @property
     def architectures(self) -> tuple[Architecture, ...]:
-        """The current child of each sub-environment.
+        """The current architecture of each sub-environment.
 
         Raises:
             gymnasium.error.ResetNeeded: before the first `reset`.
         """
+        self._require_reset()
+        return tuple(self._architectures)
+
+    def _require_reset(self) -> None:
         if not self._architectures:
             raise gym.error.ResetNeeded("call reset() first: the environments have no architectures yet")
-        return tuple(self._architectures)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts all sub-environments, or those in `options["reset_mask"]`; see the class.
+        """Reset all sub-environments, or those in ``options["reset_mask"]``; see the class.
 
         Raises:
-            InputError: if an option is unknown or wrong, there are not K seeds, or the evaluator misses its data.
+            InputError: if an option is unknown or not valid, there are not K seeds, or the data set is missing.
         """
         options = dict(options or {})
         mask = self._mask(options.pop("reset_mask", None))
         starts = self._starts(options.pop("architecture", None))
         if options:
-            raise InputError(
-                f"unknown reset option {next(iter(options))!r}; the only ones are 'architecture' and 'reset_mask'"
-            )
+            raise InputError(f"unknown reset option {next(iter(options))!r}; known: 'architecture' and 'reset_mask'")
         seeds = self._seeds(seed)
         if mask.all():
             super().reset(seed=seeds[0])
             self.env.reset(seed=seeds[0])
             self._architectures = [self.env.architecture] * self.num_envs
             self.last_evaluations = ()
-        _ = self.architectures
+        self._require_reset()
         infos: dict[str, Any] = {}
         for index in np.flatnonzero(mask).tolist():
             if seeds[index] is not None:
@@ -158,15 +164,15 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     def step(
         self, actions: Action
     ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Decodes `actions` (K, n), evaluates those children and observes them; see the class.
+        """Decode ``actions`` (K, n), evaluate the children and observe them; see the class.
 
         Raises:
             InputError: if the actions have another shape or are not finite.
         """
-        _ = self.architectures
+        self._require_reset()
         given = np.asarray(actions, dtype=np.float64)
         if given.shape != self.action_space.shape:
-            raise InputError(f"the actions have the shape {self.action_space.shape}, not {given.shape}")
+            raise InputError(f"the actions must have the shape {self.action_space.shape}, not {given.shape}")
         architectures = self.env.decode_batch(given)
         evaluations = self._evaluate_all(architectures, given)
         self.last_evaluations = tuple(evaluations)
@@ -190,7 +196,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         return self._observations.copy(), rewards, np.zeros(self.num_envs, np.bool_), truncations, infos
 
     def render(self) -> tuple[Any, ...]:
-        """What `NASESEnv.render` gives for each sub-environment: pixels, text or None."""
+        """Render each sub-environment as ``NASESEnv.render`` does: pixels, text or None."""
         frames = []
         for architecture, evaluation in zip(self.architectures, self._evaluations, strict=True):
             if evaluation is None:
@@ -201,15 +207,17 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         return tuple(frames)
 
     def close_extras(self) -> None:
-        """Abandons what is under evaluation and ends all workers; `close` calls it."""
+        """Cancel the evaluations in flight and stop all workers; ``close`` calls it."""
         self.env.close()
 
     def _submit_and_gather(self, architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
+        if not self.env.is_started:
+            self.env.start(max_in_flight=self.num_envs)
         futures = [self.env.submit(architecture) for architecture in architectures]
         return [future.result() for future in futures]
 
     def _start(self, index: int, architecture: Architecture | None = None) -> dict[str, Any]:
-        """Begins an episode of one sub-environment; its information."""
+        """Start an episode of one sub-environment and return its information."""
         start = self.env.search_space.sample(self._generators[index]) if architecture is None else architecture
         self._observations[index], info = self.env.reset(options={"architecture": start})
         self._architectures[index] = start
@@ -222,15 +230,15 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             return np.ones(self.num_envs, np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise InputError(
-                f"reset_mask must be a Boolean array of shape ({self.num_envs},), at least one of them True, not {mask!r}"
+                f"reset_mask must be a Boolean array of shape ({self.num_envs},) with at least one True, not {mask!r}"
             )
         return mask
 
     def _starts(self, architecture: Any) -> list[Architecture | None]:
         given = architecture if isinstance(architecture, list) else [architecture] * self.num_envs
         if len(given) != self.num_envs:
-            raise InputError(f"give one architecture, or a list of {self.num_envs}, not of {len(given)}")
-        return [None if start is None else self.env.parse(start) for start in given]
+            raise InputError(f"pass one architecture or a list of {self.num_envs}, not of {len(given)}")
+        return [None if start is None else self.env.to_architecture(start) for start in given]
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
@@ -238,14 +246,14 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + index for index in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise InputError(f"give one seed, or a list of {self.num_envs}, not of {len(seed)}")
+            raise InputError(f"pass one seed or a list of {self.num_envs}, not of {len(seed)}")
         return [None if single is None else int(single) for single in seed]
 
 
 def vector_entry_point(env_class: Callable[..., NASESEnv]) -> Callable[..., NASESVectorEnv]:
-    """What `gymnasium.make_vec` calls to make a `NASESVectorEnv` over an environment of ``env_class``.
+    """Return a function with which ``gymnasium.make_vec`` creates a ``NASESVectorEnv`` of ``env_class``.
 
-    An environment of your own is registered with it through a name in its module:
+    Register a custom environment with it through a name in its module:
 
     ```python
     my_vector_env = vector_entry_point(MyEnv)

@@ -1,4 +1,4 @@
-"""Has children evaluated only if nobody has evaluated them, or does so at this moment."""
+"""Executor decorator that caches evaluations and coordinates with other searches that share a store."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from nases_env.search_spaces import Architecture
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 10.0
-"""How often the holder of claims shows that it lives."""
+HEARTBEAT_SECONDS = 10.0
+"""Interval between two heartbeats of the owner of leases."""
 
 POLL_SECONDS = 0.2
-"""How often the store is asked for children that others evaluate."""
+"""Interval between two queries of the store for children that other searches evaluate."""
 
 
 class CachingExecutor(Executor):
-    """Takes from a store what it knows, and has another executor evaluate the rest.
+    """Evaluates each child once: repeats come from memory, known children from the store, all others from ``inner``.
 
-    A child that is evaluated here is claimed in the store, so that no other search evaluates it too, and its result is
-    in the store before the future has it. For one that another search has claimed, the future waits; it is evaluated here
-    after all if the other died or gave it up. A failed evaluation is not kept.
+    With a store, the executor acquires the lease of a child before it evaluates the child, so that no other search that
+    shares the store evaluates it too, and commits the result before the future has it. If another search holds the lease,
+    the future waits for its result; the child is evaluated here if that search dies or releases the lease. A failed
+    evaluation is remembered by this executor, but not stored.
 
     Args:
         inner: evaluates the children.
-        store: the store, which the executor closes.
-        describe_genotype: an architecture in words, as ``SearchSpace.to_json`` gives it.
-        beat_seconds: how often the store is told that this executor lives.
-        poll_seconds: how often it is asked for children that others evaluate.
+        store: the shared store, which this executor closes; None caches in memory only.
+        describe_genotype: the genotype of an architecture as JSON text, as ``SearchSpace.to_json`` returns it.
+        heartbeat_seconds: interval between two heartbeats.
+        poll_seconds: interval between two queries for children that other searches evaluate.
 
     Attributes:
-        num_from_store: children that needed no evaluation here.
+        num_from_store: number of children whose result was found in the store.
     """
 
     def __init__(
         self,
         inner: Executor,
-        store: Store,
+        store: Store | None,
         describe_genotype: Callable[[Architecture], str],
         *,
-        beat_seconds: float = BEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.inner = inner
@@ -59,40 +60,50 @@ class CachingExecutor(Executor):
         self.store = store
         self.num_from_store = 0
         self._describe_genotype = describe_genotype
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._poll_seconds = poll_seconds
         self._lock = threading.RLock()
         self._digest: str | None = None
+        self._evaluations: dict[tuple[str, int], Evaluation] = {}
         self._jobs: dict[tuple[str, int], _Job] = {}
         self._waiting: list[_Job] = []
         self._is_shut_down = False
         self._changed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="nases-store", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if store is not None:
+            self._thread = threading.Thread(target=self._run_watcher, args=(store,), name="nases-store", daemon=True)
+            self._thread.start()
         atexit.register(self.shutdown)
 
     @property
     def num_waiting(self) -> int:
-        """Children that another search evaluates and this one waits for."""
+        """Number of children that another search evaluates and this one waits for."""
         return len(self._waiting)
 
-    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
-        """Finds a child in the store, or has it evaluated.
+    def preload(self, evaluation: Evaluation) -> None:
+        """Cache an evaluation that is already known, such as one of a resumed search."""
+        with self._lock:
+            self._evaluations[evaluation.key, evaluation.seed] = evaluation
 
-        Where the other executor evaluates at once, this waits for a child that another search evaluates.
+    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+        """Return the cached evaluation of a child, or evaluate it.
+
+        If the inner executor does not evaluate in the background, this waits for a child that another search evaluates.
 
         Raises:
-            InputError: if the store cannot be used. Whatever the other executor's ``submit`` raises, this raises too.
+            InputError: if the store cannot be used. Exceptions of the inner executor's ``submit`` are raised too.
         """
         with self._lock:
             if self._is_shut_down:
                 return _cancelled()
-            name = architecture.key, seed
-            if name in self._jobs:
-                return self._jobs[name].future
-            job = self._jobs[name] = _Job(architecture, seed)
+            child = architecture.key, seed
+            if child in self._evaluations:
+                return _completed(self._evaluations[child])
+            if child in self._jobs:
+                return self._jobs[child].future
+            job = self._jobs[child] = _Job(architecture, seed)
         try:
-            if not self._advance(job):
+            if not self._try_start(job):
                 self._wait(job)
         except BaseException as error:
             self._fail(job, error)
@@ -109,33 +120,35 @@ class CachingExecutor(Executor):
         try:
             self.inner.shutdown()
         finally:
-            if threading.current_thread() is not self._thread:
+            if self._thread is not None and threading.current_thread() is not self._thread:
                 self._thread.join()
             for job in list(self._jobs.values()):
                 self._fail(job, CancelledError())
-            self.store.close()
+            if self.store is not None:
+                self.store.close()
 
-    def _configuration(self) -> str:
-        """The digest of the evaluator's configuration, which the store has been told of."""
+    def _registered_digest(self, store: Store) -> str:
+        """The digest of the evaluator's configuration, registered in the store."""
         with self._lock:
             if self._digest is None:
                 digest = self.evaluator.digest()
-                self.store.configure(digest, self.evaluator.describe())
+                store.register_config(digest, self.evaluator.describe())
                 self._digest = digest
             return self._digest
 
-    def _advance(self, job: _Job) -> bool:
-        """Ends a child that is known, begins one that is free; False where another search evaluates it."""
-        child = job.architecture.key, self._configuration(), job.seed
-        known = self.store.get(*child)
-        if known is not None:
-            with self._lock:
-                self.num_from_store += 1
-            self._succeed(job, known)
-            return True
-        if not self.store.claim(*child):
-            return False
-        self._stop_waiting(job)
+    def _try_start(self, job: _Job) -> bool:
+        """Complete a child that is in the store, or start its evaluation; False if another search evaluates it."""
+        if self.store is not None:
+            child = job.architecture.key, self._registered_digest(self.store), job.seed
+            known = self.store.get(*child)
+            if known is not None:
+                with self._lock:
+                    self.num_from_store += 1
+                self._succeed(job, known)
+                return True
+            if not self.store.acquire(*child):
+                return False
+            self._stop_waiting(job)
         try:
             evaluated = self.inner.submit(job.architecture, job.seed)
         except BaseException:
@@ -145,14 +158,15 @@ class CachingExecutor(Executor):
         return True
 
     def _finish(self, job: _Job, evaluated: Future[Evaluation]) -> None:
-        """Keeps what the other executor found. Called in whichever thread it is done in."""
+        """Store the result of the inner executor. Called in the thread that completes ``evaluated``."""
         try:
             evaluation = evaluated.result()
             if evaluation.status is Status.FAILED:
                 self._release(job)
-            else:
-                evaluation = self.store.put(evaluation, self._configuration(), self._describe_genotype(job.architecture))
-        except BaseException as error:  # whatever it is, the search must hear of it
+            elif self.store is not None:
+                genotype = self._describe_genotype(job.architecture)
+                evaluation = self.store.put(evaluation, self._registered_digest(self.store), genotype)
+        except BaseException as error:  # forward any exception to the caller
             self._release(job)
             self._fail(job, error)
         else:
@@ -164,73 +178,87 @@ class CachingExecutor(Executor):
         if self.in_background:
             self._changed.set()
             return
-        while not self._advance(job):
+        while not self._try_start(job):
             if self._is_shut_down:
                 raise CancelledError
             time.sleep(self._poll_seconds)
 
     def _release(self, job: _Job) -> None:
+        if self.store is None:
+            return
         try:
-            self.store.release(job.architecture.key, self._configuration(), job.seed)
+            self.store.release(job.architecture.key, self._registered_digest(self.store), job.seed)
         except InputError as error:
-            logger.warning("the claim on %s was not released: %s", job.architecture.key, error)
+            logger.warning("cannot release the lease of %s: %s", job.architecture.key, error)
 
     def _succeed(self, job: _Job, evaluation: Evaluation) -> None:
-        self._forget(job)
+        self.preload(evaluation)
+        self._discard(job)
         if not job.future.done():
             job.future.set_result(evaluation)
 
     def _fail(self, job: _Job, error: BaseException) -> None:
-        self._forget(job)
+        self._discard(job)
         if not job.future.done():
             job.future.set_exception(error)
 
-    def _forget(self, job: _Job) -> None:
+    def _discard(self, job: _Job) -> None:
         self._stop_waiting(job)
-        name = job.architecture.key, job.seed
+        child = job.architecture.key, job.seed
         with self._lock:
-            if self._jobs.get(name) is job:
-                del self._jobs[name]
+            if self._jobs.get(child) is job:
+                del self._jobs[child]
 
     def _stop_waiting(self, job: _Job) -> None:
         with self._lock:
             if job in self._waiting:
                 self._waiting.remove(job)
 
-    def _watch(self) -> None:
-        """What the executor's thread does all its life: it beats, and asks for children that others evaluate."""
-        next_beat = time.monotonic() + self._beat_seconds
+    def _run_watcher(self, store: Store) -> None:
+        """Send heartbeats and poll for children that other searches evaluate; the body of the executor's thread."""
+        next_heartbeat = time.monotonic() + self._heartbeat_seconds
         while not self._is_shut_down:
             with self._lock:
                 waiting = list(self._waiting) if self.in_background else []
-            self._changed.wait(self._poll_seconds if waiting else max(0.0, next_beat - time.monotonic()))
+            self._changed.wait(self._poll_seconds if waiting else max(0.0, next_heartbeat - time.monotonic()))
             self._changed.clear()
-            if time.monotonic() >= next_beat:
-                self._beat()
-                next_beat = time.monotonic() + self._beat_seconds
+            if time.monotonic() >= next_heartbeat:
+                self._send_heartbeat(store)
+                next_heartbeat = time.monotonic() + self._heartbeat_seconds
             for job in waiting:
                 if self._is_shut_down:
                     break
                 try:
-                    self._advance(job)
-                except BaseException as error:  # whatever it is, the search must hear of it
+                    self._try_start(job)
+                except BaseException as error:  # forward any exception to the caller
                     self._fail(job, error)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self, store: Store) -> None:
         with self._lock:
             is_evaluating = len(self._jobs) > len(self._waiting)
         if not is_evaluating:
             return
         try:
-            self.store.beat()
-        except InputError as error:  # a result that cannot be kept fails by itself
-            logger.warning("other searches were not told that this one lives: %s", error)
+            store.heartbeat()
+        except InputError as error:  # a result that cannot be stored raises its own error
+            logger.warning("cannot send a heartbeat to other searches: %s", error)
 
 
-def _running() -> Future[Evaluation]:
-    """A future that nobody can cancel: the claim must be released first, which ``shutdown`` sees to."""
+@dataclass(eq=False)
+class _Job:
+    """A child without a result. Its future cannot be cancelled by the caller, because its lease must be released first."""
+
+    architecture: Architecture
+    seed: int
+    future: Future[Evaluation] = field(default_factory=lambda: Future())
+
+    def __post_init__(self) -> None:
+        self.future.set_running_or_notify_cancel()
+
+
+def _completed(evaluation: Evaluation) -> Future[Evaluation]:
     future: Future[Evaluation] = Future()
-    future.set_running_or_notify_cancel()
+    future.set_result(evaluation)
     return future
 
 
@@ -239,12 +267,3 @@ def _cancelled() -> Future[Evaluation]:
     future.cancel()
     future.set_running_or_notify_cancel()
     return future
-
-
-@dataclass(eq=False)
-class _Job:
-    """A child that was asked for and is not known yet."""
-
-    architecture: Architecture
-    seed: int
-    future: Future[Evaluation] = field(default_factory=_running)

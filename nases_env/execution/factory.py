@@ -103,7 +103,7 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
 
 def make_executor(
     evaluator: Evaluator, settings: ExecutionSettings, *, max_in_flight: int, describe: Callable[[Architecture], str]
-) -> Executor:
+) -> CachingExecutor:
     """The executor that ``settings`` stand for.
 
     Args:
@@ -124,10 +124,8 @@ def make_executor(
         checkpoints = Path(settings.work_dir, "checkpoints").absolute()
         evaluator = evaluator.with_checkpoints(str(checkpoints), settings.checkpoint_interval)
     executor = _make(evaluator, settings, name, max_in_flight)
-    if settings.store is None:
-        return executor
     try:
-        return CachingExecutor(executor, Store(settings.store), describe)
+        return CachingExecutor(executor, None if settings.store is None else Store(settings.store), describe)
     except BaseException:
         executor.shutdown()
         raise

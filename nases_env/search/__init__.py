@@ -1,8 +1,21 @@
-"""What every agent needs and none should write again: a budget, a run folder, the best so far, curves and a summary."""
+"""Shared search infrastructure: the search loop, its callbacks, run directory, reporting and resume."""
 
+from nases_env.search.agent import Agent, Proposal
+from nases_env.search.callbacks import SearchCallback
 from nases_env.search.command import run_search
 from nases_env.search.loop import SearchLoop, Trial
 from nases_env.search.options import ChildOptions, SearchArgs, make_env
 from nases_env.search.run import SearchRun
 
-__all__ = ["ChildOptions", "SearchArgs", "SearchLoop", "SearchRun", "Trial", "make_env", "run_search"]
+__all__ = [
+    "Agent",
+    "ChildOptions",
+    "Proposal",
+    "SearchArgs",
+    "SearchCallback",
+    "SearchLoop",
+    "SearchRun",
+    "Trial",
+    "make_env",
+    "run_search",
+]

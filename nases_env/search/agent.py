@@ -1,4 +1,4 @@
-"""What an agent is: it asks for children, and is told what came of them."""
+"""Ask-and-tell interface for search agents."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nases_env.search_spaces import Architecture
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A child that an agent asks to have evaluated; agents add what they need to remember of it.
+    """An architecture that an agent proposes for evaluation. Agents subclass it to attach their own data.
 
     Attributes:
-        architecture: the child.
-        action: the environment's action that decodes to it, shape (n,); None where the agent needs no embedding.
+        architecture: the architecture to evaluate.
+        action: the action of the environment that decodes to it, shape (n,); None if the agent does not use the embedding.
     """
 
     architecture: Architecture
@@ -24,19 +24,36 @@ class Proposal:
 
 
 class Agent(ABC):
-    """Searches by asking and being told, so that many children may be under evaluation at once.
+    """A search agent with an ask-and-tell interface, so that several children can be evaluated concurrently.
 
-    ``ask`` may be called again before the children of earlier calls were told, and they may be told in any order.
+    ``ask`` may be called again before earlier proposals were told, and proposals may be told in any order.
+
+    Example:
+        >>> import numpy as np
+        >>> from nases_env.search.agent import Agent, Proposal
+        >>> class UniformAgent(Agent):
+        ...     def __init__(self, env, seed):
+        ...         self.search_space, self.rng = env.search_space, np.random.default_rng(seed)
+        ...
+        ...     def ask(self, num_children=1):
+        ...         return [Proposal(self.search_space.sample(self.rng)) for _ in range(num_children)]
+        ...
+        ...     def tell(self, proposal, evaluation):
+        ...         return {}
     """
 
     @abstractmethod
     def ask(self, num_children: int = 1) -> list[Proposal]:
-        """The next ``num_children`` children to evaluate, chosen together."""
+        """Return the next ``num_children`` proposals."""
 
     @abstractmethod
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
-        """Learns what came of ``proposal``, one of those that ``ask`` gave.
+        """Report the evaluation of ``proposal`` to the agent.
+
+        Args:
+            proposal: a proposal returned by ``ask``.
+            evaluation: the evaluation of its architecture.
 
         Returns:
-            What to log, by the name of its curve; empty where there is nothing new.
+            Metrics to log, value by name; may be empty.
         """

@@ -1,149 +1,215 @@
-"""The loop of a search: children are asked for, evaluated, told and counted until a budget is spent."""
+"""The search loop: ask the agent for proposals, evaluate them, tell the agent, until the budget is used up."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from nases_env.envs import Action, NASESEnv, Observation
+from nases_env.envs import Action, NASESEnv
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
+from nases_env.search.callbacks import SearchCallback
 from nases_env.search_spaces import Architecture
+from nases_env.signals import defer_signals
+
+WAIT_SECONDS = 1.0  # between two calls of ``on_wait``
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of a search's history.
+    """One evaluation in the history of a search.
 
     Attributes:
-        number: 1 for the first child of the search.
-        architecture: what was evaluated.
-        evaluation: what came of it.
-        action: the embedding over 3 that decoded to it, shape (n,); None where the agent needs none.
+        number: position in the history; 1 for the first trial.
+        architecture: the architecture of the child.
+        evaluation: the evaluation of the child.
+        action: the action that decodes to the architecture, shape (n,); None if the agent does not use the embedding.
+        is_new: whether this is the first trial of the architecture in this search.
     """
 
     number: int
     architecture: Architecture
     evaluation: Evaluation
     action: Action | None = None
+    is_new: bool = True
 
 
 @dataclass
-class _InFlight:
+class _PendingProposal:
     proposal: Proposal
     future: Future[Evaluation] | None = None  # None: not submitted yet
 
 
-class SearchLoop(gym.Wrapper[Observation, Action, Observation, Action]):
-    """An environment whose children are counted and remembered until a budget is spent.
+class SearchLoop:
+    """Evaluates the proposals of an agent in an environment until a budget is used up.
 
-    An agent calls ``step`` as in any environment, or ``evaluate`` with an architecture, until ``done``; ``run`` does so for
-    an agent that asks and is told, with several children under evaluation at once.
+    The loop does not call ``env.step``: it submits architectures to the executor of the environment, so that several
+    children can be evaluated concurrently. Wrappers around the environment are therefore not applied. Use it as a context
+    manager to run ``on_start`` and ``on_end`` of the callbacks and to close the environment.
 
     Args:
-        env: a NASES environment that was reset.
-        budget: children to evaluate, at least 1. One that is met again counts.
-        num_envs: children in flight at once.
+        env: an environment that was reset. It is started with ``num_envs`` concurrent evaluations if it is not running.
+        budget: number of trials, at least 1. Repeated architectures count.
+        num_envs: number of concurrent evaluations.
+        callbacks: called in this order.
+        num_replayed: number of trials that a resumed search repeats from its record.
+
+    Attributes:
+        trials: the history, in proposal order.
+        best: the first trial with the highest reward; None before the first trial.
     """
 
-    def __init__(self, env: gym.Env[Observation, Action], budget: int, num_envs: int = 1) -> None:
-        super().__init__(env)
-        self.nases: NASESEnv = env.unwrapped  # type: ignore[assignment]
-        self.nases.max_in_flight = num_envs
+    def __init__(
+        self,
+        env: NASESEnv,
+        budget: int,
+        num_envs: int = 1,
+        callbacks: Sequence[SearchCallback] = (),
+        *,
+        num_replayed: int = 0,
+    ) -> None:
+        self.env = env
         self.budget = budget
         self.num_envs = num_envs
-        self.children: list[Trial] = []
+        self.callbacks = list(callbacks)
+        self.num_replayed = num_replayed
+        self.trials: list[Trial] = []
         self.best: Trial | None = None
-        self._in_flight: deque[_InFlight] = deque()
+        self._keys: set[str] = set()
+        self._pending: deque[_PendingProposal] = deque()
+        self._is_stopped = False
+        if not env.is_started:
+            env.start(max_in_flight=num_envs)
+
+    def __enter__(self) -> SearchLoop:
+        for callback in self.callbacks:
+            callback.on_start(self)
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        finally:
+            with ExitStack() as stack:  # calls all of them, even if one raises an exception
+                for callback in reversed(self.callbacks):
+                    stack.callback(callback.on_end, self, interrupted=error_type is not None)
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent."""
-        return len(self.children) >= self.budget
+        """Whether the budget is used up, or ``stop`` was called."""
+        return self._is_stopped or len(self.trials) >= self.budget
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the last trial repeats one that was completely reported before the search was resumed."""
+        return len(self.trials) < self.num_replayed
 
     @property
     def num_in_flight(self) -> int:
-        """Children that were asked for and are not evaluated yet."""
-        return sum(child.future is None or not child.future.done() for child in self._in_flight)
+        """Number of proposals that are not evaluated yet."""
+        return sum(pending.future is None or not pending.future.done() for pending in self._pending)
 
-    def step(self, action: Action) -> tuple[Observation, Any, bool, bool, dict[str, Any]]:
-        """One step of the environment, recorded."""
-        result = super().step(action)
-        assert self.nases.last_evaluation is not None
-        self._remember(self.nases.architecture, self.nases.last_evaluation, action)
-        return result
+    @property
+    def num_distinct(self) -> int:
+        """Number of distinct architectures among the trials."""
+        return len(self._keys)
 
-    def evaluate(self, architecture: Architecture, action: Action | None = None) -> Evaluation:
-        """Evaluates ``architecture`` in the environment, recorded: for agents that need no embedding."""
-        return self._collect(_InFlight(Proposal(architecture, action)))
+    def stop(self) -> None:
+        """End the search after the current trial; proposals in flight are discarded."""
+        self._is_stopped = True
 
-    def evaluate_all(self, architectures: Sequence[Architecture], actions: NDArray[np.floating[Any]]) -> list[Evaluation]:
-        """Evaluates ``architectures`` at once, recorded in their order. What goes beyond the budget is left out: FAILED.
-
-        Args:
-            architectures: K children.
-            actions: the embeddings over 3 that decoded to them, shape (K, n).
-        """
-        left = self.budget - len(self.children)
-        asked = zip(architectures[:left], np.asarray(actions, np.float32), strict=False)
-        self._in_flight.extend(_InFlight(Proposal(architecture, action)) for architecture, action in asked)
-        self._submit()
-        evaluations = [self._collect(self._in_flight.popleft()) for _ in architectures[:left]]
-        beyond = [
-            Evaluation(child.key, 0, Status.FAILED, reason="the budget was spent before") for child in architectures[left:]
-        ]
-        return evaluations + beyond
+    def close(self) -> None:
+        """Cancel the evaluations in flight and close the environment."""
+        self.env.close()
 
     def run(self, agent: Agent, ask_batch_size: int = 1) -> None:
-        """Has children evaluated as ``agent`` asks for them until the budget is spent.
+        """Ask ``agent`` for proposals, evaluate them and tell it the evaluations until the search is done.
 
-        It is told of them in the order in which it asked, so that a search does not depend on which of them is ready first.
+        Evaluations are told in proposal order, so the search does not depend on which of them finishes first.
 
         Args:
-            agent: asks and is told.
-            ask_batch_size: children that it is asked for at a time.
+            agent: the search agent.
+            ask_batch_size: number of proposals per call of ``agent.ask``.
         """
         window = max(self.num_envs, ask_batch_size)
         while not self.done:
-            num_left = self.budget - len(self.children) - len(self._in_flight)
+            num_left = self.budget - len(self.trials) - len(self._pending)
             num_asked = min(ask_batch_size, num_left)
-            if num_asked > 0 and len(self._in_flight) + ask_batch_size <= window:
-                self._in_flight.extend(_InFlight(proposal) for proposal in agent.ask(num_asked))
+            if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
+                self._pending.extend(_PendingProposal(proposal) for proposal in agent.ask(num_asked))
                 self._submit()
                 continue
-            oldest = self._in_flight.popleft()
-            self.log(agent.tell(oldest.proposal, self._collect(oldest)))
+            oldest = self._pending.popleft()
+            evaluation = self._collect(oldest)
+            self.log(agent.tell(oldest.proposal, evaluation))
 
-    def log(self, scalars: Mapping[str, float]) -> None:
-        """Takes an agent's own curves, at the current child; they are shown where the search is recorded."""
+    def evaluate_all(self, architectures: Sequence[Architecture], actions: NDArray[np.floating]) -> list[Evaluation]:
+        """Evaluate ``architectures`` concurrently and record them in order, for agents that step a vector environment.
+
+        Architectures beyond the budget are not evaluated; their status is ``FAILED``.
+
+        Args:
+            architectures: K architectures.
+            actions: the actions that decode to them, shape (K, n).
+
+        Returns:
+            K evaluations.
+        """
+        num_left = self.budget - len(self.trials)
+        proposals = zip(architectures[:num_left], np.asarray(actions, np.float32), strict=False)
+        self._pending.extend(_PendingProposal(Proposal(architecture, action)) for architecture, action in proposals)
+        self._submit()
+        evaluations = [self._collect(self._pending.popleft()) for _ in architectures[:num_left]]
+        return evaluations + [
+            Evaluation(architecture.key, 0, Status.FAILED, reason="the budget is used up")
+            for architecture in architectures[num_left:]
+        ]
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Pass metrics of the agent to the callbacks, for the last trial.
+
+        Args:
+            metrics: value by name, such as ``policy/loss``.
+        """
+        if metrics:
+            for callback in self.callbacks:
+                callback.on_metrics(self, metrics, is_replayed=self.is_replaying)
 
     def _submit(self) -> None:
-        """Submits what is in flight; one after the other, as they are collected, where that is how they are evaluated."""
-        if self.nases.executor.in_background:
-            for child in self._in_flight:
-                if child.future is None:
-                    child.future = self.nases.submit(child.proposal.architecture)
+        """Submit all pending proposals if the executor evaluates in the background; others are evaluated when collected."""
+        if self.env.executor.in_background:
+            for pending in self._pending:
+                if pending.future is None:
+                    pending.future = self.env.submit(pending.proposal.architecture)
 
-    def _collect(self, child: _InFlight) -> Evaluation:
-        architecture = child.proposal.architecture
-        future = self.nases.submit(architecture) if child.future is None else child.future
-        evaluation = self._wait(future)
-        self.nases.set_current(architecture, evaluation)
-        self._remember(architecture, evaluation, child.proposal.action)
+    def _collect(self, pending: _PendingProposal) -> Evaluation:
+        architecture = pending.proposal.architecture
+        future = self.env.submit(architecture) if pending.future is None else pending.future
+        while not wait([future], timeout=WAIT_SECONDS).done:
+            for callback in self.callbacks:
+                callback.on_wait(self)
+        evaluation = future.result()
+        self.env.set_current(architecture, evaluation)
+        with defer_signals():
+            self._record(architecture, evaluation, pending.proposal.action)
         return evaluation
 
-    def _wait(self, future: Future[Evaluation]) -> Evaluation:
-        return future.result()
-
-    def _remember(self, architecture: Architecture, evaluation: Evaluation, action: Action | None) -> None:
+    def _record(self, architecture: Architecture, evaluation: Evaluation, action: Action | None) -> None:
         action = None if action is None else np.asarray(action, np.float32)
-        self.children.append(Trial(len(self.children) + 1, architecture, evaluation, action))
+        is_new = architecture.key not in self._keys
+        self._keys.add(architecture.key)
+        trial = Trial(len(self.trials) + 1, architecture, evaluation, action, is_new)
+        self.trials.append(trial)
         if self.best is None or evaluation.reward > self.best.evaluation.reward:
-            self.best = self.children[-1]
+            self.best = trial
+        for callback in self.callbacks:
+            callback.on_trial(self, trial, is_replayed=self.is_replaying)

@@ -1,4 +1,4 @@
-"""A run folder on the disk: what a search was told, and every child that it knows of."""
+"""The run directory: configuration and trajectory of a search on disk."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluator
 from nases_env.execution import ExecutionSettings
+from nases_env.search.loop import Trial
 from nases_env.search.options import ChildOptions, SearchArgs
+from nases_env.search_spaces import SearchSpace
 
 CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
-WRITTEN_WHOLE = (CONFIG, "best.json", "best.png", "best.svg")  # through a temporary file beside them
+ATOMIC_FILES = (CONFIG, "best.json", "best.png", "best.svg")  # written through a temporary file
 
 Args = TypeVar("Args", bound=SearchArgs)
 
 
 class RunDir:
-    """A run folder that one search writes to.
+    """A run directory that one search writes to.
 
     Args:
-        path: the folder; a new one is made when it is first written to.
+        path: the directory; it is created by ``lock``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,10 +39,10 @@ class RunDir:
         self._lock: Any = None
 
     def lock(self) -> None:
-        """Keeps other searches from writing to the folder as long as this process lives.
+        """Lock the directory until ``close``, so that no other search writes to it.
 
         Raises:
-            InputError: if another search does so, or the folder cannot be written to.
+            InputError: if another search holds the lock, or the directory cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -48,26 +50,26 @@ class RunDir:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise InputError(f"another search is writing to {self.path}; wait until it has ended, or end it") from None
+            raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it") from None
         except OSError as error:
             raise write_error(self.path, error) from error
 
     def close(self) -> None:
-        """Lets other searches write to the folder."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes down what the search was told."""
+        """Write the configuration of the search."""
         write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
     def append(self, record: dict[str, Any]) -> None:
-        """Appends a child to the trajectory."""
+        """Append a trial to the trajectory; it is on disk when this returns."""
         append_line(self.path / TRAJECTORY, json.dumps(record))
 
-    def mend(self) -> None:
-        """Removes what a search that was killed has left half written."""
-        for name in WRITTEN_WHOLE:
+    def repair(self) -> None:
+        """Remove incomplete files and lines that a killed search left behind."""
+        for name in ATOMIC_FILES:
             for leftover in self.path.glob(f".{name}.*"):
                 leftover.unlink()
         with open(self.path / TRAJECTORY, "rb+") as file:
@@ -75,66 +77,82 @@ class RunDir:
             file.truncate(content.rfind(b"\n") + 1)
 
     def remove_checkpoints(self) -> None:
-        """Removes what is left of children that were begun, once the search has ended and nobody needs it."""
+        """Remove the checkpoints of children that were never finished, after the search has ended."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
 
-def is_unused(path: Path) -> bool:
-    """Whether a new search may write to ``path``: an empty folder, or what a search has left that was killed as it began."""
-    return atomic_io.is_unused(path, CONFIG, begun=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
+def is_fresh(path: Path) -> bool:
+    """Whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
+    return atomic_io.is_fresh(path, CONFIG, begun=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
 
 
 def is_finished(path: Path, budget: int) -> bool:
-    """Whether the search in the run folder ``path`` has ended with at least ``budget`` children, pictures and all."""
+    """Whether the search in ``path`` has finished with at least ``budget`` children and has written all files."""
     config = read_config(path)
     return "finished" in config and config["arguments"]["budget"] >= budget
 
 
-def is_live(path: Path) -> bool:
-    """Whether a search is writing to the run folder ``path``."""
+def is_locked(path: Path) -> bool:
+    """Whether a search is writing to ``path``."""
     try:
         with open(path / TRAJECTORY, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError as error:
-        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); give a run folder") from None
+        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); name a run directory") from None
     return False
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What the run folder ``path`` says that its search was told.
+    """Read the configuration of the search in ``path``.
 
     Raises:
-        InputError: if it is no run folder of this version.
+        InputError: if ``path`` is not a run directory of this version.
     """
     try:
         config = json.loads((path / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise InputError(f"{path} is no run folder: cannot read {CONFIG} ({reason}); give a folder below runs/") from None
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise InputError(
+            f"{path} is not a run directory: cannot read {CONFIG} ({reason}); name a directory in runs/"
+        ) from None
     if not (isinstance(config, dict) and isinstance(config.get("arguments"), dict)):
-        raise InputError(f"{path / CONFIG} is not of this version of NASES; search anew")
+        raise InputError(f"{path / CONFIG} was not written by this version of NASES; start a new search")
     return config
 
 
-def configuration_of(evaluator: Evaluator) -> dict[str, Any]:
-    """What decides the results, as it comes back from ``config.json``."""
+def config_of(evaluator: Evaluator) -> dict[str, Any]:
+    """Return the configuration of ``evaluator``, everything that determines results, as JSON values."""
     configuration: dict[str, Any] = json.loads(json.dumps(evaluator.describe(), default=str))
     return configuration
 
 
-def changed_since(config: dict[str, Any], evaluator: Evaluator) -> list[str]:
-    """What decides the results and is not as it was when ``config`` was written, by name."""
-    before, now = config.get("configuration"), configuration_of(evaluator)
+def changed_settings(config: dict[str, Any], evaluator: Evaluator) -> list[str]:
+    """Return the names of the settings that determine results and differ from ``config``."""
+    before, now = config.get("configuration"), config_of(evaluator)
     return [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
 
 
+def trial_record(trial: Trial, search_space: SearchSpace) -> dict[str, Any]:
+    """Return the line of the trajectory that describes ``trial``."""
+    values = trial.evaluation.to_dict()
+    del values["curve"]  # it is in the store
+    return {
+        "child": trial.number,
+        "is_new": trial.is_new,
+        "reward": trial.evaluation.reward,
+        **values,
+        "action": None if trial.action is None else trial.action.tolist(),
+        "genotype": search_space.genotype(trial.architecture),
+    }
+
+
 def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
-    """The children of the run folder ``path``, in their order. A last line that is not whole is left out.
+    """Read the trials of the run directory ``path`` in order. An incomplete last line is skipped.
 
     Raises:
-        InputError: if it cannot be read, or a line is none of a child.
+        InputError: if it cannot be read, or a line is not a valid trial.
     """
     try:
         with open(path / TRAJECTORY, encoding="utf-8") as file:
@@ -146,15 +164,15 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError
                 yield record
     except OSError as error:
-        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); give a run folder") from None
+        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); name a run directory") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(
-            f"line {number} of {path / TRAJECTORY} is no child of a search; restore the file, or search anew"
+            f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"
         ) from None
 
 
 def to_json(args: SearchArgs) -> dict[str, Any]:
-    """``args`` as JSON values, as ``config.json`` keeps them."""
+    """Convert ``args`` to the JSON values stored in ``config.json``."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,0 +1,258 @@
+"""Built-in callbacks: progress bar, TensorBoard curves, best architecture, summary."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from nases_env.atomic_io import write_atomically, write_error
+from nases_env.evaluation import Status
+from nases_env.search.callbacks import SearchCallback
+from nases_env.search.loop import SearchLoop, Trial
+from nases_env.tables import markdown_table
+
+MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
+NUM_TOP = 5  # architectures in the summary
+BAR_FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar:16}| {elapsed}{postfix}"
+
+HyperParameters = Mapping[str, str | int | float | bool]
+
+
+class ProgressBar(SearchCallback):
+    """Shows finished, pending and failed children, the best reward, the rate and the remaining time on standard error.
+
+    Args:
+        description: printed before the bar.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._num_failed = 0
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._bar = tqdm(
+            total=loop.budget,
+            initial=loop.num_replayed,
+            unit="child",
+            desc=self._description,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            bar_format=BAR_FORMAT,
+        )
+        self._start = time.monotonic()
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        self._num_failed += trial.evaluation.status is not Status.OK
+        if trial.number > loop.num_replayed:
+            self._bar.update()
+        if not is_replayed:
+            self._update(loop)
+
+    def on_wait(self, loop: SearchLoop) -> None:
+        self._update(loop)
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        self._bar.close()
+
+    def _update(self, loop: SearchLoop) -> None:
+        num_new = len(loop.trials) - loop.num_replayed
+        per_second = num_new / (time.monotonic() - self._start) if num_new > 0 else 0.0
+        counts = {
+            "in flight": loop.num_in_flight,
+            "from store": loop.env.executor.num_from_store,
+            "failed": self._num_failed,
+        }
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        if loop.best is not None:
+            parts.append(f"best {loop.best.evaluation.reward:.4f}")
+        if per_second:
+            remaining = tqdm.format_interval((loop.budget - len(loop.trials)) / per_second)
+            parts.append(f"{format_rate(per_second)}, {remaining} left")
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        if time.time() - self._bar.last_print_t > self._bar.mininterval or loop.done:
+            self._bar.refresh()
+
+
+class TensorBoardLogger(SearchCallback):
+    """Writes curves, metrics of the agent, drawings of the best cells and hyperparameters to TensorBoard event files.
+
+    Args:
+        log_dir: folder of the event files.
+        hyper_parameters: logged as text at the start and as hyperparameters with the best reward at the end.
+
+    Raises:
+        InputError: if the event files cannot be written.
+    """
+
+    def __init__(self, log_dir: Path, hyper_parameters: HyperParameters) -> None:
+        self._log_dir = log_dir
+        self._hyper_parameters = dict(hyper_parameters)
+
+    def on_start(self, loop: SearchLoop) -> None:
+        # Drops events after the last recorded trial; the curves of that trial may be missing and are written again.
+        with self._translate_errors():
+            self._writer = SummaryWriter(str(self._log_dir), purge_step=loop.num_replayed or None)
+        if not loop.num_replayed:
+            self._writer.add_text("config", markdown_table(("name", "value"), *self._hyper_parameters.items()))
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if is_replayed:
+            return
+        assert loop.best is not None
+        if trial is loop.best:
+            self._add_image(loop, trial)
+        recent = [trial.evaluation.reward for trial in loop.trials[-MOVING_AVERAGE_WINDOW:]]
+        evaluation = trial.evaluation
+        scalars = {
+            "search/reward": evaluation.reward,
+            "search/best_reward": loop.best.evaluation.reward,
+            f"search/reward_mean_{MOVING_AVERAGE_WINDOW}": sum(recent) / len(recent),
+            "search/distinct_architectures": loop.num_distinct,
+            "child/num_params": evaluation.num_params,
+            "child/train_accuracy": evaluation.train_accuracy,
+        }
+        if trial.is_new:
+            scalars["child/seconds"] = evaluation.seconds
+        self._add_scalars(scalars, trial.number)
+        with self._translate_errors():
+            self._writer.flush()  # a search that is killed loses at most the curves of the last trial
+
+    def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
+        if not is_replayed:
+            self._add_scalars(metrics, len(loop.trials))
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        with self._translate_errors():
+            if loop.best is not None and not loop.is_replaying:
+                metrics = {"hparam/best_reward": loop.best.evaluation.reward}
+                self._writer.add_hparams(self._hyper_parameters, metrics, run_name=os.curdir)
+            self._writer.close()
+
+    def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        with self._translate_errors():
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def _add_image(self, loop: SearchLoop, trial: Trial) -> None:
+        from nases_env import visualization  # imports matplotlib, which is slow
+
+        title = f"child {trial.number}: reward {trial.evaluation.reward:.4f}"
+        image = visualization.to_array(visualization.draw(loop.env.search_space, trial.architecture, title))
+        with self._translate_errors():
+            self._writer.add_image("search/best_cells", image, trial.number, dataformats="HWC")
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn ``OSError`` into ``InputError``. The writer works in its own thread and raises its errors in a later call."""
+        try:
+            yield
+        except OSError as error:
+            raise write_error(self._log_dir, error) from error
+
+
+class BestArtifacts(SearchCallback):
+    """Writes ``best.json`` after each improvement, and ``best.png`` and ``best.svg`` when the search ends.
+
+    Args:
+        folder: where the files are written.
+        title: first words of the title of the drawings.
+
+    Raises:
+        InputError: if a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self._folder = folder
+        self._title = title
+        self._is_written = False
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if is_replayed or (self._is_written and trial is not loop.best):
+            return
+        assert loop.best is not None
+        genotype = loop.env.search_space.to_json(loop.best.architecture)
+        write_atomically(self._folder / "best.json", (genotype + "\n").encode())
+        self._is_written = True
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        best = loop.best
+        if best is None or loop.is_replaying:
+            return
+        from nases_env import visualization  # imports matplotlib, which is slow
+
+        title = f"{self._title}: validation accuracy {best.evaluation.valid_accuracy:.2%}"
+        figure = visualization.draw(loop.env.search_space, best.architecture, title)
+        visualization.save(figure, self._folder / "best.png")
+        visualization.save(figure, self._folder / "best.svg")
+
+
+class Summary(SearchCallback):
+    """Prints a line at the start, and a table of the best architectures and the next commands at the end.
+
+    Args:
+        title: the line at the start.
+        run_dir: the run directory.
+    """
+
+    def __init__(self, title: str, run_dir: Path) -> None:
+        self._title = title
+        self._run_dir = run_dir
+        self._console = Console()
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._console.print(self._title, highlight=False)
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        if interrupted:
+            num_trials = max(len(loop.trials), loop.num_replayed)
+            self._console.print(f"ended after {num_trials} of {loop.budget} children")
+        if loop.trials:
+            self._console.print(_top_table(loop.trials))
+        run_dir = shlex.quote(str(self._run_dir))
+        lines = [f"run directory: {self._run_dir}", f"curves: tensorboard --logdir {run_dir}"]
+        if len(loop.trials) < loop.budget:
+            lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
+        for line in lines:
+            self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def format_rate(per_second: float) -> str:
+    """Format a rate as children per minute, with two significant digits below 10."""
+    per_minute = 60 * per_second
+    return f"{per_minute:,.0f} a minute" if per_minute >= 10 else f"{per_minute:.2g} a minute"
+
+
+def _top_table(trials: list[Trial]) -> Table:
+    first_trials = [trial for trial in trials if trial.is_new]
+    table = Table(title=f"the best of {len(first_trials)} architectures", title_justify="left")
+    for heading in ("rank", "valid", "train", "parameters", "MFLOPs", "child", "status"):
+        table.add_column(heading, justify="right")
+    ranked = sorted(first_trials, key=lambda trial: -trial.evaluation.reward)[:NUM_TOP]
+    for rank, trial in enumerate(ranked, start=1):
+        evaluation = trial.evaluation
+        table.add_row(
+            str(rank),
+            f"{evaluation.valid_accuracy:.2%}",
+            f"{evaluation.train_accuracy:.2%}",
+            f"{evaluation.num_params:,}",
+            f"{evaluation.num_flops / 1e6:,.1f}",
+            str(trial.number),
+            evaluation.status.value,
+        )
+    return table
+
+
+def _program() -> str:
+    """The command that started this program, without its options."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {module.name}" if module is not None else f"python {shlex.quote(sys.argv[0])}"

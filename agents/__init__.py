@@ -1,1 +1,1 @@
-"""The agents: one file each, readable from top to bottom, each with a command line."""
+"""Search agents, each with a command line."""

@@ -1,14 +1,14 @@
-"""REINFORCE on the decisions themselves, without an embedding: the controller that the paper argues against.
+"""REINFORCE on the decisions, without an embedding: the kind of controller that the paper replaces.
 
     python agents/discrete_reinforce.py --env-id NASES-Digits-v0 --budget 40
 
-A recurrent controller draws an architecture decision by decision, each from a softmax over its choices, and learns by policy
-gradient with a moving average of the rewards as baseline (Zoph and Le, 2017, "Neural Architecture Search with Reinforcement
-Learning"; Zoph et al., 2018, "Learning Transferable Architectures for Scalable Image Recognition"; Pham et al., 2018,
-"Efficient Neural Architecture Search via Parameter Sharing", ENAS).
+An LSTM samples the decisions of an architecture one by one from softmax distributions. It is trained by policy gradient with
+a moving average of the rewards as baseline (Zoph and Le, 2017, "Neural Architecture Search with Reinforcement Learning";
+Zoph et al., 2018, "Learning Transferable Architectures for Scalable Image Recognition"; Pham et al., 2018, "Efficient Neural
+Architecture Search via Parameter Sharing", ENAS).
 
-With several children in flight, one may have been drawn by an older controller than the one that learns from it. Its
-log-probability is computed anew when it is told; what the controller has changed since then is not corrected for.
+With several children in flight, a child may be older than the last update. Its log probability is recomputed with the
+current weights; no importance correction is applied.
 """
 
 from __future__ import annotations
@@ -21,67 +21,59 @@ import torch
 from torch import Tensor, nn
 
 from nases_env.envs import NASESEnv
-from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
+from nases_env.search.option_checks import require_at_least, require_fraction, require_non_negative, require_positive
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import seeded_torch, torch_generator
 
 LEARNING_RATES = {"lstm": 3.5e-3, "independent": 0.05}
-INIT_RANGE = 0.1  # the LSTM controller's first weights lie within it, as in ENAS's code
+INIT_RANGE = 0.1  # bound of the uniform initial weights of the LSTM controller, as in ENAS's code
 
 
 @dataclass
 class Args(SearchArgs):
-    """The discrete controller's options."""
+    """Options of the discrete controller."""
 
     controller: Literal["lstm", "independent"] = "lstm"
-    """lstm: a decision depends on those before it, as in the sources. independent: each decision has logits of its own, all
-    equal at first, as in the REINFORCE of NAS-Bench-201's authors (Dong and Yang, 2020)."""
+    """lstm: each decision is conditioned on the previous ones, as in the cited papers. independent: separate logits per
+    decision, initially 0, as in the REINFORCE of NAS-Bench-201's authors (Dong and Yang, 2020)."""
     hidden_size: int = 100
-    """lstm: units of its one layer, and size of the embedding of a decision; 100 in Zoph et al. (2018) and ENAS."""
+    """Hidden units of the one-layer LSTM and size of its input embeddings; 100 in Zoph et al. (2018) and ENAS."""
     learning_rate: float | None = None
-    """Adam's; unset: 0.0035 for lstm, as ENAS's code has it, and 0.05 for independent."""
+    """Learning rate of Adam. Default: 0.0035 for lstm, as in ENAS's code, and 0.05 for independent."""
     batch_size: int = 1
-    """Children that a gradient step learns from: 1 as ENAS and Dong and Yang. Children are dear."""
+    """Children per gradient step; each child is used once. 1 in ENAS and in Dong and Yang."""
     baseline_decay: float = 0.95
-    """Of the moving average of the rewards, a child: 0.95 in Zoph et al. (2018)."""
-    entropy_coefficient: float = 1e-4
-    """Weight of the policy's entropy, summed over the decisions, in the objective; 1e-4 in ENAS's code,
-    which adds it to the reward."""
+    """Decay of the moving average of the rewards per child; 0.95 in Zoph et al. (2018)."""
+    ent_coef: float = 1e-4
+    """Entropy coefficient of the loss; the entropy is summed over the decisions. 1e-4 in ENAS's code, which adds it to the
+    reward."""
     temperature: float = 1.0
-    """lstm: logits are divided by it: 5 in ENAS's paper, 1 in its code. Higher explores longer."""
+    """Divisor of the logits of lstm; 5 in ENAS's paper, 1 in its code. Higher values explore longer."""
     tanh_constant: float = 1.1
-    """lstm: c, by which logits become c tanh(logits) after the temperature, lest the policy collapses onto a few children:
-    1.1 in ENAS's code for its micro search space, 2.5 in its paper. 0: they stay as they are."""
+    """c in c * tanh(logits), applied to the logits of lstm after the temperature; prevents collapse onto a few children. 1.1
+    in ENAS's code for its micro search space, 2.5 in its paper. 0 disables it."""
 
     def __post_init__(self) -> None:
-        for option in ("hidden_size", "batch_size"):
-            if getattr(self, option) < 1:
-                raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(self, option)}")
-        for option in ("learning_rate", "temperature"):
-            value = getattr(self, option)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{option.replace('_', '-')} must be a positive number, not {value}")
-        for option in ("entropy_coefficient", "tanh_constant"):
-            if not 0 <= getattr(self, option) < math.inf:
-                raise InputError(f"--{option.replace('_', '-')} must be 0 or a positive number, not {getattr(self, option)}")
-        if not 0 <= self.baseline_decay < 1:
-            raise InputError(f"--baseline-decay must lie in [0, 1), not {self.baseline_decay}")
+        require_at_least(self, 1, "hidden_size", "batch_size")
+        require_positive(self, "learning_rate", "temperature")
+        require_non_negative(self, "ent_coef", "tanh_constant")
+        require_fraction(self, "baseline_decay")
 
 
 State = tuple[Tensor, Tensor]  # of the LSTM: h and c, both (1, batch, hidden)
 
 
 class LSTMController(nn.Module):
-    """Reads one decision a step and gives the logits of the next; the weights are drawn with torch's global generator.
+    """An LSTM that reads one decision per step and predicts the logits of the next one.
 
-    Decisions differ in what they choose among, so that each has an embedding of its choices and a softmax layer of its own.
+    Each decision has its own input embeddings and output layer. The weights are drawn with torch's global generator.
 
     Args:
-        num_dims: m, the number of decisions.
-        num_choices: k, the most choices that a decision has.
+        num_decisions: m, the number of decisions.
+        num_choices: k, the largest number of choices of a decision.
         args: the options.
     """
 
@@ -96,15 +88,15 @@ class LSTMController(nn.Module):
             nn.init.uniform_(parameter, -INIT_RANGE, INIT_RANGE)
 
     def forward(self, tokens: Tensor, first: int, state: State | None) -> tuple[Tensor, State | None]:
-        """The logits of consecutive decisions.
+        """Compute the logits of consecutive decisions.
 
         Args:
-            tokens: shape (batch, steps), the decision before each: 1 + k i + c for choice c of decision i, 0 at the start.
+            tokens: the decision before each, shape (batch, steps): 1 + k i + c for choice c of decision i, 0 at the start.
             first: the index of the first of these decisions.
-            state: of the LSTM after the decisions before them; None at the beginning.
+            state: the state of the LSTM after the previous decisions; None at the start.
 
         Returns:
-            Logits of shape (batch, steps, k), and the state to go on with.
+            The logits, shape (batch, steps, k), and the new state.
         """
         hidden, state = self.lstm(self.embeddings(tokens), state)
         logits = torch.einsum("bth,thk->btk", hidden, self.heads[first : first + tokens.shape[1]]) / self.args.temperature
@@ -114,27 +106,39 @@ class LSTMController(nn.Module):
 
 
 class IndependentController(nn.Module):
-    """The logits of every decision are parameters, 0 at first: no decision knows of another."""
+    """Logits of all decisions as parameters, initially 0; the decisions are independent.
+
+    Args:
+        num_decisions: m, the number of decisions.
+        num_choices: k, the largest number of choices of a decision.
+    """
 
     def __init__(self, num_decisions: int, num_choices: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(num_decisions, num_choices))
 
     def forward(self, tokens: Tensor, first: int, state: State | None) -> tuple[Tensor, State | None]:
-        """As that of ``LSTMController``."""
+        """Return the logits of consecutive decisions; the interface is that of ``LSTMController.forward``."""
         return self.logits[first : first + tokens.shape[1]].expand(len(tokens), -1, -1), state
 
 
 class DiscreteReinforce(Agent):
-    """Draws each child from the controller; learns once a batch of children was told."""
+    """Agent that samples children from the controller and takes one gradient step per batch of evaluated children.
+
+    Args:
+        env: an environment that was reset.
+        args: the options, including the seed of all random generators.
+
+    Attributes:
+        invalid_choice_mask: whether a choice does not exist, shape (m, k).
+    """
 
     def __init__(self, env: NASESEnv, args: Args) -> None:
         self.search_space = env.search_space
         self.args = args
         sizes = torch.tensor(self.search_space.decision_sizes)
         num_decisions, self.num_choices = len(sizes), int(sizes.max())
-        self.impossible = torch.arange(self.num_choices) >= sizes[:, None]
-        """Shape (m, k): the choices that a decision does not have."""
+        self.invalid_choice_mask = torch.arange(self.num_choices) >= sizes[:, None]
         self.controller: LSTMController | IndependentController
         if args.controller == "lstm":
             with seeded_torch(args.seed, "discrete reinforce", "controller"):
@@ -143,7 +147,7 @@ class DiscreteReinforce(Agent):
             self.controller = IndependentController(num_decisions, self.num_choices)
         learning_rate = LEARNING_RATES[args.controller] if args.learning_rate is None else args.learning_rate
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=learning_rate)
-        self.noise = torch_generator(args.seed, "discrete reinforce", "exploration")
+        self.generator = torch_generator(args.seed, "discrete reinforce", "exploration")
         self.baseline: float | None = None
         self.batch: list[tuple[Architecture, float]] = []
 
@@ -151,9 +155,9 @@ class DiscreteReinforce(Agent):
     def ask(self, num_children: int = 1) -> list[Proposal]:
         choices: list[Tensor] = []
         tokens, state = torch.zeros(num_children, 1, dtype=torch.int64), None
-        for index in range(len(self.impossible)):
+        for index in range(len(self.invalid_choice_mask)):
             log_probs, state = self._log_probs(tokens, index, state)
-            choices.append(torch.multinomial(log_probs[:, 0].exp(), 1, generator=self.noise))
+            choices.append(torch.multinomial(log_probs[:, 0].exp(), 1, generator=self.generator))
             tokens = 1 + index * self.num_choices + choices[-1]
         return [Proposal(self.search_space.architecture(decisions)) for decisions in torch.cat(choices, dim=1).tolist()]
 
@@ -164,30 +168,33 @@ class DiscreteReinforce(Agent):
         decisions = torch.tensor([architecture.decisions for architecture, _ in self.batch])
         rewards = torch.tensor([reward for _, reward in self.batch], dtype=torch.float64)
         self.batch = []
-        return self._learn(decisions, rewards)
+        return self._gradient_step(decisions, rewards)
 
     def _log_probs(self, tokens: Tensor, first: int = 0, state: State | None = None) -> tuple[Tensor, State | None]:
-        """As a controller's ``forward``, but the logarithms of the probabilities, -inf for choices that do not exist."""
+        """Compute log probabilities of consecutive decisions, -inf for choices that do not exist.
+
+        Arguments and return values are those of ``LSTMController.forward``.
+        """
         logits, state = self.controller(tokens, first, state)
-        impossible = self.impossible[first : first + tokens.shape[1]]
-        return logits.masked_fill(impossible, -math.inf).log_softmax(-1), state
+        mask = self.invalid_choice_mask[first : first + tokens.shape[1]]
+        return logits.masked_fill(mask, -math.inf).log_softmax(-1), state
 
     def _log_probs_along(self, decisions: Tensor) -> Tensor:
-        """The log-probabilities of all choices where ``decisions``, shape (batch, m), are made; shape (batch, m, k)."""
+        """Compute the log probabilities of all choices given the previous ``decisions`` (batch, m); shape (batch, m, k)."""
         tokens = 1 + torch.arange(decisions.shape[1]) * self.num_choices + decisions
         start = torch.zeros(len(tokens), 1, dtype=torch.int64)
         return self._log_probs(torch.cat([start, tokens[:, :-1]], dim=1))[0]
 
-    def _learn(self, decisions: Tensor, rewards: Tensor) -> dict[str, float]:
-        """One gradient step on ``decisions``, shape (batch, m), and their ``rewards``, shape (batch,)."""
+    def _gradient_step(self, decisions: Tensor, rewards: Tensor) -> dict[str, float]:
+        """Take one gradient step on ``decisions`` (batch, m) with ``rewards`` (batch,), and return metrics."""
         self.baseline = float(rewards.mean()) if self.baseline is None else self.baseline
         advantages = (rewards - self.baseline).float()
         for reward in rewards.tolist():
             self.baseline += (1 - self.args.baseline_decay) * (reward - self.baseline)
         all_log_probs = self._log_probs_along(decisions)
         log_probs = all_log_probs.gather(-1, decisions[:, :, None]).sum((1, 2))
-        entropy = -(all_log_probs.exp() * all_log_probs.masked_fill(self.impossible, 0.0)).sum((1, 2)).mean()
-        loss = -(advantages * log_probs).mean() - self.args.entropy_coefficient * entropy
+        entropy = -(all_log_probs.exp() * all_log_probs.masked_fill(self.invalid_choice_mask, 0.0)).sum((1, 2)).mean()
+        loss = -(advantages * log_probs).mean() - self.args.ent_coef * entropy
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -196,8 +203,8 @@ class DiscreteReinforce(Agent):
 
 def main(args: Args) -> None:
     """Search with REINFORCE on the decisions, without an embedding."""
-    with SearchRun(args, agent="discrete_reinforce") as search:
-        search.run(DiscreteReinforce(search.nases, args), args.ask_batch_size)
+    with SearchRun(args, agent="discrete_reinforce") as run:
+        run.search(DiscreteReinforce(run.env, args))
 
 
 if __name__ == "__main__":

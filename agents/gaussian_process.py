@@ -1,4 +1,4 @@
-"""A model of the reward: a Gaussian process on decisions, with a closed form for what is known and how well."""
+"""Gaussian-process regression on decision vectors: exact inference, kernel selected by marginal likelihood."""
 
 from __future__ import annotations
 
@@ -12,49 +12,55 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-REFIT_GROWTH = 1.2  # the kernel is chosen anew when the data have grown by so much
+HYPERPARAMETER_REFIT_FACTOR = 1.2  # growth of the data after which the kernel is selected again
 
 
 class Kernel(NamedTuple):
-    """What is chosen by the data; distances are relative to their mean over pairs of uniform architectures.
+    """Hyperparameters of the kernel. Distances are divided by their mean over pairs of uniformly sampled architectures.
 
     Attributes:
-        rate: how fast the similarity falls with the number of decisions that differ.
-        shared: weight of the part that asks only how often each choice is made, not where.
-        shared_rate: how fast the similarity of that part falls.
-        noise: variance of a reward around the model, relative to that of the model.
+        inverse_lengthscale: decay rate of the covariance with the Hamming distance.
+        count_kernel_weight: weight of the kernel on choice counts, in [0, 1).
+        count_inverse_lengthscale: decay rate of the covariance with the distance of the choice counts.
+        noise_variance: variance of the observation noise, relative to the variance of the process.
     """
 
-    rate: float
-    shared: float
-    shared_rate: float
-    noise: float
+    inverse_lengthscale: float
+    count_kernel_weight: float
+    count_inverse_lengthscale: float
+    noise_variance: float
 
 
 KERNELS = [
-    Kernel(rate, shared, shared_rate, noise)
-    for rate, (shared, shared_rate), noise in product(
+    Kernel(inverse_lengthscale, count_kernel_weight, count_inverse_lengthscale, noise_variance)
+    for inverse_lengthscale, (count_kernel_weight, count_inverse_lengthscale), noise_variance in product(
         (0.3, 0.6, 1.2), ((0.0, 0.3), *product((0.25, 0.5, 0.75), (0.3, 1.2))), (0.01, 0.1, 0.5)
     )
 ]
 
 
 class Posterior(NamedTuple):
-    """What is known of candidates: means (C,) and deviations (C,), in the units of the targets, and the best so far."""
+    """Posterior marginals of C candidates, in the units of the targets.
+
+    Attributes:
+        mean: shape (C,).
+        std: standard deviation, shape (C,).
+        best: the highest posterior mean at the data.
+    """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
     best: float
 
 
 class GaussianProcess:
-    """A Gaussian process (Rasmussen and Williams, 2006) whose inputs are lists of decisions.
+    """A Gaussian process (Rasmussen and Williams, 2006) on decision vectors.
 
-    Its kernel is the sum of two: ``exp(-rate · H)``, where H is the share of decisions that differ, and
-    ``exp(-shared_rate · D)``, where D is the squared distance between how often each choice is made among decisions of the
-    same number of choices. The latter shares strength between decisions: that convolutions are good is learned once and not
-    for each edge of a cell. Which counts for how much is decided by the marginal likelihood, so that where choices of
-    different decisions have nothing in common the second part is switched off.
+    The kernel is a weighted sum of ``exp(-inverse_lengthscale * H)``, where H is the normalized Hamming distance, and
+    ``exp(-count_inverse_lengthscale * D)``, where D is the normalized squared distance between the counts of each choice
+    among decisions with the same number of choices. The second term shares information between decisions: that convolutions
+    are good is learned once, not once per edge of a cell. The marginal likelihood selects its weight, which is 0 if the
+    choices of different decisions are unrelated.
 
     Args:
         decision_sizes: the number of choices of each decision.
@@ -63,71 +69,90 @@ class GaussianProcess:
     def __init__(self, decision_sizes: tuple[int, ...]) -> None:
         sizes = torch.tensor(decision_sizes)
         self.sizes = sizes
-        self.mean_difference = float((1 - 1 / sizes).sum())
+        self.mean_hamming_distance = float((1 - 1 / sizes).sum())
         self.kernel = KERNELS[0]
         self.num_fitted = 0
 
     def fit(self, decisions: NDArray[np.int64], targets: Tensor) -> None:
-        """Learns from ``decisions`` (N, m) with ``targets`` (N,), float64 of zero mean."""
+        """Condition the process on ``decisions`` (N, m) with ``targets`` (N,), float64 with zero mean."""
         self.decisions = torch.from_numpy(decisions)
         self.targets = targets
         distances = self._distances(self.decisions, self.decisions)
-        if len(decisions) >= REFIT_GROWTH * self.num_fitted:
+        if len(decisions) >= HYPERPARAMETER_REFIT_FACTOR * self.num_fitted:
             self.kernel = max(KERNELS, key=lambda kernel: self._log_likelihood(kernel, distances))
             self.num_fitted = len(decisions)
-        self.factor = self._factor(self.kernel, distances)
-        self.weights = torch.cholesky_solve(targets[:, None], self.factor)[:, 0]
-        self.scale = math.sqrt(float(targets @ self.weights) / len(targets))
+        self.cholesky = self._cholesky(self.kernel, distances)
+        self.alpha = torch.cholesky_solve(targets[:, None], self.cholesky)[:, 0]
+        self.outputscale = math.sqrt(float(targets @ self.alpha) / len(targets))
 
-    def posterior(self, decisions: NDArray[np.int64], pending: NDArray[np.int64]) -> Posterior:
-        """What is known of candidates ``decisions`` (C, m), those ``pending`` (P, m) being under evaluation.
+    def posterior(self, decisions: NDArray[np.int64], x_pending: NDArray[np.int64]) -> Posterior:
+        """Compute the posterior of candidates.
 
-        A pending child makes its neighbours less uncertain, but not better or worse.
+        Args:
+            decisions: the candidates, shape (C, m).
+            x_pending: children under evaluation, shape (P, m); they reduce the variance of similar candidates and do not
+                change the mean.
         """
         candidates = torch.from_numpy(decisions)
-        similarity = similarities(self.kernel, *self._distances(self.decisions, candidates))
-        mean = similarity.T @ self.weights
-        known, factor = similarity, self.factor
-        if len(pending):
-            everything = torch.cat([self.decisions, torch.from_numpy(pending)])
-            factor = self._factor(self.kernel, self._distances(everything, everything))
-            known = similarities(self.kernel, *self._distances(everything, candidates))
-        explained = torch.linalg.solve_triangular(factor, known, upper=False).square().sum(0)
-        fitted = self.targets - self.kernel.noise * self.weights  # the posterior mean at the data
-        return Posterior(mean, self.scale * (1 - explained).clamp_min(1e-9).sqrt(), float(fitted.max()))
+        cross_covariance = covariance(self.kernel, *self._distances(self.decisions, candidates))
+        mean = cross_covariance.T @ self.alpha
+        cholesky = self.cholesky
+        if len(x_pending):
+            observed = torch.cat([self.decisions, torch.from_numpy(x_pending)])
+            cholesky = self._cholesky(self.kernel, self._distances(observed, observed))
+            cross_covariance = covariance(self.kernel, *self._distances(observed, candidates))
+        explained = torch.linalg.solve_triangular(cholesky, cross_covariance, upper=False).square().sum(0)
+        mean_at_data = self.targets - self.kernel.noise_variance * self.alpha
+        return Posterior(mean, self.outputscale * (1 - explained).clamp_min(1e-9).sqrt(), float(mean_at_data.max()))
 
     def _distances(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (A, m) and (B, m): how many decisions differ, and how the counts of choices do; each (A, B), 1 in the mean."""
-        differ = (first[:, None] != second).sum(2).double() / self.mean_difference
-        counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_difference)
-        return differ, counts
+        """Compute the normalized distances between ``first`` (A, m) and ``second`` (B, m).
+
+        Returns:
+            The Hamming distances and the squared distances of the choice counts, shape (A, B) each; both have mean 1 over
+            uniformly sampled architectures.
+        """
+        hamming = (first[:, None] != second).sum(2).double() / self.mean_hamming_distance
+        counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_hamming_distance)
+        return hamming, counts
 
     def _counts(self, decisions: Tensor) -> Tensor:
-        """How often each choice is made among the decisions of each size: (A, m) to (A, sum of the different sizes)."""
+        """Count the choices per group of decisions of equal size: (A, m) to (A, sum of the distinct sizes)."""
         groups = [F.one_hot(decisions[:, self.sizes == size], size).sum(1) for size in sorted(set(self.sizes.tolist()))]
         return torch.cat(groups, dim=1).double()
 
-    def _factor(self, kernel: Kernel, distances: tuple[Tensor, Tensor]) -> Tensor:
-        covariance = similarities(kernel, *distances)
-        covariance.diagonal().add_(kernel.noise)
-        factor: Tensor = torch.linalg.cholesky(covariance)
-        return factor
+    def _cholesky(self, kernel: Kernel, distances: tuple[Tensor, Tensor]) -> Tensor:
+        noisy_covariance = covariance(kernel, *distances)
+        noisy_covariance.diagonal().add_(kernel.noise_variance)
+        cholesky: Tensor = torch.linalg.cholesky(noisy_covariance)
+        return cholesky
 
     def _log_likelihood(self, kernel: Kernel, distances: tuple[Tensor, Tensor]) -> float:
-        """Of the targets, up to a constant, at the scale that makes it greatest."""
-        factor = self._factor(kernel, distances)
-        misfit = torch.linalg.solve_triangular(factor, self.targets[:, None], upper=False).square().mean()
-        return -float(0.5 * len(self.targets) * misfit.log() + factor.diagonal().log().sum())
+        """Compute the log marginal likelihood at the optimal output scale, up to a constant."""
+        cholesky = self._cholesky(kernel, distances)
+        quadratic_form = torch.linalg.solve_triangular(cholesky, self.targets[:, None], upper=False).square().mean()
+        return -float(0.5 * len(self.targets) * quadratic_form.log() + cholesky.diagonal().log().sum())
 
 
-def similarities(kernel: Kernel, differ: Tensor, counts: Tensor) -> Tensor:
-    """The prior covariance at the distances ``differ`` and ``counts``."""
-    return kernel.shared * (-kernel.shared_rate * counts).exp() + (1 - kernel.shared) * (-kernel.rate * differ).exp()
+def covariance(kernel: Kernel, hamming: Tensor, counts: Tensor) -> Tensor:
+    """Compute the prior covariance.
+
+    Args:
+        kernel: the hyperparameters.
+        hamming: normalized Hamming distances, shape (A, B).
+        counts: normalized squared distances of the choice counts, shape (A, B).
+
+    Returns:
+        Shape (A, B).
+    """
+    count_covariance = (-kernel.count_inverse_lengthscale * counts).exp()
+    hamming_covariance = (-kernel.inverse_lengthscale * hamming).exp()
+    return kernel.count_kernel_weight * count_covariance + (1 - kernel.count_kernel_weight) * hamming_covariance
 
 
 def expected_improvement(posterior: Posterior) -> Tensor:
-    """Of each candidate over the best so far (Mockus, 1975), shape (C,)."""
-    gain = (posterior.mean - posterior.best) / posterior.deviation
+    """Compute the expected improvement of each candidate over the best mean (Mockus, 1975), shape (C,)."""
+    gain = (posterior.mean - posterior.best) / posterior.std
     density = torch.exp(-0.5 * gain.square()) / math.sqrt(2 * math.pi)
-    improvement: Tensor = posterior.deviation * (gain * torch.special.ndtr(gain) + density)
+    improvement: Tensor = posterior.std * (gain * torch.special.ndtr(gain) + density)
     return improvement

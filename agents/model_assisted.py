@@ -1,13 +1,13 @@
-"""Model-assisted REINFORCE: the controller learns from imagined rewards, and a model chooses among what it proposes.
+"""Model-assisted REINFORCE: the controller is trained on predicted rewards; a model selects among its proposals.
 
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
-Where each reward costs the training of a network, a policy gradient from rewards alone has seen too few of them before the
-budget is spent. So a Gaussian process is fitted to all that was evaluated (`agents/gaussian_process.py`), and between real
-children the controller takes policy-gradient steps from rewards that the process imagines: model-based reinforcement
-learning in the manner of Dyna (Sutton, 1990). The next children are, among candidates drawn from the policy and from the
-prior, those of the highest expected improvement. Several are asked for at once (``--ask-batch-size``), each knowing of the
-others, and may be told in any order.
+A reward costs the training of a network, so the budget contains few rewards for a policy gradient. Therefore a Gaussian
+process is fitted to all evaluated children (``agents/gaussian_process.py``). Between evaluations the controller takes
+policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
+(Sutton, 1990). The next children are those with the highest expected improvement among candidates sampled from the policy
+and from the prior. Several can be asked for together (``--ask-batch-size``): pending children reduce the predicted variance
+of similar candidates.
 """
 
 from __future__ import annotations
@@ -18,139 +18,139 @@ from typing import Literal
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, Posterior, expected_improvement
-from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, Sample, rank_normalize
+from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
 from numpy.typing import NDArray
 
 from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
+from nases_env.search.option_checks import require_at_least, require_fraction
 
-MIN_RESULTS = 4  # before a model is fitted
-IMAGINED_RANGE = (-2.0, 3.0)  # of imagined advantages, in deviations
+MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
+IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
 
 @dataclass
 class Args(PolicyArgs):
-    """The agent's options. Lengths are in standard deviations of the embedding."""
+    """Options of the agent. Lengths are in standard deviations of the embedding."""
 
     ask_batch_size: int = 5
-    """Children asked for at once; the model is fitted anew before each round."""
+    """Children asked for together; the model is refitted before each batch."""
     learning_rate: float = 1e-3
-    """Adam's. Imagined rewards are as many as one likes, so that the controller may learn faster than from real ones."""
-    num_gradient_steps: int = 5
-    """Gradient steps before each round."""
-    num_imagined: int = 64
-    """Children that a gradient step imagines."""
-    imagined_bonus: float = 0.5
-    """Deviations of the model that are added to its mean as the imagined reward: what is uncertain is worth a try."""
+    """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
+    gradient_steps: int = 5
+    """Gradient steps before each batch of children."""
+    imagined_batch_size: int = 64
+    """Imagined children per gradient step."""
+    imagined_ucb_kappa: float = 0.5
+    """The predicted reward is the mean of the model plus kappa standard deviations, which favors uncertain children."""
     num_policy_candidates: int = 300
-    """Candidates from the policy, a round. Most have one decision redrawn, some more."""
+    """Candidates sampled from the policy per batch."""
     num_prior_candidates: int = 100
-    """Candidates from standard-normal embeddings, a round: what the policy has never thought of."""
-    more_mutations: float = 0.4
-    """Chance of a candidate that one more decision is redrawn, and again one more."""
+    """Candidates sampled from the prior per batch (exploration)."""
+    extra_mutation_prob: float = 0.4
+    """Probability of each further mutation of a candidate after --num-mutations."""
     acquisition: Literal["expected_improvement", "upper_confidence_bound"] = "expected_improvement"
-    """How a candidate is valued. On NAS-Bench-201 expected improvement found more within 300 children, the bound as much
-    within 100."""
-    confidence: float = 1.0
-    """upper_confidence_bound: deviations above the mean."""
+    """Acquisition function. On NAS-Bench-201, expected improvement found better children than the upper confidence bound
+    within 300 children, and equally good ones within 100."""
+    ucb_kappa: float = 1.0
+    """Standard deviations added to the mean, with --acquisition upper_confidence_bound."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "num_imagined", "num_policy_candidates")
-        self.require_at_least(0, "num_prior_candidates", "imagined_bonus", "confidence")
-        self.require_share("more_mutations")
+        require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
+        require_at_least(self, 0, "num_prior_candidates", "imagined_ucb_kappa", "ucb_kappa")
+        require_fraction(self, "extra_mutation_prob")
 
 
 class ModelAssisted(EmbeddingPolicy):
-    """The agent.
+    """Agent that trains the policy on the predictions of a model and selects children by an acquisition function.
 
     Args:
-        env: was reset.
-        args: the options; their seed is the seed of everything random here.
+        env: an environment that was reset.
+        args: the options, including the seed of all random generators.
     """
 
     def __init__(self, env: NASESEnv, args: Args) -> None:
         super().__init__(env, args)
         self.args = args
         self.model = GaussianProcess(env.search_space.decision_sizes)
-        self.pending: list[Sample] = []
-        self.scalars: dict[str, float] = {}
+        self.pending: list[PolicySample] = []
+        self.metrics: dict[str, float] = {}
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         asked: list[Proposal] = []
         fitted = False
         while len(asked) < num_children:
-            if self.warming_up or len(self.history) < MIN_RESULTS:
-                sample = self.draw_new_warmup()
+            if self.warming_up or len(self.history) < MIN_TRANSITIONS:
+                sample = self.sample_unseen_prior()
             else:
                 if not fitted:
                     self._fit()
-                    self._imagine()
-                    candidates = self._candidates()
+                    self._train_on_predictions()
+                    candidates = self._sample_candidates()
                     fitted = True
-                sample = self._choose(candidates)
-            self.pending.append(self.count(sample))
+                sample = self._select(candidates)
+            self.pending.append(self.mark_asked(sample))
             asked.append(sample)
         return asked
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
-        assert isinstance(proposal, Sample), "tell what ask gave"
+        assert isinstance(proposal, PolicySample), "the proposal must come from ask"
         self.pending.remove(proposal)
-        self.remember(proposal, evaluation.reward)
-        scalars, self.scalars = self.scalars, {}
-        return scalars
+        self.record(proposal, evaluation.reward)
+        metrics, self.metrics = self.metrics, {}
+        return metrics
 
     def _fit(self) -> None:
-        rewards = torch.tensor([result.reward for result in self.history], dtype=torch.float64)
-        self.model.fit(decisions_of([result.sample for result in self.history]), rank_normalize(rewards))
+        rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
+        self.model.fit(decisions_of([transition.sample for transition in self.history]), rank_normalize(rewards))
 
-    def _posterior(self, samples: list[Sample]) -> Posterior:
-        pending = (
-            decisions_of(self.pending) if self.pending else np.empty((0, self.env.search_space.num_decisions), np.int64)
-        )
-        return self.model.posterior(decisions_of(samples), pending)
+    def _posterior(self, samples: list[PolicySample]) -> Posterior:
+        no_pending = np.empty((0, self.env.search_space.num_decisions), np.int64)
+        return self.model.posterior(decisions_of(samples), decisions_of(self.pending) if self.pending else no_pending)
 
-    def _imagine(self) -> None:
-        """Steps of the policy gradient from what the model says of samples of the policy."""
-        for _ in range(self.args.num_gradient_steps):
-            samples = self._draw_policy(self.args.num_imagined)
+    def _train_on_predictions(self) -> None:
+        """Take ``gradient_steps`` policy-gradient steps on predicted rewards of samples of the policy."""
+        for _ in range(self.args.gradient_steps):
+            samples = self._sample_policy(self.args.imagined_batch_size)
             posterior = self._posterior(samples)
-            rewards = posterior.mean + self.args.imagined_bonus * posterior.deviation
+            rewards = posterior.mean + self.args.imagined_ucb_kappa * posterior.std
             advantages = (rewards - rewards.mean()) / rewards.std(correction=0).clamp_min(1e-8)
-            self.scalars = self.learn(samples, advantages.clamp(*IMAGINED_RANGE).float())
+            self.metrics = self.gradient_step(samples, advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float())
         for name, value in self.model.kernel._asdict().items():
-            self.scalars[f"model/{name}"] = value
+            self.metrics[f"model/{name}"] = value
 
-    def _draw_policy(self, num_samples: int) -> list[Sample]:
-        more = self.rng.geometric(1 - self.args.more_mutations, size=num_samples) - 1
-        return self.draw(*self.states(self.args.num_mutations + more))
+    def _sample_policy(self, num_samples: int) -> list[PolicySample]:
+        num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=num_samples) - 1
+        return self.sample(*self.sample_states(self.args.num_mutations + num_extra))
 
-    def _candidates(self) -> list[Sample]:
-        candidates = self._draw_policy(self.args.num_policy_candidates) + self.draw_warmup(self.args.num_prior_candidates)
-        return self.new(candidates) or candidates
+    def _sample_candidates(self) -> list[PolicySample]:
+        from_policy = self._sample_policy(self.args.num_policy_candidates)
+        candidates = from_policy + self.sample_prior(self.args.num_prior_candidates)
+        return self.filter_unseen(candidates) or candidates
 
-    def _choose(self, candidates: list[Sample]) -> Sample:
-        """The most promising of ``candidates`` that was not asked for yet."""
-        candidates = self.new(candidates) or candidates
+    def _select(self, candidates: list[PolicySample]) -> PolicySample:
+        """Return the unseen candidate with the highest value of the acquisition function."""
+        candidates = self.filter_unseen(candidates) or candidates
         posterior = self._posterior(candidates)
         if self.args.acquisition == "expected_improvement":
             values = expected_improvement(posterior)
         else:
-            values = posterior.mean + self.args.confidence * posterior.deviation
+            values = posterior.mean + self.args.ucb_kappa * posterior.std
         return candidates[int(values.argmax())]
 
 
-def decisions_of(samples: list[Sample]) -> NDArray[np.int64]:
-    """The decisions of ``samples``, shape (samples, m)."""
+def decisions_of(samples: list[PolicySample]) -> NDArray[np.int64]:
+    """Return the decisions of ``samples``, shape (samples, m)."""
     return np.array([sample.architecture.decisions for sample in samples], dtype=np.int64)
 
 
 def main(args: Args) -> None:
     """Search with model-assisted REINFORCE in the embedding space."""
-    with SearchRun(args, agent="model_assisted") as search:
-        search.run(ModelAssisted(search.nases, args), args.ask_batch_size)
+    with SearchRun(args, agent="model_assisted") as run:
+        run.search(ModelAssisted(run.env, args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random search: uniform architectures, no embedding and no learning. The line that every other agent must beat.
+"""Random search: uniform sampling of architectures, without an embedding; the baseline.
 
 python agents/random_search.py --env-id NASES-Digits-v0 --budget 40
 """
@@ -13,7 +13,7 @@ from nases_env.seeding import numpy_generator
 
 
 class RandomSearch(Agent):
-    """Draws every child anew. One that comes twice counts twice."""
+    """Sample architectures uniformly and independently; repeated ones count toward the budget."""
 
     def __init__(self, env: NASESEnv, args: SearchArgs) -> None:
         self.search_space = env.search_space
@@ -27,9 +27,9 @@ class RandomSearch(Agent):
 
 
 def main(args: SearchArgs) -> None:
-    """Evaluate uniformly drawn architectures and keep the best."""
-    with SearchRun(args, agent="random_search") as search:
-        search.run(RandomSearch(search.nases, args), args.ask_batch_size)
+    """Search by uniform sampling."""
+    with SearchRun(args, agent="random_search") as run:
+        run.search(RandomSearch(run.env, args))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_at_first_every_choice_of_every_decision_is_about_equally_likely(control
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_a_reward_above_the_baseline_makes_a_child_likelier_and_one_below_less_likely(controller: Any) -> None:
     for reward, sign in ((0.9, 1), (0.1, -1)):
-        agent = DiscreteReinforce(analytic(), Args(controller=controller, entropy_coefficient=0.0))
+        agent = DiscreteReinforce(analytic(), Args(controller=controller, ent_coef=0.0))
         first, child = agent.ask(2)
         agent.tell(first, evaluation(first.architecture, 0.5))
         before = log_prob(agent, child)
@@ -105,7 +105,7 @@ def test_children_in_flight_may_be_told_in_any_order(controller: Any) -> None:
 def spreads(agent: DiscreteReinforce) -> Tensor:
     """How far the log-probabilities of each decision's choices lie apart, shape (m,)."""
     log_probs: Tensor = agent._log_probs_along(torch.zeros(1, 40, dtype=torch.int64))[0].detach()
-    return log_probs.amax(-1) - log_probs.masked_fill(agent.impossible, torch.inf).amin(-1)
+    return log_probs.amax(-1) - log_probs.masked_fill(agent.invalid_choice_mask, torch.inf).amin(-1)
 
 
 def test_the_tanh_constant_keeps_a_policy_from_certainty() -> None:
@@ -153,7 +153,7 @@ def test_the_command_writes_the_policys_curves_and_repeats(tmp_path: Path) -> No
         {"batch_size": 0},
         {"learning_rate": float("nan")},
         {"temperature": 0.0},
-        {"entropy_coefficient": -1.0},
+        {"ent_coef": -1.0},
         {"tanh_constant": float("inf")},
         {"baseline_decay": 1.0},
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nases_agents.gaussian_process import KERNELS, GaussianProcess, Posterior, expected_improvement, similarities
+from nases_agents.gaussian_process import KERNELS, GaussianProcess, Posterior, covariance, expected_improvement
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -36,22 +36,20 @@ def test_the_posterior_is_the_textbooks(num_pending: int) -> None:
     candidates, pending = decisions(7, 5), decisions(num_pending, 6)
     posterior = model.posterior(candidates, pending)
 
-    def covariance(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+    def between(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
         distances = model._distances(torch.from_numpy(a), torch.from_numpy(b))
-        covariances: NDArray[np.float64] = similarities(model.kernel, *distances).numpy()
+        covariances: NDArray[np.float64] = covariance(model.kernel, *distances).numpy()
         return covariances
 
-    noise = model.kernel.noise
-    inverse = np.linalg.inv(covariance(data, data) + noise * np.eye(len(data)))
+    noise = model.kernel.noise_variance
+    inverse = np.linalg.inv(between(data, data) + noise * np.eye(len(data)))
     scale = targets.numpy() @ inverse @ targets.numpy() / len(data)
-    np.testing.assert_allclose(
-        posterior.mean, covariance(candidates, data) @ inverse @ targets.numpy(), rtol=1e-6, atol=1e-9
-    )
+    np.testing.assert_allclose(posterior.mean, between(candidates, data) @ inverse @ targets.numpy(), rtol=1e-6, atol=1e-9)
     everything = np.concatenate([data, pending])
-    inverse = np.linalg.inv(covariance(everything, everything) + noise * np.eye(len(everything)))
-    known = covariance(candidates, everything)
+    inverse = np.linalg.inv(between(everything, everything) + noise * np.eye(len(everything)))
+    known = between(candidates, everything)
     variance = scale * (1 - np.einsum("ca,ab,cb->c", known, inverse, known))
-    np.testing.assert_allclose(posterior.deviation.square(), variance, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(posterior.std.square(), variance, rtol=1e-6, atol=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
@@ -62,7 +60,7 @@ def test_every_kernel_is_positive_definite_on_any_list_of_sizes(sizes: list[int]
     distances = model._distances(data, data)
     assert all((distance.diagonal() == 0).all() and (distance >= 0).all() for distance in distances)
     for kernel in KERNELS:
-        assert torch.linalg.eigvalsh(similarities(kernel, *distances)).min() > -1e-9
+        assert torch.linalg.eigvalsh(covariance(kernel, *distances)).min() > -1e-9
 
 
 def test_distances_of_uniform_architectures_are_one_in_the_mean() -> None:
@@ -76,7 +74,7 @@ def test_a_pending_child_makes_its_neighbours_less_uncertain_and_not_better() ->
     model, _, _ = fitted()
     pending = decisions(1, 9)
     alone, beside = model.posterior(pending, none()), model.posterior(pending, pending)
-    assert float(beside.deviation) < float(alone.deviation)
+    assert float(beside.std) < float(alone.std)
     torch.testing.assert_close(alone.mean, beside.mean)
 
 
@@ -91,14 +89,14 @@ def test_strength_is_shared_between_decisions_where_that_helps_and_not_where_it_
         model = GaussianProcess(sizes)
         model.fit(data, torch.from_numpy(known - known.mean()))
         assert np.corrcoef(model.posterior(test, none(sizes)).mean, rewards)[0, 1] > 0.8
-        shared.append(model.kernel.shared)
+        shared.append(model.kernel.count_kernel_weight)
     assert shared[0] > shared[1]
 
 
 def test_expected_improvement_is_the_integral() -> None:
     posterior = Posterior(torch.tensor([0.0, 1.0, -1.0]).double(), torch.tensor([1.0, 0.1, 2.0]).double(), 0.5)
     values = np.linspace(-15, 15, 200_001)
-    for mean, deviation, found in zip(posterior.mean, posterior.deviation, expected_improvement(posterior), strict=True):
+    for mean, deviation, found in zip(posterior.mean, posterior.std, expected_improvement(posterior), strict=True):
         density = norm.pdf(values, float(mean), float(deviation))
         assert float(found) == pytest.approx(np.trapezoid(np.maximum(values - 0.5, 0) * density, values), rel=1e-4)
 

@@ -45,24 +45,24 @@ def test_it_finds_the_optimum_of_a_separable_reward(improvement: Any, in_flight:
 def test_first_moves_at_once_and_best_when_all_neighbours_are_known() -> None:
     env = analytic()
     for improvement, moves_at in (("first", 1), ("best", -1)):
-        agent = LocalSearch(env, Args(num_random=1, improvement=improvement))
+        agent = LocalSearch(env, Args(num_init=1, improvement=improvement))
         (start,) = agent.ask()
         agent.tell(start, evaluation(start.architecture, 0.5))
         neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
         rewards = [0.4, 0.6, *np.linspace(0.41, 0.49, len(neighbours) - 3), 0.7]
         asked: list[Architecture] = []
-        while agent.position is start.architecture:
+        while agent.incumbent is start.architecture:
             (proposal,) = agent.ask()
             asked.append(proposal.architecture)
             agent.tell(proposal, evaluation(proposal.architecture, float(rewards[len(asked) - 1])))
         assert {child.key for child in asked} <= neighbours
         assert len(asked) == (2 if improvement == "first" else len(neighbours))
-        assert agent.position is asked[moves_at]
+        assert agent.incumbent is asked[moves_at]
 
 
 def test_at_a_local_optimum_it_starts_again_from_a_random_architecture() -> None:
     env = analytic()
-    agent = LocalSearch(env, Args(num_random=1))
+    agent = LocalSearch(env, Args(num_init=1))
     (start,) = agent.ask()
     agent.tell(start, evaluation(start.architecture, 0.9))
     neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
@@ -78,7 +78,7 @@ def test_at_a_local_optimum_it_starts_again_from_a_random_architecture() -> None
 
 
 def test_the_climb_starts_from_the_best_of_the_random_architectures() -> None:
-    agent = LocalSearch(analytic(), Args(num_random=5))
+    agent = LocalSearch(analytic(), Args(num_init=5))
     starts = agent.ask(5)
     for proposal, reward in zip(starts, (0.1, 0.3, 0.9, 0.2, 0.4), strict=True):
         agent.tell(proposal, evaluation(proposal.architecture, reward))
@@ -87,31 +87,31 @@ def test_the_climb_starts_from_the_best_of_the_random_architectures() -> None:
 
 def test_while_a_move_waits_for_children_in_flight_it_asks_for_starts_of_the_next_climb() -> None:
     env = analytic()
-    agent = LocalSearch(env, Args(num_random=1))
+    agent = LocalSearch(env, Args(num_init=1))
     (start,) = agent.ask()
     agent.tell(start, evaluation(start.architecture, 0.5))
-    num_neighbours = len(agent.neighbours)
+    num_neighbours = len(agent.neighbors)
     *neighbours, spare = agent.ask(num_neighbours + 1)
     assert distance(spare.architecture, start.architecture) > 10
     agent.tell(spare, evaluation(spare.architecture, 0.9))
-    assert agent.position is start.architecture
+    assert agent.incumbent is start.architecture
     for proposal in neighbours:
         agent.tell(proposal, evaluation(proposal.architecture, 0.4))
-    assert agent.position is spare.architecture
+    assert agent.incumbent is spare.architecture
 
 
 def test_where_all_neighbours_are_evaluated_the_order_in_which_they_are_told_does_not_matter() -> None:
     env = analytic()
     positions = []
     for order in (1, -1):
-        agent = LocalSearch(env, Args(num_random=4, improvement="best"))
+        agent = LocalSearch(env, Args(num_init=4, improvement="best"))
         for _ in range(3):
-            count = sum(key not in agent.asked for key in agent.neighbours) if agent.position else 4
+            count = sum(key not in agent.asked for key in agent.neighbors) if agent.incumbent else 4
             for proposal in agent.ask(count)[::order]:
                 tie_breaker = derive_seed(0, proposal.architecture.key) % 1000 * 1e-6
                 reward = env.evaluate(proposal.architecture).reward + tie_breaker
                 agent.tell(proposal, evaluation(proposal.architecture, reward))
-        positions.append(agent.position)
+        positions.append(agent.incumbent)
     assert positions[0] == positions[1]
     assert positions[0] is not None
 
@@ -136,9 +136,9 @@ def tiny(tmp_path: Path) -> NASESEnv:
     return cast(NASESEnv, env.unwrapped)
 
 
-@pytest.mark.parametrize("num_random", [1, 10])
-def test_a_space_is_evaluated_whole_before_anything_comes_again(tiny: NASESEnv, num_random: int) -> None:
-    agent = LocalSearch(tiny, Args(num_random=num_random))
+@pytest.mark.parametrize("num_init", [1, 10])
+def test_a_space_is_evaluated_whole_before_anything_comes_again(tiny: NASESEnv, num_init: int) -> None:
+    agent = LocalSearch(tiny, Args(num_init=num_init))
     told, rewards = drive(agent, lambda child: tiny.evaluate(child).reward, 20)
     assert len({proposal.architecture.key for proposal in told[:6]}) == 6
     assert max(rewards) == 0.9
@@ -156,5 +156,5 @@ def test_the_seed_decides() -> None:
 
 
 def test_options_out_of_range() -> None:
-    with pytest.raises(InputError, match="--num-random must be at least 1, not 0"):
-        Args(num_random=0)
+    with pytest.raises(InputError, match="--num-init must be at least 1, not 0"):
+        Args(num_init=0)

@@ -18,7 +18,12 @@ from nases_env.errors import InputError
 from nases_env.search import SearchArgs
 from tests.agents.driving import analytic, drive, evaluation
 
-FEW: dict[str, Any] = {"num_policy_candidates": 60, "num_prior_candidates": 20, "num_imagined": 16, "num_gradient_steps": 1}
+FEW: dict[str, Any] = {
+    "num_policy_candidates": 60,
+    "num_prior_candidates": 20,
+    "imagined_batch_size": 16,
+    "gradient_steps": 1,
+}
 
 
 def search(budget: int, in_flight: int = 5, **options: Any) -> tuple[ModelAssisted, list[float]]:
@@ -38,16 +43,16 @@ def test_it_beats_random_search_with_half_the_children() -> None:
 def test_imagined_rewards_alone_teach_the_controller() -> None:
     """The share of the operator is what is rewarded; the policy's own samples have more of it than the simulator's."""
     env = analytic()
-    agent = ModelAssisted(env, Args(num_gradient_steps=0, num_warmup=60, anchor_coefficient=0.0, learning_rate=3e-3))
+    agent = ModelAssisted(env, Args(gradient_steps=0, learning_starts=60, reference_coef=0.0, learning_rate=3e-3))
     for proposal in agent.ask(60):
         agent.tell(proposal, evaluation(proposal.architecture, env.evaluate(proposal.architecture).reward))
     agent._fit()
-    agent.args.num_gradient_steps = 60
-    agent._imagine()
-    states, offsets = agent.states(np.full(400, 1))
-    learned = agent.draw(states, offsets)
-    agent.controller.load_state_dict(agent.origin.state_dict())
-    before = agent.draw(states, offsets)
+    agent.args.gradient_steps = 60
+    agent._train_on_predictions()
+    states, offsets = agent.sample_states(np.full(400, 1))
+    learned = agent.sample(states, offsets)
+    agent.controller.load_state_dict(agent.reference_controller.state_dict())
+    before = agent.sample(states, offsets)
     rewards = [np.mean([env.evaluate(sample.architecture).reward for sample in samples]) for samples in (learned, before)]
     assert rewards[0] > rewards[1] + 0.05
 
@@ -60,7 +65,7 @@ def test_children_in_flight_are_all_different_and_told_in_any_order() -> None:
 
 
 def test_it_asks_before_anything_was_told() -> None:
-    agent = ModelAssisted(analytic(), Args(num_warmup=3))
+    agent = ModelAssisted(analytic(), Args(learning_starts=3))
     assert len({proposal.architecture.key for proposal in agent.ask(12)}) == 12
 
 
@@ -69,15 +74,15 @@ def test_the_same_seed_asks_for_the_same_children() -> None:
     assert first == second != other
 
 
-@pytest.mark.parametrize("acquisition", ["expected_improvement", "upper_confidence_bound"])
+@pytest.mark.parametrize("acquisition", ["expected_improvement", "upper_ucb_kappa_bound"])
 def test_the_child_of_the_highest_value_is_asked_for(acquisition: Any) -> None:
-    agent, _ = search(40, acquisition=acquisition, confidence=2.0)
+    agent, _ = search(40, acquisition=acquisition, ucb_kappa=2.0)
     agent._fit()
-    candidates = agent._candidates()
-    chosen = agent._choose(candidates)
+    candidates = agent._sample_candidates()
+    chosen = agent._select(candidates)
     posterior = agent._posterior(candidates)
-    if acquisition == "upper_confidence_bound":
-        assert chosen is candidates[int(torch.argmax(posterior.mean + 2 * posterior.deviation))]
+    if acquisition == "upper_ucb_kappa_bound":
+        assert chosen is candidates[int(torch.argmax(posterior.mean + 2 * posterior.std))]
     else:
         assert chosen is candidates[int(torch.argmax(model_assisted.expected_improvement(posterior)))]
 
@@ -91,11 +96,13 @@ def test_the_command_writes_the_models_curves_and_repeats(tmp_path: Path) -> Non
     assert keys[0] == keys[1]
     assert len(keys[0]) == 32
     events = EventAccumulator(str(tmp_path / "a")).Reload()
-    for tag in ("policy/loss", "model/shared", "model/noise"):
+    for tag in ("policy/loss", "model/count_kernel_weight", "model/noise_variance"):
         assert [event.step for event in events.Scalars(tag)] == [21, 26, 31]
 
 
-@pytest.mark.parametrize("options", [{"num_imagined": 0}, {"more_mutations": 1.0}, {"sigma": 0.0}, {"confidence": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"imagined_batch_size": 0}, {"extra_mutation_prob": 1.0}, {"std": 0.0}, {"ucb_kappa": -1.0}]
+)
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from nases_agents import sb3
-from nases_agents.sb3 import SETTINGS, Args, StandardizedRewards, learn, make_model
+from nases_agents.sb3 import DEFAULTS, Args, StandardizedRewards, learn, make_model
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,7 +18,7 @@ from nases_env.errors import InputError
 from nases_env.search import SearchLoop
 from nases_env.seeding import derive_seed
 
-ALGORITHMS = tuple(SETTINGS)
+ALGORITHMS = tuple(DEFAULTS)
 
 
 def search_for(budget: int, episode: int = 10_000, **options: Any) -> SearchLoop:
@@ -35,7 +35,7 @@ def rewards_of(search: SearchLoop) -> list[float]:
 
 @pytest.mark.parametrize(
     ("algorithm", "budget", "options", "margin"),
-    [("ppo", 800, {}, 0.04), ("a2c", 500, {}, 0.05), ("sac", 350, {}, 0.1), ("td3", 500, {"sigma": 0.5}, 0.08)],
+    [("ppo", 800, {}, 0.04), ("a2c", 500, {}, 0.05), ("sac", 350, {}, 0.1), ("td3", 500, {"std": 0.5}, 0.08)],
 )
 def test_it_learns(algorithm: Any, budget: int, options: dict[str, Any], margin: float) -> None:
     """Without learning the difference would deviate by 0.016 from 0. TD3's noise stays, so that less of it shows more."""
@@ -84,10 +84,10 @@ def test_exploration_begins_at_sigma() -> None:
     """In SAC through the network's output, which its random weights move a little."""
     for algorithm in ("ppo", "a2c", "sac", "td3"):
         spread = []
-        for sigma in (0.3, 0.6):
+        for std in (0.3, 0.6):
             env = gym.make("NASES-Synthetic-v0")
             env.reset(seed=0)
-            model = make_model(SearchLoop(env, 10), Args(algorithm=algorithm, sigma=sigma))
+            model = make_model(SearchLoop(env, 10), Args(algorithm=algorithm, std=std))
             observation = np.full((1, 40), 0.5, np.float32)
             actions = np.concatenate([model.predict(observation)[0] for _ in range(200)])
             if algorithm == "td3":
@@ -109,13 +109,13 @@ def test_the_command_writes_sb3s_losses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"num_steps": 1},
-        {"num_gradient_steps": 0},
+        {"n_steps": 1},
+        {"gradient_steps": 0},
         {"learning_starts": -1},
         {"batch_size": 0},
-        {"sigma": 0.0},
+        {"std": 0.0},
         {"learning_rate": float("nan")},
-        {"entropy_coefficient": -0.1},
+        {"ent_coef": -0.1},
         {"ask_batch_size": 2},
     ],
 )
@@ -125,5 +125,5 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_options_that_are_given_replace_the_algorithms_own() -> None:
-    assert Args(algorithm="sac").setting("learning_rate") == SETTINGS["sac"]["learning_rate"]
+    assert Args(algorithm="sac").setting("learning_rate") == DEFAULTS["sac"]["learning_rate"]
     assert Args(algorithm="sac", learning_rate=0.1).setting("learning_rate") == 0.1

@@ -1,0 +1,41 @@
+"""Range checks of command-line options; the error messages name the flag."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nases_env.errors import InputError
+
+
+def require_at_least(args: object, minimum: int, *options: str) -> None:
+    """Raise ``InputError`` if one of ``options``, attributes of ``args``, is less than ``minimum``; None is skipped."""
+    for option in options:
+        value = getattr(args, option)
+        _require(value is None or value >= minimum, option, f"be at least {minimum}", value)
+
+
+def require_positive(args: object, *options: str, allow_inf: bool = False) -> None:
+    """Raise ``InputError`` if one of ``options``, attributes of ``args``, is not a positive number; None is skipped."""
+    for option in options:
+        value = getattr(args, option)
+        _require(value is None or (value > 0 and (allow_inf or value < math.inf)), option, "be a positive number", value)
+
+
+def require_non_negative(args: object, *options: str) -> None:
+    """Raise ``InputError`` if one of ``options``, attributes of ``args``, is negative or not finite."""
+    for option in options:
+        value = getattr(args, option)
+        _require(0 <= value < math.inf, option, "be 0 or a positive number", value)
+
+
+def require_fraction(args: object, *options: str) -> None:
+    """Raise ``InputError`` if one of ``options``, attributes of ``args``, is not in [0, 1)."""
+    for option in options:
+        value = getattr(args, option)
+        _require(0 <= value < 1, option, "be in [0, 1)", value)
+
+
+def _require(condition: bool, option: str, requirement: str, value: Any) -> None:
+    if not condition:
+        raise InputError(f"--{option.replace('_', '-')} must {requirement}, not {value}")

@@ -256,6 +256,9 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.set_current(architecture, evaluation)
         return evaluation
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_executor": None}  # a copy starts its own executor
+
     def close(self) -> None:
         """Cancel the evaluations in flight and stop all workers. Can be called repeatedly."""
         if self._executor is not None:

@@ -1,4 +1,4 @@
-"""The environments: both checkers, the specification, and the promises of the class docstring."""
+"""The environments: both checkers, the specification, and the guarantees of the class docstring."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
-from nases_env.execution import SerialExecutor
+from nases_env.execution import CachingExecutor, SerialExecutor
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.datasets import TinyDatasets
 
 SPACE = EnasMicro()
-# The others need a table or a search space: test_nasbench201_env.py and test_look_up_env.py make them.
+# The others need a table or a search space: test_nasbench201.py and test_query.py create them.
 ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ("NASES-NASBench201-v0", "NASES-Query-v0"))
 
 
@@ -259,7 +259,7 @@ def test_genotype_in_info_is_one_line_of_json() -> None:
 
 
 def test_a_child_whose_evaluation_raised_is_evaluated_again() -> None:
-    """What a person has mended must not raise the old error for ever."""
+    """An error that the user has fixed must not be raised again."""
 
     class Failing(SerialExecutor):
         in_background = True
@@ -276,7 +276,7 @@ def test_a_child_whose_evaluation_raised_is_evaluated_again() -> None:
     env = make("NASES-Synthetic-v0")
     env.reset(seed=0)
     nases = unwrapped(env)
-    nases._executor = Failing(nases.evaluator)
+    nases._executor = CachingExecutor(Failing(nases.evaluator), None, nases.search_space.to_json)
     child = nases.search_space.sample(np.random.default_rng(0))
     with pytest.raises(InputError, match="no data"):
         nases.evaluate(child)

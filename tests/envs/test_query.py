@@ -52,5 +52,5 @@ def test_the_reward_is_what_is_looked_up(embedding: str) -> None:
 
 
 def test_a_search_space_must_be_given(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give search_space as MODULE:CLASS"):
+    with pytest.raises(InputError, match="pass search_space as MODULE:CLASS"):
         gym.make("NASES-Query-v0")

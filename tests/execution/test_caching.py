@@ -1,4 +1,4 @@
-"""The executor with a store: what is known is not evaluated, what others evaluate is waited for, what is found is kept."""
+"""The caching executor: in memory, with a store, and with other searches that share the store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPACE = get_search_space("nasbench201")
 
 
 class Accuracies(Evaluator):
-    """Gives each child an accuracy of its own, or does what it is told instead; ``seen`` are the seeds that it was given."""
+    """Returns a different accuracy for each seed, or the result of ``outcome``; ``seen`` lists the evaluated seeds."""
 
     search_space = "nasbench201"
 
@@ -63,13 +63,13 @@ class InThread(Worker):
     def evaluate(self, task: Task) -> Evaluation:
         return self.evaluator.evaluate(task.architecture, task.seed)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         if isinstance(self.evaluator, Accuracies):
-            self.evaluator.outcome = self._abandoned
+            self.evaluator.outcome = self._cancelled
             self.evaluator.may_end.set()
 
-    def _abandoned(self) -> Evaluation:
-        raise AttemptError("abandoned")
+    def _cancelled(self) -> Evaluation:
+        raise AttemptError("cancelled")
 
 
 def architecture(seed: int) -> Architecture:
@@ -79,7 +79,7 @@ def architecture(seed: int) -> Architecture:
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
@@ -113,7 +113,7 @@ def make(path: Path) -> Iterator[Callable[..., CachingExecutor]]:
 
 @pytest.fixture
 def other(path: Path) -> Iterator[Store]:
-    """The store of another search."""
+    """Open the store as another search does."""
     with Store(path) as store:
         yield store
 
@@ -122,20 +122,25 @@ def name(seed: int, evaluator: Evaluator) -> tuple[str, str, int]:
     return architecture(seed).key, evaluator.digest(), seed
 
 
+def found_in(child: int, seed: int) -> Evaluation:
+    return Evaluation(architecture(child).key, seed, Status.OK, valid_accuracy=seed / 1000)
+
+
 def found(seed: int, accuracy: float) -> Evaluation:
     return Evaluation(architecture(seed).key, seed, Status.OK, valid_accuracy=accuracy)
 
 
 @pytest.mark.parametrize("background", [False, True])
 class TestBoth:
-    def test_what_is_known_is_not_evaluated_again(
+    def test_a_known_child_is_not_evaluated_again(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, path: Path, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
         assert executor.in_background is background
         results = [executor.submit(architecture(seed), seed).result(30) for seed in (1, 2, 1)]
         assert [result.valid_accuracy for result in results] == [0.001, 0.002, 0.001]
-        assert executor.num_from_store == 1
+        assert executor.num_from_store == 0
+        assert evaluator.seen == [1, 2]
         executor.shutdown()
         again = make(Accuracies(), background=background)
         assert again.submit(architecture(2), 2).result(30) == results[1]
@@ -146,7 +151,7 @@ class TestBoth:
             assert hashlib.sha256(text.encode()).hexdigest() == digest == evaluator.digest()
             assert [SPACE.from_json(row["genotype"]).key for row in store.rows()] == [row["key"] for row in store.rows()]
 
-    def test_a_result_is_kept_before_the_future_has_it(
+    def test_a_result_is_stored_before_the_future_has_it(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -166,7 +171,7 @@ class TestBoth:
         assert future.result(30) == found(1, 0.001)
         assert kept == [(found(1, 0.001), [])]
 
-    def test_a_failed_evaluation_is_told_and_not_kept(
+    def test_a_failed_evaluation_is_not_stored(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
@@ -175,11 +180,23 @@ class TestBoth:
         assert executor.submit(architecture(1), 1).result(30) == failed
         assert (other.count(), other.claims()) == (0, [])
         evaluator.outcome = None
-        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
+        assert executor.submit(architecture(1), 1).result(30) == failed, "the same search does not retry it"
+        executor.shutdown()
+        again = make(evaluator, background=background)
+        assert again.submit(architecture(1), 1).result(30) == found(1, 0.001)
         assert evaluator.seen == [1, 1]
 
-    @pytest.mark.parametrize("error", [InputError("mend it"), RuntimeError("a mistake"), KeyboardInterrupt()])
-    def test_an_error_is_raised_and_releases_the_claim(
+    def test_a_preloaded_child_is_not_evaluated(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background)
+        executor.preload(found(1, 0.5))
+        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.5)
+        assert executor.submit(architecture(1), 2).result(30) == found_in(1, 2)
+        assert (evaluator.seen, executor.num_from_store) == ([2], 0)
+
+    @pytest.mark.parametrize("error", [InputError("fix it"), RuntimeError("a mistake"), KeyboardInterrupt()])
+    def test_an_error_is_raised_and_releases_the_lease(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -201,7 +218,7 @@ class TestBoth:
         evaluator.outcome = None
         assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
 
-    def test_a_store_that_is_lost_is_told_by_the_future(
+    def test_a_deleted_store_is_an_error_of_the_future(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -209,28 +226,28 @@ class TestBoth:
         background: bool,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        executor = make(evaluator, background=background, beat_seconds=0.01)
-        beats_missed: list[bool] = []
+        executor = make(evaluator, background=background, heartbeat_seconds=0.01)
+        failed_heartbeats: list[bool] = []
 
         def lose() -> Evaluation:
             path.unlink()
-            until(lambda: "were not told that this one lives" in caplog.text)
-            beats_missed.append(True)
+            until(lambda: "cannot send a heartbeat" in caplog.text)
+            failed_heartbeats.append(True)
             return found(1, 0.5)
 
         evaluator.outcome = lose
         future = executor.submit(architecture(1), 1)
         with pytest.raises(InputError, match="was moved, replaced or deleted"):
             future.result(30)
-        assert beats_missed == [True]
+        assert failed_heartbeats == [True]
         with pytest.raises(InputError, match="was moved, replaced or deleted"):
             executor.submit(architecture(2), 2)
         executor.shutdown()
 
-    def test_others_see_that_the_holder_lives(
+    def test_the_owner_sends_heartbeats(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
     ) -> None:
-        executor = make(evaluator, background=background, beat_seconds=0.01)
+        executor = make(evaluator, background=background, heartbeat_seconds=0.01)
 
         def wait() -> Evaluation:
             until(lambda: other.claims()[0].beat >= 3)
@@ -239,7 +256,7 @@ class TestBoth:
         evaluator.outcome = wait
         assert executor.submit(architecture(1), 1).result(30) == found(1, 0.5)
 
-    def test_shutting_down_twice_does_no_harm(
+    def test_shutdown_can_be_repeated(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
@@ -252,14 +269,24 @@ class TestBoth:
             executor.store.count()
 
 
+def test_without_a_store_results_are_cached_in_memory(evaluator: Accuracies) -> None:
+    executor = CachingExecutor(SerialExecutor(evaluator), None, SPACE.to_json)
+    results = [executor.submit(architecture(1), seed).result() for seed in (1, 2, 1)]
+    assert results[0] == results[2] == found(1, 0.001)
+    assert evaluator.seen == [1, 2]
+    assert "nases-store" not in {thread.name for thread in threading.enumerate()}
+    executor.shutdown()
+    assert executor.submit(architecture(3), 3).cancelled()
+
+
 class TestWaitingInTheBackground:
-    def test_the_result_of_another_search_is_taken(
+    def test_the_result_of_another_search_is_used(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=True)
         assert other.claim(*name(1, evaluator))
         future = executor.submit(architecture(1), 1)
-        assert executor.submit(architecture(2), 2).result(30) == found(2, 0.002), "it goes on meanwhile"
+        assert executor.submit(architecture(2), 2).result(30) == found(2, 0.002), "other children do not wait"
         assert executor.num_waiting == 1
         assert not future.done()
         other.put(found(1, 0.75), evaluator.digest(), "{}")
@@ -267,7 +294,7 @@ class TestWaitingInTheBackground:
         assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 1, [2])
 
     @pytest.mark.parametrize("how", ["released", "died"])
-    def test_a_child_that_another_search_gave_up_is_evaluated_here(
+    def test_a_child_released_by_another_search_is_evaluated_here(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path, how: str
     ) -> None:
         executor = make(evaluator, background=True)
@@ -283,7 +310,7 @@ class TestWaitingInTheBackground:
         assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 0, [1])
         assert other.claims() == []
 
-    def test_a_store_that_is_lost_while_waiting_is_told_by_the_future(
+    def test_a_store_deleted_while_waiting_is_an_error_of_the_future(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path
     ) -> None:
         executor = make(evaluator, background=True)
@@ -311,7 +338,7 @@ class TestWaitingInTheBackground:
         assert different.result(30).seed == 2
         assert sorted(evaluator.seen) == [1, 2]
 
-    def test_shutting_down_cancels_and_releases(
+    def test_shutdown_cancels_and_releases(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=True)
@@ -381,7 +408,7 @@ class TestWaitingHere:
 
 
 def search(connection: Connection, path: Path, order: int, num_children: int) -> None:
-    """Evaluates all children, and sends the seeds as they are evaluated."""
+    """Evaluate all children and send each seed when its evaluation starts."""
 
     class Reporting(Accuracies):
         def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -409,7 +436,7 @@ def receive_all(connection: Connection) -> list[int]:
         return received
 
 
-def test_searches_in_processes_share_the_work_and_outlive_each_other(path: Path) -> None:
+def test_searches_in_processes_share_the_work_and_survive_a_kill(path: Path) -> None:
     num_children = 60
     started = []
     for order in range(3):
@@ -429,6 +456,6 @@ def test_searches_in_processes_share_the_work_and_outlive_each_other(path: Path)
     assert [process.exitcode for process, _ in started] == [-signal.SIGKILL, 0, 0]
     evaluated = sum(others, reported)
     assert set(evaluated) == set(range(num_children))
-    assert len(evaluated) <= num_children + 1, "only what the killed process had begun is repeated"
+    assert len(evaluated) <= num_children + 1, "only the child that the killed process was evaluating is repeated"
     with Store(path, read_only=True) as store:
         assert (store.count(), store.claims(), store.damages()) == (num_children, [], [])

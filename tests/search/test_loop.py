@@ -1,4 +1,4 @@
-"""The loop: what is in flight, in which order results are told, and that the executor does not matter."""
+"""The search loop: proposals in flight, the order of results, callbacks, and independence of the executor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from nases_agents.reinforce import Args, Reinforce
 
 from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation, Status
-from nases_env.execution import Executor, SerialExecutor
-from nases_env.search import SearchLoop, SearchRun
+from nases_env.execution import CachingExecutor, ExecutionSettings, Executor, SerialExecutor
+from nases_env.search import SearchCallback, SearchLoop, SearchRun
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.run_dir import read_trajectory
+from tests.search.acting import CallAfter, RandomActions, Recorder
 
 
 class Backwards(Executor):
-    """Evaluates in the background; of those in flight the one submitted last is ready first."""
+    """Evaluates in the background; the child submitted last finishes first."""
 
     in_background = True
 
@@ -47,7 +48,7 @@ class Backwards(Executor):
 
 
 class Watched(Agent):
-    """Random search that notes what it was asked and told."""
+    """Random search that records the calls of ``ask`` and ``tell``."""
 
     def __init__(self, env: NASESEnv) -> None:
         self.space = env.search_space
@@ -66,19 +67,24 @@ class Watched(Agent):
 
 
 def search_with(num_envs: int, budget: int) -> SearchLoop:
-    env = gym.make("NASES-Synthetic-v0")
+    return SearchLoop(synthetic_env(), budget, num_envs)
+
+
+def synthetic_env() -> NASESEnv:
+    env = gym.make("NASES-Synthetic-v0").unwrapped
+    assert isinstance(env, NASESEnv)
     env.reset(seed=0)
-    return SearchLoop(env, budget, num_envs)
+    return env
 
 
 @pytest.mark.parametrize(("num_envs", "ask_batch_size"), [(1, 1), (3, 1), (2, 5), (6, 2), (5, 3)])
-def test_told_in_the_order_of_asking_and_never_more_in_flight_than_allowed(num_envs: int, ask_batch_size: int) -> None:
+def test_results_are_told_in_proposal_order_within_the_window(num_envs: int, ask_batch_size: int) -> None:
     search = search_with(num_envs, 17)
-    agent = Watched(search.nases)
+    agent = Watched(search.env)
     search.run(agent, ask_batch_size)
     asked = [key for event, key in agent.events if event == "ask"]
     told = [key for event, key in agent.events if event == "tell"]
-    assert asked == told == [child.evaluation.key for child in search.children]
+    assert asked == told == [child.evaluation.key for child in search.trials]
     assert len(told) == 17
     in_flight = np.cumsum([1 if event == "ask" else -1 for event, _ in agent.events])
     assert in_flight.max() <= max(num_envs, ask_batch_size)
@@ -86,20 +92,23 @@ def test_told_in_the_order_of_asking_and_never_more_in_flight_than_allowed(num_e
     assert full == max(num_envs, ask_batch_size)
 
 
-def test_which_child_is_ready_first_does_not_matter() -> None:
+def test_the_order_of_completion_does_not_matter() -> None:
     trajectories = []
     for background in (False, True):
-        search = search_with(4, 24)
+        env = synthetic_env()
+        inner: Executor = SerialExecutor(env.evaluator)
         if background:
-            search.nases._executor = Backwards(SerialExecutor(search.nases.evaluator), num_at_once=4)
-        search.run(Reinforce(search.nases, Args(num_warmup=6, batch_size=3, num_envs=4)), ask_batch_size=4)
-        trajectories.append([child.evaluation for child in search.children])
+            inner = Backwards(inner, num_at_once=4)
+        env._executor = CachingExecutor(inner, None, env.search_space.to_json)
+        search = SearchLoop(env, 24, 4)
+        search.run(Reinforce(env, Args(learning_starts=6, train_freq=3, num_envs=4)), ask_batch_size=4)
+        trajectories.append([child.evaluation for child in search.trials])
     assert trajectories[0] == trajectories[1]
 
 
-def test_children_beyond_the_budget_are_left_out() -> None:
+def test_architectures_beyond_the_budget_are_not_evaluated() -> None:
     search = search_with(4, 6)
-    space = search.nases.search_space
+    space = search.env.search_space
     rng = np.random.default_rng(0)
     actions = np.zeros((4, 20), np.float32)
     first = search.evaluate_all([space.sample(rng) for _ in range(4)], actions)
@@ -107,7 +116,39 @@ def test_children_beyond_the_budget_are_left_out() -> None:
     assert [evaluation.status for evaluation in first] == [Status.OK] * 4
     assert [evaluation.status for evaluation in second] == [Status.OK] * 2 + [Status.FAILED] * 2
     assert search.done
-    assert len(search.children) == 6
+    assert len(search.trials) == 6
+
+
+def test_callbacks_are_called_in_order() -> None:
+    recorder = Recorder()
+    with SearchLoop(synthetic_env(), 2, callbacks=[recorder]) as loop:
+        loop.run(RandomActions(loop.env))
+    metrics = ["metrics ['policy/entropy'] after 1", "metrics ['policy/entropy'] after 2"]
+    assert recorder.events == ["start", "trial 1", metrics[0], "trial 2", metrics[1], "end"]
+
+
+def test_every_callback_is_told_of_the_end_even_if_one_fails() -> None:
+    class Failing(SearchCallback):
+        def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+            raise OSError("disk full")
+
+    def interrupt(loop: SearchLoop) -> None:
+        raise KeyboardInterrupt
+
+    recorder = Recorder()
+    with (
+        pytest.raises(OSError, match="disk full"),
+        SearchLoop(synthetic_env(), 5, callbacks=[CallAfter(2, interrupt), Failing(), recorder]) as loop,
+    ):
+        loop.run(RandomActions(loop.env))
+    assert recorder.events[-1] == "interrupted"
+
+
+def test_a_callback_can_stop_the_search() -> None:
+    with SearchLoop(synthetic_env(), 50, num_envs=4, callbacks=[CallAfter(3, SearchLoop.stop)]) as loop:
+        loop.run(RandomActions(loop.env))
+    assert loop.done
+    assert len(loop.trials) == 3
 
 
 def trajectory(run_dir: Path) -> list[dict[str, Any]]:
@@ -115,20 +156,18 @@ def trajectory(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
-    from nases_env.execution import ExecutionSettings
-
     args = Args(
         env_id="NASES-Digits-v0",
         preset="smoke",
         budget=5,
         num_envs=2,
-        num_warmup=3,
+        learning_starts=3,
         run_dir=run_dir,
         execution=ExecutionSettings(**execution),
     )
-    with SearchRun(args, agent="reinforce") as search:
-        search.run(Reinforce(search.nases, args))
-    return search
+    with SearchRun(args, agent="reinforce") as run:
+        run.search(Reinforce(run.env, args))
+    return run
 
 
 def test_the_executor_does_not_matter(tmp_path: Path) -> None:
@@ -137,10 +176,10 @@ def test_the_executor_does_not_matter(tmp_path: Path) -> None:
     assert trajectory(tmp_path / "serial") == trajectory(tmp_path / "processes")
 
 
-def test_a_second_search_takes_everything_from_a_shared_store(tmp_path: Path) -> None:
+def test_a_second_search_reuses_every_result_of_a_shared_store(tmp_path: Path) -> None:
     store = str(tmp_path / "store.sqlite")
     first = search_digits(tmp_path / "first", executor="serial", store=store)
     second = search_digits(tmp_path / "second", executor="serial", store=store)
-    assert first.nases.executor.num_from_store == 0
-    assert second.nases.executor.num_from_store == 5
+    assert first.env.executor.num_from_store == 0
+    assert second.env.executor.num_from_store == 5
     assert list(read_trajectory(tmp_path / "first")) == list(read_trajectory(tmp_path / "second"))

@@ -1,4 +1,4 @@
-"""A search that ended anywhere goes on as if it had not."""
+"""A resumed search equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tensorboard.summary.writer import event_file_writer
 from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
-from nases_env.search import SearchArgs, SearchRun
+from nases_env.search import SearchArgs, SearchLoop, SearchRun
+from nases_env.search.reporting import Summary
 from nases_env.search.run_dir import RunDir, load_args, read_trajectory
 from tests.commands import ROOT, error_of, run, run_here, script
 
@@ -28,14 +29,17 @@ REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "reinforce": ("reinforce", {"num_warmup": 4, "batch_size": 4}),
-    "paper": ("reinforce", {"reads": "last", "unseen": False, "num_warmup": 0, "num_samples": 0, "advantage": "baseline"}),
-    "model_assisted": ("model_assisted", {"num_warmup": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
+    "reinforce": ("reinforce", {"learning_starts": 4, "train_freq": 4}),
+    "paper": (
+        "reinforce",
+        {"reads": "last", "unseen": False, "learning_starts": 0, "replay_batch_size": 0, "advantage": "moving-average"},
+    ),
+    "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
     "random_search": ("random_search", {}),
-    "regularised_evolution": ("regularised_evolution", {}),
-    "local_search": ("local_search", {"num_random": 3}),
+    "regularised_evolution": ("regularized_evolution", {}),
+    "local_search": ("local_search", {"num_init": 3}),
     "discrete_reinforce": ("discrete_reinforce", {}),
-    "ppo": ("sb3", {"algorithm": "ppo", "num_steps": 4}),
+    "ppo": ("sb3", {"algorithm": "ppo", "n_steps": 4}),
     "a2c": ("sb3", {"algorithm": "a2c"}),
     "sac": ("sb3", {"algorithm": "sac", "learning_starts": 4}),
     "td3": ("sb3", {"algorithm": "td3", "learning_starts": 4}),
@@ -44,12 +48,12 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Event files are read in the order of their names, which within a second and a process end in a count, 10 before 9."""
+    """Number event files so that their names sort in the order in which they were written, within a second too."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
 
 
 class Killed(BaseException):
-    """Ends a search as a signal would, at a moment that a test chooses."""
+    """Ends a search like a signal, at a given point."""
 
 
 def module_of(agent: str) -> Any:
@@ -63,22 +67,22 @@ def begin(agent: str, run_dir: Path, **options: Any) -> None:
     module.main(args)
 
 
-def go_on(agent: str, run_dir: Path, **options: Any) -> None:
+def resume(agent: str, run_dir: Path, **options: Any) -> None:
     module = module_of(agent)
     args = load_args(getattr(module, "Args", SearchArgs), run_dir)
     module.main(dataclasses.replace(args, **options))
 
 
 def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strikes between a child's evaluation and its record."""
-    remember = SearchRun._remember
+    """Kill the search between the evaluation of a child and its record."""
+    record = SearchLoop._record
 
-    def strike(search: SearchRun, *args: Any) -> None:
-        if len(search.children) == num_children:
+    def kill(loop: SearchLoop, *args: Any) -> None:
+        if len(loop.trials) == num_children:
             raise Killed
-        remember(search, *args)
+        record(loop, *args)
 
-    monkeypatch.setattr(SearchRun, "_remember", strike)
+    monkeypatch.setattr(SearchLoop, "_record", kill)
 
 
 def trajectory(run_dir: Path) -> list[dict[str, Any]]:
@@ -92,7 +96,7 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize(("agent", "num_envs"), [*((agent, 3) for agent in AGENTS), ("reinforce", 1), ("sac", 1)])
-def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
+def test_a_resumed_search_equals_an_uninterrupted_one(
     agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(agent, tmp_path / "whole", num_envs=num_envs)
@@ -101,24 +105,24 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
         with pytest.raises(Killed):
             begin(agent, tmp_path / "cut", num_envs=num_envs)
     assert len(trajectory(tmp_path / "cut")) == 7
-    go_on(agent, tmp_path / "cut")
+    resume(agent, tmp_path / "cut")
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     assert len(trajectory(tmp_path / "whole")) == BUDGET
     assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
-def test_a_larger_budget_goes_on_with_a_finished_run(tmp_path: Path) -> None:
+def test_a_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
     begin("reinforce", tmp_path / "whole")
     begin("reinforce", tmp_path / "short", budget=9)
-    with pytest.raises(InputError, match="is finished: it has its 9 children"):
-        go_on("reinforce", tmp_path / "short")
-    go_on("reinforce", tmp_path / "short", budget=BUDGET)
+    with pytest.raises(InputError, match=r"is finished \(9 children\)"):
+        resume("reinforce", tmp_path / "short")
+    resume("reinforce", tmp_path / "short", budget=BUDGET)
     assert trajectory(tmp_path / "short") == trajectory(tmp_path / "whole")
     assert curves(tmp_path / "short") == curves(tmp_path / "whole")
 
 
-def test_nothing_that_was_evaluated_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nases_env.evaluation import OperatorShareEvaluator
 
     evaluated: list[str] = []
@@ -134,29 +138,29 @@ def test_nothing_that_was_evaluated_is_evaluated_again(tmp_path: Path, monkeypat
         with pytest.raises(Killed):
             begin("random_search", tmp_path / "run")
     assert len(evaluated) == 8  # the eighth is in the store, though not in the trajectory
-    go_on("random_search", tmp_path / "run")
+    resume("random_search", tmp_path / "run")
     assert len(evaluated) == len(set(evaluated)) == BUDGET
 
 
-def test_a_search_that_was_killed_at_its_very_end_is_ended_properly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*args: Any) -> None:
+def test_a_search_killed_before_its_summary_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(SearchRun, "_print_summary", killed)
+        context.setattr(Summary, "on_end", killed)
         with pytest.raises(Killed):
             begin("reinforce", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
     assert not (tmp_path / "run" / "best.svg").exists()
-    go_on("reinforce", tmp_path / "run")
+    resume("reinforce", tmp_path / "run")
     assert (tmp_path / "run" / "best.svg").exists()
     assert len(trajectory(tmp_path / "run")) == 5
     with pytest.raises(InputError, match="is finished"):
-        go_on("reinforce", tmp_path / "run")
+        resume("reinforce", tmp_path / "run")
 
 
-def test_a_search_that_was_killed_as_it_began_may_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*args: Any) -> None:
+def test_a_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as context:
@@ -168,46 +172,46 @@ def test_a_search_that_was_killed_as_it_began_may_begin_again(tmp_path: Path, mo
     assert len(trajectory(tmp_path / "run")) == 5
 
 
-def test_another_choice_than_the_recorded_one_is_noticed(tmp_path: Path) -> None:
+def test_a_choice_that_differs_from_the_record_is_an_error(tmp_path: Path) -> None:
     begin("random_search", tmp_path / "run", budget=5)
     lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
     lines[3]["key"] = lines[0]["key"]
     (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     before = (tmp_path / "run" / "evaluations.jsonl").read_text()
-    with pytest.raises(InputError, match="cannot be gone on with: child 4 was"):
-        go_on("random_search", tmp_path / "run", budget=8)
+    with pytest.raises(InputError, match="cannot be resumed: child 4 was"):
+        resume("random_search", tmp_path / "run", budget=8)
     assert (tmp_path / "run" / "evaluations.jsonl").read_text() == before
 
 
-def test_children_of_another_configuration_are_not_mixed(tmp_path: Path) -> None:
+def test_a_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> None:
     begin("random_search", tmp_path / "run", budget=5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["configuration"]["operator"] = "max_pool_3x3"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="evaluated with other operator"):
-        go_on("random_search", tmp_path / "run", budget=8)
+    with pytest.raises(InputError, match=r"the evaluation settings changed \(operator\)"):
+        resume("random_search", tmp_path / "run", budget=8)
 
 
-def test_a_line_and_a_file_that_are_half_written_are_mended(tmp_path: Path) -> None:
+def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
     begin("random_search", tmp_path / "whole")
     begin("random_search", tmp_path / "run", budget=5)
     with open(tmp_path / "run" / "evaluations.jsonl", "a") as file:
         file.write('{"child": 6, "rew')
     (tmp_path / "run" / ".best.json.x1y2").write_text("{")
-    go_on("random_search", tmp_path / "run", budget=BUDGET)
+    resume("random_search", tmp_path / "run", budget=BUDGET)
     assert trajectory(tmp_path / "run") == trajectory(tmp_path / "whole")
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+def test_a_locked_run_is_not_resumed(tmp_path: Path) -> None:
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=5, run_dir=tmp_path / "run")
-    with SearchRun(args, agent="random_search") as search:
-        search.evaluate(search.nases.search_space.sample(np.random.default_rng(0)))
+    with SearchRun(args, agent="random_search") as run:
+        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))], np.zeros((1, 20)))
         with pytest.raises(InputError, match="another search is writing to"):
-            go_on("random_search", tmp_path / "run")
+            resume("random_search", tmp_path / "run")
 
 
-def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_search_resumes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serial = ExecutionSettings(executor="serial")
     reinforce = module_of("reinforce")
     reinforce.main(reinforce.Args(preset="smoke", budget=6, num_envs=2, run_dir=tmp_path / "whole", execution=serial))
@@ -223,9 +227,9 @@ def test_a_killed_search_goes_on_from_the_command_line(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     status = run_here(cli.main, "status", "cut")
     assert "not running, go on with --resume" in status.stdout
-    assert " 0 in flight" in status.stdout  # whoever had claims is gone
+    assert " 0 in flight" in status.stdout  # the owner of the leases is dead
     result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
-    assert "of them known" in result.stdout
+    assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")
     assert again.stdout == "cut is finished: it has its 6 children; --budget goes on with it\n"
@@ -237,7 +241,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     cases = {
         ("--resume", "absent"): "absent is no run folder",
-        ("--resume", "run", "--sigma", "3"): "--sigma is 0.1 in run and cannot be changed with --resume",
+        ("--resume", "run", "--std", "3"): "--std is 0.1 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
         ("--resume", "foreign"): "foreign is a run of the agent random_search; go on with it as it was begun",

@@ -1,4 +1,4 @@
-"""The run folder, the budget, and how a search ends when it is interrupted or cannot write."""
+"""The run directory, the budget, and the end of a search after an interrupt or an error."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings, Store
 from nases_env.search import ChildOptions, SearchArgs, SearchRun, make_env
+from tests.search.acting import RandomActions
 
 
 def arguments(folder: Path, **options: Any) -> SearchArgs:
@@ -21,10 +22,7 @@ def arguments(folder: Path, **options: Any) -> SearchArgs:
 
 def run(args: SearchArgs) -> SearchRun:
     with SearchRun(args, agent="test") as search:
-        search.action_space.seed(args.seed)
-        while not search.done:
-            search.step(search.action_space.sample())
-            search.log({"policy/entropy": 1.5})
+        search.search(RandomActions(search.env, args.seed))
     return search
 
 
@@ -32,16 +30,16 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "run" / "evaluations.jsonl").read_text().splitlines()]
 
 
-def test_run_folder_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_directory_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search = run(arguments(tmp_path))
     records = lines(tmp_path)
     assert [record["child"] for record in records] == list(range(1, 13))
     best = max(records, key=lambda record: record["reward"])
-    architecture = search.nases.parse((tmp_path / "run" / "best.json").read_text())
+    architecture = search.env.to_architecture((tmp_path / "run" / "best.json").read_text())
     assert architecture.key == best["key"]
-    assert search.nases.parse(best["genotype"]) == architecture
+    assert search.env.to_architecture(best["genotype"]) == architecture
     for record in records:
-        assert search.nases.decode(np.array(record["action"], np.float32)).key == record["key"]
+        assert search.env.decode(np.array(record["action"], np.float32)).key == record["key"]
     with Store(tmp_path / "run" / "store.sqlite", read_only=True) as store:
         assert store.count() == len({record["key"] for record in records})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -50,8 +48,8 @@ def test_run_folder_holds_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert config["arguments"]["budget"] == 12
     assert config["configuration"]["operator"] == "sep_conv_3x3"
     assert {"torch", "python", "nases_env"} <= set(config["versions"])
-    for picture in ("best.png", "best.svg"):
-        assert (tmp_path / "run" / picture).stat().st_size > 1000
+    for image in ("best.png", "best.svg"):
+        assert (tmp_path / "run" / image).stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "the best of 12 architectures" in printed
     assert str(tmp_path / "run") in printed.replace("\n", "")
@@ -68,7 +66,7 @@ def test_curves(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("search/reward")] == list(range(1, 13))
     assert curve("search/reward") == pytest.approx(rewards)
     assert curve("search/best_reward") == pytest.approx(list(np.maximum.accumulate(rewards)))
-    assert curve("search/mean_of_last_10")[-1] == pytest.approx(float(np.mean(rewards[-10:])))
+    assert curve("search/reward_mean_10")[-1] == pytest.approx(float(np.mean(rewards[-10:])))
     assert curve("search/distinct_architectures")[-1] == len({record["key"] for record in lines(tmp_path)})
     assert curve("policy/entropy") == [1.5] * 12
     assert {"child/num_params", "child/seconds", "child/train_accuracy"} <= set(events.Tags()["scalars"])
@@ -83,21 +81,21 @@ def test_the_same_command_gives_the_same_evaluations_in_the_same_order(tmp_path:
     assert evaluations("a") == evaluations("b")
 
 
-def test_architectures_are_evaluated_and_recorded_like_actions(tmp_path: Path) -> None:
+def test_a_repeated_architecture_is_recorded_as_known(tmp_path: Path) -> None:
     with SearchRun(arguments(tmp_path, budget=2), agent="test") as search:
-        space = search.nases.search_space
+        space = search.env.search_space
         architecture = space.sample(np.random.default_rng(0))
-        evaluations = [search.evaluate(architecture) for _ in range(2)]
-        assert search.done
+        evaluations = search.loop.evaluate_all([architecture] * 2, np.zeros((2, 20)))
+        assert search.loop.done
     assert [record["is_new"] for record in lines(tmp_path)] == [True, False]
     assert evaluations[0] == evaluations[1]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_is_evaluated_is_kept_whatever_ends_the_search(tmp_path: Path, error: type[BaseException]) -> None:
+def test_evaluated_children_are_kept_after_an_interrupt_or_error(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> None:
         with SearchRun(arguments(tmp_path), agent="test") as search:
-            search.step(np.zeros(20, np.float32))
+            search.loop.evaluate_all(search.env.decode_batch(np.zeros((1, 20))), np.zeros((1, 20)))
             raise error
 
     with pytest.raises(error):
@@ -111,7 +109,7 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
     used.mkdir()
     (used / "file").touch()
     for options, message in (
-        ({"env_id": "NASES-CIFAR11-v0"}, "no environment 'NASES-CIFAR11-v0' to search in"),
+        ({"env_id": "NASES-CIFAR11-v0"}, "NASES-CIFAR11-v0"),
         ({"env_id": "no_module:NASES-Own-v0"}, "No module named 'no_module'"),
         ({"budget": 0}, "--budget must be at least 1"),
         ({"ask_batch_size": 0}, "--ask-batch-size must be at least 1"),

@@ -1,17 +1,17 @@
-"""A search space of one's own, from its decisions to a search on digits: half a minute.
+"""Tutorial: define a custom search space and search it on scikit-learn's digits (about 30 seconds).
 
     python examples/custom_search_space.py
 
-Below is all that a search space needs: a name, how many choices each decision has, and what network they mean. Where the
-accuracies are known already, in a table of your own for instance, write ``query(architecture) -> float`` in place of
-``build``, and search in ``NASES-Query-v0``.
+A search space defines a name, the number of choices of each decision, and the network that the choices describe. If the
+accuracies are already known, for instance from a table, implement ``query(architecture) -> float`` instead of ``build`` and
+search in ``NASES-Query-v0``.
 
-A search space can be named on the command line as MODULE:CLASS, from the folder that its module lies in:
+On the command line, give the search space as MODULE:CLASS, from the folder of its module:
 
     cd examples
-    nases pretrain --search-space own_search_space:WidthsAndKernels --output widths_and_kernels.safetensors
-    python ../agents/reinforce.py --search-space own_search_space:WidthsAndKernels --embedding widths_and_kernels.safetensors
-    nases draw --search-space own_search_space:WidthsAndKernels runs/.../best.json
+    nases pretrain --search-space custom_search_space:WidthsAndKernels --output widths_and_kernels.safetensors
+    python ../agents/reinforce.py --search-space custom_search_space:WidthsAndKernels --embedding widths_and_kernels.safetensors
+    nases draw --search-space custom_search_space:WidthsAndKernels runs/.../best.json
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NUM_LAYERS = 3
 
 
 class WidthsAndKernels(SearchSpace):
-    """A chain of three convolutions, each with a width, a kernel size and an activation of its own: 46,656 networks."""
+    """A chain of three convolutions; each has a width, a kernel size and an activation: 46,656 architectures."""
 
     name = "widths_and_kernels"
     decision_sizes = (len(WIDTHS), len(KERNEL_SIZES), len(ACTIVATIONS)) * NUM_LAYERS
@@ -44,8 +44,8 @@ class WidthsAndKernels(SearchSpace):
     ) -> nn.Module:
         channels = image_shape[0]
         layers: list[nn.Module] = []
-        for at in range(0, self.num_decisions, 3):
-            width, kernel_size, activation = architecture.decisions[at : at + 3]
+        for start in range(0, self.num_decisions, 3):
+            width, kernel_size, activation = architecture.decisions[start : start + 3]
             layers.append(nn.Conv2d(channels, WIDTHS[width], KERNEL_SIZES[kernel_size], padding="same", bias=False))
             channels = WIDTHS[width]
             layers += [nn.BatchNorm2d(channels), ACTIVATIONS[activation]()]
@@ -53,14 +53,20 @@ class WidthsAndKernels(SearchSpace):
 
 
 def main(num_children: int = 10, num_pretraining_steps: int = 500) -> None:
+    """Pretrain an embedding, evaluate random architectures, and print the best one.
+
+    Args:
+        num_children: number of architectures to evaluate.
+        num_pretraining_steps: optimizer steps of the embedding.
+    """
     search_space = WidthsAndKernels()
 
-    # First its embedding, once for all data sets. `nases pretrain` takes more steps, and writes a report beside it.
+    # Pretrain the embedding, once for all data sets. `nases pretrain` takes more steps and also saves a quality report.
     embedding, _ = pretrain(search_space, PretrainSettings(num_steps=num_pretraining_steps), seed=0)
     report = quality_report(embedding, search_space, seed=0)
-    print(f"the embedding keeps {report.kept_decisions:.0%} of the decisions; {report.kept_by_chance:.0%} would be chance")
+    print(f"reconstruction accuracy {report.reconstruction_accuracy:.0%}, by chance {report.chance_accuracy:.0%}")
 
-    # Then the search: every environment that trains children takes the search space by the keyword of that name.
+    # Search. Every environment that trains children accepts a search space.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "widths_and_kernels.safetensors"
         save_embedding(embedding, file)
@@ -69,13 +75,13 @@ def main(num_children: int = 10, num_pretraining_steps: int = 500) -> None:
         )
     env.reset(seed=0)
     env.action_space.seed(0)
-    best = 0.0
+    best_reward = 0.0
     for _ in range(num_children):
         _, reward, _, _, info = env.step(env.action_space.sample())
         print(f"validation accuracy {reward:.4f}, {info['num_params']:,} parameters: {info['genotype']}")
-        if float(reward) > best:
-            best, picture = float(reward), env.render()
-    print(f"\nthe best of {num_children}: {picture}")
+        if float(reward) > best_reward:
+            best_reward, best_description = float(reward), env.render()
+    print(f"\nbest of {num_children}: {best_description}")
     env.close()
 
 

@@ -1,4 +1,4 @@
-"""One episode by hand: what an action, an observation, a reward and the information are.
+"""Tutorial: the action, observation, reward and info of three steps in a NASES environment.
 
 python examples/step_by_step.py
 """
@@ -11,15 +11,16 @@ import nases_env  # noqa: F401 - registers the environments
 
 
 def main() -> None:
+    """Evaluate three random actions and print their results."""
     env = gymnasium.make("NASES-Digits-v0", preset="cpu", render_mode="ansi")
     observation, info = env.reset(seed=0)
-    print(f"an architecture is {observation.shape[0]} numbers in [0, 1]; the first one is {info['key']}")
+    print(f"observation: architecture encoded as {observation.shape[0]} numbers in [0, 1]; key {info['key']}")
 
     env.action_space.seed(0)
     for _ in range(3):
-        action = env.action_space.sample()  # an architecture embedding, in units of three standard deviations
+        action = env.action_space.sample()  # a point in the embedding space, in units of 3 standard deviations
         observation, reward, _, _, info = env.step(action)
-        print(f"reward {reward:.4f}: {info['num_params']:,} parameters, {info['status']}")
+        print(f"reward {reward:.4f}: {info['num_params']:,} parameters, status {info['status']}")
 
     print(env.render())
     env.close()

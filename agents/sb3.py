@@ -106,26 +106,24 @@ class StandardizedRewards(VecNormalize):
 class BudgetCallback(BaseCallback):
     """Stop training when the budget of the search is used up, and log SB3's losses after every update."""
 
-    def __init__(self, search: SearchLoop) -> None:
+    def __init__(self, loop: SearchLoop) -> None:
         super().__init__()
-        self.search = search
+        self.loop = loop
 
     def _on_rollout_start(self) -> None:
-        self.search.log(
-            {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
-        )
+        self.loop.log({name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")})
 
     def _on_step(self) -> bool:
-        return not self.search.done
+        return not self.loop.done
 
 
-def make_model(search: SearchLoop, args: Args) -> BaseAlgorithm:
-    """Create SB3's algorithm with the options ``args`` in the environment of ``search``."""
+def make_model(loop: SearchLoop, args: Args) -> BaseAlgorithm:
+    """Create SB3's algorithm with the options ``args`` in the environment of ``loop``."""
     seed = derive_seed(args.seed, "stable-baselines3") % 2**32
     set_random_seed(seed)
-    num_envs = search.num_envs
-    env: VecEnv = SB3VecEnv(NASESVectorEnv(search.env, num_envs, evaluate_all=search.evaluate_all))
-    env.seed(search.env.np_random_seed)  # so that the seeds of children do not depend on the agent
+    num_envs = loop.num_envs
+    env: VecEnv = SB3VecEnv(NASESVectorEnv(loop.env, num_envs, evaluate_all=loop.evaluate_all))
+    env.seed(loop.env.np_random_seed)  # so that the seeds of children do not depend on the agent
     env.action_space.seed(seed)
     if args.standardize_rewards:
         env = StandardizedRewards(env)
@@ -139,14 +137,14 @@ def make_model(search: SearchLoop, args: Args) -> BaseAlgorithm:
             return A2C("MlpPolicy", env, **options)
         return PPO("MlpPolicy", env, batch_size=n_steps * num_envs, n_epochs=args.setting("gradient_steps"), **options)
     options |= {
-        "buffer_size": search.budget + num_envs * num_envs,  # SB3 divides it by num_envs and rounds down
+        "buffer_size": loop.budget + num_envs * num_envs,  # SB3 divides it by num_envs and rounds down
         "learning_starts": args.learning_starts,
         "batch_size": args.batch_size,
         "gradient_steps": args.setting("gradient_steps") * num_envs,
         "policy_kwargs": {"net_arch": [64, 64]},  # as in SB3's PPO; SB3's 256 and 400 units suit longer training
     }
     if args.algorithm == "td3":
-        width = np.full(search.env.embedding.embedding_size, args.std / ACTION_SCALE)
+        width = np.full(loop.env.embedding.embedding_size, args.std / ACTION_SCALE)
         noise = NormalActionNoise(np.zeros_like(width), width)
         return TD3("MlpPolicy", env, action_noise=noise, **options)
     sac = SAC("MlpPolicy", env, ent_coef=args.ent_coef, **options)
@@ -156,15 +154,15 @@ def make_model(search: SearchLoop, args: Args) -> BaseAlgorithm:
     return sac
 
 
-def learn(search: SearchLoop, args: Args) -> None:
-    """Train SB3's algorithm until the budget of ``search`` is used up, without exceeding it."""
-    if search.done:
+def learn(loop: SearchLoop, args: Args) -> None:
+    """Train SB3's algorithm until the budget of ``loop`` is used up, without exceeding it."""
+    if loop.done:
         return
-    model = make_model(search, args)
+    model = make_model(loop, args)
     model.set_logger(Logger(folder=None, output_formats=[]))
     with torch_threads(1):
         # SB3's own logging would clear the logger; this interval is never reached.
-        model.learn(search.budget - len(search.trials), BudgetCallback(search), log_interval=search.budget + 1)
+        model.learn(loop.budget - len(loop.trials), BudgetCallback(loop), log_interval=loop.budget + 1)
 
 
 def main(args: Args) -> None:

@@ -9,8 +9,8 @@ search in ``NASES-Query-v0``.
 On the command line, give the search space as MODULE:CLASS, from the folder of its module:
 
     cd examples
-    nases pretrain --search-space custom_search_space:WidthsAndKernels --output widths_and_kernels.safetensors
-    python ../agents/reinforce.py --search-space custom_search_space:WidthsAndKernels --embedding widths_and_kernels.safetensors
+    nases pretrain --search-space custom_search_space:WidthsAndKernels --output widths.safetensors
+    python ../agents/reinforce.py --search-space custom_search_space:WidthsAndKernels --embedding widths.safetensors
     nases draw --search-space custom_search_space:WidthsAndKernels runs/.../best.json
 """
 

@@ -1,4 +1,4 @@
-"""Gymnasium's vector environments as Stable-Baselines3 takes them."""
+"""Adapter from Gymnasium's vector environments to Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ from nases_env.errors import InputError
 
 
 class SB3VecEnv(VecEnv):
-    """A Gymnasium vector environment as a `VecEnv` of Stable-Baselines3, which behaves as `DummyVecEnv` over the same ones.
+    """Wrap a Gymnasium vector environment as a ``VecEnv`` of Stable-Baselines3; it behaves like ``DummyVecEnv``.
 
-    ```python
-    model = PPO("MlpPolicy", SB3VecEnv(gymnasium.make_vec("NASES-Synthetic-v0", num_envs=4)))
-    ```
-
-    Attributes and methods are those of the sub-environments where the vector environment gives access to them, as those of
-    Gymnasium do, and else those of the vector environment itself, the same for every index. `set_options` takes one dict,
-    which goes to the vector environment's `reset` as it is. Wrap it in `VecMonitor` for SB3's statistics of episodes.
+    Attributes and methods are those of the sub-environments if the vector environment gives access to them, as Gymnasium's
+    do, else those of the vector environment itself, the same for every index. ``set_options`` takes one dict, which is
+    passed to ``reset`` of the vector environment unchanged. Wrap it in ``VecMonitor`` for SB3's episode statistics.
 
     Args:
-        env: a vector environment that resets a sub-environment within the step that ends its episode, as `NASESVectorEnv`
-            does; it is closed with this one.
+        env: a vector environment that resets a sub-environment in the step that ends its episode, as ``NASESVectorEnv``
+            does. Closing this environment closes it.
 
     Raises:
-        InputError: if it resets at another time.
+        InputError: if ``env`` has another autoreset mode.
+
+    Example:
+        >>> import gymnasium, nases_env
+        >>> from stable_baselines3 import PPO
+        >>> from nases_env.sb3_vec_env import SB3VecEnv
+        >>> env = SB3VecEnv(gymnasium.make_vec("NASES-Synthetic-v0", num_envs=4))
+        >>> model = PPO("MlpPolicy", env, n_steps=2, batch_size=8).learn(8)
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         mode = env.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise InputError(
-                f"Stable-Baselines3 takes vector environments with {AutoresetMode.SAME_STEP}, not {mode}; "
-                'give make_vec vector_kwargs={"autoreset_mode": "SameStep"}'
+                f"Stable-Baselines3 requires vector environments with {AutoresetMode.SAME_STEP}, not {mode}; "
+                'pass vector_kwargs={"autoreset_mode": "SameStep"} to make_vec'
             )
         self.env = env
         self._with_lists = DictInfoToList(env)
@@ -49,9 +52,14 @@ class SB3VecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        # Gymnasium counts on from one seed as SB3 does. Options that were set for all are one object.
+        """Reset all sub-environments with the values of ``seed`` and ``set_options``, and return their observations.
+
+        Raises:
+            InputError: if the options differ between the sub-environments.
+        """
+        # Gymnasium and SB3 both derive consecutive seeds from one. ``set_options`` with one dict repeats the same object.
         if any(options is not self._options[0] for options in self._options) and any(self._options):
-            raise InputError("give set_options one dict for all sub-environments")
+            raise InputError("pass one dict for all sub-environments to set_options")
         observations, infos = self._with_lists.reset(seed=self._seeds[0], options=self._options[0] or None)
         self.reset_infos = [_plain(info) for info in infos]
         self._reset_seeds()
@@ -59,13 +67,15 @@ class SB3VecEnv(VecEnv):
         return cast(VecEnvObs, observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
+        """Set the actions of the next ``step_wait``, shape (num_envs, n)."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, terminations, truncations, given = self._with_lists.step(self._actions)
+        """Step all sub-environments; return observations, rewards, dones and one info per sub-environment."""
+        observations, rewards, terminations, truncations, vector_infos = self._with_lists.step(self._actions)
         dones = np.logical_or(terminations, truncations)
         infos = []
-        for index, info in enumerate(given):
+        for index, info in enumerate(vector_infos):
             if dones[index]:
                 final = {**info.pop("final_info"), "terminal_observation": info.pop("final_obs")}
                 self.reset_infos[index] = _plain(info)
@@ -74,19 +84,26 @@ class SB3VecEnv(VecEnv):
         return observations, np.array(rewards, np.float32), dones, infos
 
     def close(self) -> None:
+        """Close the vector environment."""
         self.env.close()
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """Render all sub-environments."""
         return cast("Sequence[NDArray[Any] | None]", self.env.render())
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return the attribute ``attr_name`` of the sub-environments ``indices``; None: of all."""
         base = self.env.unwrapped
         values = base.get_attr(attr_name) if hasattr(base, "get_attr") else [getattr(base, attr_name)] * self.num_envs
         return [values[index] for index in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Raises ``InputError`` unless for all sub-environments."""
-        self._refuse_some(indices)
+        """Set the attribute ``attr_name`` of all sub-environments to ``value``.
+
+        Raises:
+            InputError: if ``indices`` are not all sub-environments.
+        """
+        self._require_all(indices)
         base = self.env.unwrapped
         if hasattr(base, "set_attr"):
             base.set_attr(attr_name, [value] * self.num_envs)
@@ -96,8 +113,12 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Raises ``InputError`` unless for all sub-environments. The vector environment's own method is called once."""
-        self._refuse_some(indices)
+        """Call the method ``method_name`` of all sub-environments; a method of the vector environment is called once.
+
+        Raises:
+            InputError: if ``indices`` are not all sub-environments.
+        """
+        self._require_all(indices)
         base = self.env.unwrapped
         if hasattr(base, "call"):
             return list(base.call(method_name, *method_args, **method_kwargs))
@@ -106,15 +127,15 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """False where there are no single environments in this process that could be."""
+        """Whether each sub-environment is wrapped by ``wrapper_class``; False if they are not objects in this process."""
         envs = getattr(self.env.unwrapped, "envs", [None] * self.num_envs)
         return [is_wrapped(envs[index], wrapper_class) for index in self._get_indices(indices)]
 
-    def _refuse_some(self, indices: VecEnvIndices) -> None:
+    def _require_all(self, indices: VecEnvIndices) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
-            raise InputError("a vector environment is asked as a whole; leave indices out")
+            raise InputError("a vector environment cannot address single sub-environments; omit indices")
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:
-    """A copy with Python's numbers in place of NumPy's, as single environments give them."""
+    """Return a copy of ``info`` with Python numbers instead of NumPy scalars, as in single environments."""
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}

@@ -1,11 +1,11 @@
-"""Neural architecture search in embedding space, as Gymnasium environments.
+"""Gymnasium environments for neural architecture search in embedding space.
 
-Importing this package registers them:
+Importing this package registers the environments:
 
     >>> import gymnasium, nases_env
     >>> env = gymnasium.make("NASES-Digits-v0")
 
-``load_model`` reads a trained model back; it is imported when it is asked for, since it needs torch.
+``load_model`` loads a trained model; it is imported lazily because it requires torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the whole file or none."""
+"""Atomic file writes: a reader sees the complete file or none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nases_env.errors import InputError
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes ``content`` to a temporary file beside ``path``, and then puts it in its place.
+    """Write ``content`` to a temporary file in the folder of ``path``, then move it to ``path``.
 
     Raises:
-        InputError: if the folder cannot be written to or the disk is full; what stood at ``path`` before stays.
+        InputError: If the folder is not writable or the disk is full. An existing file at ``path`` is then unchanged.
     """
     path = Path(path)
     try:
@@ -36,8 +36,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def write_error(path: str | Path, error: OSError) -> InputError:
-    """The one line that a person reads when ``path`` could not be written."""
-    return InputError(f"cannot write {path}: {error.strerror or error}; free some space there or name another folder")
+    """Return the ``InputError`` for a failure to write ``path``."""
+    return InputError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder")
 
 
 def _umask() -> int:
@@ -47,10 +47,10 @@ def _umask() -> int:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Appends ``line`` and a line break to the file ``path``, and has it on the disk when it returns.
+    """Append ``line`` and a newline to the file ``path`` and flush it to disk.
 
     Raises:
-        InputError: if it cannot be written; no part of the line stays.
+        InputError: If the line cannot be written. The file is then unchanged.
     """
     try:
         with open(path, "ab", buffering=0) as file:
@@ -66,13 +66,16 @@ def append_line(path: str | Path, line: str) -> None:
         raise write_error(path, error) from error
 
 
-def is_unused(folder: Path, first: str, begun: Collection[str] = ()) -> bool:
-    """Whether ``folder`` may be written to as a new one: there is nothing, or what was left by a process killed as it began.
+def is_fresh(folder: Path, marker: str, ignore: Collection[str] = ()) -> bool:
+    """Return whether ``folder`` is missing, empty, or holds only leftovers of an aborted start.
 
     Args:
-        first: the file that is written first, atomically; a folder that has it is in use.
-        begun: other names that may be there before it.
+        folder: The folder to check.
+        marker: The file that is written first, atomically. A folder that contains it is in use.
+        ignore: Names of other files that may exist before ``marker``.
     """
     if not folder.exists():
         return True
-    return folder.is_dir() and all(entry.name in begun or entry.name.startswith(f".{first}.") for entry in folder.iterdir())
+    return folder.is_dir() and all(
+        entry.name in ignore or entry.name.startswith(f".{marker}.") for entry in folder.iterdir()
+    )

@@ -1,4 +1,4 @@
-"""How many CPU cores there are, and how many threads torch computes with."""
+"""CPU cores and the number of threads torch uses."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from contextlib import contextmanager
 
 import torch
 
-from nases_env.errors import InputError
+from nases_env.errors import require_minimum
 
 
 def num_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def torch_threads(num_threads: int) -> Iterator[None]:
-    """Torch computes with ``num_threads`` CPU threads inside, and with as many as before afterwards.
+    """Set the number of torch's CPU threads to ``num_threads`` inside the context and restore it afterwards.
 
     Raises:
-        InputError: if there is not at least one.
+        InputError: If ``num_threads`` is less than 1.
     """
-    if num_threads < 1:
-        raise InputError(f"num_threads must be at least 1, not {num_threads}")
+    require_minimum(1, num_threads=num_threads)
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

@@ -10,22 +10,22 @@ from nases_env.errors import InputError
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device called ``device``; "auto" is the GPU where there is one, else the CPU.
+    """Return the torch device named ``device``; "auto" is the GPU if there is one, else the CPU.
 
     Raises:
-        InputError: if there is no such device here.
+        InputError: If the device is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by how it was built
+    except (RuntimeError, AssertionError) as error:  # which of the two depends on the build of torch
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
     return torch.device(device)
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls a device: the GPU's model, the CPU's architecture."""
+    """Return a readable name of ``device``: the model of the GPU or the architecture of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU" if device.type == "cpu" else device.type

@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend, and a hint for a word that is misspelt."""
+"""The exception for user errors, and helpers for error messages."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Input that is wrong and that the person who gave it can mend.
+    """Error caused by user input.
 
-    ``str(error)`` is one line: what is wrong, and what to do next. Command lines print that line without a traceback and
-    exit with status 2. It is no ``ValueError``, since what reads command lines takes those for its own and frames them.
+    ``str(error)`` is one line that says what is wrong and how to fix it. Commands print that line without a traceback and
+    exit with status 2. It is not a ``ValueError``, because tyro catches those and reformats them.
     """
 
 
 def one_line(error: object) -> str:
-    """What ``error`` says, with all white space made single spaces: for a message of one line."""
-    return " ".join(str(error).split())
+    """Return the message of ``error`` on one line; the name of its type if the message is empty."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean '...'?)`` with the nearest of the ``known`` words; nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """Return `` (did you mean '...'?)`` with the ``known`` word closest to ``word``, or "" if none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def require_minimum(minimum: float, **values: float | None) -> None:
+    """Raise ``InputError`` unless each of ``values``, by name, is None or at least ``minimum``."""
+    for name, value in values.items():
+        if value is not None and not value >= minimum:  # also rejects NaN
+            raise InputError(f"{name} must be at least {minimum}, not {value}")

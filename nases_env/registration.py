@@ -1,4 +1,4 @@
-"""The ids under which Gymnasium finds the environments."""
+"""Registration of the environments with Gymnasium."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from gymnasium.envs.registration import register
 
-MAX_EPISODE_STEPS = 100  # children; the task goes on forever, so that the episode is cut and not ended
+MAX_EPISODE_STEPS = 100  # children; no state is terminal, so episodes are only truncated
 
 _IMAGE = ("nases_env.envs.image:ImageEnv", "nases_env.envs.vector:image_vector_env")
-_TABLE = ("nases_env.envs.nasbench201:NasBench201Env", "nases_env.envs.vector:nasbench201_vector_env")
-_LOOK_UP = ("nases_env.envs.query:QueryEnv", "nases_env.envs.vector:query_vector_env")
-_ANALYTIC = ("nases_env.envs.synthetic:SyntheticEnv", "nases_env.envs.vector:synthetic_vector_env")
+_NASBENCH201 = ("nases_env.envs.nasbench201:NasBench201Env", "nases_env.envs.vector:nasbench201_vector_env")
+_QUERY = ("nases_env.envs.query:QueryEnv", "nases_env.envs.vector:query_vector_env")
+_SYNTHETIC = ("nases_env.envs.synthetic:SyntheticEnv", "nases_env.envs.vector:synthetic_vector_env")
 
 _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-CIFAR10-v0": (_IMAGE, {"dataset": "cifar10"}),
@@ -20,17 +20,17 @@ _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-SVHN-v0": (_IMAGE, {"dataset": "svhn"}),
     "NASES-ImageFolder-v0": (_IMAGE, {"dataset": "image_folder"}),
     "NASES-Digits-v0": (_IMAGE, {"dataset": "digits"}),
-    "NASES-NASBench201-v0": (_TABLE, {}),
-    "NASES-Query-v0": (_LOOK_UP, {}),
-    "NASES-Synthetic-v0": (_ANALYTIC, {}),
+    "NASES-NASBench201-v0": (_NASBENCH201, {}),
+    "NASES-Query-v0": (_QUERY, {}),
+    "NASES-Synthetic-v0": (_SYNTHETIC, {}),
 }
 
 ENV_IDS = tuple(_ENVS)
-"""All ids of this package."""
+"""The ids of all environments of this package."""
 
 
 def register_envs() -> None:
-    """Registers all environments with Gymnasium."""
+    """Register all environments with Gymnasium."""
     for env_id, ((entry_point, vector_entry_point), kwargs) in _ENVS.items():
         register(
             env_id,

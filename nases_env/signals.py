@@ -1,4 +1,4 @@
-"""Steps that an interrupt must not cut in two."""
+"""Deferral of signals during steps that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from types import FrameType
 
 @contextmanager
 def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
-    """SIGINT and SIGTERM, or the signals given, that arrive inside are handled at the end, as they would have been.
+    """Defer signals that arrive inside the context; their handler runs on exit.
 
-    A ``KeyboardInterrupt`` in the middle of a record would leave it half written, and one that strikes while compiled code
-    calls back into Python may come out of it as some other error. Signals that are ignored, or that end the process, stay
-    so. Only the main thread handles signals; elsewhere this does nothing.
+    A ``KeyboardInterrupt`` in the middle of a write would leave it incomplete, and one raised while compiled code calls
+    back into Python may surface as a different error. Signals that are ignored or have the default action are not
+    deferred. Only the main thread handles signals; in other threads this has no effect.
+
+    Args:
+        *numbers: The signals to defer; SIGINT and SIGTERM by default.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,5 +33,5 @@ def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in deferred.items():
             signal.signal(number, handler)
-    for arrived, frame in received[:1]:
-        deferred[signal.Signals(arrived)](arrived, frame)
+    for number, frame in received[:1]:
+        deferred[signal.Signals(number)](number, frame)

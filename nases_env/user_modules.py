@@ -1,4 +1,4 @@
-"""Modules of a person's own, by name."""
+"""Import of user modules by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from types import ModuleType
 
 
 def import_user_module(name: str) -> ModuleType:
-    """The module called ``name``, which may lie in the working folder, as with ``python -m``.
+    """Import the module ``name``; as with ``python -m``, it may be in the working directory.
 
     Raises:
-        Exception: whatever the module raises; ImportError if there is none.
+        ImportError: If there is no such module.
+        Exception: Any exception that the module raises on import.
     """
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,4 +1,4 @@
-"""What tests of several rooms need: their own cache, one thread, and tiny data sets in place of the real ones."""
+"""Shared fixtures: isolated caches, one thread, and tiny data sets in place of the real ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nases_env.evaluation import training as evaluators
-from nases_env.training import datasets
+from nases_env.evaluation.training import SPLIT_CACHE
+from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.serving import Server, server
 
 __all__ = ["server"]
 
-gc.disable()  # until all tests are imported: to look for rubbish among modules would take a third of that time
+gc.disable()  # until all tests are imported, which saves a third of that time
 
 
 def pytest_collection_finish() -> None:
@@ -34,10 +34,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
-    datasets._load.cache_clear()
-    evaluators._load_splits.cache_clear()
-    evaluators._digest_splits.cache_clear()
-    evaluators._received.clear()
+    IMAGE_CACHE.clear()
+    SPLIT_CACHE.clear()
 
 
 @pytest.fixture

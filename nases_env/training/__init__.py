@@ -1,8 +1,8 @@
-"""Data sets, and the training of any image classifier on them."""
+"""Data sets, and training of image classifiers on them."""
 
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics
 from nases_env.training.checkpoint import Checkpoint
-from nases_env.training.datasets import DATASETS, Dataset, load_images, mirrors
+from nases_env.training.datasets import DATASETS, Dataset, load_images, uses_flip
 from nases_env.training.image_set import ImageSet, split_train_valid
 from nases_env.training.metrics import evaluate_accuracy
 from nases_env.training.settings import TrainingSettings
@@ -20,7 +20,7 @@ __all__ = [
     "channel_statistics",
     "evaluate_accuracy",
     "load_images",
-    "mirrors",
     "split_train_valid",
     "train_classifier",
+    "uses_flip",
 ]

@@ -1,7 +1,7 @@
-"""Augmentation of whole batches: crop, flip, standardise, cut out.
+"""Augmentation of batches of images: crop, flip, normalize, cutout.
 
-The random draws are made apart from their application, always by a generator on the CPU: the same seed gives the same crops
-on every device, and the draws of an epoch move to the device at once.
+Random parameters are drawn separately from their application, and always on the CPU, so that a seed gives the same
+augmentation on every device and the parameters of an epoch are copied to the device in one transfer.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ import torch.nn.functional as F
 
 
 class ChannelStatistics(NamedTuple):
-    """Mean and standard deviation of each channel, on the scale where 255 is 1: float32, shape (C,)."""
+    """Mean and standard deviation of each channel for values in [0, 1]: float32, shape (C,)."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def to(self, device: torch.device) -> ChannelStatistics:
-        """The same statistics on ``device``."""
+        """Return the statistics on ``device``."""
         return ChannelStatistics(self.mean.to(device), self.std.to(device))
 
 
-class Draws(NamedTuple):
-    """What was drawn for each of N images.
+class AugmentationParams(NamedTuple):
+    """Random augmentation parameters of N images.
 
     Attributes:
-        crop: int64, shape (N, 2): the crop's top row and left column in the padded image.
-        mirrored: bool, shape (N,).
-        hole: int64, shape (N, 2): row and column of the blank square's centre.
+        crop: int64, shape (N, 2): top row and left column of the crop in the padded image.
+        flip: bool, shape (N,): whether the image is flipped horizontally.
+        cutout_center: int64, shape (N, 2): row and column of the center of the cutout square.
     """
 
     crop: torch.Tensor
-    mirrored: torch.Tensor
-    hole: torch.Tensor
+    flip: torch.Tensor
+    cutout_center: torch.Tensor
 
 
 def channel_statistics(images: torch.Tensor) -> ChannelStatistics:
-    """Mean and standard deviation over all pixels of uint8 ``images`` of shape (N, C, H, W).
+    """Compute the mean and standard deviation over all pixels of uint8 ``images`` of shape (N, C, H, W).
 
-    Counted in integers, hence the same on every device. A deviation below one grey level is given as one grey level, so that
-    a constant channel can be divided by it.
+    They are computed from a histogram, so they are equal on all devices. The standard deviation is at least 1/255, so that
+    a constant channel can be normalized.
     """
     values = torch.arange(256, dtype=torch.float64)
     moments = []
@@ -55,27 +55,35 @@ def channel_statistics(images: torch.Tensor) -> ChannelStatistics:
 
 def draw_augmentation(
     num_images: int, image_size: tuple[int, int], *, crop_padding: int, flip: bool, generator: torch.Generator
-) -> Draws:
-    """Independent uniform draws for ``num_images`` images of ``image_size`` (height, width).
+) -> AugmentationParams:
+    """Draw independent, uniformly distributed augmentation parameters.
 
-    Crops lie in ``0 .. 2 * crop_padding``; half of the images are mirrored if ``flip``; the hole's centre is any pixel.
-    Everything is drawn whatever is switched on, so that a setting does not shift the draws of another.
+    All parameters are drawn even if they are not used, so that a setting does not affect the other parameters.
+
+    Args:
+        num_images: Number of images.
+        image_size: (height, width) of the images in pixels; the cutout center is any pixel.
+        crop_padding: Padding in pixels; crops are in ``0 .. 2 * crop_padding``.
+        flip: Whether to flip half of the images.
+        generator: Random generator on the CPU.
     """
     height, width = image_size
     crop = torch.randint(2 * crop_padding + 1, (num_images, 2), generator=generator)
-    mirrored = torch.rand(num_images, generator=generator) < 0.5
+    flipped = torch.rand(num_images, generator=generator) < 0.5
     rows = torch.randint(height, (num_images,), generator=generator)
     columns = torch.randint(width, (num_images,), generator=generator)
-    return Draws(crop, mirrored & flip, torch.stack((rows, columns), dim=1))
+    return AugmentationParams(crop, flipped & flip, torch.stack((rows, columns), dim=1))
 
 
-def crop_and_flip(images: torch.Tensor, draws: Draws, crop_padding: int) -> torch.Tensor:
-    """Pads with black by ``crop_padding`` pixels on each side, crops back to the size, and mirrors.
+def crop_and_flip(images: torch.Tensor, params: AugmentationParams, crop_padding: int) -> torch.Tensor:
+    """Zero-pad, crop to the original size and flip.
 
-    The same as torchvision's ``RandomCrop(size, padding=crop_padding)`` and ``RandomHorizontalFlip`` in this order.
+    Equivalent to torchvision's ``RandomCrop(size, padding=crop_padding)`` followed by ``RandomHorizontalFlip``.
 
     Args:
-        images: uint8, shape (N, C, H, W); fastest where the memory is channels-last.
+        images: uint8, shape (N, C, H, W); fastest in the channels-last memory format.
+        params: The crops and flips.
+        crop_padding: Padding in pixels on each side.
 
     Returns:
         uint8, shape (N, C, H, W), channels-last.
@@ -86,9 +94,9 @@ def crop_and_flip(images: torch.Tensor, draws: Draws, crop_padding: int) -> torc
     image = torch.arange(num_images, device=images.device)
     row = torch.arange(height, device=images.device)
     column = torch.arange(width, device=images.device)
-    rows = row + draws.crop[:, :1]
-    columns = torch.where(draws.mirrored[:, None], column.flip(0), column) + draws.crop[:, 1:]
-    # One gather over all pixels of the batch, three times as fast as indexing by image, row and column.
+    rows = row + params.crop[:, :1]
+    columns = torch.where(params.flip[:, None], column.flip(0), column) + params.crop[:, 1:]
+    # One gather over all pixels of the batch is three times as fast as indexing by image, row and column.
     lines = image[:, None] * padded_height + rows
     pixels = lines[:, :, None] * padded_width + columns[:, None, :]
     gathered = padded.reshape(-1, channels).index_select(0, pixels.flatten())
@@ -96,33 +104,49 @@ def crop_and_flip(images: torch.Tensor, draws: Draws, crop_padding: int) -> torc
 
 
 def normalize(images: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
-    """Standardises uint8 ``images`` of shape (N, C, H, W) to float32, as torchvision's ``ToTensor`` and ``Normalize``."""
+    """Normalize uint8 ``images`` of shape (N, C, H, W) to float32, as torchvision's ``ToTensor`` and ``Normalize``."""
     scale = 1 / (255 * statistics.std)
     shift = -statistics.mean / statistics.std
     return images * scale[:, None, None] + shift[:, None, None]
 
 
-def cut_out(images: torch.Tensor, draws: Draws, side: int) -> torch.Tensor:
-    """Sets a ``side`` x ``side`` square of each standardised image to 0, the mean: cutout (DeVries & Taylor, 2017).
-
-    The square's centre is ``draws.hole``; what lies outside the image is lost.
+def cut_out(images: torch.Tensor, params: AugmentationParams, length: int) -> torch.Tensor:
+    """Set a square of each normalized image to 0, the mean: cutout (DeVries & Taylor, 2017).
 
     Args:
         images: float, shape (N, C, H, W).
+        params: The centers of the squares, which may extend beyond the image.
+        length: Side of the square in pixels.
     """
-    top, left = (draws.hole - side // 2).unbind(1)
+    top, left = (params.cutout_center - length // 2).unbind(1)
     row = torch.arange(images.shape[2], device=images.device)
     column = torch.arange(images.shape[3], device=images.device)
-    in_rows = (row >= top[:, None]) & (row < top[:, None] + side)
-    in_columns = (column >= left[:, None]) & (column < left[:, None] + side)
-    hole = in_rows[:, :, None] & in_columns[:, None, :]
-    # The channels go last meanwhile: broadcasting along them would lose the memory format.
-    return images.permute(0, 2, 3, 1).masked_fill(hole[:, :, :, None], 0.0).permute(0, 3, 1, 2)
+    in_rows = (row >= top[:, None]) & (row < top[:, None] + length)
+    in_columns = (column >= left[:, None]) & (column < left[:, None] + length)
+    mask = in_rows[:, :, None] & in_columns[:, None, :]
+    # Broadcasting along the channels as the second dimension would lose the channels-last memory format.
+    return images.permute(0, 2, 3, 1).masked_fill(mask[:, :, :, None], 0.0).permute(0, 3, 1, 2)
 
 
 def augment(
-    images: torch.Tensor, draws: Draws, statistics: ChannelStatistics, *, crop_padding: int, cutout: int
+    images: torch.Tensor,
+    params: AugmentationParams,
+    statistics: ChannelStatistics,
+    *,
+    crop_padding: int,
+    cutout_length: int,
 ) -> torch.Tensor:
-    """Crop, flip, standardise and cut out, in this order: uint8 (N, C, H, W) to float32 (N, C, H, W), channels-last."""
-    standardised = normalize(crop_and_flip(images, draws, crop_padding), statistics)
-    return cut_out(standardised, draws, cutout) if cutout else standardised
+    """Crop, flip, normalize and cut out, in this order.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        params: The random parameters of each image.
+        statistics: Mean and standard deviation for the normalization.
+        crop_padding: Padding in pixels on each side.
+        cutout_length: Side of the cutout square in pixels; 0 disables cutout.
+
+    Returns:
+        float32, shape (N, C, H, W), channels-last.
+    """
+    normalized = normalize(crop_and_flip(images, params, crop_padding), statistics)
+    return cut_out(normalized, params, cutout_length) if cutout_length else normalized

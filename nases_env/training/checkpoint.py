@@ -1,10 +1,8 @@
-"""The state of a training on disk, so that one that was killed goes on where it was: safetensors, no pickle."""
+"""Checkpoints of a training run, in safetensors format (no pickle)."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -12,33 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nases_env.atomic_io import write_atomically
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
+from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
-MOMENTUM = "momentum_buffer"  # torch.optim.SGD's name for it
+MOMENTUM = "momentum_buffer"  # key in the state of torch.optim.SGD
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often a training writes its state. Only one training at a time may use a path.
+    """Location and frequency of checkpoints. Only one training run at a time may use a path.
 
     Attributes:
-        path: the file. Unless ``keep``, it is there only while the training is unfinished; missing folders are made.
-        interval_seconds: the state is written after an epoch if so much time has passed since the training (re)started or
-            last wrote it; 0: after every epoch; inf: never.
-        identity: what a checkpoint has to agree with, beside what the training knows of itself: the wiring of the network
-            and the version of the code.
-        keep: whether the file stays when the training has ended, for whoever keeps the result to remove it after that.
+        path: The file; missing folders are created. Unless ``keep``, it is removed when the training ends.
+        interval_seconds: Minimum time between two checkpoints, which are written at the end of an epoch. 0: after every
+            epoch; inf: never.
+        identity: Anything else that a checkpoint must match to be resumed, such as the architecture and the code version.
+        keep: Whether to keep the file when the training ends, so that the caller can delete it after saving the result.
 
     Raises:
-        InputError: if ``interval_seconds`` is negative or not a number.
+        InputError: If ``interval_seconds`` is negative or NaN.
     """
 
     path: Path
@@ -54,11 +49,11 @@ class Checkpoint:
 
 
 class State(NamedTuple):
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     Attributes:
         values: JSON values by name.
-        tensors: tensors of any shape and type by name, on the CPU.
+        tensors: CPU tensors of any shape and dtype, by name.
     """
 
     values: dict[str, Any]
@@ -66,14 +61,13 @@ class State(NamedTuple):
 
 
 class CheckpointFile:
-    """The checkpoint of one training, on disk.
+    """The checkpoint file of one training run.
 
-    The file is safetensors. Its metadata has one entry, ``checkpoint``: a JSON object with the fingerprint, the values, and
-    the SHA-256 of both and of the tensors (``digest``), since safetensors itself does not see a flipped bit.
+    It is written by ``save_tensors``, with the fingerprint and the values in its record.
 
     Args:
-        checkpoint: where and how often.
-        fingerprint: of everything that decides how the training goes on; a file with another one is not continued.
+        checkpoint: Location and frequency.
+        fingerprint: Digest of everything that determines the training; a file with a different fingerprint is not resumed.
     """
 
     def __init__(self, checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -85,72 +79,65 @@ class CheckpointFile:
 
     @property
     def is_due(self) -> bool:
-        """Whether the interval has passed since this object was made or ``save`` was called."""
+        """Whether the interval has passed since this object was created or ``save`` was last called."""
         return time.monotonic() - self._last >= self.interval_seconds
 
     def save(self, state: State) -> None:
-        """Writes ``state`` in place of the one before, atomically. Its tensors are contiguous and share no memory.
+        """Replace the checkpoint by ``state``, atomically. The tensors must be contiguous and must not share memory.
 
         Raises:
-            InputError: if it cannot be written; the checkpoint before stays.
+            InputError: If the file cannot be written; the previous checkpoint is then unchanged.
         """
-        description = {
-            "fingerprint": self.fingerprint,
-            "values": state.values,
-            "sha256": digest([self.fingerprint, state.values], state.tensors),
-        }
-        # One entry, because safetensors writes several in an order that differs between runs.
-        write_atomically(self.path, safetensors.torch.save(state.tensors, {"checkpoint": json.dumps(description)}))
+        record = {"fingerprint": self.fingerprint, "values": state.values}
+        save_tensors(self.path, "checkpoint", record, state.tensors)
         self._last = time.monotonic()
 
     def load(self) -> State | None:
-        """The state that was saved last; None if there is none, or the file is damaged or belongs to another training.
+        """Load the last checkpoint.
 
-        The latter two are logged as warnings: the training begins again, which costs time and changes no result. What a
-        process left that was killed in ``save`` is removed.
+        A file that is damaged or belongs to a different training run is logged as a warning and ignored; restarting the
+        training costs time but does not change the result. Leftovers of a process killed in ``save`` are removed.
+
+        Returns:
+            The state, or None if there is no valid checkpoint.
         """
         for leftover in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
-            if "." not in leftover.name.removeprefix(f".{self.path.name}."):  # else it is of a file with a longer name
+            if "." not in leftover.name.removeprefix(f".{self.path.name}."):  # otherwise of a file with a longer name
                 _remove(leftover)
         try:
-            with safetensors.safe_open(self.path, framework="pt") as file:
-                description = json.loads(file.metadata()["checkpoint"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            fingerprint, values = description["fingerprint"], description["values"]
-            if description["sha256"] != digest([fingerprint, values], tensors):
-                raise ValueError("its content has changed")
+            record, tensors = load_tensors(self.path, "checkpoint")
+            fingerprint, values = record["fingerprint"], record["values"]
         except FileNotFoundError:
             return None
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            logger.warning("the checkpoint %s is damaged (%s); the training begins again", self.path, reason)
+        except (InvalidFileError, KeyError) as error:
+            logger.warning("the checkpoint %s is damaged (%s); restarting the training", self.path, one_line(error))
             return None
         if fingerprint != self.fingerprint:
-            logger.warning("the checkpoint %s belongs to another training; this one begins at its start", self.path)
+            logger.warning("the checkpoint %s belongs to a different training run; restarting the training", self.path)
             return None
         return State(values, tensors)
 
     def remove(self) -> None:
-        """Removes the file, if there is one."""
+        """Remove the file if it exists."""
         _remove(self.path)
 
 
-def digest(description: Any, tensors: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of JSON values and of the names, types, shapes and values of tensors, in hexadecimal digits."""
-    sha256 = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        sha256.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
-    return sha256.hexdigest()
-
-
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of ``model``, those that its ``state_dict`` leaves out too, each once: no copies."""
+    """Return all parameters and buffers of ``model`` by name, including non-persistent buffers, without copying."""
     return {f"model/{name}": tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
-def capture(model: nn.Module, optimizer: torch.optim.SGD, generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
-    """Copies of the model's tensors, the momentum of its parameters and the generators' states, for a ``State``."""
+def snapshot(model: nn.Module, optimizer: torch.optim.SGD, generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    """Copy the training state to the CPU.
+
+    Args:
+        model: Its parameters and buffers are copied.
+        optimizer: The momentum of the parameters is copied.
+        generators: Random generators by name; their states are copied.
+
+    Returns:
+        The tensors of a ``State``.
+    """
     live = model_tensors(model)
     for name, parameter in model.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get(MOMENTUM)
@@ -167,10 +154,16 @@ def restore(
     optimizer: torch.optim.SGD,
     generators: Mapping[str, torch.Generator],
 ) -> None:
-    """Gives the model, the optimizer and the generators the state that ``capture`` copied.
+    """Restore the training state that ``snapshot`` copied.
 
-    The model's tensors are overwritten where they are, so that their device and memory layout stay, and the momentum gets
-    the layout of its parameter, as the optimizer would have given it.
+    The tensors of the model are overwritten in place and keep their device and memory layout. The momentum gets the layout
+    of its parameter, as the optimizer would have created it.
+
+    Args:
+        tensors: The result of ``snapshot``.
+        model: The model to restore.
+        optimizer: The optimizer of ``model``.
+        generators: The random generators, by the names that were given to ``snapshot``.
     """
     with torch.no_grad():
         for name, tensor in model_tensors(model).items():
@@ -184,7 +177,7 @@ def restore(
 
 
 def _remove(path: Path) -> None:
-    """Removes a file that is of no more use; if it cannot be removed, that harms no result and is a warning."""
+    """Remove an obsolete file; a failure is only a warning, because the file does not affect the result."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -1,8 +1,7 @@
-"""The data sets by name, and where their files are found."""
+"""Built-in data sets: finding, downloading and reading their files."""
 
 from __future__ import annotations
 
-import difflib
 import http.client
 import importlib.util
 import logging
@@ -13,38 +12,38 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
+from nases_env.training.data_cache import DataCache
 from nases_env.training.image_folder import read_image_folder
+from nases_env.training.image_io import shrink
 from nases_env.training.image_set import ImageSet
-from nases_env.training.resizing import shrink
 from nases_env.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-DOWNLOAD_TIMEOUT_SECONDS = 20.0  # how long a silent server is waited for
-FOLDER_IMAGE_SIZE = 32  # pixels; the side of image_folder's images unless another is asked for
+DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without a response from the server
+FOLDER_IMAGE_SIZE = 32  # pixels; default image_size of image_folder
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set before it is read.
+    """A built-in data set.
 
     Attributes:
-        name: its key in ``DATASETS``.
-        title: its name in messages.
-        flip: whether a mirrored image still shows its class, so that mirroring suits the training.
-        source: how it is read.
+        name: Key in ``DATASETS``.
+        display_name: Name in messages.
+        flip: Whether a horizontal flip preserves the class, so that it can be used for augmentation.
+        source: Function that reads the images.
     """
 
     name: str
-    title: str
+    display_name: str
     flip: bool
     source: Source
 
@@ -69,75 +68,75 @@ def load_images(
     image_size: int | None = None,
     download: bool = True,
 ) -> ImageSet:
-    """The training or the test images of a data set; the other half is not read.
+    """Load the training or the test images of a data set.
 
-    The result is cached in this process: a second call with the same arguments returns the same object.
+    Results are cached in ``IMAGE_CACHE``: a second call with the same arguments returns the same object.
 
     Args:
-        dataset: a key of ``DATASETS``.
-        data_dir: the folder that holds the files, or that they are downloaded into; None: the environment variable
+        dataset: A key of ``DATASETS``.
+        train: Whether to load the training images or the test images; only their files are read.
+        data_dir: The folder that contains the files, or that they are downloaded to. None: the environment variable
             NASES_DATA_DIR, else ``~/.cache/nases/data``.
-        image_size: larger images are shrunk to this side in pixels, smaller ones stay as they are; ``image_folder`` resizes
-            every image to exactly image_size x image_size, 32 x 32 by default.
-        download: whether files that are missing may be downloaded.
+        image_size: Larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
+            ``image_size`` x ``image_size``, 32 x 32 by default.
+        download: Whether missing files may be downloaded.
 
     Raises:
-        InputError: if the data set is unknown, or its files are missing, damaged or not as they should be.
+        InputError: If the data set is unknown, or its files are missing, damaged or invalid.
     """
     if dataset not in DATASETS:
-        nearest = difflib.get_close_matches(dataset, DATASETS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise InputError(f"unknown data set {dataset!r}; {hint}known: {', '.join(DATASETS)}")
-    if image_size is not None and image_size < 1:
-        raise InputError(f"image_size is {image_size}; it must be at least 1 pixel")
-    named = data_dir or os.environ.get("NASES_DATA_DIR") or None
-    folder = None if named is None else Path(named).expanduser().absolute()
-    return _load(_Request(DATASETS[dataset], train, folder, image_size, download))
+        raise InputError(f"unknown data set {dataset!r}{did_you_mean(dataset, DATASETS)}; available: {', '.join(DATASETS)}")
+    require_minimum(1, image_size=image_size)
+    chosen_dir = data_dir or os.environ.get("NASES_DATA_DIR") or None
+    folder = None if chosen_dir is None else Path(chosen_dir).expanduser().absolute()
+    return IMAGE_CACHE.get(_Request(DATASETS[dataset], train, folder, image_size, download))
 
 
-@lru_cache(maxsize=4)
 def _load(request: _Request) -> ImageSet:
     images = request.dataset.source(request)
     return ImageSet(shrink(images.images, request.image_size), images.labels, images.class_names)
 
 
-def mirrors(dataset: str, settings: TrainingSettings) -> bool:
-    """Whether half of the images are mirrored in training: as ``settings`` say, or else as suits ``dataset``."""
+IMAGE_CACHE: DataCache[_Request, ImageSet] = DataCache(_load)
+"""The images returned by recent calls of ``load_images`` in this process."""
+
+
+def uses_flip(dataset: str, settings: TrainingSettings) -> bool:
+    """Return whether training images are flipped at random: ``settings.flip``, or the default of ``dataset`` if None."""
     return DATASETS[dataset].flip if settings.flip is None else settings.flip
 
 
 def _data_dir(request: _Request) -> Path:
-    """The folder of the files. One that a person named must exist; the default folder may not exist yet."""
+    """Return the data folder, which must exist unless it is the default."""
     if request.data_dir is None:
         return Path.home() / ".cache" / "nases" / "data"
     if not request.data_dir.is_dir():
         raise InputError(
-            f"data_dir {request.data_dir} is not a folder; create it, or set data_dir or NASES_DATA_DIR to another"
+            f"data_dir {request.data_dir} is not a folder; create it, or set data_dir or NASES_DATA_DIR to another folder"
         )
     return request.data_dir
 
 
 def _digits_table() -> NDArray[np.float64]:
-    """A row for each digit, (1797, 65): its 64 pixels, row by row, and its label.
+    """Return a row per digit, shape (1797, 65): its 64 pixels and its label.
 
-    They are read from the file that scikit-learn comes with: to import scikit-learn itself takes each process a second.
+    The file of scikit-learn is read directly, because importing scikit-learn takes a second per process.
     """
     package = importlib.util.find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():
         path = Path(folder, "datasets", "data", "digits.csv.gz")
         if path.is_file():
             return np.loadtxt(path, delimiter=",")
-    from sklearn.datasets import load_digits  # a version that keeps the file elsewhere
+    from sklearn.datasets import load_digits  # for versions of scikit-learn that store the file elsewhere
 
     digits = load_digits()
     return np.column_stack((digits.data, digits.target))
 
 
 def _read_digits(request: _Request) -> ImageSet:
-    """scikit-learn's 1,797 digits, values 0..16 spread over 0..255.
+    """Read scikit-learn's 1,797 digits, with values 0..16 scaled to 0..255.
 
-    The set has no test images of its own: of each class, in the order of the file, every fifth image is a test image and the
-    others are training images, so that the division is the same everywhere and each class is divided alike.
+    The data set has no predefined test split: every fifth image of each class, in file order, is a test image.
     """
     table = _digits_table()
     labels = torch.from_numpy(table[:, -1]).long()
@@ -152,7 +151,7 @@ def _read_digits(request: _Request) -> ImageSet:
 def _read_image_folder(request: _Request) -> ImageSet:
     if request.data_dir is None:
         raise InputError(
-            "image_folder needs a folder of images; set data_dir or NASES_DATA_DIR to one that holds "
+            "image_folder needs a folder of images; set data_dir or NASES_DATA_DIR to one that contains "
             "train/<class>/ and test/<class>/ with PNG or JPEG files"
         )
     return read_image_folder(_data_dir(request), train=request.train, side=request.image_size or FOLDER_IMAGE_SIZE)
@@ -160,12 +159,14 @@ def _read_image_folder(request: _Request) -> ImageSet:
 
 @dataclass(frozen=True)
 class _Torchvision:
-    """A source that reads torchvision's files, or downloads them.
+    """Source that reads a data set with torchvision, downloading it if necessary.
 
     Attributes:
-        class_name: the class in ``torchvision.datasets``.
-        train_files, test_files: the file or folder that this class needs in its root for either half.
-        image_folder: a folder of images in train/<class>/ and test/<class>/ that serves instead, where there is one.
+        class_name: Name of the class in ``torchvision.datasets``.
+        train_files: The file or folder, relative to the data folder, that this class needs for the training images.
+        test_files: The same for the test images.
+        image_folder: Alternative folder of images in train/<class>/ and test/<class>/, used if torchvision's files are
+            missing; None: no alternative.
     """
 
     class_name: str
@@ -184,7 +185,8 @@ class _Torchvision:
             return self._read(root, request.train, download=False)
         except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                f"{request.dataset.title}: {files} is damaged or incomplete ({_one_line(error)}); remove it and run again"
+                f"{request.dataset.display_name}: {files} is damaged or incomplete ({one_line(error)}); "
+                "remove it and run again"
             ) from error
 
     def _files(self, train: bool) -> str:
@@ -195,13 +197,13 @@ class _Torchvision:
 
         half = {"split": "train" if train else "test"} if self.class_name == "SVHN" else {"train": train}
         with warnings.catch_warnings():
-            # CIFAR's pickles describe their arrays in the words of an older NumPy, and torchvision unpacks archives, whose
-            # checksum it has verified, without the filter that Python 3.12 asks for.
+            # CIFAR's pickles use dtypes of an older NumPy, and torchvision extracts archives without the filter that Python
+            # 3.12 recommends, after verifying their checksum.
             warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
             warnings.filterwarnings("ignore", "Python 3.14 will, by default, filter extracted tar", DeprecationWarning)
             data = getattr(torchvision.datasets, self.class_name)(root, download=download, **half)
         images = torch.as_tensor(data.data)
-        if images.dim() == 3:  # Fashion-MNIST: grey
+        if images.dim() == 3:  # Fashion-MNIST: grayscale
             images = images[:, None]
         elif images.shape[-1] == 3:  # CIFAR: channels last
             images = images.permute(0, 3, 1, 2)
@@ -210,14 +212,14 @@ class _Torchvision:
         return ImageSet(images.contiguous(), torch.as_tensor(labels).long(), tuple(map(str, class_names)))
 
     def _download(self, request: _Request, root: Path) -> ImageSet:
-        """Downloads into a temporary folder beside the target, so that only whole files ever carry the name looked for."""
+        """Download to a temporary folder and move the complete files to ``root``."""
         files = self._files(request.train)
-        looked_for = f"{files} (torchvision's files)"
+        expected = f"{files} (torchvision's files)"
         if self.image_folder is not None:
-            looked_for += f" or {self.image_folder}/train/<class>/ and {self.image_folder}/test/<class>/ (PNG or JPEG)"
-        reason = "downloading is switched off"
+            expected += f" or {self.image_folder}/train/<class>/ and {self.image_folder}/test/<class>/ (PNG or JPEG)"
+        reason = "downloading is disabled"
         if request.download:
-            logger.info("downloading %s into %s", request.dataset.title, root)
+            logger.info("downloading %s into %s", request.dataset.display_name, root)
             try:
                 root.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as staging, _socket_timeout():
@@ -225,10 +227,10 @@ class _Torchvision:
                     _move(Path(staging) / files, root / files)
                 return image_set
             except (http.client.HTTPException, OSError, RuntimeError) as error:
-                reason = f"the download failed: {_one_line(error)}"
+                reason = f"the download failed: {one_line(error)}"
         raise InputError(
-            f"{request.dataset.title} is not in {root}: looked for {looked_for}, and {reason}; connect to the internet and "
-            "run again, or set data_dir or NASES_DATA_DIR to a folder that holds it"
+            f"{request.dataset.display_name} is not in {root}: expected {expected}, and {reason}; connect to the internet "
+            "and run again, or set data_dir or NASES_DATA_DIR to a folder that contains it"
         )
 
 
@@ -236,23 +238,19 @@ def _move(source: Path, target: Path) -> None:
     try:
         os.replace(source, target)
     except OSError:
-        if not target.exists():  # else another process has downloaded the same files meanwhile
+        if not target.exists():  # otherwise another process has downloaded the same files
             raise
 
 
 @contextmanager
 def _socket_timeout() -> Iterator[None]:
-    """torchvision downloads without a time limit of its own."""
+    """Set the default timeout of sockets, because torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 _CIFAR10 = _Torchvision("CIFAR10", "cifar-10-batches-py", "cifar-10-batches-py", image_folder="cifar10")
@@ -271,4 +269,4 @@ DATASETS: dict[str, Dataset] = {
         Dataset("image_folder", "Image folder", flip=True, source=_read_image_folder),
     )
 }
-"""Every data set by its name."""
+"""All built-in data sets, by name."""

@@ -1,8 +1,7 @@
-"""Images in folders, one folder a class: found, decoded, and cached on disk."""
+"""Image folders with one subfolder per class; decoded images are cached on disk."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
@@ -13,27 +12,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
-from nases_env.training.image_io import read_picture
+from nases_env.hashing import sha256_hex
+from nases_env.training.image_io import read_image
 from nases_env.training.image_set import ImageSet
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
-_CACHE_FORMAT = "1"  # part of every cache file's name: raise it when decoding changes
+_CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
 
 
 def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
-    """The images of ``root/train/<class>/*`` or ``root/test/<class>/*`` as RGB, classes and files in order of their names.
+    """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*`` as RGB, sorted by class and file name.
 
-    The decoded images are kept in the cache folder (environment variable NASES_CACHE_DIR, else ``~/.cache/nases``) under a
-    digest of the files' paths, sizes and modification times, and read from there the next time.
+    The decoded images are cached in ``cache_folder()``, under a digest of the paths, sizes and modification times of the
+    files.
 
     Args:
-        side: every image is stretched to this height and width in pixels; None: all must have one size, and keep it.
+        root: The folder with the subfolders ``train`` and ``test``.
+        train: Whether to read the training images or the test images.
+        side: Height and width in pixels that all images are stretched to; None requires images of equal size.
 
     Raises:
-        InputError: if a folder is missing or empty, if the classes of ``train`` and ``test`` differ, if a file is not an
-            intact PNG or JPEG, or if sizes differ and ``side`` is None.
+        InputError: If a folder is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid PNG
+            or JPEG image, or the sizes differ and ``side`` is None.
     """
     half, other_half = ("train", "test") if train else ("test", "train")
     class_names = _class_names(root / half)
@@ -51,24 +53,24 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: the environment variable NASES_CACHE_DIR, else ``~/.cache/nases``."""
+    """Return the cache folder: the environment variable NASES_CACHE_DIR, else ``~/.cache/nases``."""
     return Path(os.environ.get("NASES_CACHE_DIR") or Path.home() / ".cache" / "nases").expanduser()
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; put the images into {folder}/<class>/, one folder a class")
+        raise InputError(f"{folder} is not a folder; put the images into {folder}/<class>/, one folder per class")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"{folder} holds no class folders; put the images into {folder}/<class>/, one folder a class")
+        raise InputError(f"{folder} contains no class folders; put the images into {folder}/<class>/, one folder per class")
     return tuple(names)
 
 
 def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names: tuple[str, ...]) -> None:
-    odd = sorted(set(class_names) ^ set(other_names))
-    if odd:
+    different = sorted(set(class_names) ^ set(other_names))
+    if different:
         raise InputError(
-            f"the classes of {root / 'train'} and {root / 'test'} differ: {', '.join(odd)} in one of them only; "
+            f"the classes of {root / 'train'} and {root / 'test'} differ: only one of them has {', '.join(different)}; "
             "give both the same class folders"
         )
 
@@ -78,10 +80,10 @@ def _image_files(folder: Path) -> list[os.DirEntry[str]]:
         files = sorted((entry for entry in entries if entry.is_file() and not entry.name.startswith(".")), key=_name)
     images = [entry for entry in files if entry.name.lower().endswith(_SUFFIXES)]
     if not images:
-        raise InputError(f"{folder} holds no PNG or JPEG file; add images of this class or remove the folder")
+        raise InputError(f"{folder} contains no PNG or JPEG files; add images of this class or remove the folder")
     if len(images) < len(files):
         others = [entry.name for entry in files if not entry.name.lower().endswith(_SUFFIXES)]
-        logger.warning("left out %d files of %s that are neither PNG nor JPEG, such as %s", len(others), folder, others[0])
+        logger.warning("ignored %d files in %s that are neither PNG nor JPEG, such as %s", len(others), folder, others[0])
     return images
 
 
@@ -90,23 +92,23 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def _digest(folder: Path, files: list[list[os.DirEntry[str]]], side: int | None) -> str:
-    digest = hashlib.sha256(f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}".encode())
+    parts = [f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}"]
     for entry in (entry for of_class in files for entry in of_class):
         status = entry.stat()
-        digest.update(f"\0{os.path.relpath(entry.path, folder)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:32]
+        parts.append(f"\0{os.path.relpath(entry.path, folder)}\0{status.st_size}\0{status.st_mtime_ns}")
+    return sha256_hex(*parts)[:32]
 
 
 def _decode_all(paths: list[Path], side: int | None) -> torch.Tensor:
     size = None if side is None else (side, side)
-    first = read_picture(paths[0], size)
+    first = read_image(paths[0], size)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
     for index, path in enumerate(paths):
-        image = read_picture(path, size)
+        image = read_image(path, size)
         if image.shape != first.shape:
             raise InputError(
                 f"{path} is {_size(image)} pixels, but {paths[0]} is {_size(first)}; "
-                "make all images one size, or use the data set image_folder, which resizes them"
+                "resize the images to one size, or use the data set image_folder, which resizes them"
             )
         images[index] = image
     return images
@@ -122,10 +124,10 @@ def _read_cache(cache_file: Path, num_images: int) -> torch.Tensor | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        logger.warning("the cached images in %s cannot be read (%s); decoding them again", cache_file, error)
+        logger.warning("cannot read the cached images in %s (%s); decoding the files again", cache_file, error)
         return None
     if images.dtype != torch.uint8 or images.dim() != 4 or len(images) != num_images:
-        logger.warning("the cached images in %s are of another shape than expected; decoding them again", cache_file)
+        logger.warning("the cached images in %s have an unexpected shape; decoding the files again", cache_file)
         return None
     return images
 
@@ -138,4 +140,4 @@ def _write_cache(cache_file: Path, images: torch.Tensor) -> None:
             save_file({"images": images}, temporary)
             os.replace(temporary, cache_file)
     except (OSError, SafetensorError) as error:
-        logger.warning("the images cannot be cached in %s (%s); they will be decoded again next time", cache_file, error)
+        logger.warning("cannot cache the images in %s (%s); they will be decoded again next time", cache_file, error)

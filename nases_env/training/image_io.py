@@ -1,4 +1,4 @@
-"""Pictures in PNG or JPEG, decoded as a data set of folders is: upright, in RGB or grey, stretched to one size."""
+"""Reading and resizing of images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image
 
 from nases_env.errors import InputError, one_line
-from nases_env.training.resizing import resize
 
-_TURNS = {  # EXIF orientation: what makes the picture upright
+_EXIF_TRANSPOSES = {  # EXIF orientation: the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -22,43 +22,69 @@ _TURNS = {  # EXIF orientation: what makes the picture upright
 }
 
 
-def read_picture(path: Path, size: tuple[int, int] | None, *, grey: bool = False) -> torch.Tensor:
-    """The picture in a PNG or JPEG file, as ``picture_to_tensor`` gives it.
+def read_image(path: Path, size: tuple[int, int] | None, *, grayscale: bool = False) -> torch.Tensor:
+    """Read a PNG or JPEG file; arguments and result are those of ``image_to_tensor``.
+
+    Args:
+        path: The file.
+        size: (height, width) in pixels; None keeps the size of the image.
+        grayscale: Whether to convert the image to grayscale instead of RGB.
 
     Raises:
-        InputError: if there is no such file, or it is no intact PNG or JPEG.
+        InputError: If the file cannot be read or is not a valid PNG or JPEG image.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as picture:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
             if size is not None:  # decodes a large JPEG at a fraction of its size, which is faster
-                picture.draft("RGB", (2 * size[1], 2 * size[0]))
-            return picture_to_tensor(picture, size, grey=grey)
+                image.draft("RGB", (2 * size[1], 2 * size[0]))
+            return image_to_tensor(image, size, grayscale=grayscale)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); give a PNG or JPEG file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not an intact PNG or JPEG picture ({one_line(error)}); replace or remove it") from error
+        raise InputError(f"{path} is not a valid PNG or JPEG image ({one_line(error)}); replace or remove it") from error
 
 
-def picture_to_tensor(picture: Image.Image, size: tuple[int, int] | None, *, grey: bool = False) -> torch.Tensor:
-    """A picture as uint8 of shape (3, H, W) or, if ``grey``, (1, H, W), turned upright as its EXIF data say.
+def image_to_tensor(image: Image.Image, size: tuple[int, int] | None, *, grayscale: bool = False) -> torch.Tensor:
+    """Convert an image to a tensor, upright according to its EXIF orientation.
 
     Args:
-        size: (height, width) in pixels that it is stretched to; None: its own.
+        image: The image.
+        size: (height, width) in pixels that the image is stretched to; None keeps its size.
+        grayscale: Whether to convert the image to grayscale instead of RGB.
+
+    Returns:
+        uint8, shape (3, H, W), or (1, H, W) if ``grayscale``.
     """
-    upright = _upright(_to_rgb(picture), picture.getexif().get(ExifTags.Base.Orientation))
-    pixels = np.array(upright.convert("L") if grey else upright)
-    tensor = torch.from_numpy(pixels[None] if grey else pixels.transpose(2, 0, 1))
+    upright = _apply_exif_orientation(_to_rgb(image), image.getexif().get(ExifTags.Base.Orientation))
+    pixels = np.array(upright.convert("L") if grayscale else upright)
+    tensor = torch.from_numpy(pixels[None] if grayscale else pixels.transpose(2, 0, 1))
     return tensor if size is None else resize(tensor[None], size)[0]
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip instead of scale
-        picture = Image.fromarray((np.asarray(picture, dtype=np.uint16) >> 8).astype(np.uint8))
-    elif "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Stretch uint8 images of shape (N, C, H, W) to ``size`` (height, width), bilinear and antialiased."""
+    if images.shape[2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
-def _upright(picture: Image.Image, orientation: int | None) -> Image.Image:
-    # Not ImageOps.exif_transpose: it also writes the other EXIF tags anew, and fails where one of them is malformed.
-    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+def shrink(images: torch.Tensor, side: int | None) -> torch.Tensor:
+    """Shrink uint8 images of shape (N, C, H, W) so that the longer side is ``side`` pixels; smaller images are unchanged."""
+    longer = max(images.shape[2:])
+    if side is None or longer <= side:
+        return images
+    height, width = (max(round(length * side / longer), 1) for length in images.shape[2:])
+    return resize(images, (height, width))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip instead of scale
+        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _apply_exif_orientation(image: Image.Image, orientation: int | None) -> Image.Image:
+    # Not ImageOps.exif_transpose, which also rewrites the other EXIF tags and fails if one of them is malformed.
+    return image.transpose(_EXIF_TRANSPOSES[orientation]) if orientation in _EXIF_TRANSPOSES else image

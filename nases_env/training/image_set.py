@@ -1,4 +1,4 @@
-"""Labelled images in memory, and their division into a training and a validation split."""
+"""Labeled images in memory, and their split into training and validation images."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import torch
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, require_minimum
 from nases_env.seeding import torch_generator
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images of one size. The tensors may be shared between users: treat them as read-only.
+    """Labeled images of equal size. The tensors may be shared: do not modify them.
 
     Attributes:
         images: uint8, shape (N, C, H, W).
-        labels: int64, shape (N,), each in ``0 .. len(class_names) - 1``.
-        class_names: what each label means.
+        labels: int64, shape (N,), in ``0 .. len(class_names) - 1``.
+        class_names: The name of each class, by label.
     """
 
     images: torch.Tensor
@@ -29,12 +29,12 @@ class ImageSet:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
+        """The shape (channels, height, width) of an image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     def subset(self, indices: torch.Tensor) -> ImageSet:
-        """The images at ``indices``, int64 of shape (M,), in that order."""
+        """Return the images at ``indices``, int64 of shape (M,), in that order."""
         return ImageSet(self.images[indices], self.labels[indices], self.class_names)
 
 
@@ -46,28 +46,30 @@ def split_train_valid(
     num_train_images: int | None = None,
     num_valid_images: int | None = None,
 ) -> tuple[ImageSet, ImageSet]:
-    """A random division of a training set into a training and a validation split, always the same for a ``seed``.
+    """Split images at random into a training and a validation split; the result depends on ``seed`` only.
 
-    Of CIFAR-10's 50,000 training images the default makes 45,000 and 5,000 (section 4.2 of the paper). Every image is in
-    exactly one split; each split has at least one image.
+    The default splits CIFAR-10's 50,000 training images into 45,000 and 5,000 (section 4.2 of the paper). The splits are
+    disjoint and not empty.
 
     Args:
-        valid_fraction: share of the images that validate, in (0, 1).
-        num_train_images: keep at most the first so many of the shuffled training split, so that a smaller number keeps a
-            prefix of what a larger one keeps; None: all.
-        num_valid_images: the same of the validation split.
+        image_set: The images to split.
+        seed: Seed of the split.
+        valid_fraction: Fraction of the images in the validation split, in (0, 1).
+        num_train_images: Maximum size of the training split; None: no limit. A smaller split is a prefix of a larger one.
+        num_valid_images: The same for the validation split.
+
+    Returns:
+        The training and the validation split.
 
     Raises:
-        InputError: if there are fewer than two images, or a number is out of range.
+        InputError: If there are fewer than two images, or an argument is out of range.
     """
     if len(image_set) < 2:
         raise InputError(f"a training and a validation split need at least 2 images, not {len(image_set)}; add images")
     if not 0 < valid_fraction < 1:
-        raise InputError(f"valid_fraction is {valid_fraction}; it must lie between 0 and 1")
+        raise InputError(f"valid_fraction must be between 0 and 1, not {valid_fraction}")
+    require_minimum(1, num_train_images=num_train_images, num_valid_images=num_valid_images)
     num_valid = min(max(round(len(image_set) * valid_fraction), 1), len(image_set) - 1)
     shuffled = torch.randperm(len(image_set), generator=torch_generator(seed, "train_valid_split"))
     valid, train = shuffled[:num_valid], shuffled[num_valid:]
-    for setting, count in (("num_train_images", num_train_images), ("num_valid_images", num_valid_images)):
-        if count is not None and count < 1:
-            raise InputError(f"{setting} is {count}; it must be at least 1, or unset for all images")
     return image_set.subset(train[:num_train_images]), image_set.subset(valid[:num_valid_images])

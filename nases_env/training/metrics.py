@@ -1,4 +1,4 @@
-"""What a trained classifier is worth: batch-norm statistics and accuracy."""
+"""Evaluation of a trained classifier: batch-norm statistics, logits and accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nases_env.training.image_set import ImageSet
 from nases_env.training.settings import Precision
 
 EVALUATION_BATCH_SIZE = 500  # images
-NUM_RECALIBRATION_IMAGES = 2000  # training images that batch-norm statistics are re-estimated on, where there are so many
+NUM_RECALIBRATION_IMAGES = 2000  # maximum number of training images for re-estimating batch-norm statistics
 
 
 def evaluate_accuracy(
@@ -22,18 +22,20 @@ def evaluate_accuracy(
     device: torch.device,
     precision: Precision = "auto",
 ) -> float:
-    """The share of ``image_set`` that ``model`` classifies right, in [0, 1]; the model is left in evaluation mode.
+    """Compute the accuracy of ``model`` on ``image_set``, in [0, 1], and leave the model in evaluation mode.
 
     Args:
-        statistics: of the images that the model was trained on (``channel_statistics``).
-        device: where the model is.
-        precision: as in ``TrainingSettings``.
+        model: Maps float32 images (N, C, H, W) to logits (N, classes).
+        image_set: The images.
+        statistics: Channel statistics of the images that the model was trained on (``channel_statistics``).
+        device: The device of the model.
+        precision: See ``TrainingSettings``.
     """
     return num_correct(predict_logits(model, image_set.images, statistics, device, precision), image_set) / len(image_set)
 
 
 def num_correct(logits: torch.Tensor, image_set: ImageSet) -> int:
-    """How many of ``image_set`` the ``logits``, shape (N, classes), classify right."""
+    """Return the number of images of ``image_set`` that ``logits``, shape (N, classes), classify correctly."""
     return int((logits.argmax(1) == image_set.labels).sum())
 
 
@@ -45,14 +47,18 @@ def recalibrate_batch_norm(
     device: torch.device,
     precision: Precision = "auto",
 ) -> None:
-    """Re-estimates the running statistics of every batch-norm layer, and leaves the model in evaluation mode.
+    """Re-estimate the running statistics of all batch-norm layers and leave the model in evaluation mode.
 
-    The moving averages lag behind the weights, after a short training by so much that accuracies mislead. They are replaced
-    by the plain average over a few batches of equal size of the un-augmented ``images``, seen by the network as in
-    evaluation (no dropout, no drop-path) except that batch norm normalises by the batch.
+    The moving averages lag behind the weights; after a short training they make the accuracy misleading. They are replaced
+    by the average over several batches of equal size, without augmentation. The network is in evaluation mode (no dropout,
+    no drop-path), except that batch norm normalizes by the statistics of the batch.
 
     Args:
-        images: uint8, shape (N, C, H, W), in random order, since each batch of them stands for all.
+        model: The model, changed in place.
+        images: uint8, shape (N, C, H, W), in random order, because each batch must represent the whole set.
+        statistics: Channel statistics of the images that the model was trained on.
+        device: The device of the model.
+        precision: See ``TrainingSettings``.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     momenta = [layer.momentum for layer in layers]
@@ -67,7 +73,7 @@ def recalibrate_batch_norm(
         with torch.no_grad(), autocast(precision, device):
             for index in range(num_batches):
                 batch = images[index * batch_size : (index + 1) * batch_size].to(device)
-                model(_standardise(batch, statistics))
+                model(_normalize(batch, statistics))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
@@ -77,22 +83,33 @@ def recalibrate_batch_norm(
 def predict_logits(
     model: nn.Module, images: torch.Tensor, statistics: ChannelStatistics, device: torch.device, precision: Precision
 ) -> torch.Tensor:
-    """The model's outputs on the CPU, float32 of shape (N, classes); the model is left in evaluation mode."""
+    """Compute the logits of ``images`` and leave the model in evaluation mode.
+
+    Args:
+        model: Maps float32 images (N, C, H, W) to logits (N, classes).
+        images: uint8, shape (N, C, H, W).
+        statistics: Channel statistics of the images that the model was trained on.
+        device: The device of the model.
+        precision: See ``TrainingSettings``.
+
+    Returns:
+        float32, shape (N, classes), on the CPU.
+    """
     model.eval()
     with torch.no_grad(), autocast(precision, device):
-        batches = [model(_standardise(batch.to(device), statistics)) for batch in torch.split(images, EVALUATION_BATCH_SIZE)]
+        batches = [model(_normalize(batch.to(device), statistics)) for batch in torch.split(images, EVALUATION_BATCH_SIZE)]
     return torch.cat(batches).float().cpu()
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The precision in which a model computes on ``device``, as ``TrainingSettings`` says.
+    """Return the autocast context for ``precision`` on ``device``.
 
-    Without torch's cache of converted weights: each is used once, and the cache must not outlive a captured CUDA graph.
+    It does not cache converted weights: each is used once, and the cache must not outlive a captured CUDA graph.
     """
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
-def _standardise(images: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
+def _normalize(images: torch.Tensor, statistics: ChannelStatistics) -> torch.Tensor:
     return normalize(images.contiguous(memory_format=torch.channels_last), statistics.to(images.device))

@@ -1,16 +1,16 @@
-"""Everything that decides how a classifier is trained."""
+"""Settings of the training of a classifier."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, require_minimum
 
 Schedule = Literal["cosine", "triangular"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_LEAST: dict[str, float] = {
+_MINIMUMS: dict[str, float] = {
     "num_epochs": 1,
     "num_cycles": 1,
     "lr_max": 0,
@@ -19,7 +19,7 @@ _LEAST: dict[str, float] = {
     "weight_decay": 0,
     "batch_size": 2,
     "crop_padding": 0,
-    "cutout": 0,
+    "cutout_length": 0,
     "image_size": 1,
     "num_train_images": 2,
     "num_valid_images": 1,
@@ -28,69 +28,65 @@ _LEAST: dict[str, float] = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a child is trained and on how much of the data. The defaults are the paper's search phase (section 4.2).
+    """Training hyperparameters and data set size. The defaults are the paper's search phase (section 4.2).
 
     Raises:
-        InputError: if a number is too small, or a word is not one of those that the setting knows.
+        InputError: If a number is out of range or a string is not one of the choices.
     """
 
-    num_epochs: int = field(default=70, metadata={"help": "Passes over the training images."})
+    num_epochs: int = field(default=70, metadata={"help": "Number of epochs."})
     num_cycles: int = field(
         default=3,
-        metadata={
-            "help": "SGDR: cosine cycles, each twice as long as the one before; together they fill num_epochs exactly."
-        },
+        metadata={"help": "Number of SGDR cycles, each twice as long as the previous one; together they last num_epochs."},
     )
     schedule: Schedule = field(
         default="cosine",
         metadata={
-            "help": "cosine: SGDR, per batch. triangular: up to lr_max and down to 0 once, for trainings of an epoch or two."
+            "help": "Learning rate per batch. cosine: SGDR. "
+            "triangular: one cycle from 0 to lr_max and back to 0, for very short trainings."
         },
     )
     lr_max: float = field(
-        default=0.05, metadata={"help": "Learning rate at the start of a cycle, or at the triangle's peak."}
+        default=0.05, metadata={"help": "Learning rate at the start of a cosine cycle, or the peak of the triangle."}
     )
     lr_min: float = field(default=0.001, metadata={"help": "Learning rate at the end of a cosine cycle."})
     momentum: float = field(default=0.9, metadata={"help": "Nesterov momentum."})
-    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay of every weight."})
-    batch_size: int = field(default=128, metadata={"help": "Images per step."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay of all parameters."})
+    batch_size: int = field(default=128, metadata={"help": "Images per batch."})
     crop_padding: int | None = field(
         default=None,
         metadata={
-            "help": "Zero-pad by so many pixels on each side and crop back; 0 is off; unset: an eighth of the side, "
-            "the paper's 4 of 32."
+            "help": "Random crop: zero padding in pixels on each side; 0 disables it. "
+            "Default: an eighth of the image size, as in the paper (4 for 32 pixels)."
         },
     )
     flip: bool | None = field(
-        default=None, metadata={"help": "Mirror half of the images; unset: as suits the data set (not digits)."}
+        default=None,
+        metadata={"help": "Random horizontal flip with probability 0.5. Default: on, except for data sets of digits."},
     )
-    cutout: int = field(default=0, metadata={"help": "Side in pixels of the square that is blanked out; 0 is off."})
+    cutout_length: int = field(default=0, metadata={"help": "Cutout: side of the square in pixels; 0 disables it."})
     precision: Precision = field(
-        default="auto", metadata={"help": "auto: bfloat16 autocast on a GPU that has it, float32 elsewhere."}
+        default="auto", metadata={"help": "auto: bfloat16 autocast on GPUs that support it, float32 otherwise."}
     )
     cuda_graphs: bool = field(
         default=True,
-        metadata={
-            "help": "On a GPU, capture a training step once and replay it: less to do for the CPU. No effect on a CPU."
-        },
+        metadata={"help": "On a GPU, capture a training step as a CUDA graph and replay it. No effect on a CPU."},
     )
     image_size: int | None = field(
-        default=None, metadata={"help": "Shrink larger images to this side in pixels; unset: the data set's own size."}
+        default=None, metadata={"help": "Shrink larger images to this size in pixels. Default: the size in the data set."}
     )
     num_train_images: int | None = field(
-        default=None, metadata={"help": "Train on at most so many images; unset: all of the split."}
+        default=None, metadata={"help": "Maximum number of training images. Default: all images of the split."}
     )
     num_valid_images: int | None = field(
-        default=None, metadata={"help": "Validate on at most so many images; unset: all of them."}
+        default=None, metadata={"help": "Maximum number of validation images. Default: all images of the split."}
     )
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
+        for name, minimum in _MINIMUMS.items():
+            require_minimum(minimum, **{name: getattr(self, name)})
         if not self.momentum < 1:
-            raise InputError(f"momentum is {self.momentum}; it must be below 1")
-        for name, known in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+            raise InputError(f"momentum must be below 1, not {self.momentum}")
+        for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")

@@ -1,4 +1,4 @@
-"""The training of one classifier on images that are in memory. It knows no search space."""
+"""Training of an image classifier on images in memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,10 @@ import torch
 from torch import nn
 
 from nases_env.errors import InputError
+from nases_env.hashing import tensor_digest
 from nases_env.seeding import derive_seed, torch_generator
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics, draw_augmentation
-from nases_env.training.checkpoint import (
-    Checkpoint,
-    CheckpointFile,
-    State,
-    capture,
-    digest,
-    model_tensors,
-    restore,
-)
+from nases_env.training.checkpoint import Checkpoint, CheckpointFile, State, model_tensors, restore, snapshot
 from nases_env.training.image_set import ImageSet
 from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
@@ -39,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 TrainingStatus = Literal["ok", "diverged", "out_of_memory"]
 
-CHECKPOINT_VERSION = 2  # to be raised with every change to what a checkpoint holds or means
-GPU_LOOK_INTERVAL = 20  # batches between two looks at a GPU's losses
+CHECKPOINT_VERSION = 2  # increment when the content of a checkpoint or its meaning changes
+GPU_FINITE_CHECK_INTERVAL = 20  # batches between two checks of the loss on a GPU
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of a training.
+    """Metrics of one training epoch.
 
     Attributes:
         epoch: 1 .. num_epochs.
-        learning_rate: of the epoch's first batch.
-        train_loss: mean cross-entropy of the augmented images as they were trained on, without the auxiliary loss.
-        train_accuracy: the share of them that was classified right, in [0, 1].
+        learning_rate: Learning rate of the first batch.
+        train_loss: Mean cross-entropy over the epoch, on augmented images, without the auxiliary loss.
+        train_accuracy: Accuracy on the same images, in [0, 1].
     """
 
     epoch: int
@@ -65,16 +58,16 @@ OnEpoch: TypeAlias = Callable[[EpochRecord], object]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended.
+    """Result of a training run.
 
     Attributes:
-        status: ``ok``; ``diverged`` if the loss or an output became NaN or infinite; ``out_of_memory`` if the GPU's memory
-            did not suffice.
-        valid_accuracy: of the trained model on ``valid``, in [0, 1]; 0 unless ``ok``.
-        train_accuracy: the same on training images that are drawn from all, un-augmented, as many as ``valid`` has.
-        num_epochs: epochs completed.
-        seconds: wall time, measurement included; after an interruption, also the time up to the checkpoint.
-        curve: the completed epochs.
+        status: ``ok``; ``diverged`` if the loss or an output became NaN or infinite; ``out_of_memory`` if the GPU ran out
+            of memory.
+        valid_accuracy: Accuracy on ``valid`` after the training, in [0, 1]; 0 unless ``ok``.
+        train_accuracy: The same on a random subset of the training images, not augmented, of the size of ``valid``.
+        num_epochs: Completed epochs.
+        seconds: Wall time including the evaluation; if resumed, also the time up to the checkpoint.
+        curve: The completed epochs.
     """
 
     status: TrainingStatus
@@ -97,45 +90,46 @@ def train_classifier(
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch = lambda record: None,
 ) -> TrainingResult:
-    """Trains ``model`` in place and measures it once, after the last epoch.
+    """Train ``model`` in place and evaluate it once after the last epoch.
 
-    SGD with Nesterov momentum and weight decay, learning rate per batch (section 4.2 of the paper). Images are standardised
-    by the statistics of ``train``. Each epoch visits the training images in a new order and leaves out a last incomplete
-    batch, unless it is the only one. Before the measurement the batch-norm statistics are re-estimated
-    (``recalibrate_batch_norm``). A loss that is NaN or infinite ends the training: at once on a CPU; on a GPU, which is not
-    waited for within an epoch, some batches later or at the epoch's end.
+    SGD with Nesterov momentum and weight decay, with a learning rate per batch (section 4.2 of the paper). Images are
+    normalized by the statistics of ``train``. Each epoch uses the training images in a new order and drops an incomplete
+    last batch, unless it is the only one. The batch-norm statistics are re-estimated before the evaluation
+    (``recalibrate_batch_norm``). A loss that is NaN or infinite ends the training: immediately on a CPU; some batches later,
+    or at the end of the epoch, on a GPU, to avoid synchronization.
 
-    The model maps float32 images (N, C, H, W) to logits (N, classes). Two methods are used where it has them:
+    The model maps float32 images (N, C, H, W) to logits (N, classes). Two optional methods are used if present:
     ``forward_with_auxiliary(images) -> (logits, auxiliary logits or None)`` adds 0.4 times the auxiliary loss, and
-    ``set_progress(fraction)`` is told before each batch how much of the training is done, in [0, 1], as a tensor of shape ()
-    on the device. On a GPU a training step is captured as a CUDA graph (``settings.cuda_graphs``), so that the model must
-    not make the CPU wait for a value, nor decide by one.
+    ``set_drop_path_progress(fraction)`` is called before each batch with the fraction of the training that is completed, in
+    [0, 1], as a tensor of shape () on the device. On a GPU the training step is captured as a CUDA graph
+    (``settings.cuda_graphs``), so the model must not synchronize with the CPU or branch on a value.
 
-    Everything random (order, crops, flips, holes, the model's own draws) comes from ``seed``; torch's global generators are
-    left as they were. On a CPU with the same number of threads the same model and seed give the same curve bit for bit. On
-    a GPU order, crops, flips and holes are the same as on a CPU, but some cuDNN and atomic-add kernels sum in no fixed
-    order, so that curves differ in the last digits and then drift apart, unless the caller has set
-    ``torch.use_deterministic_algorithms(True)``.
+    All randomness (order, crops, flips, cutouts, dropout of the model) comes from ``seed``; torch's global generators are
+    not changed. On a CPU, with the same number of threads, equal models and seeds give bit-identical curves. On a GPU the
+    order and augmentation equal those on a CPU, but some cuDNN and atomic-add kernels sum in a nondeterministic order, so
+    curves differ in the last digits and then diverge, unless the caller sets ``torch.use_deterministic_algorithms(True)``.
 
-    With a ``checkpoint``, a training that was killed and is started again by the same call, on a model with the same initial
-    weights, continues after the epoch that was written last, and ends with the same weights, curve and accuracies as an
-    undisturbed one. A model whose behaviour depends on more than its parameters, buffers and torch's generators cannot be
-    continued so. The file is removed at the end, unless an exception ends the training or ``checkpoint.keep``. A file
-    that is damaged or belongs to another training (seed, settings, ``flip``, training images, initial weights, kind of
-    device, number of threads, version of torch, ``checkpoint.identity``) is a warning, and the training begins at its start.
+    With a ``checkpoint``, the same call after a crash, on a model with the same initial weights, resumes after the last
+    saved epoch and gives the same weights, curve and accuracies as an uninterrupted run. This requires that the model has no
+    state except parameters, buffers and torch's generators. The file is removed at the end, unless the training raises an
+    exception or ``checkpoint.keep`` is set. A file that is damaged or belongs to a different training (seed, settings,
+    ``flip``, training images, initial weights, device type, number of threads, torch version or ``checkpoint.identity``)
+    is logged as a warning, and the training starts from the beginning.
 
     Args:
-        train, valid: all of their images are used; ``split_train_valid`` has applied the settings' numbers of images.
-            ``valid`` is looked at once, when the training has ended: in a final training it is the test set.
-        seed: of the training alone; the initial weights are the caller's.
-        device: where to train; the model stays there.
-        flip: whether to mirror half of the images.
-        checkpoint: where and how often the state is written; None: never.
-        on_epoch: called with each epoch that is completed, before its checkpoint: after a kill perhaps once more.
+        model: The model to train; it stays on ``device``.
+        train: The training images. All are used: ``split_train_valid`` applies the limits of ``settings``.
+        valid: The evaluation images, used once after the training; the test set for a final training.
+        settings: The training hyperparameters.
+        seed: Seed of the training; the initial weights are those of ``model``.
+        device: The device to train on.
+        flip: Whether to flip training images at random.
+        checkpoint: Location and frequency of checkpoints; None: no checkpoints.
+        on_epoch: Called after each completed epoch, before its checkpoint; an epoch may be repeated after a crash.
 
     Raises:
-        InputError: if there are fewer than two training images, which batch normalisation cannot train on, or a checkpoint
-            cannot be written.
+        InputError: If there are fewer than two training images, which batch norm requires, or a checkpoint cannot be
+            written.
     """
     if len(train) < 2:
         raise InputError(f"training needs at least 2 images, got {len(train)}; raise num_train_images or add images")
@@ -157,7 +151,7 @@ def train_classifier(
     except torch.cuda.OutOfMemoryError as error:
         logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), error)
         status = "out_of_memory"
-    if status == "out_of_memory":  # outside the handler: its traceback holds on to the tensors
+    if status == "out_of_memory":  # outside the handler, whose traceback references the tensors
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
     if file is not None and not file.keep:
@@ -169,11 +163,11 @@ def train_classifier(
 
 @dataclass
 class _Progress:
-    """How far a training has come.
+    """Progress of a training run.
 
     Attributes:
-        start: when it would have started without interruptions, by ``time.perf_counter``.
-        curve: the completed epochs.
+        start: Start time of an equivalent uninterrupted run, as ``time.perf_counter()``.
+        curve: The completed epochs.
     """
 
     start: float
@@ -186,7 +180,7 @@ class _Progress:
     def to_values(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "curve": [asdict(record) for record in self.curve]}
 
-    def continue_from(self, values: dict[str, Any]) -> None:
+    def resume_from(self, values: dict[str, Any]) -> None:
         self.start -= values["seconds"]
         self.curve = [EpochRecord(**record) for record in values["curve"]]
 
@@ -203,7 +197,7 @@ def _train(
     file: CheckpointFile | None,
     on_epoch: OnEpoch,
 ) -> bool:
-    """All epochs that ``file`` does not hold, each added to ``progress``; False if the loss left the finite numbers."""
+    """Train the epochs that are not in ``file`` and add them to ``progress``; return False if the loss is not finite."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     generator = torch_generator(seed, "batches")
@@ -220,26 +214,26 @@ def _train(
     )
     run_step = GraphedStep(step) if device.type == "cuda" and settings.cuda_graphs else step
     num_batches = settings.num_epochs * step.num_batches
-    look_interval = 1 if device.type == "cpu" else GPU_LOOK_INTERVAL
+    check_interval = 1 if device.type == "cpu" else GPU_FINITE_CHECK_INTERVAL
 
     generators = {"batches": generator, **_global_generators(device)}
     state = None if file is None else file.load()
     if file is not None and state is not None:
         restore(state.tensors, model, step.optimizer, generators)
-        progress.continue_from(state.values)
-        logger.info("continuing after epoch %d of %d from %s", len(progress.curve), settings.num_epochs, file.path)
+        progress.resume_from(state.values)
+        logger.info("resuming after epoch %d of %d from %s", len(progress.curve), settings.num_epochs, file.path)
 
     for epoch in range(len(progress.curve), settings.num_epochs):
         order = torch.randperm(len(train), generator=generator)
-        draws = draw_augmentation(
+        params = draw_augmentation(
             len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator
         )
         batches = range(epoch * step.num_batches, (epoch + 1) * step.num_batches)
         learning_rates = [learning_rate(settings, batch, num_batches) for batch in batches]
-        step.begin_epoch(order, draws, learning_rates, [batch / num_batches for batch in batches])
+        step.begin_epoch(order, params, learning_rates, [batch / num_batches for batch in batches])
         for index in range(step.num_batches):
             run_step()
-            if (index + 1) % look_interval == 0 and not step.look():
+            if (index + 1) % check_interval == 0 and not step.loss_is_finite():
                 return False
         if not step.loss_sum.isfinite():
             return False
@@ -252,7 +246,7 @@ def _train(
         progress.curve.append(record)
         on_epoch(record)
         if file is not None and file.is_due:
-            file.save(State(progress.to_values(), capture(model, step.optimizer, generators)))
+            file.save(State(progress.to_values(), snapshot(model, step.optimizer, generators)))
     model.zero_grad(set_to_none=True)
     return True
 
@@ -260,7 +254,7 @@ def _train(
 def _fingerprint(
     model: nn.Module, train: ImageSet, settings: TrainingSettings, seed: int, device: torch.device, flip: bool, identity: str
 ) -> str:
-    """A digest of all that decides the weights after an epoch."""
+    """Return a digest of everything that determines the weights after an epoch."""
     description = {
         "version": CHECKPOINT_VERSION,
         "torch": torch.__version__,
@@ -271,7 +265,7 @@ def _fingerprint(
         "flip": flip,
         "identity": identity,
     }
-    return digest(description, {"images": train.images, "labels": train.labels, **model_tensors(model)})
+    return tensor_digest(description, {"images": train.images, "labels": train.labels, **model_tensors(model)})
 
 
 def _measure(
@@ -283,13 +277,13 @@ def _measure(
     seed: int,
     device: torch.device,
 ) -> tuple[float, float] | None:
-    """Validation and training accuracy after batch-norm re-estimation; None if an output is not finite."""
-    # Drawn, since an image set may be sorted by class: its first images would not be like the others.
-    drawn = torch.randperm(len(train), generator=torch_generator(seed, "measured images"))
-    recalibrated = train.images[drawn[:NUM_RECALIBRATION_IMAGES]]
-    recalibrate_batch_norm(model, recalibrated, statistics=statistics, device=device, precision=settings.precision)
+    """Return the validation and training accuracy after batch-norm re-estimation; None if an output is not finite."""
+    # A random order, because an image set may be sorted by class.
+    order = torch.randperm(len(train), generator=torch_generator(seed, "measured images"))
+    images = train.images[order[:NUM_RECALIBRATION_IMAGES]]
+    recalibrate_batch_norm(model, images, statistics=statistics, device=device, precision=settings.precision)
     accuracies = []
-    for image_set in (valid, train.subset(drawn[: len(valid)])):
+    for image_set in (valid, train.subset(order[: len(valid)])):
         logits = predict_logits(model, image_set.images, statistics, device, settings.precision)
         if not logits.isfinite().all():
             return None
@@ -299,7 +293,7 @@ def _measure(
 
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators of the CPU and of ``device`` start from ``seed`` inside, and are as before afterwards."""
+    """Seed torch's global generators of the CPU and of ``device``, and restore their state on exit."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
@@ -310,7 +304,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _global_generators(device: torch.device) -> dict[str, torch.Generator]:
-    """The generators that ``_seeded`` seeds, by the kind of their device."""
+    """Return the generators that ``_seeded`` seeds, by device type."""
     generators = {"cpu": torch.default_generator}
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -1,4 +1,4 @@
-"""A training that was killed, at any moment and however often, ends as an undisturbed one."""
+"""A training that is killed and resumed ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from nases_env.evaluation import resolve_preset
 from nases_env.search_spaces import EnasMicro
 from nases_env.training import Checkpoint, ImageSet, TrainingResult, TrainingSettings, train_classifier
 from nases_env.training import checkpoint as checkpoint_module
-from nases_env.training.checkpoint import CheckpointFile, State, capture, model_tensors, restore
+from nases_env.training.checkpoint import CheckpointFile, State, model_tensors, restore, snapshot
 from nases_env.training.trainer import _global_generators
 from tests.training.test_trainer import CPU, SmallNet, digits, small_net
 
-QUICK = TrainingSettings(num_epochs=4, num_cycles=1, batch_size=32, crop_padding=1, cutout=2)
+QUICK = TrainingSettings(num_epochs=4, num_cycles=1, batch_size=32, crop_padding=1, cutout_length=2)
 NUM_IMAGES = 96
-BATCHES = 3  # of an epoch
-ALL_CALLS = 4 * BATCHES + 3  # of the network: the batches, the re-estimation and both measurements
+BATCHES = 3  # per epoch
+ALL_CALLS = 4 * BATCHES + 3  # of the network: the batches, the batch-norm re-estimation and both evaluations
 _, CHILD_SETTINGS = resolve_preset("smoke", {"num_epochs": 4, "drop_path_keep": 0.6, "auxiliary_head": True})
 SPACE = EnasMicro()
 
 
 class KilledError(Exception):
-    """What ends a training in these tests, where no real signal does."""
+    """Raised to interrupt a training without a signal."""
 
 
 def child() -> nn.Module:
-    """A child with drop-path and an auxiliary head, small, always with the same initial weights."""
+    """Build a small child with drop-path, an auxiliary head and fixed initial weights."""
     architecture = SPACE.sample(np.random.default_rng(3))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -58,17 +58,17 @@ def dropping_net() -> nn.Module:
     return small_net(dropout=0.5)
 
 
-def digits_of_test() -> tuple[ImageSet, ImageSet]:
+def few_digits() -> tuple[ImageSet, ImageSet]:
     return digits(NUM_IMAGES)
 
 
 def other_images() -> tuple[ImageSet, ImageSet]:
-    training, validation = digits_of_test()
+    training, validation = few_digits()
     return dataclasses.replace(training, images=255 - training.images), validation
 
 
 def other_labels() -> tuple[ImageSet, ImageSet]:
-    training, validation = digits_of_test()
+    training, validation = few_digits()
     return dataclasses.replace(training, labels=9 - training.labels), validation
 
 
@@ -77,7 +77,7 @@ def first_layer(model: nn.Module) -> nn.Conv2d:
 
 
 class Counter:
-    """Counts the calls of a model's first layer, and acts before one of them: 1 is the first."""
+    """Counts the calls of the first layer of a model and calls ``act`` before call ``act_at``, counted from 1."""
 
     def __init__(self, model: nn.Module, act_at: int | None = None, act: Callable[[], None] | None = None) -> None:
         self.calls = 0
@@ -96,21 +96,21 @@ def kill() -> None:
 
 
 def train(model: nn.Module, checkpoint: Checkpoint | None, **changes: Any) -> TrainingResult:
-    """``model``, trained on the same digits in the same way unless ``changes`` say otherwise."""
+    """Train ``model`` on the same digits with the same arguments, except for ``changes``."""
     arguments = {"settings": QUICK if isinstance(model, SmallNet) else CHILD_SETTINGS, "seed": 7, "flip": False, **changes}
-    training, validation = arguments.pop("sets", digits_of_test)()
+    training, validation = arguments.pop("sets", few_digits)()
     return train_classifier(model, training, validation, device=CPU, checkpoint=checkpoint, **arguments)
 
 
 @lru_cache
-def undisturbed(make: Callable[[], nn.Module]) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
+def uninterrupted(make: Callable[[], nn.Module]) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
     model = make()
     result = train(model, None)
     return dataclasses.replace(result, seconds=0.0), model.state_dict()
 
 
-def assert_undisturbed(make: Callable[[], nn.Module], model: nn.Module, result: TrainingResult) -> None:
-    expected, tensors = undisturbed(make)
+def assert_equals_uninterrupted(make: Callable[[], nn.Module], model: nn.Module, result: TrainingResult) -> None:
+    expected, tensors = uninterrupted(make)
     assert dataclasses.replace(result, seconds=0.0) == expected
     ours = model.state_dict()
     assert ours.keys() == tensors.keys()
@@ -120,7 +120,7 @@ def assert_undisturbed(make: Callable[[], nn.Module], model: nn.Module, result: 
 
 
 def killed_at(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
-    """Trains until the network is called for the ``call``-th time; how often it was called before."""
+    """Train until the call ``call`` of the network; return the number of calls before it."""
     model = make()
     counter = Counter(model, call, kill)
     with pytest.raises(KilledError):
@@ -129,17 +129,17 @@ def killed_at(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] =
 
 
 def resumed(checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
-    """Trains to the end, and checks that this is the undisturbed end; how often the network was called."""
+    """Train to the end, check that the result is that of an uninterrupted run, and return the number of calls."""
     model = make()
     counter = Counter(model)
-    assert_undisturbed(make, model, train(model, checkpoint))
+    assert_equals_uninterrupted(make, model, train(model, checkpoint))
     assert not checkpoint.path.exists()
     return counter.calls
 
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Beyond 1,000 bytes the kernel refuses to write to a file, as a full disk does."""
+    """Limit the size of files to 1,000 bytes; writing more fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -152,7 +152,7 @@ def full_disk() -> Iterator[None]:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, ALL_CALLS), max_size=4))
-def test_killed_anywhere_and_several_times_it_ends_as_undisturbed(calls: list[int]) -> None:
+def test_resume_after_kills_at_any_call(calls: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "state", 0)
         epochs = 0
@@ -164,7 +164,7 @@ def test_killed_anywhere_and_several_times_it_ends_as_undisturbed(calls: list[in
         assert not os.listdir(folder)
 
 
-def test_a_child_with_drop_path_and_an_auxiliary_head_continues_whatever_the_global_generator(tmp_path: Path) -> None:
+def test_resume_of_a_child_does_not_depend_on_the_global_generator(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "new folder" / "state", 0)
     with torch.random.fork_rng():
         for global_seed, call in enumerate((2, 2 * BATCHES + 2, 2, BATCHES + 1)):
@@ -178,7 +178,7 @@ def die() -> None:
 
 
 def train_and_die(path: str, call: int | None) -> None:
-    """Of a process of its own: SIGKILL at a call of the network, or in the middle of writing the second checkpoint."""
+    """Die by SIGKILL at a call of the network or, if None, while writing the second checkpoint."""
     torch.set_num_threads(1)
     model = child()
     Counter(model, call, die)
@@ -196,43 +196,49 @@ def train_and_die(path: str, call: int | None) -> None:
     train(model, Checkpoint(Path(path), 0))
 
 
-def run_until_killed(path: Path, call: int | None) -> None:
-    code = f"from tests.training.test_checkpoint import train_and_die; train_and_die({str(path)!r}, {call})"
-    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+def fork_until_killed(path: str) -> None:
+    """Train in two successive forks of this process: one dies in an epoch, the other while writing a checkpoint."""
+    for call in (BATCHES + 2, None):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                train_and_die(path, call)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert os.path.exists(path)
 
 
-def test_sigkill_in_training_and_in_writing(tmp_path: Path) -> None:
+def test_resume_after_sigkill_in_training_and_in_writing(tmp_path: Path) -> None:
     path = tmp_path / "state"
     other = tmp_path / ".state.of_another.xxxxxxxx"
     other.touch()
-    run_until_killed(path, BATCHES + 2)
-    assert path.exists()
-    run_until_killed(path, None)
+    # torch._dynamo is imported by the optimizer, which takes seconds: here once for both forks.
+    code = f"import torch._dynamo; from tests.training.test_checkpoint import *; fork_until_killed({str(path)!r})"
+    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     leftovers = [entry for entry in tmp_path.iterdir() if entry not in (path, other)]
     assert [entry.name.startswith(".state.") for entry in leftovers] == [True]
     assert resumed(Checkpoint(path, 0), child) == ALL_CALLS - 2 * BATCHES
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_the_state_after_the_last_epoch_is_kept_until_the_child_is_measured(tmp_path: Path) -> None:
+def test_last_epoch_is_not_repeated_after_a_kill_in_the_evaluation(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
     killed_at(ALL_CALLS, checkpoint)
     assert killed_at(2, checkpoint) == 1
     assert resumed(checkpoint) == 3
 
 
-def test_inf_never_writes(tmp_path: Path) -> None:
+def test_interval_inf_writes_no_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", math.inf)
     killed_at(ALL_CALLS, checkpoint)
     assert not list(tmp_path.iterdir())
     assert resumed(checkpoint) == ALL_CALLS
 
 
-def test_the_interval_is_counted_from_the_start_and_from_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clock by which a batch takes 10 seconds, an epoch 30: after two epochs 50 seconds have passed."""
+def test_interval_starts_at_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fake clock a batch takes 10 seconds and an epoch 30, so 50 seconds pass within two epochs."""
 
     class Clock:
         now = 0.0
@@ -261,7 +267,7 @@ def test_the_interval_is_counted_from_the_start_and_from_the_last_checkpoint(
 
 
 @pytest.mark.parametrize("interval", [-1.0, math.nan])
-def test_an_interval_that_is_none(interval: float, tmp_path: Path) -> None:
+def test_invalid_interval_is_rejected(interval: float, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="checkpoint interval must be 0 or a positive number"):
         Checkpoint(tmp_path / "state", interval)
 
@@ -288,7 +294,7 @@ def other_weights() -> nn.Module:
         (dropping_net, {"identity": "another"}),
     ],
 )
-def test_the_checkpoint_of_another_training_is_not_used(
+def test_checkpoint_of_a_different_training_is_ignored(
     make: Callable[[], nn.Module], changes: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state"
@@ -300,13 +306,13 @@ def test_the_checkpoint_of_another_training_is_not_used(
     result = train(model, checkpoint, **changes)
     assert dataclasses.replace(result, seconds=0.0) == dataclasses.replace(train(expected, None, **changes), seconds=0.0)
     assert counter.calls == changes.get("settings", QUICK).num_epochs * BATCHES + 3
-    assert f"{path} belongs to another training" in caplog.text
+    assert f"{path} belongs to a different training run" in caplog.text
 
 
 @pytest.mark.parametrize(
     "damage", [lambda whole: whole[:-1], lambda whole: whole[:7], lambda whole: b"", lambda whole: b"{" * 999]
 )
-def test_a_damaged_checkpoint_is_a_warning_and_a_new_beginning(
+def test_damaged_checkpoint_is_a_warning_and_restarts(
     damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
@@ -319,11 +325,11 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_new_beginning(
     assert "\n" not in warnings[0]
 
 
-def test_a_full_disk_ends_the_training_in_one_line_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+def test_full_disk_is_an_input_error_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
     killed_at(BATCHES + 1, checkpoint)
     before = checkpoint.path.read_bytes()
-    with full_disk(), pytest.raises(InputError, match=r"cannot write .*state: .*; free some space") as caught:
+    with full_disk(), pytest.raises(InputError, match=r"cannot write .*state: .*; free disk space") as caught:
         train(dropping_net(), checkpoint)
     assert "\n" not in str(caught.value)
     assert checkpoint.path.read_bytes() == before
@@ -332,7 +338,7 @@ def test_a_full_disk_ends_the_training_in_one_line_and_the_checkpoint_before_sta
 
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), None])
-def test_the_checkpoint_of_a_child_that_fails_is_removed(error: Exception | None, tmp_path: Path) -> None:
+def test_checkpoint_is_removed_if_the_child_fails(error: Exception | None, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
     killed_at(BATCHES + 1, checkpoint)
     model = dropping_net()
@@ -347,11 +353,11 @@ def test_the_checkpoint_of_a_child_that_fails_is_removed(error: Exception | None
     result = train(model, checkpoint)
     assert result.status == ("diverged" if error is None else "out_of_memory")
     assert result.num_epochs == 2
-    assert result.curve == undisturbed(dropping_net)[0].curve[:2]
+    assert result.curve == uninterrupted(dropping_net)[0].curve[:2]
     assert not list(tmp_path.iterdir())
 
 
-def test_seconds_add_up(tmp_path: Path) -> None:
+def test_seconds_include_interrupted_runs(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
     killed_at(BATCHES + 1, checkpoint)
     with safetensors.safe_open(checkpoint.path, framework="pt") as opened:
@@ -365,7 +371,7 @@ def test_seconds_add_up(tmp_path: Path) -> None:
     assert 1000 < train(dropping_net(), checkpoint).seconds < 2000
 
 
-def test_restoring_gives_back_the_memory_layout_of_weights_and_momentum_and_the_next_draws() -> None:
+def test_restore_preserves_memory_layout_and_generators() -> None:
     def started() -> tuple[nn.Module, torch.optim.SGD, torch.Generator]:
         model = child().to(memory_format=torch.channels_last)
         return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True), torch.Generator()
@@ -378,15 +384,15 @@ def test_restoring_gives_back_the_memory_layout_of_weights_and_momentum_and_the_
     model(torch.ones(4, 1, 8, 8)).square().sum().backward()
     optimizer.step()
     torch.randn(3, generator=generator)
-    tensors = capture(model, optimizer, {"own": generator})
+    tensors = snapshot(model, optimizer, {"own": generator})
     restore(tensors, fresh_model, fresh_optimizer, {"own": fresh_generator})
     assert layouts(fresh_model, fresh_optimizer) == layouts(model, optimizer)
     assert any(name.startswith("momentum/") for name in tensors)
     assert torch.equal(torch.randn(9, generator=fresh_generator), torch.randn(9, generator=generator))
 
 
-def test_tensors_that_the_state_dict_leaves_out_or_names_twice(tmp_path: Path) -> None:
-    class Odd(nn.Module):
+def test_restore_of_non_persistent_and_shared_tensors(tmp_path: Path) -> None:
+    class Tied(nn.Module):
         def __init__(self, value: float) -> None:
             super().__init__()
             self.linear = nn.Linear(2, 2)
@@ -395,9 +401,9 @@ def test_tensors_that_the_state_dict_leaves_out_or_names_twice(tmp_path: Path) -
             self.seen = nn.Buffer(torch.full((2, 3), value))
             self.register_buffer("none", None)
 
-    source, target = Odd(1.0), Odd(2.0)
+    source, target = Tied(1.0), Tied(2.0)
     checkpoint = CheckpointFile(Checkpoint(tmp_path / "state", 0), "")
-    checkpoint.save(State({}, capture(source, torch.optim.SGD(source.parameters()), {})))
+    checkpoint.save(State({}, snapshot(source, torch.optim.SGD(source.parameters()), {})))
     state = checkpoint.load()
     assert state is not None
     restore(state.tensors, target, torch.optim.SGD(target.parameters()), {})
@@ -439,7 +445,7 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 @settings(max_examples=60, deadline=None)
 @given(VALUES, TENSORS)
-def test_what_is_saved_is_loaded(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def test_save_and_load_round_trip(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state"
         CheckpointFile(Checkpoint(path, 0), "ours").save(State(values, tensors))
@@ -452,7 +458,7 @@ def test_what_is_saved_is_loaded(values: dict[str, Any], tensors: dict[str, torc
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_whatever_happens_to_a_file_nothing_wrong_is_loaded(data: st.DataObject) -> None:
+def test_no_damaged_file_is_loaded(data: st.DataObject) -> None:
     state = State({"curve": [0.25]}, {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)})
     with tempfile.TemporaryDirectory() as folder:
         file = CheckpointFile(Checkpoint(Path(folder) / "state", 0), "ours")
@@ -468,11 +474,11 @@ def test_whatever_happens_to_a_file_nothing_wrong_is_loaded(data: st.DataObject)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpus_generator_is_restored() -> None:
+def test_gpu_generator_is_restored() -> None:
     device = torch.device("cuda")
     model = dropping_net().to(device)
     optimizer = torch.optim.SGD(model.parameters())
-    tensors = capture(model, optimizer, _global_generators(device))
+    tensors = snapshot(model, optimizer, _global_generators(device))
     expected = torch.rand(100, device=device)
     restore(tensors, model, optimizer, _global_generators(device))
     assert torch.equal(torch.rand(100, device=device), expected)

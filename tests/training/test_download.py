@@ -1,4 +1,4 @@
-"""Downloads through torchvision's own code from a server on this machine."""
+"""Downloads with torchvision from a local server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from nases_env.errors import InputError
 from nases_env.training import load_images
 from tests.serving import Server, serve_cifar, serve_fashion_mnist, serve_svhn
 
-# torchvision drops the answers of a server that refuses without closing them.
+# torchvision does not close the responses of failed requests.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
-def dropped_answers_are_collected() -> Iterator[None]:
-    """Here, where their warning is expected, and not in whatever test the collector comes by."""
+def collect_unclosed_responses() -> Iterator[None]:
+    """Collect garbage where the warnings about unclosed responses are ignored."""
+    gc.freeze()  # so that the collection skips older objects, which would take half a second
     yield
     gc.collect()
 
@@ -58,7 +59,7 @@ def test_fashion_mnist(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert load_images("fashion_mnist", train=True, data_dir=tmp_path, image_size=14).image_shape == (1, 14, 14)
 
 
-def test_svhn_downloads_only_the_half_asked_for(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_svhn_downloads_only_the_requested_split(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     expected = serve_svhn(server, monkeypatch)
     image_set = load_images("svhn", train=True, data_dir=tmp_path)
     assert np.array_equal(image_set.images.numpy(), expected.transpose(3, 2, 0, 1))
@@ -67,13 +68,13 @@ def test_svhn_downloads_only_the_half_asked_for(server: Server, monkeypatch: pyt
     assert [path.name for path in tmp_path.glob("*.mat")] == ["train_32x32.mat"]
 
 
-def test_the_default_folder_is_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_created(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_svhn(server, monkeypatch)
     assert len(load_images("svhn", train=True)) == 4
     assert (Path.home() / ".cache/nases/data/train_32x32.mat").is_file()
 
 
-def test_torchvisions_files_go_before_a_folder_of_images(
+def test_torchvision_files_take_precedence_over_image_folder(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = serve_cifar(server, monkeypatch, "CIFAR10")
@@ -83,13 +84,13 @@ def test_torchvisions_files_go_before_a_folder_of_images(
     assert len(load_images("cifar10", train=True, data_dir=tmp_path, image_size=31)) == len(expected)
 
 
-def test_downloading_can_be_forbidden(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_download_can_be_disabled(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve_fashion_mnist(server, monkeypatch)
-    assert "downloading is switched off" in message_of("fashion_mnist", tmp_path, download=False)
+    assert "downloading is disabled" in message_of("fashion_mnist", tmp_path, download=False)
     assert server.num_requests == 0
 
 
-def test_a_failed_download_leaves_nothing_and_the_next_succeeds(
+def test_failed_download_leaves_no_files_and_can_be_repeated(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     serve_cifar(server, monkeypatch, "CIFAR10")
@@ -103,9 +104,7 @@ def test_a_failed_download_leaves_nothing_and_the_next_succeeds(
     assert len(load_images("cifar10", train=True, data_dir=tmp_path)) == 20
 
 
-def test_a_download_interrupted_halfway_leaves_nothing(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_partial_download_leaves_no_files(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve_fashion_mnist(server, monkeypatch)
     whole = server.files.pop("/t10k-labels-idx1-ubyte.gz")
     assert "the download failed" in message_of("fashion_mnist", tmp_path)
@@ -115,7 +114,7 @@ def test_a_download_interrupted_halfway_leaves_nothing(
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist", "svhn"])
-def test_no_network_is_one_line(dataset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_network_is_an_input_error(dataset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unreachable(*args: Any, **options: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -126,7 +125,7 @@ def test_no_network_is_one_line(dataset: str, monkeypatch: pytest.MonkeyPatch, t
     assert list(tmp_path.glob("*")) == []
 
 
-def test_a_silent_server_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_silent_server_times_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("nases_env.training.datasets.DOWNLOAD_TIMEOUT_SECONDS", 0.1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -137,9 +136,7 @@ def test_a_silent_server_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch,
     assert socket.getdefaulttimeout() is None
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_unwritable_folder_is_an_input_error(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve_svhn(server, monkeypatch)
     Path.home().write_text("not a folder")
     with pytest.raises(InputError, match=r"the download failed: .*Not a directory"):
@@ -147,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "fashion_mnist", "svhn"])
-def test_damaged_files_are_named(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: str) -> None:
+def test_damaged_files_are_an_error(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: str) -> None:
     serve_cifar(server, monkeypatch, "CIFAR10")
     serve_fashion_mnist(server, monkeypatch)
     serve_svhn(server, monkeypatch)
@@ -167,7 +164,7 @@ def test_damaged_files_are_named(server: Server, monkeypatch: pytest.MonkeyPatch
     assert "\n" not in str(caught.value)
 
 
-def test_a_race_of_two_downloads_is_won_by_both(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_concurrent_downloads_both_succeed(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve_fashion_mnist(server, monkeypatch)
     read = torchvision.datasets.FashionMNIST.__init__
 

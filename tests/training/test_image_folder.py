@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from nases_env.errors import InputError
 from nases_env.training import image_folder
 from nases_env.training.image_folder import cache_folder, read_image_folder
-from tests.training.images import write_folder, write_picture
+from tests.training.images import write_folder, write_image
 
 
 def cache_files() -> list[Path]:
@@ -28,7 +28,7 @@ def error_of(root: Path, *, train: bool = True, side: int | None = 8) -> str:
     return str(caught.value)
 
 
-def test_images_are_in_the_order_of_class_and_name(tmp_path: Path) -> None:
+def test_images_are_sorted_by_class_and_name(tmp_path: Path) -> None:
     write_folder(tmp_path, classes=("dog", "cat"), per_class=3, side=6)
     image_set = read_image_folder(tmp_path, train=True, side=None)
     assert image_set.class_names == ("cat", "dog")
@@ -39,30 +39,30 @@ def test_images_are_in_the_order_of_class_and_name(tmp_path: Path) -> None:
         assert torch.equal(image_set.images[index], expected)
 
 
-def test_any_size_format_and_mode_becomes_rgb_of_the_side(tmp_path: Path) -> None:
-    write_picture(tmp_path / "train/a/wide.png", width=50, height=20)
-    write_picture(tmp_path / "train/a/small.JPG", width=3, height=4)
-    write_picture(tmp_path / "train/a/large.jpeg", width=700, height=500)
-    write_picture(tmp_path / "train/b/grey.png", mode="L")
-    write_picture(tmp_path / "train/b/grey.jpg", mode="L")
-    write_picture(tmp_path / "train/b/palette.png", mode="P")
-    write_picture(tmp_path / "train/b/alpha.png", mode="RGBA")
-    write_picture(tmp_path / "train/b/cmyk.jpg", mode="CMYK")
-    write_picture(tmp_path / "train/b/bits.png", mode="1")
+def test_sizes_formats_and_modes_are_converted(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/a/wide.png", width=50, height=20)
+    write_image(tmp_path / "train/a/small.JPG", width=3, height=4)
+    write_image(tmp_path / "train/a/large.jpeg", width=700, height=500)
+    write_image(tmp_path / "train/b/gray.png", mode="L")
+    write_image(tmp_path / "train/b/gray.jpg", mode="L")
+    write_image(tmp_path / "train/b/palette.png", mode="P")
+    write_image(tmp_path / "train/b/alpha.png", mode="RGBA")
+    write_image(tmp_path / "train/b/cmyk.jpg", mode="CMYK")
+    write_image(tmp_path / "train/b/bits.png", mode="1")
     image_set = read_image_folder(tmp_path, train=True, side=10)
     assert image_set.images.shape == (9, 3, 10, 10)
     assert image_set.labels.tolist() == [0] * 3 + [1] * 6
-    grey = image_set.images[[6, 7]]  # grey.jpg and grey.png
-    assert torch.equal(grey, grey[:, :1].expand_as(grey))
+    gray = image_set.images[[6, 7]]  # gray.jpg and gray.png
+    assert torch.equal(gray, gray[:, :1].expand_as(gray))
 
 
-def test_a_large_jpeg_is_averaged_and_not_sampled(tmp_path: Path) -> None:
-    write_picture(tmp_path / "train/a/noise.jpg", width=1600, height=1600)
+def test_large_jpeg_is_averaged(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/a/noise.jpg", width=1600, height=1600)
     images = read_image_folder(tmp_path, train=True, side=8).images.float()
     assert images.std() < 10
 
 
-def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+def test_16_bit_grayscale_is_scaled(tmp_path: Path) -> None:
     (tmp_path / "train/a").mkdir(parents=True)
     shades = np.array([[0, 16_384], [32_768, 65_535]], dtype=np.uint16)
     Image.fromarray(shades).save(tmp_path / "train/a/deep.png")
@@ -70,19 +70,19 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
     assert images[0, 0].tolist() == [[0, 64], [128, 255]]
 
 
-def test_a_palette_with_transparency_is_read(tmp_path: Path) -> None:
+def test_palette_with_transparency(tmp_path: Path) -> None:
     (tmp_path / "train/a").mkdir(parents=True)
-    picture = Image.new("P", (4, 4))
-    picture.putpalette([255, 0, 0, 0, 255, 0])
-    picture.save(tmp_path / "train/a/clear.png", transparency=bytes([0, 255]))
+    image = Image.new("P", (4, 4))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "train/a/clear.png", transparency=bytes([0, 255]))
     images = read_image_folder(tmp_path, train=True, side=None).images
     assert images[0, :, 0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_upright(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "train/a/phone.png"
-    write_picture(path, width=10, height=6)
+    write_image(path, width=10, height=6)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     Image.open(path).save(path, exif=exif)
@@ -91,23 +91,21 @@ def test_a_picture_is_turned_upright(tmp_path: Path, orientation: int) -> None:
     assert torch.equal(images[0].permute(1, 2, 0), torch.from_numpy(expected))
 
 
-def test_only_the_half_asked_for_is_read(tmp_path: Path) -> None:
+def test_only_the_requested_split_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path)
     for path in (tmp_path / "test").glob("*/*"):
         path.write_bytes(b"never opened")
     assert len(read_image_folder(tmp_path, train=True, side=None)) == 6
-    assert "intact" in error_of(tmp_path, train=False)
+    assert "not a valid" in error_of(tmp_path, train=False)
 
 
-def test_a_training_half_alone_will_do(tmp_path: Path) -> None:
-    write_picture(tmp_path / "train/a/0.png")
+def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/a/0.png")
     assert len(read_image_folder(tmp_path, train=True, side=None)) == 1
     assert f"{tmp_path / 'test'} is not a folder" in error_of(tmp_path, train=False)
 
 
-def test_hidden_files_are_left_out_silently_and_others_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path)
     (tmp_path / "train/.cache").mkdir()
     (tmp_path / "train/cat/.DS_Store").write_bytes(b"x")
@@ -118,32 +116,32 @@ def test_hidden_files_are_left_out_silently_and_others_with_a_warning(
     assert "notes.txt" in caplog.text
 
 
-def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
+def test_errors_name_the_folder(tmp_path: Path) -> None:
     assert f"{tmp_path / 'train'} is not a folder" in error_of(tmp_path)
     (tmp_path / "train").mkdir()
-    assert "holds no class folders" in error_of(tmp_path)
+    assert "contains no class folders" in error_of(tmp_path)
     (tmp_path / "train/cat").mkdir()
-    assert f"{tmp_path / 'train/cat'} holds no PNG or JPEG" in error_of(tmp_path)
-    write_picture(tmp_path / "train/cat/0.png")
-    write_picture(tmp_path / "test/cat/0.png")
-    write_picture(tmp_path / "test/lynx/0.png")
-    assert "lynx in one of them only" in error_of(tmp_path)
+    assert f"{tmp_path / 'train/cat'} contains no PNG or JPEG" in error_of(tmp_path)
+    write_image(tmp_path / "train/cat/0.png")
+    write_image(tmp_path / "test/cat/0.png")
+    write_image(tmp_path / "test/lynx/0.png")
+    assert "only one of them has lynx" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("kept", [0, 1, 10, 40, 0.5, 0.9])
-def test_a_truncated_picture_is_named(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_truncated_image_is_an_error(tmp_path: Path, suffix: str, kept: float) -> None:
     write_folder(tmp_path, side=40)
     path = tmp_path / f"train/cat/torn{suffix}"
-    write_picture(path, width=40, height=40)
+    write_image(path, width=40, height=40)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
-    assert error_of(tmp_path).startswith(f"{path} is not an intact PNG or JPEG picture")
+    assert error_of(tmp_path).startswith(f"{path} is not a valid PNG or JPEG image")
     assert not cache_files()
 
 
 @pytest.mark.parametrize("position", [20, 60, 200, 1000])
-def test_a_png_with_a_flipped_byte_is_an_input_error_or_a_picture(tmp_path: Path, position: int) -> None:
+def test_png_with_a_corrupt_byte_is_an_input_error_or_decodes(tmp_path: Path, position: int) -> None:
     write_folder(tmp_path, side=40)
     path = tmp_path / "train/cat/0000.png"
     damaged = bytearray(path.read_bytes())
@@ -154,42 +152,42 @@ def test_a_png_with_a_flipped_byte_is_an_input_error_or_a_picture(tmp_path: Path
         read_image_folder(tmp_path, train=True, side=8)
     except InputError as error:
         message = str(error)
-    assert message == "" or message.startswith(f"{path} is not an intact")
+    assert message == "" or message.startswith(f"{path} is not a valid")
 
 
-def test_text_and_other_formats_under_a_pictures_name_are_refused(tmp_path: Path) -> None:
+def test_other_formats_with_an_image_suffix_are_an_error(tmp_path: Path) -> None:
     write_folder(tmp_path)
     path = tmp_path / "train/dog/page.jpg"
     path.write_text("<html>not found</html>\n" * 10)
-    assert error_of(tmp_path).startswith(f"{path} is not an intact")
+    assert error_of(tmp_path).startswith(f"{path} is not a valid")
     Image.new("RGB", (5, 5)).save(path, format="BMP")
-    assert error_of(tmp_path).startswith(f"{path} is not an intact")
+    assert error_of(tmp_path).startswith(f"{path} is not a valid")
 
 
-def test_sizes_must_agree_where_they_are_kept(tmp_path: Path) -> None:
+def test_sizes_must_be_equal_without_resizing(tmp_path: Path) -> None:
     write_folder(tmp_path, side=12)
-    write_picture(tmp_path / "train/dog/other.png", width=13, height=12)
+    write_image(tmp_path / "train/dog/other.png", width=13, height=12)
     message = error_of(tmp_path, side=None)
     assert "other.png is 13x12 pixels" in message
     assert "12x12" in message
 
 
-def test_the_second_read_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_read_uses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path)
     first = read_image_folder(tmp_path, train=True, side=8)
     assert len(cache_files()) == 1
-    monkeypatch.setattr(image_folder, "read_picture", None)
+    monkeypatch.setattr(image_folder, "read_image", None)
     again = read_image_folder(tmp_path, train=True, side=8)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)
 
 
-def test_a_change_of_files_or_side_is_seen(tmp_path: Path) -> None:
+def test_changed_files_or_side_invalidate_the_cache(tmp_path: Path) -> None:
     write_folder(tmp_path)
     first = read_image_folder(tmp_path, train=True, side=8)
     assert read_image_folder(tmp_path, train=True, side=9).image_shape == (3, 9, 9)
     path = tmp_path / "train/cat/0000.png"
-    write_picture(path, seed=99)
+    write_image(path, seed=99)
     os.utime(path, ns=(1, 1))
     changed = read_image_folder(tmp_path, train=True, side=8)
     assert not torch.equal(changed.images[0], first.images[0])
@@ -198,7 +196,7 @@ def test_a_change_of_files_or_side_is_seen(tmp_path: Path) -> None:
     assert read_image_folder(tmp_path, train=True, side=8).labels.tolist() == [0, 0, 1, 1, 1, 1]
 
 
-def test_folders_whose_files_look_alike_are_not_confused(tmp_path: Path) -> None:
+def test_cache_distinguishes_folders_with_similar_files(tmp_path: Path) -> None:
     for half, shade in (("train", 10), ("test", 20)):
         (tmp_path / half / "a").mkdir(parents=True)
         path = tmp_path / half / "a" / "0.png"
@@ -210,7 +208,7 @@ def test_folders_whose_files_look_alike_are_not_confused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "header"])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_damaged_cache_is_rewritten(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     write_folder(tmp_path)
     first = read_image_folder(tmp_path, train=True, side=8)
     (cache,) = cache_files()
@@ -225,11 +223,11 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         again = read_image_folder(tmp_path, train=True, side=8)
     assert torch.equal(first.images, again.images)
-    assert "decoding them again" in caplog.text
+    assert "decoding the files again" in caplog.text
     assert cache.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_made_is_a_warning(
+def test_unwritable_cache_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(tmp_path)
@@ -237,10 +235,10 @@ def test_a_cache_that_cannot_be_made_is_a_warning(
     blocker.write_text("not a folder")
     monkeypatch.setenv("NASES_CACHE_DIR", str(blocker / "cache"))
     assert len(read_image_folder(tmp_path, train=True, side=8)) == 6
-    assert "cannot be cached" in caplog.text
+    assert "cannot cache the images" in caplog.text
 
 
-def test_a_full_disk_leaves_no_half_file(
+def test_full_disk_leaves_no_partial_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fill_up(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -254,7 +252,7 @@ def test_a_full_disk_leaves_no_half_file(
     assert cache_files() == []
 
 
-def test_an_interrupted_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_leaves_no_partial_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*paths: Any) -> None:
         raise KeyboardInterrupt
 

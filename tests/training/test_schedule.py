@@ -9,7 +9,7 @@ from nases_env.training.schedule import learning_rate
 
 
 def sgdr(epoch: float, first_length: float, lr_max: float, lr_min: float) -> float:
-    """Loshchilov & Hutter's equation 5 with its restarts found by walking through the cycles."""
+    """Equation 5 of Loshchilov & Hutter, with the cycle found by iteration."""
     length = first_length
     while epoch >= length - 1e-9:
         epoch -= length
@@ -21,7 +21,7 @@ def sgdr(epoch: float, first_length: float, lr_max: float, lr_min: float) -> flo
     ("num_epochs", "num_cycles", "first_length", "batches_per_epoch"),
     [(70, 3, 10, 351), (630, 6, 10, 39), (7, 3, 1, 5), (12, 1, 12, 10), (10, 2, 10 / 3, 6), (1, 3, 1 / 7, 4)],
 )
-def test_every_batch_follows_sgdr(num_epochs: int, num_cycles: int, first_length: float, batches_per_epoch: int) -> None:
+def test_cosine_equals_sgdr(num_epochs: int, num_cycles: int, first_length: float, batches_per_epoch: int) -> None:
     settings = TrainingSettings(num_epochs=num_epochs, num_cycles=num_cycles)
     num_batches = num_epochs * batches_per_epoch
     rates = [learning_rate(settings, batch, num_batches) for batch in range(num_batches)]
@@ -32,7 +32,7 @@ def test_every_batch_follows_sgdr(num_epochs: int, num_cycles: int, first_length
 @pytest.mark.parametrize(
     ("num_epochs", "num_cycles", "restarts"), [(70, 3, [0, 10, 30]), (630, 6, [0, 10, 30, 70, 150, 310])]
 )
-def test_the_papers_restarts(num_epochs: int, num_cycles: int, restarts: list[int]) -> None:
+def test_restarts_of_the_paper(num_epochs: int, num_cycles: int, restarts: list[int]) -> None:
     settings = TrainingSettings(num_epochs=num_epochs, num_cycles=num_cycles)
     num_batches = num_epochs * 351
     rates = [learning_rate(settings, batch, num_batches) for batch in range(num_batches)]
@@ -42,7 +42,7 @@ def test_the_papers_restarts(num_epochs: int, num_cycles: int, restarts: list[in
 
 
 @pytest.mark.parametrize("num_batches", [1, 2, 3, 7, 100])
-def test_triangle(num_batches: int) -> None:
+def test_triangular(num_batches: int) -> None:
     settings = TrainingSettings(schedule="triangular", lr_max=0.1)
     for batch in range(num_batches):
         middle = (batch + 0.5) / num_batches

@@ -20,7 +20,7 @@ from nases_env.training import TrainingSettings
         ("weight_decay", -1e-4),
         ("batch_size", 1),
         ("crop_padding", -1),
-        ("cutout", -1),
+        ("cutout_length", -1),
         ("image_size", 0),
         ("num_train_images", 1),
         ("num_valid_images", 0),
@@ -28,15 +28,15 @@ from nases_env.training import TrainingSettings
         ("precision", "float16"),
     ],
 )
-def test_a_setting_out_of_range_is_named(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"^{name} is .*must be") as caught:
+def test_invalid_setting_is_an_error(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^{name} must be .*, not ") as caught:
         TrainingSettings(**{name: value})
     assert "\n" not in str(caught.value)
 
 
-def test_defaults_are_the_search_phase_of_the_paper() -> None:
+def test_defaults_are_the_papers_search_phase() -> None:
     settings = TrainingSettings()
     assert (settings.num_epochs, settings.num_cycles, settings.batch_size) == (70, 3, 128)
     assert (settings.lr_max, settings.lr_min, settings.momentum, settings.weight_decay) == (0.05, 0.001, 0.9, 1e-4)
-    assert settings.crop_padding is None  # an eighth of the side: 4 pixels at 32
+    assert settings.crop_padding is None  # an eighth of the size: 4 pixels for 32
     assert all(field.metadata["help"] for field in dataclasses.fields(settings))

@@ -25,11 +25,11 @@ SIZES = {
 
 
 def network(space: str, settings: NetworkSettings, image_shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
-    made = get_search_space(space)
+    search_space = get_search_space(space)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        architecture = made.sample(np.random.default_rng(0))
-        return made.build(architecture, settings, num_classes=num_classes, image_shape=image_shape)
+        architecture = search_space.sample(np.random.default_rng(0))
+        return search_space.build(architecture, settings, num_classes=num_classes, image_shape=image_shape)
 
 
 def make_step(model: torch.nn.Module, images: ImageSet, settings: TrainingSettings, device: torch.device) -> TrainingStep:
@@ -48,17 +48,17 @@ def make_step(model: torch.nn.Module, images: ImageSet, settings: TrainingSettin
 def begin(step: TrainingStep, num_images: int) -> None:
     generator = torch.Generator().manual_seed(1)
     order = torch.randperm(num_images, generator=generator)
-    draws = draw_augmentation(num_images, (8, 8), crop_padding=1, flip=True, generator=generator)
-    step.begin_epoch(order, draws, [0.05, 0.04, 0.03, 0.02], [0.0, 0.25, 0.5, 0.75])
+    params = draw_augmentation(num_images, (8, 8), crop_padding=1, flip=True, generator=generator)
+    step.begin_epoch(order, params, [0.05, 0.04, 0.03, 0.02], [0.0, 0.25, 0.5, 0.75])
 
 
 def fake_step(make_model: Callable[[], torch.nn.Module]) -> None:
-    """Two steps on tensors that have no values: whatever asks for one raises."""
+    """Run two steps on fake tensors, which raise an error if their value is read."""
     with FakeTensorMode():
         model = make_model()
         statistics = ChannelStatistics(torch.zeros(3), torch.ones(3))
         images, labels = torch.zeros(32, 3, 8, 8, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
-        settings = TrainingSettings(cutout=3)
+        settings = TrainingSettings(cutout_length=3)
         step = TrainingStep(model.train(), images, labels, statistics, settings, batch_size=8, crop_padding=1)
         begin(step, 32)
         step()
@@ -66,33 +66,33 @@ def fake_step(make_model: Callable[[], torch.nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("space", SIZES)
-def test_a_step_never_asks_for_a_value(space: str) -> None:
-    """On a GPU that would make the CPU wait, and could not be captured."""
+def test_step_reads_no_values(space: str) -> None:
+    """Reading a value would synchronize with the GPU and prevent the capture as a CUDA graph."""
     fake_step(lambda: network(space, SIZES[space], (3, 8, 8), 3))
 
 
-def test_a_network_that_asks_for_a_value_is_found_out() -> None:
-    class Asking(SmallNet):
+def test_network_that_reads_a_value_is_detected() -> None:
+    class ValueReader(SmallNet):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             logits = super().forward(images)
             return logits * 2 if bool(logits.sum() > 0) else logits
 
     with pytest.raises(DataDependentOutputException):
-        fake_step(lambda: Asking(channels=3, classes=3))
+        fake_step(lambda: ValueReader(channels=3, classes=3))
 
 
-def test_what_a_step_does_is_read_from_tensors_in_place() -> None:
-    """So that a captured step, which knows addresses and no Python values, trains on the batch whose turn it is."""
+def test_step_reads_its_data_from_fixed_tensors() -> None:
+    """A captured step replays memory addresses, not Python values."""
     images = random_set(32)
     models = [small_net(channels=3, classes=3) for _ in range(2)]
-    steps = [make_step(model, images, TrainingSettings(cutout=3), CPU) for model in models]
+    steps = [make_step(model, images, TrainingSettings(cutout_length=3), CPU) for model in models]
     for step in steps:
         begin(step, 32)
-    places = {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)}
+    addresses = {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)}
     for _ in range(4):
         steps[0]()
-    assert {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)} == places
-    # The same batches by hand: the index alone decides.
+    assert {name: value.data_ptr() for name, value in vars(steps[0]).items() if isinstance(value, torch.Tensor)} == addresses
+    # The same batches, selected by setting the index.
     for batch in (0, 1, 2, 3):
         steps[1]._index.fill_(batch)
         steps[1]()
@@ -102,22 +102,22 @@ def test_what_a_step_does_is_read_from_tensors_in_place() -> None:
     assert torch.equal(steps[0].loss_sum, steps[1].loss_sum)
 
 
-def test_a_look_sees_a_loss_that_is_not_finite() -> None:
+def test_loss_is_finite_detects_nan() -> None:
     step = make_step(small_net(channels=3, classes=3), random_set(32), TrainingSettings(), CPU)
     begin(step, 32)
-    assert step.look()
+    assert step.loss_is_finite()
     step.loss_sum.fill_(float("nan"))
-    assert not step.look()
+    assert not step.loss_is_finite()
 
 
-def test_a_cpu_runs_in_no_stream_of_its_own() -> None:
+def test_side_stream_has_no_effect_on_a_cpu() -> None:
     with side_stream(CPU):
         assert torch.ones(1).item() == 1
 
 
 @needs_gpu
 @pytest.mark.parametrize("drop_path_keep", [1.0, 0.6])
-def test_a_captured_step_trains_as_an_eager_one(drop_path_keep: float) -> None:
+def test_graphed_and_eager_training_agree(drop_path_keep: float) -> None:
     settings = NetworkSettings(cells_per_stage=1, num_filters=8, drop_path_keep=drop_path_keep)
     training, validation = digits(1200)
     curves = []
@@ -133,11 +133,11 @@ def test_a_captured_step_trains_as_an_eager_one(drop_path_keep: float) -> None:
         )
         assert result.status == "ok"
         curves.append([record.train_loss for record in result.curve])
-    assert curves[0] == pytest.approx(curves[1], rel=0.05)  # bfloat16, and sums in no fixed order
+    assert curves[0] == pytest.approx(curves[1], rel=0.05)  # bfloat16 and nondeterministic summation
 
 
 @needs_gpu
-def test_a_captured_step_reads_the_batch_whose_turn_it_is() -> None:
+def test_graphed_step_trains_on_the_current_batch() -> None:
     device = torch.device("cuda")
     images = random_set(32)
     losses = []
@@ -154,15 +154,15 @@ def test_a_captured_step_reads_the_batch_whose_turn_it_is() -> None:
 
 
 @needs_gpu
-def test_a_network_that_cannot_be_captured_is_one_clear_line() -> None:
-    class Asking(SmallNet):
+def test_network_that_cannot_be_captured_is_an_input_error() -> None:
+    class ValueReader(SmallNet):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             logits = super().forward(images)
             return logits * 2 if bool(logits.sum() > 0) else logits
 
     def run(cuda_graphs: bool) -> str:
         settings = TrainingSettings(num_epochs=1, num_cycles=1, batch_size=16, cuda_graphs=cuda_graphs)
-        return train_classifier(Asking(), *digits(), settings, seed=0, device=torch.device("cuda"), flip=False).status
+        return train_classifier(ValueReader(), *digits(), settings, seed=0, device=torch.device("cuda"), flip=False).status
 
     with pytest.raises(InputError, match="set cuda_graphs to False"):
         run(True)

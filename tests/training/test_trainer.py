@@ -34,7 +34,7 @@ QUICK = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=16, crop_padding
 
 
 class SmallNet(nn.Module):
-    """A convolution, batch norm and a linear layer; ``dropout`` draws from torch's global generator."""
+    """A convolution, batch norm, dropout and a linear layer."""
 
     def __init__(self, channels: int = 1, classes: int = 10, dropout: float = 0.0, filters: int = 8) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def without_seconds(result: TrainingResult) -> TrainingResult:
     return dataclasses.replace(result, seconds=0.0)
 
 
-def test_it_learns_the_digits() -> None:
+def test_training_learns_digits() -> None:
     settings = TrainingSettings(num_epochs=6, num_cycles=1, batch_size=32, crop_padding=0)
     result = train(small_net(filters=32), digits(1300), settings)
     assert result.status == "ok"
@@ -92,7 +92,7 @@ def test_it_learns_the_digits() -> None:
     ]
 
 
-def test_the_same_seed_gives_the_same_curve_whatever_the_global_generator() -> None:
+def test_result_depends_only_on_the_seed() -> None:
     results, weights = [], []
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
@@ -106,8 +106,8 @@ def test_the_same_seed_gives_the_same_curve_whatever_the_global_generator() -> N
     assert without_seconds(train(small_net(dropout=0.5), digits(), seed=1)).curve != results[0].curve
 
 
-def test_the_first_step_is_nesterov_sgd_on_the_standardised_images() -> None:
-    """One batch with all images: their order does not matter, so the step can be computed independently."""
+def test_first_steps_are_nesterov_sgd_on_normalized_images() -> None:
+    """One batch contains all images, so that their order does not matter."""
     settings = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=24, crop_padding=0, weight_decay=0.01)
     images = random_set(24)
     model = small_net(channels=3, classes=3)
@@ -116,18 +116,18 @@ def test_the_first_step_is_nesterov_sgd_on_the_standardised_images() -> None:
 
     pixels = images.images / 255
     mean = pixels.mean((0, 2, 3))[:, None, None]
-    deviation = ((pixels - mean) ** 2).mean((0, 2, 3)).sqrt()[:, None, None]
-    inputs = (pixels - mean) / deviation
+    std = ((pixels - mean) ** 2).mean((0, 2, 3)).sqrt()[:, None, None]
+    inputs = (pixels - mean) / std
     velocity = [torch.zeros_like(weight) for weight in expected.parameters()]
     for batch in range(2):
         loss = F.cross_entropy(expected(inputs), images.labels)
         gradients = torch.autograd.grad(loss, list(expected.parameters()))
         rate = 0.001 + 0.049 * (1 + math.cos(math.pi * batch / 2)) / 2
         with torch.no_grad():
-            for weight, gradient, moving in zip(expected.parameters(), gradients, velocity, strict=True):
+            for weight, gradient, momentum in zip(expected.parameters(), gradients, velocity, strict=True):
                 decayed = gradient + 0.01 * weight
-                moving.mul_(0.9).add_(decayed)
-                weight.sub_(rate * (decayed + 0.9 * moving))
+                momentum.mul_(0.9).add_(decayed)
+                weight.sub_(rate * (decayed + 0.9 * momentum))
     for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -135,7 +135,7 @@ def test_the_first_step_is_nesterov_sgd_on_the_standardised_images() -> None:
 @pytest.mark.parametrize(
     ("count", "batch_size", "expected"), [(50, 16, [16] * 3), (7, 16, [7]), (16, 16, [16]), (2, 2, [2])]
 )
-def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(
+def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(
     count: int, batch_size: int, expected: list[int]
 ) -> None:
     sizes = []
@@ -148,7 +148,7 @@ def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(
     assert result.status == "ok"
 
 
-def test_every_epoch_visits_each_image_once_in_a_new_order() -> None:
+def test_each_epoch_uses_every_image_once_in_a_new_order() -> None:
     shades = torch.arange(48, dtype=torch.uint8).reshape(48, 1, 1, 1).expand(48, 1, 4, 4).contiguous()
     images = ImageSet(shades, torch.zeros(48, dtype=torch.int64), ("a", "b"))
     statistics = channel_statistics(images.images)
@@ -156,8 +156,8 @@ def test_every_epoch_visits_each_image_once_in_a_new_order() -> None:
 
     def record(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         if torch.is_grad_enabled():
-            grey = (inputs[0][:, 0, 0, 0] * statistics.std + statistics.mean) * 255
-            seen.extend(grey.round().int().tolist())
+            gray = (inputs[0][:, 0, 0, 0] * statistics.std + statistics.mean) * 255
+            seen.extend(gray.round().int().tolist())
 
     model = small_net(classes=2)
     model.register_forward_pre_hook(record)
@@ -166,18 +166,18 @@ def test_every_epoch_visits_each_image_once_in_a_new_order() -> None:
     assert seen[:48] != seen[48:]
 
 
-def test_augmentation_is_used_in_training_and_not_in_measuring() -> None:
+def test_augmentation_is_used_only_in_training() -> None:
     images = random_set(32, classes=2)
     batches: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     model = small_net(channels=3, classes=2)
     model.register_forward_pre_hook(lambda module, inputs: batches[torch.is_grad_enabled()].append(inputs[0].clone()))
-    train(model, (images, images), dataclasses.replace(QUICK, crop_padding=2, cutout=4), flip=True)
+    train(model, (images, images), dataclasses.replace(QUICK, crop_padding=2, cutout_length=4), flip=True)
     plain = {image.numpy().tobytes() for image in normalize(images.images, channel_statistics(images.images))}
     assert not any(image.contiguous().numpy().tobytes() in plain for batch in batches[True] for image in batch)
     assert all(image.contiguous().numpy().tobytes() in plain for batch in batches[False] for image in batch)
 
 
-def test_every_batch_is_augmented_by_draws_of_its_own() -> None:
+def test_each_batch_has_its_own_augmentation() -> None:
     one = random_set(1, classes=2)
     images = ImageSet(one.images.expand(32, -1, -1, -1).contiguous(), torch.zeros(32, dtype=torch.int64), one.class_names)
     batches: list[torch.Tensor] = []
@@ -191,21 +191,21 @@ def test_every_batch_is_augmented_by_draws_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 7), (3, 5, 9), (1, 28, 28)])
-def test_odd_and_oblong_images_train(shape: tuple[int, int, int]) -> None:
-    settings = dataclasses.replace(QUICK, cutout=3)
+def test_odd_and_non_square_image_sizes(shape: tuple[int, int, int]) -> None:
+    settings = dataclasses.replace(QUICK, cutout_length=3)
     result = train(
         small_net(channels=shape[0], classes=3), (random_set(20, shape), random_set(5, shape)), settings, flip=True
     )
     assert result.status == "ok"
 
 
-def test_one_image_cannot_be_trained_on() -> None:
+def test_single_training_image_is_rejected() -> None:
     with pytest.raises(InputError, match="at least 2 images"):
         train(small_net(channels=3, classes=3), (random_set(1), random_set(5)))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "triangular"])
-def test_divergence_ends_the_training(schedule: Any) -> None:
+def test_divergence_stops_the_training(schedule: Any) -> None:
     settings = dataclasses.replace(QUICK, num_epochs=50, lr_max=1e6, lr_min=1e6, schedule=schedule)
     result = train(small_net(), digits(), settings)
     assert result.status == "diverged"
@@ -214,7 +214,7 @@ def test_divergence_ends_the_training(schedule: Any) -> None:
     assert all(math.isfinite(record.train_loss) for record in result.curve)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_at_once() -> None:
+def test_nan_loss_stops_the_training_immediately() -> None:
     calls = []
 
     class Broken(SmallNet):
@@ -228,15 +228,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_at_once() -> None:
     assert result.curve == ()
 
 
-def test_divergence_in_the_last_step_is_seen() -> None:
+def test_divergence_in_the_last_step_is_detected() -> None:
     settings = TrainingSettings(num_epochs=1, num_cycles=1, batch_size=200, lr_max=1e38, lr_min=1e38)
     result = train(small_net(), digits(), settings)
     assert result.status == "diverged"
     assert result.valid_accuracy == 0.0
 
 
-def test_running_out_of_gpu_memory_is_a_result() -> None:
-    class Greedy(SmallNet):
+def test_out_of_memory_is_a_status() -> None:
+    class OutOfMemory(SmallNet):
         num_batches = 0
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -245,7 +245,7 @@ def test_running_out_of_gpu_memory_is_a_result() -> None:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return super().forward(images)
 
-    model = Greedy()
+    model = OutOfMemory()
     state = torch.get_rng_state()
     result = train(model, digits())
     assert result.status == "out_of_memory"
@@ -255,12 +255,12 @@ def test_running_out_of_gpu_memory_is_a_result() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_other_errors_are_not_swallowed() -> None:
+def test_other_errors_are_raised() -> None:
     with pytest.raises(RuntimeError, match=r"mat1 and mat2|shape"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(3, 3)), digits())
 
 
-def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
+def test_recalibration_of_a_single_batch() -> None:
     images = random_set(64).images
     statistics = channel_statistics(images)
     model = small_net(channels=3, classes=3, dropout=0.5)
@@ -275,7 +275,7 @@ def test_recalibration_gives_the_statistics_of_the_whole_batch() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_recalibration_averages_equal_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recalibration_averages_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 20)
     images = random_set(60).images
     statistics = channel_statistics(images)
@@ -289,7 +289,7 @@ def test_recalibration_averages_equal_batches(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(norm.running_var, variances.mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_training_ends_with_recalibrated_statistics() -> None:
+def test_batch_norm_is_recalibrated_after_training() -> None:
     model = small_net()
     sets = digits()
     train(model, sets)
@@ -301,8 +301,8 @@ def test_training_ends_with_recalibrated_statistics() -> None:
     assert norm.momentum == 0.1
 
 
-def test_images_that_are_sorted_by_class_are_measured_as_well_as_shuffled_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dark images first: their statistics are not those of all."""
+def test_recalibration_uses_random_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images are sorted by class, and the statistics of the first class differ from those of all images."""
     monkeypatch.setattr(trainer_module, "NUM_RECALIBRATION_IMAGES", 100)
     monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 50)
     generator = torch.Generator().manual_seed(0)
@@ -321,19 +321,19 @@ def test_images_that_are_sorted_by_class_are_measured_as_well_as_shuffled_ones(m
     assert result.valid_accuracy == result.train_accuracy == 1.0
 
 
-def test_accuracies_are_of_the_trained_model_on_plain_images() -> None:
+def test_accuracies_are_of_the_trained_model_without_augmentation() -> None:
     model = small_net(dropout=0.9)
     training, validation = digits(300)
     result = train(model, (training, validation))
     model.train()
     statistics = channel_statistics(training.images)
-    drawn = torch.randperm(len(training), generator=torch_generator(0, "measured images"))
-    measured = training.subset(drawn[: len(validation)])
+    order = torch.randperm(len(training), generator=torch_generator(0, "measured images"))
+    measured = training.subset(order[: len(validation)])
     assert result.valid_accuracy == evaluate_accuracy(model, validation, statistics=statistics, device=CPU)
     assert result.train_accuracy == evaluate_accuracy(model, measured, statistics=statistics, device=CPU)
 
 
-def test_accuracy_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accuracy_is_the_fraction_of_correct_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     class Brightness(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.stack((-images.mean((1, 2, 3)), images.mean((1, 2, 3))), dim=1)
@@ -345,7 +345,7 @@ def test_accuracy_counts_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accuracy == pytest.approx(5 / 7)
 
 
-def test_the_auxiliary_loss_counts_for_two_fifths() -> None:
+def test_auxiliary_loss_has_weight_0_4() -> None:
     class TwoHeads(SmallNet):
         def __init__(self, weight: float) -> None:
             super().__init__()
@@ -375,13 +375,13 @@ def test_the_auxiliary_loss_counts_for_two_fifths() -> None:
     assert loss == auxiliary_loss
 
 
-def test_the_model_is_told_the_progress() -> None:
+def test_set_drop_path_progress_is_called_before_each_batch() -> None:
     class Scheduled(SmallNet):
         def __init__(self) -> None:
             super().__init__()
             self.progress: list[float] = []
 
-        def set_progress(self, fraction: torch.Tensor) -> None:
+        def set_drop_path_progress(self, fraction: torch.Tensor) -> None:
             assert fraction.shape == ()
             self.progress.append(fraction.item())
 
@@ -390,7 +390,7 @@ def test_the_model_is_told_the_progress() -> None:
     assert model.progress == [batch / 8 for batch in range(8)]
 
 
-def test_bfloat16_is_used_where_it_is_asked_for() -> None:
+def test_precision_selects_bfloat16() -> None:
     def dtypes(settings: TrainingSettings) -> set[torch.dtype]:
         seen = set()
         model = small_net()
@@ -405,26 +405,26 @@ def test_bfloat16_is_used_where_it_is_asked_for() -> None:
     assert dtypes(dataclasses.replace(QUICK, precision="bfloat16")) == {torch.bfloat16}
 
 
-def test_batches_are_channels_last() -> None:
+def test_training_uses_channels_last() -> None:
     seen = []
     model = small_net(channels=3, classes=3)
     model.register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
-    train(model, (random_set(40), random_set(8)), dataclasses.replace(QUICK, cutout=3))
+    train(model, (random_set(40), random_set(8)), dataclasses.replace(QUICK, cutout_length=3))
     assert len(seen) > 4
     assert all(seen)
     assert model.convolution.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_number_of_threads_is_left_alone() -> None:
+def test_number_of_threads_is_unchanged() -> None:
     torch.set_num_threads(2)
     train(small_net(), digits(32))
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_trains_to_the_same_accuracy_in_either_precision() -> None:
+def test_training_on_a_gpu_in_both_precisions() -> None:
     settings = TrainingSettings(num_epochs=6, num_cycles=1, batch_size=32, crop_padding=0)
     precisions: tuple[Precision, ...] = ("float32", "auto")
     for precision in precisions:

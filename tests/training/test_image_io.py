@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nases_env.training.resizing import resize, shrink
+from nases_env.training.image_io import resize, shrink
 
 
-def test_halving_smooth_images_averages_instead_of_picking() -> None:
+def test_resize_averages_pixels() -> None:
     stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(8).expand(2, 3, 16, 16).contiguous()
     halved = resize(stripes, (8, 8))
     assert halved.shape == (2, 3, 8, 8)
@@ -16,7 +16,7 @@ def test_halving_smooth_images_averages_instead_of_picking() -> None:
 
 
 @pytest.mark.parametrize(("side", "expected"), [(None, (9, 20)), (40, (9, 20)), (20, (9, 20)), (10, (4, 10)), (1, (1, 1))])
-def test_shrink_never_enlarges_and_keeps_the_proportions(side: int | None, expected: tuple[int, int]) -> None:
+def test_shrink_preserves_aspect_ratio_and_never_enlarges(side: int | None, expected: tuple[int, int]) -> None:
     images = torch.randint(256, (3, 1, 9, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shrunk = shrink(images, side)
     assert shrunk.shape == (3, 1, *expected)

@@ -1,13 +1,14 @@
-"""How every command of this project reads its arguments and ends."""
+"""Argument parsing and exit status of all commands."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import gc
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -17,53 +18,20 @@ from nases_env.errors import InputError, did_you_mean
 Args = TypeVar("Args")
 
 
-def run_command(
-    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = lambda args: None
-) -> None:
-    """Parses the command line into ``args_type`` and runs ``main``.
-
-    Wrong input ends in one line on standard error and exit status 2, an interrupt in exit status 130.
-
-    Args:
-        args_type: a dataclass.
-        main: its docstring is what ``--help`` begins with.
-        preset: what options that were not given should be, by those that were; None: what ``args_type`` says.
-    """
-
-    def parse_and_run() -> None:
-        args = parse(args_type, description=main.__doc__)
-        default = preset(args)
-        main(args if default is None else parse(args_type, description=main.__doc__, default=default))
-
-    run(parse_and_run)
-
-
-def parse(args_type: Any, **options: Any) -> Any:
-    """The command line as an ``args_type``, a dataclass or a union of them; ``options`` are those of ``tyro.cli``.
-
-    Raises:
-        InputError: if there is an option that it does not have.
-    """
-    args, unknown = tyro.cli(args_type, return_unknown_args=True, **options)
-    if unknown:
-        known = [f"--{name.replace('_', '-')}" for name in _names(args)]
-        raise InputError(f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists the options")
-    return args
-
-
-def _names(args: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        yield prefix + field.name
-        if dataclasses.is_dataclass(value):
-            yield from _names(value, f"{prefix}{field.name}.")
+def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
+    """Parse the command line into the dataclass ``args_type`` and call ``main``, whose docstring begins the help text."""
+    run(lambda: main(parse(args_type, description=main.__doc__)))
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs ``main``; wrong input and interrupts end as ``run_command`` says. SIGTERM interrupts as Ctrl-C does."""
-    gc.freeze()  # what has been imported stays: to look it through again, at the exit too, would take half a second
+    """Call ``main`` as the main function of this process.
+
+    An ``InputError`` is printed to standard error as one line; the exit status is then 2. An interrupt exits with status
+    130; SIGTERM has the same effect as Ctrl-C.
+    """
+    gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.excepthook = _report
+    threading.excepthook = _thread_excepthook
     try:
         main()
     except InputError as error:
@@ -73,7 +41,40 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def _report(raised: threading.ExceptHookArgs) -> None:
-    """Leaves a thread's failure to write to the main thread, where TensorBoard's writer raises it again."""
-    if not issubclass(raised.exc_type, OSError):
+def parse(args_type: Any, **options: Any) -> Any:
+    """Parse the command line into ``args_type``, a dataclass or a union of dataclasses.
+
+    Args:
+        args_type: The type of the result.
+        **options: Passed to ``tyro.cli``.
+
+    Raises:
+        InputError: If there is an unknown option.
+    """
+    args, unknown = tyro.cli(args_type, return_unknown_args=True, **options)
+    if unknown:
+        known = [f"--{name.replace('_', '-')}" for name in _option_names(args)]
+        raise InputError(f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists the options")
+    return args
+
+
+def given_preset(options: Sequence[str] | None = None) -> str | None:
+    """Return the value of ``--preset`` in ``options``, which determines the defaults of other options; None: not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    preset: str | None = parser.parse_known_args(options)[0].preset
+    return preset
+
+
+def _option_names(args: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        yield prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield from _option_names(value, f"{prefix}{field.name}.")
+
+
+def _thread_excepthook(raised: threading.ExceptHookArgs) -> None:
+    """Do not print an ``OSError`` of TensorBoard's writer thread: the writer raises it again in the main thread."""
+    if not (issubclass(raised.exc_type, OSError) and type(raised.thread).__module__.startswith("tensorboard.")):
         threading.__excepthook__(raised)

@@ -24,5 +24,5 @@ def tensor_digest(description: Any, tensors: Mapping[str, Tensor]) -> str:
     parts: list[str | bytes | memoryview] = [json.dumps(description, sort_keys=True)]
     for name, tensor in sorted(tensors.items()):
         parts.append(json.dumps([name, str(tensor.dtype), list(tensor.shape)]))
-        parts.append(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+        parts.append(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha256_hex(*parts)

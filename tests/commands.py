@@ -1,4 +1,4 @@
-"""Commands as a person types them: in a process of their own, or in this one, which spares the imports of many."""
+"""Run commands in a subprocess, or in this process, which avoids the imports."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 300.0  # until a command that hangs fails
+TIMEOUT_SECONDS = 300.0
 
 
 def run(*command: str, folder: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``command`` in ``folder``; the word python stands for the interpreter of the tests."""
+    """Run ``command`` in ``folder``; ``python`` is the interpreter of the tests."""
     return subprocess.run(
         [sys.executable if word == "python" else word for word in command],
         cwd=folder,
@@ -29,12 +29,12 @@ def run(*command: str, folder: Path, check: bool = True, **environment: str) -> 
         capture_output=True,
         text=True,
         check=check,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
     )
 
 
 def run_here(main: Callable[[], object], *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``main`` in this process and the working folder, with ``options`` as its command line."""
+    """Run ``main`` in this process and the working directory, with ``options`` as its command line."""
     out, err = io.StringIO(), io.StringIO()
     status = 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -50,24 +50,24 @@ def run_here(main: Callable[[], object], *options: str) -> subprocess.CompletedP
         except SystemExit as ended:
             status = int(ended.code or 0)
         finally:
-            gc.unfreeze()  # what the command froze is this process's own
+            gc.unfreeze()  # undoes the freeze in nases_env.command_line.run
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return subprocess.CompletedProcess([*options], status, out.getvalue(), err.getvalue())
 
 
 def script(path: Path) -> Callable[[], object]:
-    """What ``python path`` runs, for ``run_here``."""
+    """Return the main function of ``python path``, for ``run_here``."""
     return partial(runpy.run_path, str(path), run_name="__main__")
 
 
 def module(name: str) -> Callable[[], object]:
-    """What ``python -m name`` runs, for ``run_here``."""
+    """Return the main function of ``python -m name``, for ``run_here``."""
     return partial(runpy.run_module, name, run_name="__main__", alter_sys=True)
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line on standard error with which a command ends that was given wrong input."""
+    """Return the error message, a single line, of a command that exited with status 2."""
     assert result.returncode == 2, result.stderr
     (line,) = (line for line in result.stderr.splitlines() if line.strip())
     assert line.startswith("error: ")
@@ -75,5 +75,5 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def run_benchmark(name: str, options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script of ``benchmarks`` as a person does, at a size that ends in seconds."""
+    """Run a script of ``benchmarks`` in a subprocess."""
     return run("python", "-m", f"benchmarks.{name}", *options, folder=folder, PYTHONPATH=str(ROOT))

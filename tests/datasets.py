@@ -1,4 +1,4 @@
-"""Tiny data sets, one for each environment that trains children."""
+"""Tiny data sets for the environments that train children."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.training.images import write_folder
 
 
 class TinyDatasets:
-    """Writes or serves a few images for an environment, and says with which options it finds them."""
+    """Provide a few images for each environment."""
 
     def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self._server = server
@@ -20,6 +20,7 @@ class TinyDatasets:
         self._folder = folder
 
     def options(self, env_id: str) -> dict[str, Any]:
+        """Write or serve the images of an environment and return the options that select them."""
         if env_id in ("NASES-Digits-v0", "NASES-Synthetic-v0"):
             return {}
         if env_id == "NASES-CIFAR10-v0":

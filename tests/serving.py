@@ -1,4 +1,4 @@
-"""A server on this machine that hands out tiny archives in the formats that torchvision downloads."""
+"""A local server of tiny archives in the formats that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def md5(content: bytes) -> str:
 
 
 class OldDtype:
-    """Pickles as the uint8 dtype of the NumPy that CIFAR's authors had."""
+    """Pickle like the uint8 dtype of the NumPy version that wrote CIFAR."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return np.dtype, ("u1", 0, 1), (3, "|", None, None, None, -1, -1, 0)
 
 
 class OldArray:
-    """Pickles as a uint8 array of the NumPy that CIFAR's authors had."""
+    """Pickle like a uint8 array of the NumPy version that wrote CIFAR."""
 
     def __init__(self, array: NDArray[np.uint8]) -> None:
         self.array = array
@@ -84,7 +84,7 @@ class OldArray:
 
 
 def serve_cifar(server: Server, monkeypatch: pytest.MonkeyPatch, class_name: str) -> NDArray[np.uint8]:
-    """A tiny CIFAR archive with its checksums; the training images of shape (N, 3, 32, 32)."""
+    """Serve a tiny CIFAR archive and return its training images, shape (N, 3, 32, 32)."""
     cls = getattr(torchvision.datasets, class_name)
     rng = np.random.default_rng(0)
     fine = class_name == "CIFAR100"
@@ -104,7 +104,7 @@ def serve_cifar(server: Server, monkeypatch: pytest.MonkeyPatch, class_name: str
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     server.files["/" + cls.filename] = archive.getvalue()
-    # CIFAR100 inherits from CIFAR10, hence each attribute is set on the class itself.
+    # Set on the class itself, because CIFAR100 inherits from CIFAR10.
     monkeypatch.setattr(cls, "url", server.url + cls.filename)
     monkeypatch.setattr(cls, "tgz_md5", md5(archive.getvalue()))
     monkeypatch.setattr(cls, "train_list", [[name, md5(members[name])] for name, _ in cls.train_list])
@@ -114,6 +114,7 @@ def serve_cifar(server: Server, monkeypatch: pytest.MonkeyPatch, class_name: str
 
 
 def serve_fashion_mnist(server: Server, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.uint8]:
+    """Serve tiny Fashion-MNIST files and return the images, shape (N, 28, 28)."""
     cls = torchvision.datasets.FashionMNIST
     images = np.random.default_rng(1).integers(256, size=(5, 28, 28), dtype=np.uint8)
     resources = []
@@ -130,6 +131,7 @@ def serve_fashion_mnist(server: Server, monkeypatch: pytest.MonkeyPatch) -> NDAr
 
 
 def serve_svhn(server: Server, monkeypatch: pytest.MonkeyPatch) -> NDArray[np.uint8]:
+    """Serve tiny SVHN files and return the images, shape (32, 32, 3, N)."""
     images = np.random.default_rng(2).integers(256, size=(32, 32, 3, 4), dtype=np.uint8)
     file = io.BytesIO()
     scipy.io.savemat(file, {"X": images, "y": np.array([[10], [1], [9], [2]], dtype=np.uint8)})

@@ -1,21 +1,21 @@
-"""Files are whole or absent."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
 import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nases_env.atomic_io import append_line, write_atomically
+from nases_env.atomic_io import append_line, is_fresh, write_atomically
 from nases_env.errors import InputError
 
 
 @pytest.fixture
-def full_disk() -> object:
-    """A limit on the size of files: beyond 1,000 bytes the kernel refuses to write, as a full disk does."""
-    import signal
-
+def full_disk() -> Iterator[None]:
+    """Limit the size of files to 1,000 bytes; writing more fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -24,7 +24,7 @@ def full_disk() -> object:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
+def test_write_creates_folders_and_replaces_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.txt"
     write_atomically(path, b"one")
     write_atomically(path, b"two")
@@ -33,10 +33,10 @@ def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_no_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(InputError, match=r"cannot write .*file.*free some space") as caught:
+    with pytest.raises(InputError, match=r"cannot write .*file.*free disk space") as caught:
         write_atomically(path, b"x" * 2000)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_an_appended_line_is_whole_or_absent(tmp_path: Path) -> None:
+def test_appended_line_is_complete_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     append_line(path, "x" * 600)
     with pytest.raises(InputError, match="cannot write"):
@@ -54,7 +54,20 @@ def test_an_appended_line_is_whole_or_absent(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == ["x" * 600, "z" * 100]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_parent_that_is_a_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", b"")
+
+
+def test_folder_is_fresh_until_it_has_the_marker(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert is_fresh(folder, "config.json")
+    folder.mkdir()
+    (folder / ".config.json.x1y2").touch()  # left by a process that was killed in write_atomically
+    (folder / "store.sqlite").touch()
+    assert is_fresh(folder, "config.json", ignore=("store.sqlite",))
+    assert not is_fresh(folder, "config.json")
+    (folder / "config.json").touch()
+    assert not is_fresh(folder, "config.json", ignore=("store.sqlite",))
+    assert not is_fresh(folder / "config.json", "config.json")

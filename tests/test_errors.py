@@ -1,0 +1,26 @@
+"""Error messages are one line and name the input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
+
+
+def test_one_line() -> None:
+    assert one_line(ValueError("two\n  lines ")) == "two lines"
+    assert one_line(TimeoutError()) == "TimeoutError"
+
+
+def test_did_you_mean() -> None:
+    assert did_you_mean("cifar", ["cifar10", "digits"]) == " (did you mean 'cifar10'?)"
+    assert did_you_mean("xyz", ["cifar10", "digits"]) == ""
+
+
+def test_require_minimum() -> None:
+    require_minimum(1, seeds=1, num_images=None)
+    for value in (0.5, math.nan):
+        with pytest.raises(InputError, match=f"^lr must be at least 1, not {value}$"):
+            require_minimum(1, num_images=2, lr=value)

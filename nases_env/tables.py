@@ -1,4 +1,4 @@
-"""Markdown tables."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from collections.abc import Sequence
 
 
 def markdown_table(headings: Sequence[object], *rows: Sequence[object]) -> str:
-    """Format a table in Markdown.
-
-    Args:
-        headings: the header row.
-        *rows: the other rows, each as long as ``headings``.
-    """
+    """Format a table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

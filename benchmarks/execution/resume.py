@@ -23,7 +23,8 @@ from nases_env.envs import NASESEnv
 from nases_env.execution import Store
 from nases_env.execution.store import COLUMNS
 from nases_env.search import SearchArgs, SearchRun, make_env
-from nases_env.search.run_dir import STORE, TRAJECTORY, load_args, read_trajectory
+from nases_env.search.options import load_args
+from nases_env.search.run_dir import STORE, TRAJECTORY, read_trajectory
 
 ENV_ID = "NASES-Synthetic-v0"
 AGENT = "random_search"
@@ -67,8 +68,8 @@ def make_run_folder(run_dir: Path, num_children: int, num_searched: int, seed: i
     """
     budget = min(num_children, num_searched)
     args = SearchArgs(env_id=ENV_ID, budget=budget, run_dir=run_dir, seed=seed)
-    with _quiet(), SearchRun(args, agent=AGENT) as search:
-        search.run(RandomSearch(search.nases, args))
+    with _quiet(), SearchRun(args, agent=AGENT) as run:
+        run.search(RandomSearch(run.env, args))
     if num_children > budget:
         lengthen(run_dir, args, num_children)
 
@@ -115,19 +116,19 @@ def resume(run_dir: Path, budget: int) -> dict[str, float]:
         bytes_before = psutil.Process().memory_info().rss
         start, cpu_start = time.perf_counter(), time.process_time()
         args = dataclasses.replace(load_args(SearchArgs, run_dir), budget=budget)
-        search = SearchRun(args, agent=AGENT)
+        run = SearchRun(args, agent=AGENT)
         has_read = time.perf_counter()
-        with contextlib.suppress(_Asked), search:
-            search.nases.executor.submit = _stop  # type: ignore[assignment, method-assign]
+        with contextlib.suppress(_Asked), run:
+            run.env.executor.inner.submit = _stop  # type: ignore[assignment, method-assign]
             try:
-                search.run(RandomSearch(search.nases, args))
+                run.search(RandomSearch(run.env, args))
             finally:
                 has_replayed, cpu_end = time.perf_counter(), time.process_time()
         opened = time.perf_counter()
         Store(run_dir / STORE).close()
         seconds_to_open = time.perf_counter() - opened
-    if len(search.children) != budget - 1:
-        raise RuntimeError(f"{len(search.children)} children were replayed, not {budget - 1}")
+    if len(run.loop.trials) != budget - 1:
+        raise RuntimeError(f"{len(run.loop.trials)} children were replayed, not {budget - 1}")
     return {
         "seconds": has_replayed - start,
         "cpu_seconds": cpu_end - cpu_start,

@@ -1,58 +1,74 @@
-"""``nases reproduce``: the steps of a plan, one after the other, and the report on what they came to."""
+"""``nases reproduce``: run all steps of the protocol and report the results."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
+import importlib.util
 import json
 import math
 import pkgutil
-import runpy
+import subprocess
 import sys
-import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 
-from nases_env.atomic_io import is_unused, write_atomically
-from nases_env.cli.pretrain import PretrainArgs, pretrain_command
-from nases_env.cli.train import TrainArgs, train_command
-from nases_env.command_line import parse
+from nases_env.atomic_io import is_fresh, write_atomically
+from nases_env.cli.pretrain import parse_pretrain, pretrain_command
+from nases_env.cli.train import parse_train, train_command
+from nases_env.command_line import given_preset, parse
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, TrainingEvaluator, load_settings, resolve_preset
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.plan import Plan, Stage, Step, make_plan
-from nases_env.retraining.plan_args import REPRODUCTIONS, ReproduceArgs
-from nases_env.retraining.protocol_report import make_report
+from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
+from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.timing import NUM_NETWORKS, time_pretraining, time_training
 from nases_env.search import SearchArgs, make_env
 from nases_env.search_spaces import get_search_space
 from nases_env.seeding import numpy_generator
 
 CONFIG = "config.json"
-FREE = ("output", "dry_run", "seeds", "execution")  # options that may differ when it is gone on with
+RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution")  # options that may change when the command is rerun
+INTERRUPT_GRACE_SECONDS = 5.0
+
+
+def main(options: Sequence[str]) -> None:
+    """Parse ``options`` and run ``nases reproduce``."""
+    reproduce_command(parse_reproduce(options))
+
+
+def parse_reproduce(options: Sequence[str]) -> ReproduceArgs:
+    """Parse the options of ``nases reproduce``; child settings that are not given have the values of the preset."""
+    preset, child = resolve_preset(given_preset(options) or "auto")
+    default = ReproduceArgs(child=child, final=RETRAIN_PRESETS[preset])
+    args: ReproduceArgs = parse(ReproduceArgs, prog="nases reproduce", args=options, default=default)
+    return args
 
 
 def reproduce_command(args: ReproduceArgs) -> None:
-    """Runs ``nases reproduce``.
+    """Run ``nases reproduce``.
 
     Raises:
-        InputError: if an argument is wrong, data are missing, the folder holds something else, or a step fails.
+        InputError: if an argument is not valid, data are missing, the output directory belongs to something else, or a step
+            fails.
     """
-    agents = [module.name for module in pkgutil.iter_modules(importlib.import_module("nases_agents").__path__)]
+    agents = _list_agents()
     for agent in args.agents:
         if agent not in agents:
-            raise InputError(f"there is no agent {agent!r}{did_you_mean(agent, agents)}; known: {', '.join(agents)}")
+            raise InputError(f"unknown agent {agent!r}{did_you_mean(agent, agents)}; known: {', '.join(agents)}")
     plan = make_plan(args)
-    evaluator = _evaluator(plan)
+    evaluator = _prepare_evaluator(plan)
     if args.dry_run:
         _check_config(plan)
         _print_dry_run(plan, evaluator)
         return
-    _open(plan)
+    if not _check_config(plan):
+        write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
     console = Console(stderr=True)
     steps = list(plan.steps())
     for number, step in enumerate(steps, start=1):
@@ -60,56 +76,74 @@ def reproduce_command(args: ReproduceArgs) -> None:
             console.print(f"[{number}/{len(steps)}] {step.command}", markup=False, highlight=False, soft_wrap=True)
             try:
                 _run(step)
-            except BaseException:  # an interrupt, and what an agent ends with, among them
-                console.print(f"ended in step {number} of {len(steps)}; the same command goes on with it", highlight=False)
+            except BaseException:  # including KeyboardInterrupt and SystemExit
+                console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume", highlight=False)
                 raise
     from rich.markdown import Markdown  # slow to import
 
-    report = make_report(plan)
+    report = write_protocol_report(plan)
     Console().print(Markdown(report))
-    Console().print(f"everything is in {plan.output}", soft_wrap=True, highlight=False)
+    Console().print(f"results: {plan.output}", soft_wrap=True, highlight=False)
+
+
+def _list_agents() -> list[str]:
+    """Return the names of the modules of ``nases_agents``, without importing them."""
+    spec = importlib.util.find_spec("nases_agents")
+    if spec is None or spec.submodule_search_locations is None:
+        raise InputError("the package nases_agents is not installed; install NASES with pip install -e .")
+    return [module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)]
 
 
 def _run(step: Step) -> None:
     options = step.options()
     if step.stage == "pretrain":
-        pretrain_command(parse(PretrainArgs, args=options))
+        pretrain_command(parse_pretrain(options))
     elif step.stage == "train":
-        train_command(parse(TrainArgs, args=options))
+        train_command(parse_train(options))
     else:
-        _run_agent(f"nases_agents.{step.agent}", options)
+        _run_agent([sys.executable, "-m", f"nases_agents.{step.agent}", *options])
     if not step.is_done:
-        raise InputError(f"this did not come to its end: {step.command}")
+        raise InputError(f"this command stopped before it was finished: {step.command}")
 
 
-def _run_agent(module: str, options: list[str]) -> None:
-    """Runs an agent's file as ``python -m`` does, in this process, so that it ends with it."""
-    arguments = sys.argv
-    sys.argv = [module, *options]
-    try:
-        with warnings.catch_warnings():
-            # What another agent has imported of it is left as it is: it runs anew.
-            warnings.filterwarnings("ignore", ".*found in sys.modules after import", RuntimeWarning)
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        if ended.code:
+def _run_agent(command: Sequence[str]) -> None:
+    """Run ``command`` and wait for its end, also after an interrupt, so that the agent can close its run directory.
+
+    Raises:
+        SystemExit: with the exit status of ``command`` if it is not 0.
+    """
+    with subprocess.Popen(command) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C in a terminal has reached the agent too; a signal that was sent to this process alone has not.
+            try:
+                process.wait(INTERRUPT_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
             raise
-    finally:
-        sys.argv = arguments
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
 
 
-def _evaluator(plan: Plan) -> TrainingEvaluator:
-    """What evaluates the searches' children; its data are there."""
+def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
+    """Return the evaluator of the searches and check that its data are available."""
     args = plan.args
-    search = SearchArgs(
-        env_id=plan.env_id, preset=plan.preset, data_dir=args.data_dir, device=args.device, num_threads=args.num_threads
+    env = make_env(
+        SearchArgs(
+            env_id=plan.env_id,
+            preset=plan.preset,
+            data_dir=args.data_dir,
+            device=args.device,
+            num_threads=args.num_threads,
+            child=args.child,
+        )
     )
-    search.child = args.child
-    env = make_env(search)
     try:
         evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
         if not isinstance(evaluator, TrainingEvaluator):
-            raise InputError(f"{plan.env_id} trains no networks, so that there is none to train to the end; name another")
+            raise InputError(f"{plan.env_id} does not train networks; choose another environment with --env-id")
         evaluator.prepare()
         return evaluator
     finally:
@@ -117,76 +151,80 @@ def _evaluator(plan: Plan) -> TrainingEvaluator:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    """What must be the same when the reproduction is gone on with, as JSON values."""
-    kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in FREE}
+    """Return the options that must not change when the command is rerun, as JSON values."""
+    kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in RESUME_OVERRIDABLE}
+    for name, preset in _child_presets(plan).items():
+        kept[name] = kept[name] or dataclasses.asdict(preset)
     return dict(json.loads(json.dumps({**kept, "preset": plan.preset, "env_id": plan.env_id, "budget": plan.budget})))
 
 
+def _child_presets(plan: Plan) -> dict[str, Any]:
+    return {"child": PRESETS[plan.preset], "final": RETRAIN_PRESETS[plan.preset]}
+
+
 def _check_config(plan: Plan) -> bool:
-    """Whether the folder holds this reproduction; False if it is new.
+    """Return whether the output directory holds this reproduction; False if it is new.
 
     Raises:
-        InputError: if it holds another, or something else.
+        InputError: if it holds another reproduction or something else.
     """
     path = plan.output / CONFIG
     try:
         before = json.loads(path.read_text())
         if not isinstance(before, dict) or "preset" not in before:
-            raise ValueError("it is not that of a reproduction")
+            raise ValueError("not the configuration of a reproduction")
+        if before["preset"] == plan.preset:
+            for name, preset in _child_presets(plan).items():
+                before[name] = dataclasses.asdict(load_settings(before.get(name), preset))
     except FileNotFoundError:
-        if not is_unused(plan.output, CONFIG):
-            raise InputError(f"{plan.output} exists and holds no reproduction; give another --output") from None
+        if not is_fresh(plan.output, CONFIG):
+            raise InputError(f"{plan.output} exists and is not a reproduction; give another --output") from None
         return False
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); give another --output") from error
     changed = [name for name, value in _config(plan).items() if before.get(name) != value]
     if changed:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-        raise InputError(f"{plan.output} was begun with other {options}; give them as before, or another --output")
+        raise InputError(f"{plan.output} was started with other {options}; repeat those, or give another --output")
     return True
 
 
-def _open(plan: Plan) -> None:
-    if not _check_config(plan):
-        write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
-
-
 def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
-    say = functools.partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    print_line = functools.partial(Console().print, markup=False, highlight=False, soft_wrap=True)
     seconds: dict[Stage, float] = {}
-    left = 0.0
+    total = 0.0
     for step in plan.steps():
         if step.is_done:
-            say(f"{'done':>16}  {step.command}")
+            print_line(f"{'done':>16}  {step.command}")
             continue
         if step.stage not in seconds:
-            seconds[step.stage] = _estimate(step.stage, plan, evaluator)
-        left += seconds[step.stage]
-        say(f"{duration(seconds[step.stage]):>16}  {step.command}")
-    children = f"{plan.args.num_envs} children at once, " if plan.args.num_envs > 1 else ""
+            seconds[step.stage] = _estimate_seconds(step.stage, plan, evaluator)
+        total += seconds[step.stage]
+        print_line(f"{format_duration(seconds[step.stage]):>16}  {step.command}")
+    concurrent = f" with {plan.args.num_envs} concurrent children" if plan.args.num_envs > 1 else ""
     where = device_name(resolve_device(evaluator.device))
-    say(f"{duration(left):>16}  in all on {where}, {children}if every child is new:")
-    say(f"{'':>16}  estimated from a few batches of {NUM_NETWORKS} random architectures")
+    print_line(f"{format_duration(total):>16}  in total on {where}{concurrent}, if no child is repeated;")
+    print_line(f"{'':>16}  estimated from a few batches of {NUM_NETWORKS} random architectures")
 
 
-def _estimate(stage: Stage, plan: Plan, evaluator: TrainingEvaluator) -> float:
-    """Seconds of one step of a stage here; children at once are taken to take no longer than one."""
+def _estimate_seconds(stage: Stage, plan: Plan, evaluator: TrainingEvaluator) -> float:
+    """Estimate the duration of one step of ``stage``, assuming that concurrent children do not slow each other down."""
     args = plan.args
     space = get_search_space(evaluator.search_space)
     if stage == "pretrain":
-        return time_pretraining(space, args.embedding, REPRODUCTIONS[plan.preset].pretrain_steps)
+        return time_pretraining(space, args.embedding, PROTOCOL_PRESETS[plan.preset].pretrain_steps)
     if stage == "search":
-        settings, images, times = evaluator.settings, evaluator.images()[0], math.ceil(plan.budget / args.num_envs)
+        settings, images = evaluator.settings, evaluator.images()[0]
+        num_rounds = math.ceil(plan.budget / args.num_envs)
     else:
-        given = {name: value for name, value in vars(args.final).items() if value != "preset"}
-        _, settings = resolve_preset(plan.preset, given, RETRAIN_PRESETS)
+        settings = args.final or RETRAIN_PRESETS[plan.preset]
         architecture = space.sample(numpy_generator(0, "timed architectures"))
-        final = FinalTraining(space, architecture, evaluator.dataset, settings, data_dir=args.data_dir)
-        images, times = final.train_images, 1
+        images = FinalTraining(space, architecture, evaluator.dataset, settings, data_dir=args.data_dir).train_images
+        num_rounds = 1
     timed = time_training(space, settings, images, device=args.device, num_threads=args.num_threads)
-    return times * timed.of(settings.num_epochs)
+    return num_rounds * timed.estimate(settings.num_epochs)
 
 
-def duration(seconds: float) -> str:
-    """A length of time in words, such as "2 days, 3:04:05"."""
+def format_duration(seconds: float) -> str:
+    """Format a duration, such as "2 days, 3:04:05"."""
     return "unknown" if math.isnan(seconds) else str(timedelta(seconds=math.ceil(seconds)))

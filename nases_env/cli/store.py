@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import heapq
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nases_env.atomic_io import write_atomically
+from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store import COLUMNS, Claim, DamagedStore, Row, Store
+from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
 
 STORED_STATUSES = tuple(status.value for status in Status if status is not Status.FAILED)
@@ -83,6 +84,12 @@ StoreCommands = (
     | Annotated[MergeArgs, tyro.conf.subcommand("merge")]
     | Annotated[VerifyArgs, tyro.conf.subcommand("verify")]
 )
+
+
+def main(options: Sequence[str]) -> None:
+    """Parse ``options`` and run ``nases store``."""
+    description = "Inspect, export, merge or verify a result store."
+    run_store_command(parse(StoreCommands, prog="nases store", args=options, description=description))
 
 
 def run_store_command(args: LsArgs | ShowArgs | ExportArgs | MergeArgs | VerifyArgs) -> None:
@@ -253,7 +260,7 @@ def _find(store: Store) -> Iterator[tuple[str, list[str]]]:
         [
             f"configuration {digest}: the digest of its description is {actual}"
             for digest, text in configurations.items()
-            if (actual := hashlib.sha256(text.encode()).hexdigest()) != digest
+            if (actual := sha256_hex(text)) != digest
         ],
     )
     num_rows, num_genotypes = 0, 0

@@ -1,94 +1,104 @@
-"""``nases train``: the final phase."""
+"""``nases train``: the final training of an architecture."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
 from tqdm import tqdm
 
-from nases_env.atomic_io import write_atomically
+from nases_env.command_line import given_preset, parse
 from nases_env.errors import InputError
-from nases_env.evaluation import RETRAIN_PRESETS, Evaluation, Status, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings, Status, TrainingEvaluator, resolve_preset
 from nases_env.retraining.folder import FinalFolder
-from nases_env.retraining.report import (
-    SearchCost,
-    conditions,
-    error_text,
-    markdown_table,
-    search_days,
-    seed_rows,
-    seeds_table,
-    summarize,
-    table_1,
-    table_1_row,
-)
-from nases_env.retraining.result import FinalResult
+from nases_env.retraining.report import search_cost, seeds_table, write_report
 from nases_env.retraining.training import FinalTraining
-from nases_env.search import ChildOptions, SearchArgs, make_env
-from nases_env.search.run_dir import is_finished, load_args, read_config, read_trajectory
+from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
+from nases_env.search.run_dir import is_finished, read_trajectory
 from nases_env.search_spaces import get_search_space, parse_architecture
 from nases_env.training import DATASETS, EpochRecord
 
-USELESS = ("num_valid_images", "max_params")  # settings that say nothing of a final training
+IGNORED_SETTINGS = ("num_valid_images", "max_params")  # settings without effect on a final training
 
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Train the best architecture of a search at length on all training images, and test it once: the final phase.
+    """Train the best architecture of a search to convergence on all training images and test it once.
 
-    Killed or interrupted, the same command goes on where it was. Several seeds may be trained side by side, by one command
-    each with its own --seed and --device, into the same folder.
+    Rerun the command to resume it after an interruption. To train several seeds in parallel, run one command per seed, each
+    with its own --seed and --device, with the same output directory.
     """
 
     source: tyro.conf.Positional[Path] = field(
-        metadata={"help": "The run folder of a search, or a JSON file of an architecture, such as best.json."}
+        metadata={"help": "Run directory of a search, or JSON file with an architecture, such as best.json."}
     )
     output: Path | None = field(
-        default=None, metadata={"help": "The folder for all of it; unset: final, in the run folder or beside the file."}
+        default=None, metadata={"help": "Output directory. Default: final, in the run directory or next to the file."}
     )
     preset: str | None = field(
-        default=None, metadata={"help": f"{', '.join(RETRAIN_PRESETS)} or auto; unset: that of the search, or auto."}
+        default=None, metadata={"help": f"{', '.join(RETRAIN_PRESETS)} or auto. Default: that of the search, or auto."}
     )
-    dataset: str | None = field(default=None, metadata={"help": f"{', '.join(DATASETS)}; unset: that of the search."})
-    seeds: int = field(default=1, metadata={"help": "How many networks, each with a seed of its own."})
-    seed: int = field(default=0, metadata={"help": "The first of the seeds."})
-    data_dir: str | None = field(default=None, metadata={"help": "The folder with the data; unset: as the search."})
-    device: str | None = field(default=None, metadata={"help": "A torch device, or auto; unset: as the search, or auto."})
-    num_threads: int | None = field(default=None, metadata={"help": "CPU threads; unset: as the search, or 1."})
+    dataset: str | None = field(default=None, metadata={"help": f"{', '.join(DATASETS)}. Default: that of the search."})
+    seeds: int = field(default=1, metadata={"help": "Number of networks to train, each with its own seed."})
+    seed: int = field(default=0, metadata={"help": "The first seed."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Directory with the data sets. Default: that of the search."}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "Torch device or auto. Default: that of the search, or auto."}
+    )
+    num_threads: int | None = field(default=None, metadata={"help": "CPU threads. Default: those of the search, or 1."})
     search_space: str | None = field(
-        default=None, metadata={"help": "Of a file, where it is none that ships: one of your own as MODULE:CLASS."}
+        default=None, metadata={"help": "Custom search space of an architecture file as MODULE:CLASS."}
     )
     child: ChildOptions = field(
-        default_factory=ChildOptions, metadata={"help": "One by one, in place of what the preset says:"}
+        default=None, metadata={"help": "Settings of the network and its training; the defaults are those of --preset:"}
     )
+
+
+def main(options: Sequence[str]) -> None:
+    """Parse ``options`` and run ``nases train``."""
+    train_command(parse_train(options))
+
+
+def parse_train(options: Sequence[str]) -> TrainArgs:
+    """Parse the options of ``nases train``; child settings that are not given have the values of the preset."""
+
+    def read(preset: str) -> TrainArgs:
+        _, child = resolve_preset(preset, presets=RETRAIN_PRESETS)
+        default = TrainArgs(tyro.MISSING, child=child)
+        args: TrainArgs = parse(TrainArgs, prog="nases train", args=options, default=default)
+        return args
+
+    preset = given_preset(options)
+    args = read(preset or "auto")
+    return read(load_args(SearchArgs, args.source).preset) if preset is None and args.source.is_dir() else args
 
 
 def train_command(args: TrainArgs) -> None:
-    """Runs ``nases train``.
+    """Run ``nases train``.
 
     Raises:
-        InputError: if an argument is wrong, data are missing, the folder holds something else, or a training fails.
+        InputError: if an argument is not valid, data are missing, the output directory belongs to another training, or a
+            training fails.
     """
     if args.seeds < 1 or args.seed < 0:
         raise InputError(f"--seeds must be at least 1 and --seed at least 0, not {args.seeds} and {args.seed}")
     is_run = args.source.is_dir()
-    training = (_of_run if is_run else _of_file)(args)
+    training = (_from_run if is_run else _from_file)(args)
     folder = FinalFolder(args.output or (args.source if is_run else args.source.parent) / "final")
     folder.open(training)
     console = Console()
     for seed in range(args.seed, args.seed + args.seeds):
         _train(folder, training, seed)
-    report = make_report(folder, search_cost(args.source) if is_run else None)
+    report = write_report(folder, search_cost(args.source) if is_run else None)
     console.print(seeds_table(folder.results()))
     console.print(report["sentence"], highlight=False)
-    console.print(f"everything is in {folder.path}", soft_wrap=True, highlight=False)
+    console.print(f"results: {folder.path}", soft_wrap=True, highlight=False)
 
 
 def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
@@ -102,118 +112,56 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
         def show(record: EpochRecord) -> None:
             bar.set_postfix_str(f"loss {record.train_loss:.3f}, train {record.train_accuracy:.2%}", refresh=False)
             if bar.n == 0 and record.epoch > 1:
-                bar.initial = record.epoch - 1  # so that the time left is that of the epochs to come
+                bar.initial = record.epoch - 1  # a resumed training: excludes earlier epochs from the estimated time
             bar.update(record.epoch - bar.n)
 
         try:
             folder.train(training, seed, show)
         except KeyboardInterrupt:
             bar.close()
-            print("interrupted; the same command goes on after the last epoch", file=sys.stderr)
+            print("interrupted; rerun the command to resume after the last epoch", file=sys.stderr)
             raise
 
 
-def make_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]:
-    """Writes ``report.json`` and ``report.md`` on all seeds of ``folder`` that are finished.
-
-    Returns:
-        What ``report.json`` holds; ``sentence`` sums it up.
-
-    Raises:
-        InputError: if there is no result, or a file cannot be written.
-    """
-    results = folder.results()
-    if not results:
-        raise InputError(f"{folder.path} has no finished training to report on")
-    configuration = folder.read_config()["configuration"]
-    sentence = f"test error {error_text(results)} % over {len(results)} seed{'s' * (len(results) > 1)}"
-    report = {
-        **summarize(results),
-        "sentence": sentence,
-        "conditions": conditions(configuration, results),
-        "search": None if cost is None else vars(cost),
-        "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
-    }
-    write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    write_atomically(folder.path / "report.md", _markdown(report, configuration, results, cost).encode())
-    return report
-
-
-def _markdown(
-    report: dict[str, Any], configuration: dict[str, Any], results: Sequence[FinalResult], cost: SearchCost | None
-) -> str:
-    parts = ["# Final training", report["conditions"], markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
-    if cost is not None:
-        parts.append(
-            f"The architecture is the best of {cost.num_children} children of {cost.agent} by validation accuracy "
-            f"({cost.valid_accuracy:.2%}); evaluating them took {cost.seconds / 3600:.2g} "
-            f"{'GPU' if cost.on_gpu else 'CPU'} hours."
-        )
-    if configuration["dataset"] == "cifar10":
-        days = "–" if cost is None else search_days([cost])
-        method = "architecture of a file" if cost is None else cost.agent
-        row = table_1_row(method, results, configuration["settings"]["cutout"], days)
-        parts += ["## Beside the paper's Table 1", table_1([row])]
-    return "\n\n".join(parts) + "\n"
-
-
-def search_cost(run_dir: Path) -> SearchCost:
-    """What the search in ``run_dir`` took and came to.
-
-    Raises:
-        InputError: if it is no run folder.
-    """
-    records = list(read_trajectory(run_dir))
-    new = [Evaluation.from_dict(record) for record in records if record["is_new"]]
-    return SearchCost(
-        agent=str(read_config(run_dir)["agent"]),
-        num_children=len(records),
-        seconds=sum(evaluation.seconds for evaluation in new),
-        on_gpu=any(evaluation.device != "cpu" for evaluation in new),
-        valid_accuracy=max(evaluation.reward for evaluation in new),
-    )
-
-
-def _of_run(args: TrainArgs) -> FinalTraining:
+def _from_run(args: TrainArgs) -> FinalTraining:
     search = load_args(SearchArgs, args.source)
     if not is_finished(args.source, search.budget):
-        raise InputError(f"the search in {args.source} is not finished; go on with it by --resume, or give its best.json")
+        raise InputError(f"the search in {args.source} is not finished; resume it with --resume, or train its best.json")
     if args.search_space is not None:
-        raise InputError(f"--search-space is for an architecture's file; {args.source} has its own")
+        raise InputError(f"--search-space is only for an architecture file; {args.source} records its own")
     env = make_env(search)
     try:
         evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
         if not isinstance(evaluator, TrainingEvaluator):
-            raise InputError(f"the search in {args.source} trained no networks; give its best.json, and a --dataset")
+            raise InputError(f"the search in {args.source} did not train networks; train its best.json, with --dataset")
         best = max(read_trajectory(args.source), key=lambda record: record["reward"])
         if best["status"] != Status.OK:
-            raise InputError(f"no child of {args.source} could be trained; search again")
-        preset = env.unwrapped.preset  # type: ignore[attr-defined]
+            raise InputError(f"no child of {args.source} was trained successfully; run another search")
         space = get_search_space(evaluator.search_space)
         architecture = space.from_json((args.source / "best.json").read_text())
     except OSError as error:
-        raise InputError(f"cannot read {args.source / 'best.json'} ({error.strerror}); search again") from None
+        raise InputError(f"cannot read {args.source / 'best.json'} ({error.strerror}); run the search again") from None
     finally:
         env.close()
     return FinalTraining(
         space,
         architecture,
         args.dataset or evaluator.dataset,
-        _settings(args, preset),
+        _settings(args, search.preset),
         data_dir=args.data_dir or evaluator.data_dir,
         device=args.device or evaluator.device,
         num_threads=args.num_threads or evaluator.num_threads,
     )
 
 
-def _of_file(args: TrainArgs) -> FinalTraining:
+def _from_file(args: TrainArgs) -> FinalTraining:
     try:
         text = args.source.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"cannot read {args.source} ({reason}); give a run folder or an architecture's JSON file") from None
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"cannot read {args.source} ({reason}); name a run directory or an architecture file") from None
     if args.dataset is None:
-        raise InputError(f"{args.source} names no data set; give --dataset: {', '.join(DATASETS)}")
+        raise InputError(f"an architecture file does not name a data set; give --dataset: {', '.join(DATASETS)}")
     space, architecture = parse_architecture(text, args.search_space)
     return FinalTraining(
         space,
@@ -226,11 +174,10 @@ def _of_file(args: TrainArgs) -> FinalTraining:
     )
 
 
-def _settings(args: TrainArgs, preset: str) -> Any:
-    given = {name: value for name, value in vars(args.child).items() if value != "preset"}
-    for name in USELESS:
-        if name in given:
+def _settings(args: TrainArgs, preset: str) -> ChildSettings:
+    settings = args.child or resolve_preset(args.preset or preset, presets=RETRAIN_PRESETS)[1]
+    for name in IGNORED_SETTINGS:
+        if getattr(settings, name) is not None:
             option = f"--child.{name.replace('_', '-')}"
-            raise InputError(f"{option} says nothing of a final training; leave it out")
-    _, settings = resolve_preset(args.preset or preset, given, RETRAIN_PRESETS)
+            raise InputError(f"{option} has no effect on a final training; leave it out")
     return settings

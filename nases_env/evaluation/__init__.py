@@ -1,8 +1,15 @@
-"""Evaluating children: the record, what makes it, and how large and how long children train."""
+"""Evaluation of children: evaluators, their results, and presets for the size and training of children."""
 
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
-from nases_env.evaluation.presets import PRESETS, RETRAIN_PRESETS, ChildSettings, resolve_preset
+from nases_env.evaluation.presets import (
+    PRESETS,
+    RETRAIN_PRESETS,
+    ChildSettings,
+    load_settings,
+    resolve_preset,
+    settings_overrides,
+)
 from nases_env.evaluation.query import QueryEvaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
@@ -22,5 +29,7 @@ __all__ = [
     "TrainingEvaluator",
     "config_digest",
     "describe_search_space",
+    "load_settings",
     "resolve_preset",
+    "settings_overrides",
 ]

@@ -1,4 +1,4 @@
-"""How large the children are and how they are trained: one settings object, and the presets that fill it."""
+"""Size and training of children: settings and presets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nases_env.training import TrainingSettings
 
 @dataclass(frozen=True)
 class ChildSettings(NetworkSettings, TrainingSettings):
-    """Everything that decides a child's accuracy but its architecture, its data set and its seed.
+    """Settings of a child: everything that affects its accuracy, except for its architecture, data set and seed.
 
     Raises:
         InputError: if a value is out of range.
@@ -26,7 +26,7 @@ class ChildSettings(NetworkSettings, TrainingSettings):
 
     max_params: int | None = field(
         default=None,
-        metadata={"help": "A child with more parameters is not trained: its status is too_large, its reward 0."},
+        metadata={"help": "Maximum number of parameters. Larger children are not trained: status too_large, reward 0."},
     )
 
     def __post_init__(self) -> None:
@@ -39,9 +39,9 @@ class ChildSettings(NetworkSettings, TrainingSettings):
 PRESETS: dict[str, ChildSettings] = {
     # The paper's search phase, section 4.2.
     "paper": ChildSettings(),
-    # Minutes a child on one GPU: the paper's network, narrower, for one cosine cycle.
+    # Minutes per child on one GPU: a narrower network than the paper's, trained for one cosine cycle.
     "gpu": ChildSettings(cells_per_stage=2, num_filters=20, num_epochs=10, num_cycles=1),
-    # Seconds to half a minute a child on one core.
+    # Up to half a minute per child on one core.
     "cpu": ChildSettings(
         cells_per_stage=1,
         num_filters=8,
@@ -53,7 +53,7 @@ PRESETS: dict[str, ChildSettings] = {
         num_train_images=6000,
         num_valid_images=2000,
     ),
-    # A second a child: to see that everything works, not to learn anything about architectures.
+    # One second per child: checks the setup; the accuracies are meaningless.
     "smoke": ChildSettings(
         cells_per_stage=1,
         num_filters=2,
@@ -69,11 +69,11 @@ PRESETS: dict[str, ChildSettings] = {
 
 
 RETRAIN_PRESETS: dict[str, ChildSettings] = {
-    # The paper's final phase, section 4.2: 10 + 20 + ... + 320 epochs; the second of its results adds cutout=16.
+    # The paper's final phase, section 4.2: 10 + 20 + ... + 320 epochs; its second result adds cutout_length=16.
     "paper": ChildSettings(num_epochs=630, num_cycles=6),
-    # An hour or some on one GPU: the paper's network for 10 + 20 + 40 + 80 epochs, with its cutout.
-    "gpu": ChildSettings(num_epochs=150, num_cycles=4, cutout=16),
-    # Minutes on one core: a network of the size that the preset cpu searches with, at its image size, on all images.
+    # About an hour on one GPU: the paper's network for 10 + 20 + 40 + 80 epochs, with cutout.
+    "gpu": ChildSettings(num_epochs=150, num_cycles=4, cutout_length=16),
+    # Minutes on one core: network size and image size of the search preset cpu, on all images.
     "cpu": ChildSettings(
         cells_per_stage=1, num_filters=8, num_epochs=15, num_cycles=4, lr_max=0.1, batch_size=64, image_size=16
     ),
@@ -81,24 +81,24 @@ RETRAIN_PRESETS: dict[str, ChildSettings] = {
         cells_per_stage=1, num_filters=2, num_epochs=3, num_cycles=1, batch_size=32, image_size=8, num_train_images=256
     ),
 }
-"""How the best architecture of a search with the preset of the same name is trained in the end: on all training images."""
+"""Final training, on all training images, of the best architecture of a search with the preset of the same name."""
 
 
 def resolve_preset(
     name: str, overrides: Mapping[str, Any] | None = None, presets: Mapping[str, ChildSettings] = PRESETS
 ) -> tuple[str, ChildSettings]:
-    """The preset called ``name`` with some of its fields replaced.
+    """Return a preset with some of its fields replaced.
 
     Args:
-        name: one of ``presets``, or "auto": ``gpu`` where torch sees a GPU, else ``cpu``.
-        overrides: fields of ``ChildSettings`` by name.
+        name: a name in ``presets``, or "auto": ``gpu`` if torch finds a GPU, else ``cpu``.
+        overrides: values of fields of ``ChildSettings`` by name.
         presets: ``PRESETS`` or ``RETRAIN_PRESETS``.
 
     Returns:
-        The name of the preset, never "auto", and the settings.
+        The resolved name of the preset (never "auto") and the settings.
 
     Raises:
-        InputError: if there is no such preset or field, or a value is of the wrong type or out of range.
+        InputError: if the preset or a field is unknown, or a value has the wrong type or is out of range.
     """
     overrides = dict(overrides or {})
     if name == "auto":
@@ -120,3 +120,30 @@ def resolve_preset(
 
 def _describe(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def settings_overrides(settings: ChildSettings | None, preset: ChildSettings) -> dict[str, Any]:
+    """Return the fields of ``settings`` that differ from ``preset``, by name; None is the preset itself."""
+    values = {} if settings is None else vars(settings)
+    return {name: value for name, value in values.items() if value != getattr(preset, name)}
+
+
+def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> ChildSettings:
+    """Rebuild settings from JSON values, including those that an earlier version wrote.
+
+    Args:
+        values: fields by name, also by a name that the field had before; None is the preset itself.
+        preset: provides the fields that are missing or "preset".
+
+    Raises:
+        InputError: if there is no such field, or a value is out of range.
+    """
+    given = {name: value for name, value in (values or {}).items() if value != "preset"}
+    if "drop_path_keep" in given:
+        given["drop_path_prob"] = 1 - given.pop("drop_path_keep")
+    if "cutout" in given:
+        given["cutout_length"] = given.pop("cutout")
+    unknown = [name for name in given if name not in vars(preset)]
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(vars(preset))}")
+    return dataclasses.replace(preset, **given)

@@ -1,4 +1,4 @@
-"""The folder of a final phase: its configuration, a folder for each seed, and the report on all of them."""
+"""The output directory of a final training: its configuration, a directory per seed, and the report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from nases_env.atomic_io import is_unused, write_atomically, write_error
-from nases_env.errors import InputError
+from nases_env.atomic_io import is_fresh, write_atomically, write_error
+from nases_env.errors import InputError, one_line
+from nases_env.evaluation import ChildSettings, load_settings
 from nases_env.model_io import save_model, write_genotype
 from nases_env.retraining.result import FinalResult, read_result
 from nases_env.retraining.training import FinalTraining
@@ -33,32 +34,32 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class FinalFolder:
-    """A final phase on disk.
+    """The output directory of a final training.
 
-    - ``config.json``: the command and everything that decides the results
-    - ``genotype.json``: what rebuilds the network
-    - ``seed-K/``: ``model.safetensors``, ``result.json`` and TensorBoard's curves; while it is trained,
+    - ``config.json``: the command and everything that determines the results
+    - ``genotype.json``: the architecture and the size of its network
+    - ``seed-K/``: ``model.safetensors``, ``result.json`` and event files of TensorBoard; during the training also
       ``checkpoint.safetensors``
 
     Args:
-        path: the folder, which need not exist.
+        path: the directory; ``open`` creates it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def open(self, training: FinalTraining) -> None:
-        """Makes the folder, or agrees to go on in it.
+        """Create the directory, or check that it belongs to ``training``.
 
         Raises:
-            InputError: if it holds another training or something else, or cannot be written.
+            InputError: if it belongs to another training or something else, or cannot be written.
         """
         configuration = json.loads(json.dumps(training.describe()))
         if (self.path / CONFIG).exists():
             self._check(configuration)
         else:
-            if not is_unused(self.path, CONFIG):
-                raise InputError(f"{self.path} exists and holds no final training; give another --output")
+            if not is_fresh(self.path, CONFIG):
+                raise InputError(f"{self.path} exists and is not a final training; give another --output")
             config = {"command": shlex.join(sys.argv), "configuration": configuration, "nases_env": __version__}
             write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         if (self.path / GENOTYPE).exists():
@@ -82,29 +83,33 @@ class FinalFolder:
             changed += [name for name in settings if before["settings"].get(name) != settings[name]]
         if changed:
             raise InputError(
-                f"{self.path} holds a final training with other {', '.join(changed)}; give the same options to go on with "
-                "it, or another --output"
+                f"{self.path} is a final training with other {', '.join(changed)}; repeat its options to resume it, or give "
+                "another --output"
             )
 
     def read_config(self) -> dict[str, Any]:
-        """What ``config.json`` says.
+        """Read ``config.json``; settings that were renamed since it was written have their new names.
 
         Raises:
             InputError: if it cannot be read.
         """
         try:
             config = json.loads((self.path / CONFIG).read_text())
-            if isinstance(config["configuration"]["settings"], dict):
-                return dict(config)
-            raise TypeError("it has no settings")
+            settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())
+            return {**config, "configuration": {**config["configuration"], "settings": dataclasses.asdict(settings)}}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.path} is no folder of a final training ({error}); give another --output") from error
+            raise InputError(f"{self.path} is not a final training ({one_line(error)}); give another --output") from error
 
     def train(self, training: FinalTraining, seed: int, on_epoch: OnEpoch) -> FinalResult:
-        """The result of one seed: what is on disk, or else what it comes to when the training has gone on to its end.
+        """Train one network, or resume its training, unless its result is on disk.
+
+        Args:
+            training: the configuration.
+            seed: the seed.
+            on_epoch: called after each epoch.
 
         Raises:
-            InputError: as ``FinalTraining.run``, or if another process trains this seed.
+            InputError: as in ``FinalTraining.run``, or if another process trains this seed.
         """
         folder = self.path / f"seed-{seed}"
         with _locked(folder):
@@ -126,7 +131,7 @@ class FinalFolder:
         return result
 
     def result(self, seed: int) -> FinalResult | None:
-        """What is on disk of a seed: None until it is finished.
+        """Return the result of ``seed``; None until it is finished.
 
         Raises:
             InputError: if it cannot be read.
@@ -134,7 +139,7 @@ class FinalFolder:
         return read_result(self.path / f"seed-{seed}" / RESULT)
 
     def results(self) -> list[FinalResult]:
-        """All that is finished, by seed.
+        """Return the results of all finished seeds, sorted by seed.
 
         Raises:
             InputError: if a result cannot be read.
@@ -144,14 +149,14 @@ class FinalFolder:
 
 
 class _Curves:
-    """TensorBoard's curves of one training, on the disk after every epoch, before its checkpoint."""
+    """Writes TensorBoard curves of one training, flushed after each epoch, before its checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
     def write(self, record: EpochRecord) -> None:
-        if self._writer is None:  # what an earlier part of the training wrote of this epoch and beyond is dropped
+        if self._writer is None:  # a resumed training discards the epochs after its checkpoint
             self._writer = SummaryWriter(str(self._folder), purge_step=record.epoch if record.epoch > 1 else None)
         for name, value in dataclasses.asdict(record).items():
             if name != "epoch":
@@ -168,7 +173,7 @@ class _Curves:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training the same seed, and removes what one that was killed left half written."""
+    """Lock ``folder`` against other processes, and remove incomplete files of a killed one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -178,7 +183,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process trains in {folder}; wait for its end, or give another --seed") from None
+            raise InputError(f"another process is training in {folder}; wait for its end, or give another --seed") from None
         for name in (MODEL, RESULT):
             for leftover in folder.glob(f".{name}.*"):
                 leftover.unlink()

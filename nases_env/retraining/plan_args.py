@@ -1,4 +1,4 @@
-"""What a reproduction is told, and its presets."""
+"""Options and presets of a reproduction."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import tyro
 
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
-from nases_env.search import ChildOptions
+from nases_env.search.option_checks import require_at_least
+from nases_env.search.options import ChildOptions
 
 
 @dataclass(frozen=True)
-class ReproductionPreset:
-    """How much is done.
+class ProtocolPreset:
+    """Size of a reproduction.
 
     Attributes:
-        env_id: the environment.
-        budget: children of each search.
-        seeds: how often all of it is done.
-        pretrain_steps: steps of the pretraining; None: what ``nases pretrain`` takes.
+        env_id: id of the environment.
+        budget: number of children per search.
+        seeds: number of repetitions of all steps.
+        pretrain_steps: optimization steps of the pretraining; None: the default of ``nases pretrain``.
     """
 
     env_id: str
@@ -30,56 +31,55 @@ class ReproductionPreset:
     pretrain_steps: int | None = None
 
 
-REPRODUCTIONS: dict[str, ReproductionPreset] = {
-    # The paper does not say how many children it evaluates; its authors' code does 120 iterations.
-    "paper": ReproductionPreset("NASES-CIFAR10-v0", budget=120, seeds=5),
-    "gpu": ReproductionPreset("NASES-CIFAR10-v0", budget=100, seeds=5),
-    "cpu": ReproductionPreset("NASES-CIFAR10-v0", budget=30, seeds=3),
-    "smoke": ReproductionPreset("NASES-Digits-v0", budget=3, seeds=2, pretrain_steps=30),
+PROTOCOL_PRESETS: dict[str, ProtocolPreset] = {
+    # The paper does not state the number of children; its released code runs 120 iterations.
+    "paper": ProtocolPreset("NASES-CIFAR10-v0", budget=120, seeds=5),
+    "gpu": ProtocolPreset("NASES-CIFAR10-v0", budget=100, seeds=5),
+    "cpu": ProtocolPreset("NASES-CIFAR10-v0", budget=30, seeds=3),
+    "smoke": ProtocolPreset("NASES-Digits-v0", budget=3, seeds=2, pretrain_steps=30),
 }
 
 
 @dataclass
 class ReproduceArgs:
-    """Do what the paper does: pretrain an embedding, search with it, and train the best architecture to the end, for several
-    seeds, with random search beside it; and report. The same command goes on where it was killed or interrupted."""
+    """Run the protocol of the paper for several seeds: pretrain an embedding, search, train the best architecture to
+    convergence, and report the results next to those of random search. Rerun the command to resume it after an
+    interruption."""
 
     preset: Literal["auto", "paper", "gpu", "cpu", "smoke"] = "auto"
-    """Size and training of the children and of the final networks, and how much is done: --env-id, --budget, --seeds. auto:
-    gpu where there is one, else cpu. With paper, REINFORCE is Algorithm 1 as it stands."""
+    """Defaults of --env-id, --budget, --seeds, --child and --final. auto: gpu if there is a GPU, else cpu. With paper,
+    REINFORCE runs Algorithm 1 exactly as published."""
     output: Path | None = None
-    """The folder for all of it; unset: runs/reproduction-PRESET."""
+    """Output directory. Default: runs/reproduction-PRESET."""
     dry_run: bool = False
-    """Say what would be done, and how long that would take here, by timing a few batches; write nothing."""
+    """Print the commands and their estimated durations, measured on a few batches; write nothing."""
     env_id: str | None = None
-    """The environment; unset: the preset's."""
+    """Id of the environment. Default: that of the preset."""
     budget: int | None = None
-    """Children of each search; unset: the preset's."""
+    """Number of children per search. Default: that of the preset."""
     seeds: int | None = None
-    """How often all of it is done; unset: the preset's, which are five for the paper."""
+    """Number of repetitions of all steps. Default: that of the preset, 5 for paper."""
     agents: tuple[str, ...] = ("reinforce", "random_search")
-    """What searches, by the names of the agents' files; every agent has the same budget and embedding."""
+    """Agents, by the names of their modules; all have the same budget and embedding."""
     embedding: Literal["default", "paper"] = "default"
-    """The preset of `nases pretrain`: the paper's own settings hardly leave where they begin (docs/embeddings.md)."""
+    """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/embeddings.md)."""
     data_dir: str | None = None
-    """The folder with the data; unset: the environment variable NASES_DATA_DIR, else a folder of the user's cache."""
+    """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, else a directory in the user's
+    cache."""
     device: str = "auto"
-    """A torch device such as cpu or cuda:1; auto: the GPU where there is one."""
+    """Torch device such as cpu or cuda:1. auto: the GPU if there is one."""
     num_threads: int = 1
-    """CPU threads of a training."""
+    """Number of CPU threads per training."""
     num_envs: int = 1
-    """Children in flight at once."""
+    """Number of concurrent evaluations."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
-    """Where and how children are evaluated; none of it changes a result:"""
-    child: ChildOptions = field(default_factory=ChildOptions)
-    """Of the searches' children, in place of what the preset says:"""
-    final: ChildOptions = field(default_factory=ChildOptions)
-    """Of the final trainings, in place of what the preset says:"""
+    """Where and how children are evaluated; does not change results:"""
+    child: ChildOptions = None
+    """Settings of the children of the searches; the defaults are those of --preset:"""
+    final: ChildOptions = None
+    """Settings of the final trainings; the defaults are those of --preset:"""
 
     def __post_init__(self) -> None:
-        for name in ("budget", "seeds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name} must be at least 1, not {value}")
+        require_at_least(self, 1, "budget", "seeds")
         if not self.agents or len(set(self.agents)) < len(self.agents):
-            raise InputError("--agents names each agent once, and at least one")
+            raise InputError("--agents must name at least one agent, and each only once")

@@ -1,4 +1,4 @@
-"""What a reproduction came to, with its conditions, beside random search and the paper's Table 1."""
+"""The report on a reproduction: its conditions and results, compared with random search and Table 1 of the paper."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import statistics
 from typing import Any
 
 from nases_env.atomic_io import write_atomically
-from nases_env.cli.train import search_cost
-from nases_env.retraining import FinalFolder, FinalResult
+from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
+    TABLE_1_HEADING,
     SearchCost,
-    conditions,
-    error_text,
-    markdown_table,
+    describe_training,
+    format_percent,
+    format_test_error,
     mean_and_std,
-    percent,
+    search_cost,
     search_days,
     summarize,
     table_1,
     table_1_row,
 )
+from nases_env.retraining.result import FinalResult
+from nases_env.tables import markdown_table
 
 BASELINE = "random_search"
+EMBEDDING_METRICS = ("reconstruction_accuracy", "reconstructed_decision_entropy_mean", "num_unique")
 
 
-def make_report(plan: Plan) -> str:
-    """Writes ``report.md`` and ``report.json`` on the finished ``plan``; gives the former.
+def write_protocol_report(plan: Plan) -> str:
+    """Write ``report.md`` and ``report.json`` on the finished ``plan`` and return the former.
 
     Raises:
         InputError: if a result cannot be read, or a file cannot be written.
@@ -45,10 +48,7 @@ def make_report(plan: Plan) -> str:
         "preset": plan.preset,
         "env_id": plan.env_id,
         "budget": plan.budget,
-        "embeddings": [
-            {name: record[name] for name in ("kept_decisions", "simulated_entropy_mean", "distinct_architectures")}
-            for record in embeddings
-        ],
+        "embeddings": [{name: record[name] for name in EMBEDDING_METRICS} for record in embeddings],
         "agents": {
             agent: {
                 "searches": [vars(cost) for cost in costs[agent]],
@@ -58,25 +58,28 @@ def make_report(plan: Plan) -> str:
             }
             for agent in plan.args.agents
         },
-        "conditions": conditions(configuration, finals[plan.args.agents[0]]),
+        "conditions": describe_training(configuration, finals[plan.args.agents[0]]),
     }
-    text = _markdown(plan, values, costs, finals, configuration)
+    text = _to_markdown(plan, values, costs, finals, configuration)
     write_atomically(plan.output / "report.json", (json.dumps(values, indent=2) + "\n").encode())
     write_atomically(plan.output / "report.md", text.encode())
     return text
 
 
 def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, Any] | None:
-    """How much less the test error is than random search's with the same seed, in [-1, 1]; None where it did not search."""
+    """Compare the test error with that of random search, paired by seed.
+
+    Returns:
+        Mean and standard deviation of the reduction, in [-1, 1]; None without random search, and for random search itself.
+    """
     if BASELINE not in finals or agent == BASELINE:
         return None
     pairs = zip(finals[BASELINE], finals[agent], strict=True)
-    differences = [random.test_error - result.test_error for random, result in pairs]
-    mean, std = mean_and_std(differences)
+    mean, std = mean_and_std([random.test_error - result.test_error for random, result in pairs])
     return {"mean": mean, "std": std}
 
 
-def _markdown(
+def _to_markdown(
     plan: Plan,
     values: dict[str, Any],
     costs: dict[str, list[SearchCost]],
@@ -85,29 +88,29 @@ def _markdown(
 ) -> str:
     parts = [
         f"# Reproduction, preset {plan.preset}",
-        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {plan.env_id}: an embedding, a search of {plan.budget} children by "
-        "each agent, and a final training of each search's best child by validation accuracy, all anew for each seed. "
-        "Means ± standard deviations over seeds.",
+        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {plan.env_id}. Each seed has its own embedding, a search of "
+        f"{plan.budget} children per agent, and a final training of the best child of each search by validation accuracy. "
+        "Values are means ± standard deviations over seeds.",
         "## Stage 1: embeddings",
         markdown_table(
-            ["seed", "decisions kept %", "entropy of decoded decisions", "distinct of 10,000"],
+            ["seed", "reconstruction accuracy %", "entropy of reconstructed decisions", "unique of 10,000"],
             *(
                 [
                     seed,
-                    f"{100 * record['kept_decisions']:.1f}",
-                    f"{record['simulated_entropy_mean']:.3f}",
-                    f"{record['distinct_architectures']:,}",
+                    f"{100 * record['reconstruction_accuracy']:.1f}",
+                    f"{record['reconstructed_decision_entropy_mean']:.3f}",
+                    f"{record['num_unique']:,}",
                 ]
                 for seed, record in enumerate(values["embeddings"])
             ),
         ),
         "## Stage 2: searches",
         markdown_table(
-            ["agent", "best validation accuracy %", "hours of children"],
+            ["agent", "best validation accuracy %", "hours of evaluation"],
             *(
                 [
                     agent,
-                    percent(*mean_and_std([cost.valid_accuracy for cost in of_agent])),
+                    format_percent(*mean_and_std([cost.valid_accuracy for cost in of_agent])),
                     f"{statistics.mean(cost.seconds for cost in of_agent) / 3600:.2g}",
                 ]
                 for agent, of_agent in costs.items()
@@ -116,12 +119,12 @@ def _markdown(
         "## Final phase",
         values["conditions"],
         markdown_table(
-            ["agent", "test error %", "less than random search's", "parameters, M", "hours each"],
+            ["agent", "test error %", "reduction from random search", "parameters, M", "hours each"],
             *(
                 [
                     agent,
-                    error_text(results),
-                    _less(values["agents"][agent]["less_error_than_random_search"]),
+                    format_test_error(results),
+                    _format_reduction(values["agents"][agent]["less_error_than_random_search"]),
                     f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
                     f"{statistics.mean(result.hours for result in results):.2g}",
                 ]
@@ -130,11 +133,11 @@ def _markdown(
         ),
     ]
     if configuration["dataset"] == "cifar10":
-        cutout = configuration["settings"]["cutout"]
+        cutout = configuration["settings"]["cutout_length"]
         rows = [table_1_row(agent, results, cutout, search_days(costs[agent])) for agent, results in finals.items()]
-        parts += ["## Beside the paper's Table 1", table_1(rows)]
+        parts += [TABLE_1_HEADING, table_1(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _less(difference: dict[str, Any] | None) -> str:
-    return "–" if difference is None else percent(**difference, sign="+")
+def _format_reduction(difference: dict[str, Any] | None) -> str:
+    return "–" if difference is None else format_percent(**difference, sign="+")

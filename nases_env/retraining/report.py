@@ -1,25 +1,33 @@
-"""The final phase in figures: every seed, their mean and deviation, and a row for the paper's Table 1."""
+"""The report on a final training: every seed, their mean and deviation, and a row for Table 1 of the paper."""
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation
+from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.result import FinalResult
+from nases_env.search.run_dir import read_config, read_trajectory
+from nases_env.tables import markdown_table
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of Table 1: CIFAR-10.
+    """A row of Table 1, which is on CIFAR-10.
 
     Attributes:
-        method: what found the network.
-        error: test error in percent, with its deviation over seeds where there are several.
-        params: millions of parameters.
+        method: name of the method.
+        error: test error in percent, with its standard deviation if there are several seeds.
+        params: parameters in millions.
         days: GPU days of the search.
     """
 
@@ -42,19 +50,21 @@ PAPER_ROWS = (
     TableRow("NASES", "3.45", "4.7", "0.15"),
     TableRow("NASES + cutout", "2.85", "4.7", "0.15"),
 )
-"""Table 1 of the paper: what the paper claims, measured by others in other ways."""
+"""Table 1 of the paper. Its rows were measured by others, with other code and other training."""
+
+TABLE_1_HEADING = "## Comparison with Table 1 of the paper"
 
 
 @dataclass(frozen=True)
 class SearchCost:
-    """What finding an architecture took.
+    """Cost of a search.
 
     Attributes:
-        agent: what found it.
-        num_children: how many were evaluated.
+        agent: name of the agent.
+        num_children: number of evaluated children.
         seconds: wall time of the evaluations, summed.
-        on_gpu: whether they ran on one.
-        valid_accuracy: of the best child, in the search, in [0, 1]: what it was chosen by.
+        on_gpu: whether they ran on a GPU.
+        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; it determined the choice.
     """
 
     agent: str
@@ -64,24 +74,89 @@ class SearchCost:
     valid_accuracy: float
 
 
+def search_cost(run_dir: Path) -> SearchCost:
+    """Read the cost of the search in ``run_dir``.
+
+    Raises:
+        InputError: if it is not a run directory.
+    """
+    records = list(read_trajectory(run_dir))
+    new = [Evaluation.from_dict(record) for record in records if record["is_new"]]
+    return SearchCost(
+        agent=str(read_config(run_dir)["agent"]),
+        num_children=len(records),
+        seconds=sum(evaluation.seconds for evaluation in new),
+        on_gpu=any(evaluation.device != "cpu" for evaluation in new),
+        valid_accuracy=max(evaluation.reward for evaluation in new),
+    )
+
+
+def write_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]:
+    """Write ``report.json`` and ``report.md`` on all finished seeds of ``folder``.
+
+    Args:
+        folder: the output directory of the final training.
+        cost: the cost of the search; None for the architecture of a file.
+
+    Returns:
+        The content of ``report.json``; ``sentence`` is a summary.
+
+    Raises:
+        InputError: if there is no result, or a file cannot be written.
+    """
+    results = folder.results()
+    if not results:
+        raise InputError(f"{folder.path} has no finished training to report on")
+    configuration = folder.read_config()["configuration"]
+    sentence = f"test error {format_test_error(results)} % over {len(results)} seed{'s' * (len(results) > 1)}"
+    report = {
+        **summarize(results),
+        "sentence": sentence,
+        "conditions": describe_training(configuration, results),
+        "search": None if cost is None else vars(cost),
+        "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
+    }
+    write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(folder.path / "report.md", _to_markdown(report, configuration, results, cost).encode())
+    return report
+
+
+def _to_markdown(
+    report: dict[str, Any], configuration: dict[str, Any], results: Sequence[FinalResult], cost: SearchCost | None
+) -> str:
+    parts = ["# Final training", report["conditions"], markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
+    if cost is not None:
+        parts.append(
+            f"The architecture is the best of {cost.num_children} children of {cost.agent} by validation accuracy "
+            f"({cost.valid_accuracy:.2%}); evaluating them took {cost.seconds / 3600:.2g} "
+            f"{'GPU' if cost.on_gpu else 'CPU'} hours."
+        )
+    if configuration["dataset"] == "cifar10":
+        days = "–" if cost is None else search_days([cost])
+        method = "architecture of a file" if cost is None else cost.agent
+        row = table_1_row(method, results, configuration["settings"]["cutout_length"], days)
+        parts += [TABLE_1_HEADING, table_1([row])]
+    return "\n\n".join(parts) + "\n"
+
+
 def search_days(costs: Sequence[SearchCost]) -> str:
-    """GPU days of a search, the mean over ``costs``; where it was no GPU, that is said."""
+    """Format the mean GPU days of searches; CPU days are marked as such."""
     seconds = statistics.mean(cost.seconds for cost in costs)
     return f"{seconds / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation; the deviation of one value is None."""
+    """Compute mean and standard deviation; the deviation of a single value is None."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def percent(mean: float, std: float | None, sign: str = "") -> str:
-    """A share in [-1, 1] in percent: mean ± standard deviation. ``sign`` is "+" to show that of a positive mean."""
+def format_percent(mean: float, std: float | None, sign: str = "") -> str:
+    """Format a share in [-1, 1] in percent as mean ± standard deviation; ``sign="+"`` shows the sign of a positive mean."""
     return f"{100 * mean:{sign}.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
 def summarize(results: Sequence[FinalResult]) -> dict[str, Any]:
-    """Mean and standard deviation of the test error over seeds, in [0, 1], as JSON values; the deviation of one is None."""
+    """Summarize results over seeds as JSON values: mean and standard deviation of the test error in [0, 1], and sizes."""
     mean, std = mean_and_std([result.test_error for result in results])
     return {
         "num_seeds": len(results),
@@ -94,19 +169,26 @@ def summarize(results: Sequence[FinalResult]) -> dict[str, Any]:
     }
 
 
-def error_text(results: Sequence[FinalResult]) -> str:
-    """The test error in percent: mean ± standard deviation over the seeds."""
-    return percent(*mean_and_std([result.test_error for result in results]))
+def format_test_error(results: Sequence[FinalResult]) -> str:
+    """Format the test error in percent as mean ± standard deviation over seeds."""
+    return format_percent(*mean_and_std([result.test_error for result in results]))
 
 
-def table_1_row(method: str, results: Sequence[FinalResult], cutout: int, days: str) -> TableRow:
-    """The row of these results. ``days`` is what the search took, as a text."""
+def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int, days: str) -> TableRow:
+    """Create the row of ``results`` in Table 1.
+
+    Args:
+        method: name of the method.
+        results: one result per seed.
+        cutout_length: side of the cutout square in the training; 0 is off.
+        days: GPU days of the search.
+    """
     params = results[0].num_params / 1e6
-    return TableRow(method + (" + cutout" if cutout else ""), error_text(results), f"{params:.2g}", days)
+    return TableRow(method + (" + cutout" if cutout_length else ""), format_test_error(results), f"{params:.2g}", days)
 
 
 def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
-    """Headings, and a line for each seed."""
+    """Return the cells of a table with one row per seed; the first row contains the headings."""
     rows = [["seed", "test error %", "95 % interval", "train %", "params", "MFLOPs", "epochs", "GPU h"]]
     if not results[0].on_gpu:
         rows[0][-1] = "CPU h"
@@ -128,7 +210,7 @@ def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
 
 
 def seeds_table(results: Sequence[FinalResult]) -> Table:
-    """``seed_rows`` for a terminal."""
+    """Return ``seed_rows`` as a table for a terminal."""
     table = Table(title="final training, tested once", title_justify="left")
     headings, *rows = seed_rows(results)
     for heading in headings:
@@ -138,28 +220,27 @@ def seeds_table(results: Sequence[FinalResult]) -> Table:
     return table
 
 
-def markdown_table(headings: Sequence[object], *rows: Sequence[object]) -> str:
-    """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 def table_1(rows: Sequence[TableRow]) -> str:
-    """Table 1 in Markdown with ``rows`` below the paper's."""
-    sources = [(row, "as the paper states it") for row in PAPER_ROWS] + [(row, "measured here") for row in rows]
+    """Return Table 1 of the paper in Markdown, followed by ``rows``."""
+    sources = [(row, "as stated in the paper") for row in PAPER_ROWS] + [(row, "measured here") for row in rows]
     return markdown_table(
         ["", "test error %", "parameters, M", "search, GPU days", ""],
         *([row.method, row.error, row.params, row.days, source] for row, source in sources),
     )
 
 
-def conditions(configuration: Mapping[str, Any], results: Sequence[FinalResult]) -> str:
-    """In one sentence how the results came about, for whoever compares them with others."""
+def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalResult]) -> str:
+    """Describe in one sentence how ``results`` were trained, so that they can be compared with others.
+
+    Args:
+        configuration: as ``FinalTraining.describe`` returns it.
+        results: the results; the device of the first one is named.
+    """
     settings = configuration["settings"]
     images = settings["num_train_images"]
     options = [
-        "no cutout" if not settings["cutout"] else f"cutout {settings['cutout']}",
-        "no drop-path" if settings["drop_path_keep"] == 1 else f"drop-path keep {settings['drop_path_keep']:g}",
+        "no cutout" if not settings["cutout_length"] else f"cutout {settings['cutout_length']}",
+        "no drop-path" if not settings["drop_path_prob"] else f"drop-path {settings['drop_path_prob']:g}",
         "with auxiliary head" if settings["auxiliary_head"] else "no auxiliary head",
     ]
     size = settings["image_size"]

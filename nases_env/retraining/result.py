@@ -1,4 +1,4 @@
-"""What a final training came to."""
+"""The result of a final training."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 from nases_env.errors import InputError, one_line
 from nases_env.training import EpochRecord
 
-CONFIDENCE = 0.95  # of intervals
+CONFIDENCE = 0.95  # of the intervals
 
 
 @dataclass(frozen=True)
 class FinalResult:
-    """One final training, tested.
+    """Result of one final training.
 
     Attributes:
-        seed: of its initial weights, batches and augmentation.
-        num_right: test images that the trained network classified right; every test image was looked at once.
-        num_test_images: how many there are.
-        train_accuracy: on as many training images, without augmentation, in [0, 1].
-        num_params: trainable parameters, without an auxiliary head, which serves training only.
-        num_flops: floating-point operations for one image, a multiply-add counted as two.
+        seed: seed of the initial weights, batches and augmentation.
+        num_correct: number of correctly classified test images; each test image was used once.
+        num_test_images: number of test images.
+        train_accuracy: accuracy on as many training images, without augmentation, in [0, 1].
+        num_params: trainable parameters, without the auxiliary head, which is used only in training.
+        num_flops: floating-point operations per image; a multiply-add counts as two.
         num_epochs: epochs of the training.
-        seconds: wall time, of all its parts where it was interrupted.
-        device: what it ran on, by its name.
-        on_gpu: whether that is a GPU.
-        curve: one record an epoch.
+        seconds: wall time, summed over all parts of an interrupted training.
+        device: name of the device.
+        on_gpu: whether the device is a GPU.
+        curve: one record per epoch.
     """
 
     seed: int
@@ -46,19 +46,19 @@ class FinalResult:
 
     @property
     def test_accuracy(self) -> float:
-        """The share of the test images that were classified right, in [0, 1]."""
+        """Share of correctly classified test images, in [0, 1]."""
         return self.num_correct / self.num_test_images
 
     @property
     def test_error(self) -> float:
-        """The share that was not, in [0, 1]."""
+        """Share of incorrectly classified test images, in [0, 1]."""
         return 1 - self.test_accuracy
 
     @property
     def test_error_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the test error for a binomial number of errors.
+        """Wilson's 95 % interval of the test error, for a binomial number of errors.
 
-        It says what the finite test set leaves open of this one network; the deviation over seeds says how networks differ.
+        It is the uncertainty due to the finite test set for this network; the deviation over seeds is that between networks.
         """
         from scipy.stats import binomtest  # slow to import
 
@@ -68,31 +68,31 @@ class FinalResult:
 
     @property
     def hours(self) -> float:
-        """Wall time in hours: GPU hours where ``on_gpu``."""
+        """Wall time in hours: GPU hours if ``on_gpu``."""
         return self.seconds / 3600
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values, and what follows from them, to be read by people."""
+        """Return all fields and derived values as JSON values."""
         low, high = self.test_error_interval
         derived = {"test_accuracy": self.test_accuracy, "test_error": self.test_error, "test_error_interval": [low, high]}
         return {**asdict(self), **derived, "hours": self.hours}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinalResult:
-        """What ``to_dict`` wrote.
+        """Rebuild a result from ``to_dict``.
 
         Raises:
-            KeyError, TypeError: if something is missing or is of another kind.
+            KeyError, TypeError: if a value is missing or has the wrong type.
         """
         known = {name: values[name] for name in cls.__dataclass_fields__}
         return cls(**{**known, "curve": tuple(EpochRecord(**epoch) for epoch in known["curve"])})
 
 
 def read_result(path: Path) -> FinalResult | None:
-    """The result in the file ``path``; None if there is no file.
+    """Read the result in the file ``path``; None if there is no file.
 
     Raises:
-        InputError: if the file cannot be read or holds no result.
+        InputError: if the file cannot be read or is not a result.
     """
     try:
         return FinalResult.from_dict(json.loads(path.read_text()))
@@ -100,5 +100,5 @@ def read_result(path: Path) -> FinalResult | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} holds no result of a final training ({one_line(error)}); remove it to train this seed again"
+            f"{path} is not a result of a final training ({one_line(error)}); remove it to train this seed again"
         ) from error

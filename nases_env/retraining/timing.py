@@ -1,4 +1,4 @@
-"""How long the steps of a reproduction would take on this machine, by timing a few batches of a few networks."""
+"""Estimate the duration of the steps of a reproduction on this machine from a few batches of a few networks."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import numpy_generator, seeded_torch
 from nases_env.training import EpochRecord, ImageSet, train_classifier
 
-NUM_NETWORKS = 3  # random architectures that are timed
+NUM_NETWORKS = 3  # random architectures to time
 GPU_BATCHES = 20
-CPU_IMAGES = 32  # of one batch that is timed; a CPU takes as long for an image in a batch of any size
+CPU_IMAGES = 32  # one batch; on a CPU the time per image does not depend on the batch size
 PRETRAIN_STEPS = 20
 
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Seconds, medians over random architectures.
+    """Duration of a training in seconds; medians over random architectures.
 
     Attributes:
-        per_epoch: of one epoch on all images.
-        overhead: of what is done once: from the start to the first step, and the measurement.
+        per_epoch: one epoch on all images.
+        overhead: everything outside the epochs: the time before the first step, and the final measurement.
     """
 
     per_epoch: float
     overhead: float
 
-    def of(self, num_epochs: int) -> float:
-        """A whole training of ``num_epochs``."""
+    def estimate(self, num_epochs: int) -> float:
+        """Estimate the duration of a training of ``num_epochs``."""
         return self.overhead + num_epochs * self.per_epoch
 
 
@@ -52,10 +52,18 @@ def time_training(
     num_threads: int,
     architectures: Sequence[Architecture] = (),
 ) -> TrainingTime:
-    """How long a child takes that is trained by ``settings`` on ``images``, by training a few batches of them.
+    """Estimate the duration of a training from a few batches.
 
     Args:
-        architectures: the children that are timed; unset: ``NUM_NETWORKS`` random ones.
+        space: the search space.
+        settings: the settings of the network and its training.
+        images: the training images.
+        device: a torch device, or "auto".
+        num_threads: number of CPU threads.
+        architectures: the architectures to time. Default: ``NUM_NETWORKS`` random ones.
+
+    Returns:
+        The medians over the architectures; NaN if no training succeeded.
     """
     if not architectures:
         rng = numpy_generator(0, "timed architectures")
@@ -79,7 +87,7 @@ def time_training(
             model = space.build(architecture, settings, num_classes=len(images.class_names), image_shape=images.image_shape)
             train_classifier(model, few, few, settings, seed=0, device=where, flip=True, on_epoch=note)
         if len(ends) < 2:
-            continue  # it diverged or did not fit into the memory, and says nothing of those that do
+            continue  # it diverged or ran out of memory
         epoch = ends[1] - ends[0]
         per_image.append(epoch / (num_images // batch_size * batch_size))
         overheads.append(max(0.0, time.perf_counter() - start - 2 * epoch))
@@ -89,11 +97,12 @@ def time_training(
 
 
 def time_pretraining(space: SearchSpace, preset: str, num_steps: int | None) -> float:
-    """Seconds of ``nases pretrain``, by a few of its steps.
+    """Estimate the duration of ``nases pretrain`` in seconds from a few steps.
 
     Args:
-        preset: its preset.
-        num_steps: in place of the preset's.
+        space: the search space.
+        preset: the preset of the command.
+        num_steps: number of steps; None: that of the preset.
     """
     settings = PRETRAIN_PRESETS[preset]
     num_steps = settings.num_steps if num_steps is None else num_steps

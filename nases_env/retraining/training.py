@@ -1,4 +1,4 @@
-"""One final training, as a function of its configuration and a seed."""
+"""One final training: a function of its configuration and a seed."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from nases_env.cpu import torch_threads
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, describe_search_space
+from nases_env.hashing import tensor_digest
 from nases_env.model_io import TrainedModel
 from nases_env.networks import count_flops, count_parameters
 from nases_env.retraining.result import FinalResult
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import seeded_torch, torch_generator
-from nases_env.training import Checkpoint, ImageSet, channel_statistics, load_images, mirrors, train_classifier
-from nases_env.training.checkpoint import digest
+from nases_env.training import Checkpoint, ImageSet, channel_statistics, load_images, train_classifier, uses_flip
 from nases_env.training.trainer import OnEpoch
 
-WHY = {
-    "diverged": "its loss left the finite numbers; lower --child.lr-max",
-    "out_of_memory": "the GPU's memory did not suffice; lower --child.batch-size or --child.num-filters",
+FAILURE_HINTS = {
+    "diverged": "the loss is not finite; lower --child.lr-max",
+    "out_of_memory": "the GPU ran out of memory; lower --child.batch-size or --child.num-filters",
 }
 
 
 @dataclass(frozen=True)
 class FinalTraining:
-    """How the best architecture is trained in the end (Algorithm 1, lines 12 and 13): on all training images.
+    """The training of the best architecture on all training images (Algorithm 1, lines 12 and 13).
 
-    The test images decide nothing: the network that the training ends with is tested on them, once.
+    The test images influence nothing: the network after the last epoch is tested on them once.
 
     Attributes:
         search_space: the search space.
-        architecture: what is trained.
+        architecture: the architecture to train.
         dataset: a name of ``nases_env.training.DATASETS``.
-        settings: the network's size and its training; ``num_valid_images`` and ``max_params`` say nothing here.
-        data_dir: the folder with the data sets; None looks as ``load_images`` says.
-        device: a torch device, or "auto": the GPU where there is one, else the CPU.
-        num_threads: CPU threads.
+        settings: size and training of the network; ``num_valid_images`` and ``max_params`` have no effect.
+        data_dir: the directory with the data sets; None: the default of ``load_images``.
+        device: a torch device, or "auto": the GPU if there is one, else the CPU.
+        num_threads: number of CPU threads.
     """
 
     search_space: SearchSpace
@@ -55,7 +55,7 @@ class FinalTraining:
 
     @cached_property
     def train_images(self) -> ImageSet:
-        """What is trained on: all training images, or as many as ``settings.num_train_images`` says.
+        """The training images: all, or a random sample of ``settings.num_train_images``.
 
         Raises:
             InputError: if the data are missing.
@@ -70,7 +70,7 @@ class FinalTraining:
         return load_images(self.dataset, train=train, data_dir=self.data_dir, image_size=self.settings.image_size)
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the result beside the seed, as JSON values."""
+        """Return everything but the seed that determines the result, as JSON values."""
         device = resolve_device(self.device).type
         images = self.train_images
         return {
@@ -78,7 +78,7 @@ class FinalTraining:
             "key": self.architecture.key,
             "genotype": self.search_space.genotype(self.architecture),
             "dataset": self.dataset,
-            "images": digest(images.class_names, {"images": images.images, "labels": images.labels}),
+            "images": tensor_digest(images.class_names, {"images": images.images, "labels": images.labels}),
             "settings": dataclasses.asdict(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
@@ -86,21 +86,19 @@ class FinalTraining:
         }
 
     def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:
-        """Trains and tests one network.
+        """Train and test one network.
 
         Args:
-            seed: decides the initial weights, the batches and the augmentation.
-            checkpoint: the file that the state is written to after every epoch, and gone on from where it exists. It stays,
-                to be removed once the result is kept.
-            on_epoch: as ``train_classifier`` calls it.
+            seed: seed of the initial weights, the batches and the augmentation.
+            checkpoint: the file to which the state is written after each epoch; if it exists, the training resumes from it.
+                It is kept, so that the caller can delete it after saving the result.
+            on_epoch: called after each epoch.
 
         Returns:
-            The network, without its auxiliary head if it had one, with all that its answers depend on and its result as
-            description; and the result.
+            The model without its auxiliary head, described by its result; and the result.
 
         Raises:
-            InputError: if the training diverged or did not fit into the memory, data are missing or the checkpoint cannot be
-                written.
+            InputError: if the training diverged or ran out of memory, data are missing, or the checkpoint cannot be written.
         """
         device = resolve_device(self.device)
         train, test = self.train_images, self._load(train=False)
@@ -113,12 +111,13 @@ class FinalTraining:
                 self.settings,
                 seed=seed,
                 device=device,
-                flip=mirrors(self.dataset, self.settings),
+                flip=uses_flip(self.dataset, self.settings),
                 checkpoint=Checkpoint(checkpoint, interval_seconds=0, identity=self.architecture.key, keep=True),
                 on_epoch=on_epoch,
             )
         if result.status != "ok":
-            raise InputError(f"the training with seed {seed} ended in epoch {result.num_epochs + 1}: {WHY[result.status]}")
+            hint = FAILURE_HINTS[result.status]
+            raise InputError(f"the training with seed {seed} failed in epoch {result.num_epochs + 1}: {hint}")
         if self.settings.auxiliary_head:
             model = self._without_auxiliary_head(model)
         final = FinalResult(

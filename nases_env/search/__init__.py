@@ -2,9 +2,8 @@
 
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.command import run_search
 from nases_env.search.loop import SearchLoop, Trial
-from nases_env.search.options import ChildOptions, SearchArgs, make_env
+from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env, run_search
 from nases_env.search.run import SearchRun
 
 __all__ = [
@@ -16,6 +15,7 @@ __all__ = [
     "SearchLoop",
     "SearchRun",
     "Trial",
+    "load_args",
     "make_env",
     "run_search",
 ]

@@ -1,103 +1,152 @@
-"""What every search is told on the command line, and the environment that it names."""
+"""Command-line options of a search, and the environment that they describe."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import inspect
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import tyro
+from typeguard import TypeCheckError, check_type
 
+from nases_env.command_line import given_preset, parse, run
 from nases_env.envs import Action, NASESEnv, Observation
-from nases_env.errors import InputError, one_line
-from nases_env.evaluation import ChildSettings
+from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.evaluation import ChildSettings, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.registration import ENV_IDS
+from nases_env.search.run_dir import is_finished, read_config
 from nases_env.user_modules import import_user_module
 
-ENV_OPTIONS = (
-    "preset",
-    "data_dir",
-    "device",
-    "num_threads",
-    "search_space",
-    "landscape_seed",
-    "table",
-    "operator_permutation_seed",
-    "embedding",
-)
-"""What is handed to the environment if it is given."""
+ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding")
+"""Options that are passed to the environment if they differ from their defaults."""
 
-ChildOptions: Any = dataclasses.make_dataclass(
-    "ChildOptions",
-    [
-        (
-            option.name,
-            Annotated[
-                Union[Literal["preset"], typing.get_type_hints(ChildSettings)[option.name]],  # noqa: UP007 - built at run time
-                tyro.conf.arg(help=option.metadata["help"]),
-            ],
-            "preset",
-        )
-        for option in dataclasses.fields(ChildSettings)
-    ],
-)
-"""Every field of `ChildSettings` as an option of the command line; "preset" leaves it as the preset has it."""
+RESUME_OVERRIDABLE = ("budget", "execution")
+"""Options that may change when a search is resumed."""
+
+OLD_NAMES = {
+    "round_size": "ask_batch_size",
+    "landscape": "landscape_seed",
+    "permutation_seed": "operator_permutation_seed",
+}
+"""Options that were renamed, for run directories of earlier versions."""
+
+OLD_ENV_OPTIONS = ("landscape_seed", "table", "operator_permutation_seed")
+"""Options of earlier versions that are now in ``env_kwargs``."""
+
+OLD_ENV_IDS = {"NASES-LookUp-v0": "NASES-Query-v0", "NASES-Analytic-v0": "NASES-Synthetic-v0"}
+
+ChildOptions = tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[ChildSettings | None]]
+"""Type of an option group for the settings of the children. None: those of the preset."""
 
 
 @dataclass
 class SearchArgs:
-    """What every search is told."""
+    """Options of every search."""
 
     agent_presets: ClassVar[tuple[str, ...]] = ()
-    """The presets that say something about the agent too."""
+    """Presets that also set options of the agent."""
 
     env_id: str = "NASES-Digits-v0"
-    """The environment, by its id: NASES-Digits-v0, NASES-CIFAR10-v0, and so on."""
+    """Id of the environment, such as NASES-CIFAR10-v0; MODULE:ID for one that MODULE registers."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the environment as pairs NAME VALUE, such as landscape_seed 3."""
     budget: int = 30
-    """Children to evaluate. One that is met again is not trained again, but counts."""
+    """Number of children to evaluate, including repeats, which are not trained again."""
     seed: int = 0
-    """Everything random descends from it, the validation split included."""
+    """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
-    """Children in flight at once: the next is chosen before the last so many are known. Results are learned from in the
-    order in which the children were chosen, so that the search does not depend on which of them is ready first."""
+    """Number of concurrent evaluations. The agent receives results in the order of its proposals, so the search does not
+    depend on timing."""
     ask_batch_size: int = 1
-    """Children chosen together: what an agent learns from one of them cannot help to choose the others."""
+    """Number of children that the agent proposes at a time."""
     run_dir: Path | None = None
-    """New folder for everything that the search writes; unset: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
+    """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
-    """A run folder to go on with, as if it had not ended. All options are the run's own; a larger --budget, and where
-    children are evaluated, may be given anew."""
+    """Run directory of a search to resume. Its options are used; only --budget and the options of the execution may
+    change."""
     preset: str = "auto"
-    """Size and training of the children: paper, gpu, cpu or smoke; auto: gpu where there is one, else cpu."""
+    """Network size and training of the children: paper, gpu, cpu or smoke. auto: gpu if there is a GPU, else cpu."""
     data_dir: str | None = None
-    """The folder with the data; unset: the environment variable NASES_DATA_DIR, else a folder of the user's cache."""
+    """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, else a directory in the user's
+    cache."""
     device: str = "auto"
-    """A torch device such as cpu or cuda:1; auto: the GPU where there is one."""
+    """Torch device such as cpu or cuda:1. auto: the GPU if there is one."""
     num_threads: int = 1
-    """CPU threads of a training."""
+    """Number of CPU threads per training."""
     search_space: str | None = None
-    """enas_micro, nasbench201, or one of your own as MODULE:CLASS; unset: the environment's own."""
-    landscape_seed: int | None = None
-    """NASES-Synthetic-v0: the seed of a random reward with interactions; unset: the share of one operator."""
-    table: str | None = None
-    """NASES-NASBench201-v0: the CSV file with the table; unset: where the environment's documentation says."""
-    operator_permutation_seed: int | None = None
-    """NASES-NASBench201-v0: number the operators in a random order, so that no order can help; unset: their own order."""
+    """enas_micro, nasbench201, or a custom search space as MODULE:CLASS. Default: that of the environment."""
     embedding: str | None = None
-    """A pretrained embedding as `nases pretrain` writes it; unset: the one that ships."""
+    """File with a pretrained embedding, as written by `nases pretrain`. Default: the built-in one."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
-    """Where and how children are evaluated; none of it changes a result:"""
-    child: ChildOptions = field(default_factory=ChildOptions)
-    """One by one, in place of what the preset says:"""
+    """Where and how children are evaluated; does not change results:"""
+    child: ChildOptions = None
+    """Settings of the children; the defaults are those of --preset:"""
+
+
+Args = TypeVar("Args", bound=SearchArgs)
+
+
+def run_search(
+    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = lambda args: None
+) -> None:
+    """Parse the command line of an agent and call ``main`` with its options.
+
+    With ``--resume`` the defaults are the options of the resumed run. If that run is finished, a message is printed instead.
+
+    Args:
+        args_type: the options of the agent.
+        main: the main function; its docstring begins the help text.
+        preset: returns the default options for the given ones; None: those of ``args_type``.
+    """
+
+    def read(default: Args) -> Args:
+        args: Args = parse(args_type, description=main.__doc__, default=default)
+        return args
+
+    def parse_and_run() -> None:
+        _, child = resolve_preset(given_preset() or args_type.preset)
+        args = read(args_type(child=child))
+        if args.resume is not None:
+            recorded = load_args(args_type, args.resume)
+            args = read(recorded)
+            _reject_changed_options(recorded, args)
+            if is_finished(args.resume, args.budget):
+                print(f"{args.resume} is finished ({recorded.budget} children); pass a larger --budget to continue")
+                return
+        elif (default := preset(args)) is not None:
+            args = read(dataclasses.replace(default, child=child))
+        main(args)
+
+    run(parse_and_run)
+
+
+def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
+    given = _flatten(args)
+    for name, value in _flatten(recorded).items():
+        if name.split(".")[0] not in RESUME_OVERRIDABLE and given[name] != value:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; leave it out")
+
+
+def _flatten(args: Any, prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for option in dataclasses.fields(args):
+        value = getattr(args, option.name)
+        name = prefix + option.name
+        values |= _flatten(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
+    return values
 
 
 def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
-    """The environment that ``args`` names: one of this package, or any other that is registered and is a `NASESEnv`.
+    """Create the environment that ``args`` describe: any registered ``NASESEnv``.
 
     Raises:
         InputError: if there is no such environment, or it does not take an option that was given.
@@ -110,24 +159,94 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
         env_class = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
     except (gym.error.Error, ImportError) as error:
         raise InputError(
-            f"no environment {args.env_id!r} to search in ({one_line(error)}); this package has "
-            f"{', '.join(ENV_IDS)}, and MODULE:ID names one of another module"
+            f"unknown environment {args.env_id!r} ({one_line(error)}); known: {', '.join(ENV_IDS)}, or MODULE:ID for one "
+            "that MODULE registers"
         ) from None
     if not (isinstance(env_class, type) and issubclass(env_class, NASESEnv)):
-        raise InputError(f"{args.env_id} is no environment for architecture search: it must be a NASESEnv")
-    keywords = inspect.signature(env_class).parameters
-    trains = any(keyword.kind is inspect.Parameter.VAR_KEYWORD for keyword in keywords.values())
+        raise InputError(f"{args.env_id} is not an environment for architecture search: it must be a NASESEnv")
+    parameters = inspect.signature(env_class).parameters
     given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
-    if "preset" not in keywords and args.preset in args.agent_presets:
+    if "preset" not in parameters and args.preset in args.agent_presets:
         del given["preset"]
-    not_taken = [name for name in given if name not in keywords]
-    child = {name: value for name, value in vars(args.child).items() if value != "preset"}
-    if not trains:
-        not_taken += [f"child.{name}" for name in child]
-    if not_taken:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in not_taken)
-        raise InputError(f"{args.env_id} does not take {options}; leave it out, or name another environment with --env-id")
-    if "split_seed" in keywords:
-        given["split_seed"] = args.seed
-    # A search is one episode: its budget ends it, and a truncation would throw an agent back to a random child.
-    return gym.make(spec, max_episode_steps=args.budget, **given, **child)
+    child = settings_overrides(args.child, resolve_preset(args.preset)[1])
+    rejected = [name for name in given if name not in parameters]
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        rejected += [f"child.{name}" for name in child]
+    if rejected:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in rejected)
+        raise InputError(f"{args.env_id} does not take {options}; leave it out, or choose another environment with --env-id")
+    kwargs = _convert_env_kwargs(args, env_class, spec.kwargs)
+    if "split_seed" in parameters:
+        kwargs["split_seed"] = args.seed
+    # A search is one episode of ``budget`` steps: a truncation would reset the agent to a random child.
+    return gym.make(spec, max_episode_steps=args.budget, **given, **child, **kwargs)
+
+
+def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:
+    """Check ``args.env_kwargs`` against the signature of ``env_class`` and convert the values to the annotated types."""
+    reserved = {*ENV_OPTIONS, *set_by_id, "split_seed", "execution", "render_mode"}
+    known = [
+        name
+        for name, parameter in inspect.signature(env_class).parameters.items()
+        if name not in reserved and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    hints = typing.get_type_hints(env_class.__init__) if args.env_kwargs else {}
+    kwargs = {}
+    for name, value in args.env_kwargs.items():
+        if name not in known:
+            raise InputError(
+                f"{args.env_id} does not take --env-kwargs {name}{did_you_mean(name, known)}; "
+                f"known: {', '.join(known) or 'none'}"
+            )
+        kwargs[name] = _convert(name, value, hints.get(name, Any))
+    return kwargs
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """Convert a value from the command line to the type ``hint``."""
+    literal = value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError):
+            literal = ast.literal_eval(value)
+    for candidate in (literal, value):
+        with contextlib.suppress(TypeCheckError):
+            return check_type(candidate, hint)
+    raise InputError(f"--env-kwargs {name} must be {inspect.formatannotation(hint)}, not {value!r}")
+
+
+def load_args(args_type: type[Args], path: Path) -> Args:
+    """Read the options of the search in the run directory ``path``, to resume it.
+
+    Args:
+        args_type: the options of the agent; ``SearchArgs`` reads the common options of any agent.
+        path: the run directory.
+
+    Raises:
+        InputError: if it is not a run directory, or belongs to another agent.
+    """
+    config = read_config(path)
+    values = _rename_old(config["arguments"])
+    names = {option.name for option in dataclasses.fields(args_type)} - {"run_dir", "resume"}
+    has_children = config["configuration"].get("evaluator") == "training"
+    if args_type is SearchArgs:
+        values = {name: value for name, value in values.items() if name in names}
+        if not has_children:
+            values["preset"] = SearchArgs.preset  # a preset of the agent
+    if set(values) != names:
+        raise InputError(
+            f"{path} is a run of the agent {config.get('agent')}; resume it with that agent: {config.get('command')}"
+        )
+    _, child = resolve_preset(values["preset"])
+    values["child"] = load_settings(values["child"], child) if has_children else child
+    values["execution"] = ExecutionSettings(**values["execution"])
+    return args_type(**{**values, "run_dir": path, "resume": path})
+
+
+def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
+    values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
+    if "env_kwargs" not in values:
+        moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}
+        values["env_kwargs"] = {name: value for name, value in moved.items() if value is not None}
+    values["env_id"] = OLD_ENV_IDS.get(values["env_id"], values["env_id"])
+    return values

@@ -8,23 +8,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nases_env import atomic_io
 from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluator
-from nases_env.execution import ExecutionSettings
 from nases_env.search.loop import Trial
-from nases_env.search.options import ChildOptions, SearchArgs
 from nases_env.search_spaces import SearchSpace
 
 CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
 ATOMIC_FILES = (CONFIG, "best.json", "best.png", "best.svg")  # written through a temporary file
-
-Args = TypeVar("Args", bound=SearchArgs)
 
 
 class RunDir:
@@ -83,7 +79,7 @@ class RunDir:
 
 def is_fresh(path: Path) -> bool:
     """Whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
-    return atomic_io.is_fresh(path, CONFIG, begun=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
+    return atomic_io.is_fresh(path, CONFIG, ignore=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
 
 
 def is_finished(path: Path, budget: int) -> bool:
@@ -171,8 +167,8 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
         ) from None
 
 
-def to_json(args: SearchArgs) -> dict[str, Any]:
-    """Convert ``args`` to the JSON values stored in ``config.json``."""
+def to_json(args: Any) -> dict[str, Any]:
+    """Convert the dataclass ``args`` to the JSON values stored in ``config.json``."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -181,26 +177,3 @@ def to_json(args: SearchArgs) -> dict[str, Any]:
 
     values: dict[str, Any] = plain(dataclasses.asdict(args))
     return values
-
-
-def load_args(args_type: type[Args], path: Path) -> Args:
-    """The arguments of the search in the run folder ``path``, to go on with it.
-
-    ``SearchArgs`` itself takes its part of the arguments of any agent.
-
-    Raises:
-        InputError: if it is no run folder, or that of another agent.
-    """
-    config = read_config(path)
-    values = dict(config["arguments"])
-    names = {field.name for field in dataclasses.fields(args_type)} - {"run_dir", "resume"}
-    if args_type is SearchArgs:
-        values = {name: value for name, value in values.items() if name in names}
-        if config["configuration"].get("evaluator") != "training":
-            values["preset"] = SearchArgs.preset  # one of the agent's, which says nothing of the children
-    if set(values) != names:
-        begun = f"go on with it as it was begun: {config.get('command')}"
-        raise InputError(f"{path} is a run of the agent {config.get('agent')}; {begun}")
-    values["child"] = ChildOptions(**values["child"])
-    values["execution"] = ExecutionSettings(**values["execution"])
-    return args_type(**{**values, "run_dir": path, "resume": path})

@@ -21,8 +21,9 @@ from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
+from nases_env.search.options import load_args
 from nases_env.search.reporting import Summary
-from nases_env.search.run_dir import RunDir, load_args, read_trajectory
+from nases_env.search.run_dir import RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run, run_here, script
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
@@ -36,7 +37,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
     "random_search": ("random_search", {}),
-    "regularised_evolution": ("regularized_evolution", {}),
+    "regularized_evolution": ("regularized_evolution", {}),
     "local_search": ("local_search", {"num_init": 3}),
     "discrete_reinforce": ("discrete_reinforce", {}),
     "ppo": ("sb3", {"algorithm": "ppo", "n_steps": 4}),
@@ -226,13 +227,13 @@ def test_a_killed_search_resumes_from_the_command_line(tmp_path: Path, monkeypat
     process.wait()
     monkeypatch.chdir(tmp_path)
     status = run_here(cli.main, "status", "cut")
-    assert "not running, go on with --resume" in status.stdout
+    assert "not running, resume with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the owner of the leases is dead
     result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")
-    assert again.stdout == "cut is finished: it has its 6 children; --budget goes on with it\n"
+    assert again.stdout == "cut is finished (6 children); pass a larger --budget to continue\n"
 
 
 def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,11 +241,11 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     begin("random_search", tmp_path / "foreign", budget=2)
     monkeypatch.chdir(tmp_path)
     cases = {
-        ("--resume", "absent"): "absent is no run folder",
+        ("--resume", "absent"): "absent is not a run directory",
         ("--resume", "run", "--std", "3"): "--std is 0.1 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
-        ("--resume", "foreign"): "foreign is a run of the agent random_search; go on with it as it was begun",
+        ("--resume", "foreign"): "foreign is a run of the agent random_search; resume it with the command that started it",
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nases_env.errors import InputError
+from nases_env.evaluation import PRESETS, resolve_preset
 from nases_env.execution import ExecutionSettings, Store
-from nases_env.search import ChildOptions, SearchArgs, SearchRun, make_env
+from nases_env.search import SearchArgs, SearchRun, make_env
 from tests.search.acting import RandomActions
 
 
@@ -116,11 +118,13 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
         ({"num_envs": 0}, "--num-envs must be at least 1"),
         ({"execution": ExecutionSettings(ray_address="127.0.0.1:1")}, "serial does not take ray_address"),
         ({"execution": ExecutionSettings(store=str(used))}, "used"),
-        ({"table": "table.csv"}, "does not take --table"),
+        ({"env_kwargs": {"table": "table.csv"}}, "does not take --env-kwargs table; known: operator, landscape_seed"),
+        ({"env_kwargs": {"landscape_sed": "3"}}, "landscape_sed .did you mean 'landscape_seed'"),
+        ({"env_kwargs": {"landscape_seed": "three"}}, "--env-kwargs landscape_seed must be int . None, not 'three'"),
         ({"run_dir": used}, "exists and is not empty"),
         ({"preset": "smoke"}, "NASES-Synthetic-v0 does not take --preset"),
-        ({"child": ChildOptions(num_epochs=3)}, "does not take --child.num-epochs"),
-        ({"env_id": "CartPole-v1"}, "CartPole-v1 is no environment for architecture search"),
+        ({"child": replace(resolve_preset("auto")[1], num_epochs=3)}, "does not take --child.num-epochs;"),
+        ({"env_id": "CartPole-v1"}, "CartPole-v1 is not an environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
         ({"run_dir": used / "file" / "run"}, "cannot open the store"),
     ):
@@ -132,7 +136,10 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
 
 def test_child_options_replace_what_the_preset_says(tmp_path: Path) -> None:
     args = arguments(
-        tmp_path, env_id="NASES-Digits-v0", preset="smoke", child=ChildOptions(num_epochs=2, num_train_images=None)
+        tmp_path,
+        env_id="NASES-Digits-v0",
+        preset="smoke",
+        child=replace(PRESETS["smoke"], num_epochs=2, num_train_images=None),
     )
     settings = make_env(args).unwrapped.settings  # type: ignore[attr-defined]
     assert (settings.num_epochs, settings.num_train_images, settings.num_filters) == (2, None, 2)

@@ -1,0 +1,53 @@
+"""``nases draw``: draw an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from nases_env.command_line import parse
+from nases_env.errors import InputError
+from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
+
+
+@dataclass(frozen=True)
+class DrawArgs:
+    """Draw an architecture, such as best.json of a run directory or genotype.json of a model."""
+
+    architecture: tyro.conf.Positional[Path] = field(metadata={"help": "JSON file with a genotype."})
+    output: Path | None = field(
+        default=None, metadata={"help": "PNG or SVG file to write. Default: print the cells as text."}
+    )
+    search_space: str | None = field(
+        default=None,
+        metadata={
+            "help": f"{', '.join(SEARCH_SPACES)}, or a custom search space as MODULE:CLASS. Default: the one in the file."
+        },
+    )
+
+
+def main(options: Sequence[str]) -> None:
+    """Parse ``options`` and run ``nases draw``."""
+    draw_command(parse(DrawArgs, prog="nases draw", args=options))
+
+
+def draw_command(args: DrawArgs) -> None:
+    """Run ``nases draw``.
+
+    Raises:
+        InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
+    """
+    try:
+        text = args.architecture.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {args.architecture} ({error}); name a JSON file with a genotype") from None
+    search_space, architecture = parse_architecture(text, args.search_space)
+    from nases_env import visualization  # imports matplotlib, which is slow
+
+    if args.output is None:
+        print(visualization.describe(search_space, architecture))
+    else:
+        visualization.save(visualization.draw(search_space, architecture, args.architecture.name), args.output)

@@ -164,7 +164,7 @@ def shorten(problems: Sequence[str]) -> list[str]:
 def num_continued(search: SearchProcess) -> int:
     """Trainings that were continued from a checkpoint, by the children's logs."""
     logs = (search.run_dir / "logs").glob("*.log")
-    return sum(log.read_bytes().count(b"continuing after epoch") for log in logs)
+    return sum(log.read_bytes().count(b"resuming after epoch") for log in logs)
 
 
 def failed_attempts(search: SearchProcess) -> dict[str, int]:

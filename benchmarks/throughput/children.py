@@ -100,7 +100,7 @@ def compare_losses(
     for _ in range(num_steps):
         chosen = images.subset(torch.randint(len(images), (num_images,), generator=generator))
         draws = draw_augmentation(len(chosen), images.image_shape[1:], crop_padding=padding, flip=True, generator=generator)
-        inputs = augment(chosen.images, draws, channel_statistics(images.images), crop_padding=padding, cutout=0)
+        inputs = augment(chosen.images, draws, channel_statistics(images.images), crop_padding=padding, cutout_length=0)
         batches.append((inputs.to(device), chosen.labels.to(device)))
     curves: dict[str, dict[str, list[float]]] = {}
     for precision, dtype in (("float32", torch.float32), ("float64", torch.float64)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import Architecture
 
 
@@ -26,7 +26,7 @@ class Task:
     @property
     def name(self) -> str:
         """A short name for files of this child, the same in every run: 16 hexadecimal digits."""
-        return hashlib.sha256(f"{self.architecture.key}\x1f{self.seed}".encode()).hexdigest()[:16]
+        return sha256_hex(f"{self.architecture.key}\x1f{self.seed}")[:16]
 
 
 class Executor(ABC):

@@ -195,13 +195,13 @@ class _Torchvision:
     def _read(self, root: Path, train: bool, *, download: bool) -> ImageSet:
         import torchvision  # slow to import
 
-        half = {"split": "train" if train else "test"} if self.class_name == "SVHN" else {"train": train}
+        split = {"split": "train" if train else "test"} if self.class_name == "SVHN" else {"train": train}
         with warnings.catch_warnings():
             # CIFAR's pickles use dtypes of an older NumPy, and torchvision extracts archives without the filter that Python
             # 3.12 recommends, after verifying their checksum.
             warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
             warnings.filterwarnings("ignore", "Python 3.14 will, by default, filter extracted tar", DeprecationWarning)
-            data = getattr(torchvision.datasets, self.class_name)(root, download=download, **half)
+            data = getattr(torchvision.datasets, self.class_name)(root, download=download, **split)
         images = torch.as_tensor(data.data)
         if images.dim() == 3:  # Fashion-MNIST: grayscale
             images = images[:, None]

@@ -37,16 +37,16 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
         InputError: If a folder is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid PNG
             or JPEG image, or the sizes differ and ``side`` is None.
     """
-    half, other_half = ("train", "test") if train else ("test", "train")
-    class_names = _class_names(root / half)
-    if (root / other_half).is_dir():
-        _require_same_classes(root, class_names, _class_names(root / other_half))
-    files = [_image_files(root / half / name) for name in class_names]
-    cache_file = cache_folder() / f"images-{_digest(root / half, files, side)}.safetensors"
+    split, other_split = ("train", "test") if train else ("test", "train")
+    class_names = _class_names(root / split)
+    if (root / other_split).is_dir():
+        _require_same_classes(root, class_names, _class_names(root / other_split))
+    files = [_image_files(root / split / name) for name in class_names]
+    cache_file = cache_folder() / f"images-{_digest(root / split, files, side)}.safetensors"
     labels = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(of_class) for of_class in files]))
     images = _read_cache(cache_file, len(labels))
     if images is None:
-        logger.info("decoding %d images of %s", len(labels), root / half)
+        logger.info("decoding %d images of %s", len(labels), root / split)
         images = _decode_all([Path(entry.path) for of_class in files for entry in of_class], side)
         _write_cache(cache_file, images)
     return ImageSet(images, labels, class_names)

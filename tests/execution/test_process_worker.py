@@ -197,7 +197,7 @@ def test_one_process_serves_children_until_an_evaluator_objects(
 def test_a_log_that_cannot_be_written_is_one_clear_line(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     worker = ProcessWorker(faulty, environment={}, log_dir=tmp_path / "logs")
-    with pytest.raises(InputError, match=r"^cannot write .*name another folder$"):
+    with pytest.raises(InputError, match=r"^cannot write .*choose another folder$"):
         worker.evaluate(Task(ARCHITECTURES[0], 0))
 
 

@@ -91,7 +91,7 @@ def test_counting_leaves_no_trace() -> None:
         ENAS_NORMAL, ENAS_REDUCTION, NetworkSettings(1, 4, 0.5, True), num_classes=10, image_shape=(3, 8, 8)
     )
     network.stem.eval()
-    network.set_progress(1.0)
+    network.set_drop_path_progress(1.0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     modes = [module.training for module in network.modules()]
     state = torch.get_rng_state()

@@ -39,7 +39,7 @@ def test_any_size_trains(
     network = build(
         settings=NetworkSettings(1, num_filters, 0.6, True), num_classes=num_classes, image_shape=image_shape
     ).to(memory_format=memory_format)
-    network.set_progress(1.0)
+    network.set_drop_path_progress(1.0)
     images = torch.randn(4, *image_shape).contiguous(memory_format=memory_format)
     logits, auxiliary_logits = network.forward_with_auxiliary(images)
     assert auxiliary_logits is not None
@@ -155,7 +155,7 @@ def test_gradients_have_the_memory_format_of_the_values() -> None:
             return func(*args, **(kwargs or {}))
 
     network = build(settings=NetworkSettings(1, 4, 0.5)).to(memory_format=torch.channels_last)
-    network.set_progress(1.0)
+    network.set_drop_path_progress(1.0)
     images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
     with Watch():  # type: ignore[no-untyped-call]
         torch.autograd.backward(network(images).sum())
@@ -201,7 +201,7 @@ def test_an_unused_input_passes_through_a_normal_cell_and_shrinks_in_a_reduction
 def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
     images = torch.randn(4, 3, 8, 8)
     network = build(settings=NetworkSettings(1, 4, 0.2, True))
-    network.set_progress(1.0)
+    network.set_drop_path_progress(1.0)
     assert not torch.equal(network(images), network(images))
     network.eval()
     state = torch.get_rng_state()
@@ -213,14 +213,14 @@ def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
 def test_keep_probability_falls_with_depth_and_progress() -> None:
     network = build(settings=NetworkSettings(1, 4, 0.6))
     assert [network.keep_probability(index) for index in range(5)] == [1.0] * 5
-    network.set_progress(0.5)
+    network.set_drop_path_progress(0.5)
     expected = [1 - 0.4 * depth / 5 * 0.5 for depth in (1, 2, 3, 4, 5)]
     assert [network.keep_probability(index) for index in range(5)] == pytest.approx(expected)
-    network.set_progress(7.0)
+    network.set_drop_path_progress(7.0)
     assert network.keep_probability(4) == pytest.approx(0.6)
     for wrong in (-0.1, float("nan")):
         with pytest.raises(InputError, match="progress"):
-            network.set_progress(wrong)
+            network.set_drop_path_progress(wrong)
 
 
 @pytest.mark.parametrize("fraction", [0.4, 1.0, 3.0])
@@ -228,7 +228,7 @@ def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
     network = build(settings=NetworkSettings(1, 4, 0.3, True))
     images = torch.randn(16, 3, 8, 8)
     progress = torch.zeros(())
-    network.set_progress(progress)
+    network.set_drop_path_progress(progress)
     network(images)
     progress.fill_(fraction)
     outputs = []
@@ -236,14 +236,14 @@ def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
         torch.manual_seed(0)
         logits, auxiliary_logits = network.forward_with_auxiliary(images)
         outputs.append((logits, auxiliary_logits))
-        network.set_progress(fraction)
+        network.set_drop_path_progress(fraction)
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
 
 
 def test_a_pass_does_not_wait_for_what_a_tensor_holds() -> None:
     """The meta device has no values: whatever looked at one would raise an error."""
     network = build(settings=NetworkSettings(1, 4, 0.3, True)).to("meta")
-    network.set_progress(torch.zeros((), device="meta"))
+    network.set_drop_path_progress(torch.zeros((), device="meta"))
     logits, auxiliary_logits = network.forward_with_auxiliary(torch.randn(4, 3, 8, 8, device="meta"))
     assert auxiliary_logits is not None
     torch.autograd.backward(logits.sum() + auxiliary_logits.sum())
@@ -251,7 +251,7 @@ def test_a_pass_does_not_wait_for_what_a_tensor_holds() -> None:
 
 def test_nothing_is_drawn_without_drop_path() -> None:
     network = build(settings=NetworkSettings(1, 4, 1.0))
-    network.set_progress(torch.ones(()))
+    network.set_drop_path_progress(torch.ones(()))
     state = torch.get_rng_state()
     network(torch.zeros(2, 3, 8, 8))
     assert torch.equal(torch.get_rng_state(), state)

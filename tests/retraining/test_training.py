@@ -35,7 +35,7 @@ def test_the_papers_preset_is_the_papers() -> None:
     assert (paper.num_epochs, paper.num_cycles, paper.batch_size) == (630, 6, 128)
     assert (paper.lr_max, paper.lr_min, paper.weight_decay, paper.momentum) == (0.05, 0.001, 1e-4, 0.9)
     assert (paper.cells_per_stage, paper.num_filters) == (5, 40)
-    assert (paper.cutout, paper.drop_path_keep, paper.auxiliary_head) == (0, 1.0, False)
+    assert (paper.cutout_length, paper.drop_path_keep, paper.auxiliary_head) == (0, 1.0, False)
     assert paper.num_train_images is None
 
 

@@ -18,8 +18,8 @@ def write_image(path: Path, *, width: int = 12, height: int = 12, mode: str = "R
 def write_folder(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), per_class: int = 3, side: int = 12) -> None:
     """Write ``root/{train,test}/<class>/<number>.png``; all images differ."""
     seed = 0
-    for half in ("train", "test"):
+    for split in ("train", "test"):
         for name in classes:
             for number in range(per_class):
-                write_image(root / half / name / f"{number:04}.png", width=side, height=side, seed=seed)
+                write_image(root / split / name / f"{number:04}.png", width=side, height=side, seed=seed)
                 seed += 1

@@ -197,9 +197,9 @@ def test_changed_files_or_side_invalidate_the_cache(tmp_path: Path) -> None:
 
 
 def test_cache_distinguishes_folders_with_similar_files(tmp_path: Path) -> None:
-    for half, shade in (("train", 10), ("test", 20)):
-        (tmp_path / half / "a").mkdir(parents=True)
-        path = tmp_path / half / "a" / "0.png"
+    for split, shade in (("train", 10), ("test", 20)):
+        (tmp_path / split / "a").mkdir(parents=True)
+        path = tmp_path / split / "a" / "0.png"
         Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
         os.utime(path, ns=(1, 1))
     assert (tmp_path / "train/a/0.png").stat().st_size == (tmp_path / "test/a/0.png").stat().st_size
@@ -242,7 +242,7 @@ def test_full_disk_leaves_no_partial_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fill_up(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        path.write_bytes(b"half")
+        path.write_bytes(b"partial")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     write_folder(tmp_path)

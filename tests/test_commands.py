@@ -1,4 +1,4 @@
-"""The commands of the README, the examples and the Makefile, as a person types them."""
+"""The commands of the README, the examples and the Makefile, as a user types them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
 
 README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 
 AGENT = ROOT / "agents" / "reinforce.py"
@@ -28,7 +29,7 @@ SMOKE = ("--preset", "smoke", "--budget", "2")
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in ("__init__", "gaussian_process"))
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")  # runs a module anew
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")  # runs the module again
 @pytest.mark.parametrize("agent", AGENTS)
 def test_agent_runs_from_the_checkout_and_from_the_package(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -37,7 +38,9 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
     checkout = ROOT / "agents" / f"{agent}.py"
     quick = ("--env-id", "NASES-Synthetic-v0", "--budget", "2")
     ran = [
-        run("python", str(checkout), *quick, "--run-dir", "checkout", folder=tmp_path),
+        run("python", str(checkout), *quick, "--run-dir", "checkout", folder=tmp_path)
+        if agent == "reinforce"
+        else run_here(script(checkout), *quick, "--run-dir", "checkout"),
         run_here(module(f"nases_agents.{agent}"), *quick, "--run-dir", "package"),
         run_here(script(checkout), *SMOKE, "--run-dir", "smoke"),
     ]
@@ -54,7 +57,7 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
 
 
 def test_help_names_every_option_of_the_readme(tmp_path: Path) -> None:
-    """That of an agent or that of a command of nases that the README runs."""
+    """Collects the help of an agent and of the ``nases`` commands in the README."""
     shown = run("python", "-m", "nases_agents.reinforce", "--help", folder=tmp_path).stdout
     commands = set(re.findall(r"^nases ((?:store )?[a-z]+)", README, flags=re.MULTILINE))
     assert commands
@@ -69,11 +72,11 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path, monkeypatch:
         ("--preset", "cpuu"): "unknown preset 'cpuu' (did you mean 'cpu'?)",
         ("--env-id", "NASES-CIFAR"): "no environment 'NASES-CIFAR'",
         ("--embedding", "absent.safetensors"): "absent.safetensors",
-        ("--child.num-epochs", "0"): "num_epochs is 0; it must be at least 1",
+        ("--child.num-epochs", "0"): "num_epochs must be at least 1, not 0",
         ("--env-id", "NASES-ImageFolder-v0"): "image_folder needs a folder of images",
         ("--run-dir", "/dev/null/run"): "/dev/null/run",
         ("--num-threads", "0"): "num_threads must be at least 1, not 0",
-        ("--sigma", "-1"): "--sigma must be a positive number",
+        ("--std", "-1"): "--std must be a positive number",
         ("--budgt", "3"): "unknown option '--budgt' (did you mean '--budget'?)",
         ("--child.num-epoch", "3"): "unknown option '--child.num-epoch' (did you mean '--child.num-epochs'?)",
     }
@@ -99,25 +102,27 @@ def test_cifar_without_data_or_network_is_one_line(tmp_path: Path, monkeypatch: 
     REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, "cifar10").is_dir(), reason="NASES_DATA_DIR holds no cifar10 folder"
 )
 def test_real_cifar10_is_searched(tmp_path: Path) -> None:
-    """A tenth of it, since to decode all 50,000 pictures takes longest; test_datasets.py decodes the test half whole."""
-    for picture in Path(str(REAL_DATA_DIR), "cifar10", "train").glob("*/*0.*"):
-        link = tmp_path / "cifar10" / "train" / picture.parent.name / picture.name
+    """Searches 10 % of the images, because decoding takes longest; test_datasets.py decodes the complete test split."""
+    for image in Path(str(REAL_DATA_DIR), "cifar10", "train").glob("*/*0.*"):
+        link = tmp_path / "cifar10" / "train" / image.parent.name / image.name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(picture.absolute())
+        link.symlink_to(image.absolute())
     options = ("--env-id", "NASES-CIFAR10-v0", *SMOKE, "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run"))
     assert "the best of 2 architectures" in run_here(script(AGENT), *options).stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, str(AGENT), "--preset", "smoke", "--budget", "1000", "--run-dir", "run"]
+@pytest.mark.parametrize(
+    ("number", "options"), [(signal.SIGINT, ("--preset", "smoke")), (signal.SIGTERM, ("--env-id", "NASES-Synthetic-v0"))]
+)
+def test_an_interrupted_search_keeps_its_results(number: signal.Signals, options: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, str(AGENT), *options, "--budget", "1000", "--run-dir", "run"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what runs in its background with SIGINT ignored; a person's terminal does not.
+        # A shell starts background processes with SIGINT ignored; a terminal does not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     evaluations = tmp_path / "run" / "evaluations.jsonl"
@@ -133,7 +138,7 @@ def test_an_interrupted_search_keeps_what_it_has(number: signal.Signals, tmp_pat
 
 
 def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path) -> None:
-    """Beyond 60,000 bytes a file the kernel refuses to write, as a full disk does: here TensorBoard's file comes first."""
+    """Limits files to 60,000 bytes; beyond that, writing fails as on a full disk. TensorBoard's file is the first."""
     result = subprocess.run(
         [sys.executable, str(AGENT), "--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run"],
         cwd=tmp_path,
@@ -145,7 +150,7 @@ def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path
     )
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert re.search(r"^error: cannot write .*run.*; free some space", result.stderr, flags=re.MULTILINE)
+    assert re.search(r"^error: cannot write .*run.*; free disk space", result.stderr, flags=re.MULTILINE)
     records = (tmp_path / "run" / "evaluations.jsonl").read_text()
     assert records.endswith("\n")
     assert all(json.loads(line)["reward"] >= 0 for line in records.splitlines())
@@ -164,33 +169,43 @@ def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "cannot read absent.json" in error_of(run_here(cli.main, "draw", "absent.json"))
 
     few = ("--num-steps", "2", "--num-calibration-rounds", "1", "--hidden-size", "8")
-    result = run(nases, "pretrain", "--output", "embedding", *few, folder=tmp_path)
-    assert "decisions kept" in result.stdout
-    own = run_here(script(AGENT), *SMOKE, "--embedding", "embedding/enas_micro.safetensors", "--run-dir", "own")
-    assert "the best of " in own.stdout, own.stderr
+    result = run_here(cli.main, "pretrain", "--output", "embedding", *few)
+    assert "reconstruction accuracy" in result.stdout, result.stdout
+    custom = run_here(script(AGENT), *SMOKE, "--embedding", "embedding/enas_micro.safetensors", "--run-dir", "custom")
+    assert "the best of " in custom.stdout, custom.stderr
     assert "unknown search space" in error_of(run_here(cli.main, "pretrain", "--output", "x", "--search-space", "darts"))
 
 
 def test_the_first_example_runs(tmp_path: Path) -> None:
-    """The other one is run by test_own_search_space.py."""
+    """The others are run by test_custom_search_space.py and tests/agents."""
     assert run("python", str(ROOT / "examples" / "step_by_step.py"), folder=tmp_path).stdout.count("reward") == 3
 
 
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert blocks
     for block in blocks:
         code = block.replace("NASES-CIFAR10-v0", "NASES-Digits-v0").replace('preset="cpu"', 'preset="smoke"')
-        run("python", "-c", code, folder=tmp_path)
+        exec(code, {})
 
 
-def test_the_readme_names_what_is_there() -> None:
+def test_the_readme_matches_the_project() -> None:
     for env_id in ENV_IDS:
         assert f"`{env_id}`" in README
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_names(page: Path) -> None:
+    """A link whose text is code, such as ``SearchLoop.run``, leads to the file that defines it."""
+    for text, target in re.findall(r"\[([^\]]*)\]\((?!http)([^)#]+)\)", page.read_text()):
+        path = (page.parent / target).resolve()
+        assert path.exists(), target
+        if path.suffix == ".py" and text.startswith("`") and "/" not in text:
+            for name in text.strip("`").split("."):
+                assert re.search(rf"(def|class) {name}\b", path.read_text()) or name == path.stem, (text, target)
 
 
 FEW = {

@@ -26,7 +26,7 @@ class Proposal:
 class Agent(ABC):
     """A search agent with an ask-and-tell interface, so that several children can be evaluated concurrently.
 
-    ``ask`` may be called again before earlier proposals were told, and proposals may be told in any order.
+    ``ask`` may be called again before earlier proposals were reported to ``tell``, and ``tell`` may be called in any order.
 
     Example:
         >>> import numpy as np

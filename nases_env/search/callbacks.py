@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nases_env.search.loop import SearchLoop, Trial
 
 
-class SearchCallback(Protocol):
+class SearchCallback:
     """Observes a `SearchLoop`: a logger, a dashboard, an early stop.
 
     Every method does nothing by default: subclass this class and override what you need, or pass any object that has all of

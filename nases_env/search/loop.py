@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,6 @@ class Trial:
     evaluation: Evaluation
     action: Action | None = None
     is_new: bool = True
-
-
-@dataclass
-class _PendingProposal:
-    proposal: Proposal
-    future: Future[Evaluation] | None = None  # None: not submitted yet
 
 
 class SearchLoop:
@@ -83,7 +78,7 @@ class SearchLoop:
         self.trials: list[Trial] = []
         self.best: Trial | None = None
         self._keys: set[str] = set()
-        self._pending: deque[_PendingProposal] = deque()
+        self._pending: deque[tuple[Proposal, Future[Evaluation] | None]] = deque()  # None: not submitted yet
         self._is_stopped = False
         if not env.is_started:
             env.start(max_in_flight=num_envs)
@@ -116,7 +111,7 @@ class SearchLoop:
     @property
     def num_in_flight(self) -> int:
         """Number of proposals that are not evaluated yet."""
-        return sum(pending.future is None or not pending.future.done() for pending in self._pending)
+        return sum(future is None or not future.done() for _, future in self._pending)
 
     @property
     def num_distinct(self) -> int:
@@ -134,7 +129,7 @@ class SearchLoop:
     def run(self, agent: Agent, ask_batch_size: int = 1) -> None:
         """Ask ``agent`` for proposals, evaluate them and tell it the evaluations until the search is done.
 
-        Evaluations are told in proposal order, so the search does not depend on which of them finishes first.
+        Evaluations are reported in proposal order, so the search does not depend on which of them finishes first.
 
         Args:
             agent: the search agent.
@@ -145,30 +140,29 @@ class SearchLoop:
             num_left = self.budget - len(self.trials) - len(self._pending)
             num_asked = min(ask_batch_size, num_left)
             if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
-                self._pending.extend(_PendingProposal(proposal) for proposal in agent.ask(num_asked))
-                self._submit()
+                self._submit(agent.ask(num_asked))
                 continue
-            oldest = self._pending.popleft()
-            evaluation = self._collect(oldest)
-            self.log(agent.tell(oldest.proposal, evaluation))
+            proposal, evaluation = self._collect()
+            self.log(agent.tell(proposal, evaluation))
 
-    def evaluate_all(self, architectures: Sequence[Architecture], actions: NDArray[np.floating]) -> list[Evaluation]:
+    def evaluate_all(
+        self, architectures: Sequence[Architecture], actions: NDArray[np.floating[Any]] | None = None
+    ) -> list[Evaluation]:
         """Evaluate ``architectures`` concurrently and record them in order, for agents that step a vector environment.
 
         Architectures beyond the budget are not evaluated; their status is ``FAILED``.
 
         Args:
             architectures: K architectures.
-            actions: the actions that decode to them, shape (K, n).
+            actions: the actions that decode to them, shape (K, n); None if the embedding was not used.
 
         Returns:
             K evaluations.
         """
         num_left = self.budget - len(self.trials)
-        proposals = zip(architectures[:num_left], np.asarray(actions, np.float32), strict=False)
-        self._pending.extend(_PendingProposal(Proposal(architecture, action)) for architecture, action in proposals)
-        self._submit()
-        evaluations = [self._collect(self._pending.popleft()) for _ in architectures[:num_left]]
+        rows = [None] * len(architectures) if actions is None else list(actions)
+        self._submit([Proposal(*proposal) for proposal in zip(architectures, rows, strict=True)][:num_left])
+        evaluations = [self._collect()[1] for _ in architectures[:num_left]]
         return evaluations + [
             Evaluation(architecture.key, 0, Status.FAILED, reason="the budget is used up")
             for architecture in architectures[num_left:]
@@ -184,30 +178,31 @@ class SearchLoop:
             for callback in self.callbacks:
                 callback.on_metrics(self, metrics, is_replayed=self.is_replaying)
 
-    def _submit(self) -> None:
-        """Submit all pending proposals if the executor evaluates in the background; others are evaluated when collected."""
-        if self.env.executor.in_background:
-            for pending in self._pending:
-                if pending.future is None:
-                    pending.future = self.env.submit(pending.proposal.architecture)
+    def _submit(self, proposals: Sequence[Proposal]) -> None:
+        """Queue ``proposals``, and submit them now if the executor evaluates in the background, else when collected."""
+        for proposal in proposals:
+            future = self.env.submit(proposal.architecture) if self.env.executor.in_background else None
+            self._pending.append((proposal, future))
 
-    def _collect(self, pending: _PendingProposal) -> Evaluation:
-        architecture = pending.proposal.architecture
-        future = self.env.submit(architecture) if pending.future is None else pending.future
+    def _collect(self) -> tuple[Proposal, Evaluation]:
+        """Wait for the oldest proposal and record its evaluation."""
+        proposal, future = self._pending.popleft()
+        if future is None:
+            future = self.env.submit(proposal.architecture)
         while not wait([future], timeout=WAIT_SECONDS).done:
             for callback in self.callbacks:
                 callback.on_wait(self)
         evaluation = future.result()
-        self.env.set_current(architecture, evaluation)
+        self.env.set_current(proposal.architecture, evaluation)
         with defer_signals():
-            self._record(architecture, evaluation, pending.proposal.action)
-        return evaluation
+            self._record(proposal, evaluation)
+        return proposal, evaluation
 
-    def _record(self, architecture: Architecture, evaluation: Evaluation, action: Action | None) -> None:
-        action = None if action is None else np.asarray(action, np.float32)
-        is_new = architecture.key not in self._keys
+    def _record(self, proposal: Proposal, evaluation: Evaluation) -> None:
+        architecture = proposal.architecture
+        action = None if proposal.action is None else np.asarray(proposal.action, np.float32)
+        trial = Trial(len(self.trials) + 1, architecture, evaluation, action, is_new=architecture.key not in self._keys)
         self._keys.add(architecture.key)
-        trial = Trial(len(self.trials) + 1, architecture, evaluation, action, is_new)
         self.trials.append(trial)
         if self.best is None or evaluation.reward > self.best.evaluation.reward:
             self.best = trial

@@ -56,7 +56,7 @@ def test_checkers_with_rendering(render_mode: str) -> None:
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
-def test_specification_round_trips(env_id: str) -> None:
+def test_spec_round_trips(env_id: str) -> None:
     spec = make(env_id).spec
     assert spec is not None
     again = gym.envs.registration.EnvSpec.from_json(spec.to_json())
@@ -65,14 +65,14 @@ def test_specification_round_trips(env_id: str) -> None:
     assert isinstance(gym.make(f"nases_env:{env_id}").unwrapped, NASESEnv)
 
 
-def test_made_without_data_and_missed_at_reset(tmp_path: Path) -> None:
+def test_missing_data_is_an_error_of_reset(tmp_path: Path) -> None:
     env = gym.make("NASES-CIFAR10-v0", data_dir=str(tmp_path), download=False)
     with pytest.raises(InputError, match="NASES_DATA_DIR") as caught:
         env.reset()
     assert "\n" not in str(caught.value)
 
 
-def test_spaces_are_those_of_the_paper() -> None:
+def test_spaces_match_the_paper() -> None:
     env = make()
     assert env.action_space == gym.spaces.Box(-1, 1, (20,), np.float32)
     assert env.observation_space == gym.spaces.Box(0, 1, (40,), np.float32)
@@ -109,7 +109,7 @@ def test_actions_are_clipped_into_the_box() -> None:
 @pytest.mark.parametrize(
     "action", [np.full(20, np.nan), np.full(20, np.inf), np.zeros(19), np.zeros((1, 20)), np.float32(0)]
 )
-def test_bad_actions_are_one_clear_line_and_lose_nothing(action: np.ndarray) -> None:
+def test_invalid_actions_raise_one_line_and_change_nothing(action: np.ndarray) -> None:
     env = make("NASES-Synthetic-v0").unwrapped
     observation, _ = env.reset(seed=0)
     before = unwrapped(env).architecture
@@ -144,12 +144,12 @@ def test_reset_starts_from_a_given_architecture() -> None:
         ({"architecture": "{"}, "not JSON"),
     ],
 )
-def test_bad_reset_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_reset_options_raise_an_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make("NASES-Synthetic-v0").reset(options=options)
 
 
-def test_same_seed_same_search_and_another_seed_another() -> None:
+def test_the_seed_determines_the_search() -> None:
     def search(seed: int) -> list[Any]:
         env = make()
         first, _ = env.reset(seed=seed)
@@ -161,7 +161,7 @@ def test_same_seed_same_search_and_another_seed_another() -> None:
     assert search(3)[1] != search(4)[1]
 
 
-def test_order_does_not_matter_and_a_known_child_is_not_trained_again() -> None:
+def test_results_do_not_depend_on_the_order_and_are_cached() -> None:
     actions = [np.full(20, value, np.float32) for value in (-0.3, 0.3)]
     env = make()
     env.reset(seed=0)
@@ -170,13 +170,13 @@ def test_order_does_not_matter_and_a_known_child_is_not_trained_again() -> None:
     known = unwrapped(env).evaluate(SPACE.from_json(forwards[1]["genotype"]))
     again = env.step(actions[1])
     assert again[4] == forwards[1]
-    assert unwrapped(env).last_evaluation is known  # one object: it was not trained anew
+    assert unwrapped(env).last_evaluation is known  # the same object: it was not trained again
     other = make()
     other.reset(seed=0)
     assert [other.step(action)[4] for action in reversed(actions)] == forwards[::-1]
 
 
-def test_a_child_that_is_too_large_or_diverges_has_reward_0_and_says_so() -> None:
+def test_a_child_that_is_too_large_or_diverges_has_reward_0() -> None:
     env = make(max_params=10)
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.zeros(20, np.float32))
@@ -204,7 +204,7 @@ def test_render_shows_the_current_child() -> None:
         NASESEnv(unwrapped(env).evaluator, render_mode="human")
 
 
-def test_an_environment_is_picklable_and_closes_twice() -> None:
+def test_an_environment_is_picklable_and_can_be_closed_twice() -> None:
     env = make()
     env.reset(seed=0)
     again = pickle.loads(pickle.dumps(unwrapped(env)))
@@ -237,7 +237,7 @@ def test_every_keyword_is_documented() -> None:
         ({"preset": "cpuu"}, "unknown preset 'cpuu' .did you mean 'cpu'"),
         ({"num_epoch": 3}, "unknown option 'num_epoch' .did you mean 'num_epochs'"),
         ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
-        ({"num_epochs": 0}, "num_epochs is 0; it must be at least 1"),
+        ({"num_epochs": 0}, "num_epochs must be at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),
         ({"device": "cuda:99"}, "cannot use the device 'cuda:99'"),
         ({"device": "nonsense"}, "cannot use the device 'nonsense'"),
@@ -245,7 +245,7 @@ def test_every_keyword_is_documented() -> None:
         ({"embedding": "absent.safetensors"}, "absent.safetensors"),
     ],
 )
-def test_wrong_keywords_are_one_clear_line(options: dict[str, Any], message: str) -> None:
+def test_invalid_keywords_raise_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         gym.make("NASES-Digits-v0", **options)
     assert "\n" not in str(caught.value)

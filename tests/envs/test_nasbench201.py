@@ -56,7 +56,7 @@ def test_stable_baselines3_checker(options: dict[str, Any], operator_permutation
     check_env_of_sb3(make(options, operator_permutation_seed=operator_permutation_seed), skip_render_check=False)
 
 
-def test_specification_round_trips(options: dict[str, Any]) -> None:
+def test_spec_round_trips(options: dict[str, Any]) -> None:
     env = make(options, operator_permutation_seed=5)
     spec = env.spec
     assert spec is not None
@@ -104,7 +104,7 @@ def test_step_queries_the_child_that_the_action_decodes_to(
     }
 
 
-def test_permutations_are_the_seeds_and_uniform(options: dict[str, Any]) -> None:
+def test_permutations_depend_on_the_seed_and_are_uniform(options: dict[str, Any]) -> None:
     def operators(operator_permutation_seed: int | None) -> tuple[str, ...]:
         return NasBench201Env(operator_permutation_seed=operator_permutation_seed, **options).search_space.operators
 

@@ -43,7 +43,7 @@ def test_both_checkers(embedding: str) -> None:
     check_env_of_sb3(make(embedding), skip_render_check=False)
 
 
-def test_the_reward_is_what_is_looked_up(embedding: str) -> None:
+def test_the_reward_is_the_value_of_query(embedding: str) -> None:
     env = make(embedding)
     env.reset(seed=0)
     env.action_space.seed(0)

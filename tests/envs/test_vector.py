@@ -1,4 +1,4 @@
-"""The vector environment: Gymnasium's own step for step, one training for equal children, many at once, none breaks it."""
+"""The vector environment: equality with Gymnasium's, concurrent evaluation, deduplication, failures."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Scripted(Evaluator):
-    """Its accuracies depend on the seed, and it leaves a file for every evaluation that begins.
+    """Returns accuracies that depend on the seed, and creates a file for every evaluation that starts.
 
     Attributes:
-        folder: where the files go.
-        crowd: evaluations that must have begun before one ends.
+        folder: folder of the files.
+        crowd: number of evaluations that must have started before one ends.
         raising: keys of children that raise an error.
         killing: keys of children that kill the process.
-        refused: keys of children that raise ``InputError`` while there is a file ``refuse`` in the folder's parent.
+        refused: keys of children that raise ``InputError`` while the file ``refuse`` exists in the parent folder.
     """
 
     folder: str
@@ -56,14 +56,14 @@ class Scripted(Evaluator):
         Path(self.folder, uuid.uuid4().hex).touch()
         start = time.monotonic()
         while num_evaluations(self.folder) < self.crowd:
-            assert time.monotonic() < start + PATIENCE_SECONDS, "the others do not begin"
+            assert time.monotonic() < start + PATIENCE_SECONDS, "the others do not start"
             time.sleep(0.01)
         if architecture.key in self.raising:
-            raise ValueError("not this one")
+            raise ValueError("invalid child")
         if architecture.key in self.killing:
             os.kill(os.getpid(), signal.SIGKILL)
         if architecture.key in self.refused and Path(self.folder).with_name("refuse").exists():
-            raise InputError("mend this; then go on")
+            raise InputError("fix this; then resume")
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=derive_seed(seed) / 2**63)
 
 
@@ -86,7 +86,7 @@ def keys_of(actions: NDArray[np.float32]) -> tuple[str, ...]:
     return tuple(architecture.key for architecture in SyntheticEnv().decode_batch(actions))
 
 
-def analytic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
+def synthetic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
     return cast(NASESVectorEnv, gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
 
 
@@ -99,9 +99,9 @@ def assert_same(ours: Any, theirs: Any) -> None:
     assert data_equivalence(list(ours), list(theirs), exact=True), f"{ours}\n{theirs}"
 
 
-def test_step_for_step_as_gymnasiums_own_vector_environment() -> None:
+def test_it_equals_gymnasiums_vector_environment_step_by_step() -> None:
     """Over several truncations, at the same time and at different times."""
-    ours, theirs = analytic(max_episode_steps=4), single_ones(max_episode_steps=4)
+    ours, theirs = synthetic(max_episode_steps=4), single_ones(max_episode_steps=4)
     assert_same(ours.reset(seed=7), theirs.reset(seed=7))
     truncated: list[list[bool]] = []
     for number in range(14):
@@ -122,9 +122,9 @@ def test_step_for_step_as_gymnasiums_own_vector_environment() -> None:
         assert_same(ours.reset(**cast(Any, reset)), theirs.reset(**cast(Any, reset)))
 
 
-def test_spaces_and_metadata_are_those_of_gymnasiums_own() -> None:
+def test_spaces_and_metadata_equal_gymnasiums() -> None:
     options: dict[str, Any] = {"render_mode": "ansi", "max_episode_steps": 2}
-    ours, theirs = analytic(**options), single_ones(**options)
+    ours, theirs = synthetic(**options), single_ones(**options)
     for name in ("action_space", "observation_space", "single_action_space", "single_observation_space"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert (ours.num_envs, ours.metadata, ours.render_mode) == (theirs.num_envs, theirs.metadata, theirs.render_mode)
@@ -137,8 +137,8 @@ def test_spaces_and_metadata_are_those_of_gymnasiums_own() -> None:
         assert ours.render() == theirs.render()
 
 
-def test_the_last_steps_information_is_that_of_the_child_that_ended_the_episode() -> None:
-    envs = analytic(2, max_episode_steps=1)
+def test_final_info_is_that_of_the_last_child_of_the_episode() -> None:
+    envs = synthetic(2, max_episode_steps=1)
     envs.reset(seed=0)
     observations, rewards, _, truncations, infos = envs.step(actions_for(2))
     assert truncations.all()
@@ -152,14 +152,14 @@ def test_the_last_steps_information_is_that_of_the_child_that_ended_the_episode(
         assert observations[index].tolist() != infos["final_obs"][index].tolist()
 
 
-def test_it_goes_on_without_a_limit() -> None:
+def test_without_a_limit_it_is_never_truncated() -> None:
     envs = NASESVectorEnv(SyntheticEnv(), 2)
     envs.reset(seed=0)
     assert not any(envs.step(actions_for(2, number))[3].any() for number in range(120))
 
 
-def test_observations_are_fresh() -> None:
-    envs = analytic()
+def test_observations_are_new_arrays() -> None:
+    envs = synthetic()
     given = [envs.reset(seed=0)[0], envs.step(actions_for(3))[0], envs.step(actions_for(3, seed=1))[0]]
     kept = [observations.copy() for observations in given]
     given.append(envs.step(actions_for(3, seed=2))[0])
@@ -171,7 +171,7 @@ def test_observations_are_fresh() -> None:
 
 
 def test_sub_environments_start_from_given_architectures() -> None:
-    envs = analytic()
+    envs = synthetic()
     rng = np.random.default_rng(5)
     given = [SPACE.sample(rng) for _ in range(3)]
     observations, infos = envs.reset(options={"architecture": [given[0], SPACE.genotype(given[1]), SPACE.to_json(given[2])]})
@@ -180,10 +180,10 @@ def test_sub_environments_start_from_given_architectures() -> None:
     assert set(envs.reset(options={"architecture": given[0]})[1]["key"]) == {given[0].key}
     drawn = envs.reset(seed=4, options={"architecture": [None, given[0], None]})[1]["key"].tolist()
     assert drawn[1] == given[0].key
-    assert drawn[::2] == analytic().reset(seed=4)[1]["key"].tolist()[::2]
+    assert drawn[::2] == synthetic().reset(seed=4)[1]["key"].tolist()[::2]
 
 
-def test_a_child_depends_on_its_architecture_and_the_first_seed_alone(folder: str) -> None:
+def test_a_child_depends_only_on_its_architecture_and_the_first_seed(folder: str) -> None:
     single = NASESEnv(Scripted(folder), execution=SERIAL)
     single.reset(seed=5)
     actions = actions_for(4)
@@ -212,7 +212,7 @@ def test_equal_children_of_a_batch_are_evaluated_once(folder: str) -> None:
     assert num_evaluations(folder) == 2
 
 
-def test_all_children_are_under_evaluation_at_once_and_equal_ones_once(folder: str) -> None:
+def test_children_are_evaluated_concurrently_and_equal_ones_once(folder: str) -> None:
     """None of the three ends before all have begun; the fourth equals the second."""
     execution = {"executor": "processes", "num_workers": 3, "max_retries": 0}
     envs = NASESVectorEnv(NASESEnv(Scripted(folder, crowd=3), execution=execution), 4)
@@ -228,7 +228,7 @@ def test_all_children_are_under_evaluation_at_once_and_equal_ones_once(folder: s
     envs.close()
 
 
-def test_a_child_that_raises_or_dies_does_not_touch_the_others(folder: str) -> None:
+def test_a_child_that_raises_or_dies_does_not_affect_the_others(folder: str) -> None:
     keys = keys_of(actions_for(4))
     evaluator = Scripted(folder, raising=keys[:1], killing=keys[2:3])
     execution = {"executor": "processes", "num_workers": 2, "max_retries": 0}
@@ -238,14 +238,14 @@ def test_a_child_that_raises_or_dies_does_not_touch_the_others(folder: str) -> N
     assert infos["status"].tolist() == ["failed", "ok", "failed", "ok"]
     assert rewards.tolist() == infos["valid_accuracy"].tolist()
     assert (rewards > 0).tolist() == [False, True, False, True]
-    assert "not this one" in envs.last_evaluations[0].reason
+    assert "invalid child" in envs.last_evaluations[0].reason
     assert "SIGKILL" in envs.last_evaluations[2].reason
     infos = envs.step(actions_for(4, seed=1))[4]
     assert infos["final_info"]["status"].tolist() == ["ok"] * 4
     envs.close()
 
 
-def test_what_a_person_must_mend_leaves_the_environments_where_they_were(folder: str) -> None:
+def test_a_user_error_leaves_the_environments_unchanged(folder: str) -> None:
     refuse = Path(folder).with_name("refuse")
     refuse.touch()
     env = NASESEnv(Scripted(folder, refused=keys_of(actions_for(3))[2:]), execution=SERIAL)
@@ -270,7 +270,7 @@ def test_trained_children_run_in_processes_with_the_same_results() -> None:
         envs.close()
     assert_same(*results)
     assert results[0][4]["status"].tolist() == ["ok", "ok"]
-    envs = analytic()
+    envs = synthetic()
     envs.reset(seed=0)
     envs.step(actions_for(2))
     assert isinstance(envs.env.executor.inner, SerialExecutor)
@@ -302,7 +302,7 @@ def test_evaluations_can_come_from_a_function(folder: str) -> None:
         np.zeros((3, 21)),
     ],
 )
-def test_bad_actions_are_one_clear_line_and_lose_nothing(actions: NDArray[Any], folder: str) -> None:
+def test_invalid_actions_raise_one_line_and_change_nothing(actions: NDArray[Any], folder: str) -> None:
     envs = NASESVectorEnv(NASESEnv(Scripted(folder)), 3)
     envs.reset(seed=0)
     before = envs.architectures
@@ -326,8 +326,8 @@ def test_bad_actions_are_one_clear_line_and_lose_nothing(actions: NDArray[Any], 
         ({"options": {"reset_mask": np.ones(3)}}, "reset_mask must be"),
     ],
 )
-def test_a_wrong_reset_is_one_clear_line_and_changes_nothing(arguments: dict[str, Any], message: str) -> None:
-    envs = analytic()
+def test_an_invalid_reset_raises_one_line_and_changes_nothing(arguments: dict[str, Any], message: str) -> None:
+    envs = synthetic()
     envs.reset(seed=0)
     before = envs.architectures
     with pytest.raises(InputError, match=message) as caught:
@@ -336,23 +336,23 @@ def test_a_wrong_reset_is_one_clear_line_and_changes_nothing(arguments: dict[str
     assert envs.architectures == before
 
 
-def test_a_reset_leaves_the_callers_options_alone() -> None:
-    envs = analytic()
+def test_reset_does_not_modify_the_options() -> None:
+    envs = synthetic()
     envs.reset(seed=0)
     options = {"reset_mask": np.array([True, False, False])}
     envs.reset(options=options)
     assert list(options) == ["reset_mask"]
 
 
-def test_wrong_numbers() -> None:
+def test_invalid_numbers_raise_an_error() -> None:
     with pytest.raises(InputError, match="num_envs must be at least 1, not 0"):
-        analytic(0)
+        synthetic(0)
     with pytest.raises(InputError, match="max_episode_steps must be at least 1, or None"):
-        analytic(max_episode_steps=0)
+        synthetic(max_episode_steps=0)
 
 
-def test_nothing_goes_before_the_first_reset() -> None:
-    envs = analytic(render_mode="ansi")
+def test_methods_need_a_reset() -> None:
+    envs = synthetic(render_mode="ansi")
     for call in (lambda: envs.step(actions_for(3)), envs.render, lambda: envs.architectures):
         with pytest.raises(gym.error.ResetNeeded):
             call()
@@ -361,7 +361,7 @@ def test_nothing_goes_before_the_first_reset() -> None:
 
 
 def test_render_shows_every_current_child() -> None:
-    envs = analytic(2, render_mode="rgb_array", max_episode_steps=2)
+    envs = synthetic(2, render_mode="rgb_array", max_episode_steps=2)
     envs.reset(seed=0)
     frames = [envs.render()]
     for number in range(2):
@@ -369,12 +369,12 @@ def test_render_shows_every_current_child() -> None:
         frames.append(envs.render())
     assert all(frame.dtype == np.uint8 and frame.shape == frames[0][0].shape for pair in frames for frame in pair)
     assert len({frame.tobytes() for pair in frames for frame in pair}) == 6
-    without = analytic(2)
+    without = synthetic(2)
     without.reset()
     assert without.render() == (None, None)
 
 
-def test_close_closes_the_environment_and_twice_does_no_harm() -> None:
+def test_close_closes_the_environment_once() -> None:
     class Closing(SyntheticEnv):
         num_closed = 0
 
@@ -398,7 +398,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("env_id", nases_env.ENV_IDS)
-def test_make_vec_makes_it_for_every_id_and_the_specification_round_trips(env_id: str) -> None:
+def test_make_vec_creates_every_id_and_the_spec_round_trips(env_id: str) -> None:
     options = OPTIONS.get(env_id, {"preset": "smoke", "execution": {"executor": "processes", "num_workers": 2}})
     envs = gym.make_vec(env_id, num_envs=3, **options)
     assert isinstance(envs, NASESVectorEnv)
@@ -415,14 +415,14 @@ def test_make_vec_makes_it_for_every_id_and_the_specification_round_trips(env_id
     assert type(again.env) is type(envs.env) is type(gym.make(env_id, **options).unwrapped)
 
 
-def test_the_other_ways_to_vectorise_work_too() -> None:
+def test_other_vectorization_modes_work() -> None:
     envs = gym.make_vec("NASES-Synthetic-v0", num_envs=2, vectorization_mode="sync")
     assert isinstance(envs, SyncVectorEnv)
     assert envs.reset(seed=0)[0].shape == (2, 40)
 
 
 class Halved(SyntheticEnv):
-    """An environment of one's own."""
+    """A custom environment."""
 
     def __init__(self, *, factor: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
@@ -436,7 +436,7 @@ halved_vector_env = vector_entry_point(Halved)
 
 
 @pytest.fixture
-def own_id() -> Iterator[str]:
+def custom_id() -> Iterator[str]:
     env_id = "Halved-v0"
     gym.register(
         env_id,
@@ -449,8 +449,8 @@ def own_id() -> Iterator[str]:
     del gym.registry[env_id]
 
 
-def test_an_environment_of_ones_own_is_registered_the_same_way(own_id: str) -> None:
-    envs = gym.make_vec(own_id, num_envs=2)
+def test_a_custom_environment_is_registered_the_same_way(custom_id: str) -> None:
+    envs = gym.make_vec(custom_id, num_envs=2)
     envs.reset(seed=0)
     _, rewards, _, _, infos = envs.step(actions_for(2))
     assert infos["half"] == pytest.approx(1.5 * rewards)
@@ -458,7 +458,7 @@ def test_an_environment_of_ones_own_is_registered_the_same_way(own_id: str) -> N
 
 
 def test_gymnasiums_wrappers_of_vector_environments_work() -> None:
-    envs = RecordEpisodeStatistics(analytic(2, max_episode_steps=3))
+    envs = RecordEpisodeStatistics(synthetic(2, max_episode_steps=3))
     envs.reset(seed=0)
     total = np.zeros(2)
     for number in range(3):

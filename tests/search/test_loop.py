@@ -78,14 +78,14 @@ def synthetic_env() -> NASESEnv:
 
 
 @pytest.mark.parametrize(("num_envs", "ask_batch_size"), [(1, 1), (3, 1), (2, 5), (6, 2), (5, 3)])
-def test_results_are_told_in_proposal_order_within_the_window(num_envs: int, ask_batch_size: int) -> None:
+def test_results_are_reported_in_proposal_order_within_the_window(num_envs: int, ask_batch_size: int) -> None:
     search = search_with(num_envs, 17)
     agent = Watched(search.env)
     search.run(agent, ask_batch_size)
     asked = [key for event, key in agent.events if event == "ask"]
-    told = [key for event, key in agent.events if event == "tell"]
-    assert asked == told == [child.evaluation.key for child in search.trials]
-    assert len(told) == 17
+    reported = [key for event, key in agent.events if event == "tell"]
+    assert asked == reported == [child.evaluation.key for child in search.trials]
+    assert len(reported) == 17
     in_flight = np.cumsum([1 if event == "ask" else -1 for event, _ in agent.events])
     assert in_flight.max() <= max(num_envs, ask_batch_size)
     full = in_flight[: -max(num_envs, ask_batch_size)].max()
@@ -127,7 +127,7 @@ def test_callbacks_are_called_in_order() -> None:
     assert recorder.events == ["start", "trial 1", metrics[0], "trial 2", metrics[1], "end"]
 
 
-def test_every_callback_is_told_of_the_end_even_if_one_fails() -> None:
+def test_every_callback_is_ended_even_if_one_fails() -> None:
     class Failing(SearchCallback):
         def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
             raise OSError("disk full")

@@ -207,7 +207,7 @@ def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
 def test_a_locked_run_is_not_resumed(tmp_path: Path) -> None:
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=5, run_dir=tmp_path / "run")
     with SearchRun(args, agent="random_search") as run:
-        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))], np.zeros((1, 20)))
+        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
         with pytest.raises(InputError, match="another search is writing to"):
             resume("random_search", tmp_path / "run")
 

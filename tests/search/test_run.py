@@ -87,7 +87,7 @@ def test_a_repeated_architecture_is_recorded_as_known(tmp_path: Path) -> None:
     with SearchRun(arguments(tmp_path, budget=2), agent="test") as search:
         space = search.env.search_space
         architecture = space.sample(np.random.default_rng(0))
-        evaluations = search.loop.evaluate_all([architecture] * 2, np.zeros((2, 20)))
+        evaluations = search.loop.evaluate_all([architecture] * 2)
         assert search.loop.done
     assert [record["is_new"] for record in lines(tmp_path)] == [True, False]
     assert evaluations[0] == evaluations[1]

@@ -1,12 +1,11 @@
-"""The evaluator that trains the child network."""
+"""Evaluation by training the child network."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,33 +16,35 @@ from nases_env.devices import resolve_device
 from nases_env.evaluation.base import Evaluator, describe_search_space
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.hashing import sha256_hex
 from nases_env.networks import count_flops, count_parameters
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.seeding import seeded_torch
-from nases_env.training import Checkpoint, ImageSet, load_images, mirrors, split_train_valid, train_classifier
+from nases_env.training import Checkpoint, ImageSet, load_images, split_train_valid, train_classifier, uses_flip
+from nases_env.training.data_cache import DataCache
 
 TRAINING_VERSION = 2
-"""To be raised whenever the same settings begin to give other accuracies: stores then hold no result for them."""
+"""Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
 
 
 @dataclass(frozen=True)
 class TrainingEvaluator(Evaluator):
-    """Builds the child, trains it on the training split and measures it on the validation split (Algorithm 1, lines 5–7).
+    """Build a child, train it and measure its validation accuracy (Algorithm 1, lines 5–7).
 
     Attributes:
-        search_space: the search space, or what ``get_search_space`` makes it from.
-        dataset: a name of ``nases_env.training.DATASETS``.
-        settings: the child's size and training.
-        data_dir: the folder with the data sets; None looks as ``load_images`` says.
-        download: whether a data set that is not there may be downloaded.
-        device: a torch device, or "auto": the GPU where there is one, else the CPU.
-        split_seed: decides which tenth of the training images is the validation split, the same for every child.
-        num_threads: CPU threads of a training; several processes side by side want one each.
-        checkpoint_dir: the folder where a child under training keeps a checkpoint, so that one that was killed and is
-            evaluated again continues, with the same result; None: none. The file's name is unique to the configuration
-            (``digest``), the architecture's key and the seed, and the file is gone when the child is evaluated.
-        checkpoint_interval: seconds of training between two checkpoints, at the end of an epoch; 0: after every epoch; inf:
-            never.
+        search_space: the search space, or its name as ``get_search_space`` accepts it.
+        dataset: a name in ``nases_env.training.DATASETS``.
+        settings: size and training of the child.
+        data_dir: the directory with the data sets; None: see ``load_images``.
+        download: whether to download a missing data set.
+        device: a torch device, or "auto": the GPU if there is one, else the CPU.
+        split_seed: seed of the validation split, a tenth of the training images; the same for every child.
+        num_threads: CPU threads per training; use 1 if several processes train in parallel.
+        checkpoint_dir: directory of the checkpoints; None: no checkpoints. An interrupted child resumes from its checkpoint
+            with the same result. The file name is unique to the configuration (``digest``), the architecture's key and the
+            seed; the file is removed after the evaluation.
+        checkpoint_interval: minimum seconds of training between two checkpoints, which are written at the end of an epoch;
+            0: after every epoch; inf: never.
     """
 
     search_space: str | SearchSpace
@@ -63,18 +64,19 @@ class TrainingEvaluator(Evaluator):
             self.images()
 
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """The training and the validation split, cut to the sizes that the settings ask for."""
-        return _received.get(self._data()) or _load_splits(*self._data())
+        """Return the training and the validation split, cut to ``num_train_images`` and ``num_valid_images``."""
+        splits = SPLIT_CACHE.get(self._data())
+        return splits.train, splits.valid
 
     def describe(self) -> dict[str, Any]:
-        """The images by their digest, wherever they come from; the device by its kind, since a GPU rounds otherwise."""
+        """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
         device = resolve_device(self.device).type
         return {
             "evaluator": "training",
             "version": TRAINING_VERSION,
             "search_space": describe_search_space(get_search_space(self.search_space)),
             "dataset": self.dataset,
-            "images": _digest_splits(*self._data()),
+            "images": SPLIT_CACHE.get(self._data()).digest,
             "split_seed": self.split_seed,
             "settings": dataclasses.asdict(self.settings),
             "device": device,
@@ -88,11 +90,11 @@ class TrainingEvaluator(Evaluator):
         return [(split.images.numpy(), split.labels.numpy(), split.class_names) for split in self.images()]
 
     def import_data(self, shared: Any) -> None:
-        if self._data() in _received:
+        if self._data() in SPLIT_CACHE:
             return
-        # Copied: torch does not take memory that must not be written to.
+        # Copied, because torch does not accept read-only memory.
         train, valid = (ImageSet(torch.tensor(images), torch.tensor(labels), names) for images, labels, names in shared)
-        _received[self._data()] = train, valid
+        SPLIT_CACHE.put(self._data(), _Splits(train, valid))
 
     def _data(self) -> _DataArguments:
         return _DataArguments(
@@ -123,7 +125,7 @@ class TrainingEvaluator(Evaluator):
         )
         if self.settings.max_params is not None and child.num_params > self.settings.max_params:
             return replace(child, seconds=time.perf_counter() - start)
-        flip = mirrors(self.dataset, self.settings)
+        flip = uses_flip(self.dataset, self.settings)
         checkpoint = self._checkpoint(architecture, seed)
         seconds_before = time.perf_counter() - start
         with torch_threads(self.num_threads):
@@ -144,8 +146,9 @@ class TrainingEvaluator(Evaluator):
         if self.checkpoint_dir is None:
             return None
         identity = "\x1f".join((self.digest(), architecture.key, str(int(seed))))
-        name = hashlib.sha256(identity.encode()).hexdigest()
-        return Checkpoint(Path(self.checkpoint_dir) / f"{name}.safetensors", self.checkpoint_interval, identity)
+        return Checkpoint(
+            Path(self.checkpoint_dir) / f"{sha256_hex(identity)}.safetensors", self.checkpoint_interval, identity
+        )
 
 
 class _DataArguments(NamedTuple):
@@ -158,31 +161,34 @@ class _DataArguments(NamedTuple):
     num_valid_images: int | None
 
 
-_received: dict[_DataArguments, tuple[ImageSet, ImageSet]] = {}
-"""Splits that another process has loaded."""
+@dataclass(frozen=True, eq=False)
+class _Splits:
+    train: ImageSet
+    valid: ImageSet
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the shapes, class names, pixels and labels of both splits."""
+        parts: list[str | memoryview] = []
+        for split in (self.train, self.valid):
+            parts.append(repr((tuple(split.images.shape), split.class_names)))
+            parts += [split.images.contiguous().numpy().data, split.labels.numpy().data]
+        return sha256_hex(*parts)
 
 
-@lru_cache(maxsize=4)
-def _digest_splits(*arguments: Any) -> str:
-    """The SHA-256 of all pixels, labels and class names of the training and the validation split."""
-    data = _DataArguments(*arguments)
-    digest = hashlib.sha256()
-    for split in _received.get(data) or _load_splits(*data):
-        digest.update(repr((tuple(split.images.shape), split.class_names)).encode())
-        digest.update(split.images.contiguous().numpy().tobytes())
-        digest.update(split.labels.numpy().tobytes())
-    return digest.hexdigest()
+def _load_splits(data: _DataArguments) -> _Splits:
+    images = load_images(
+        data.dataset, train=True, data_dir=data.data_dir, image_size=data.image_size, download=data.download
+    )
+    return _Splits(
+        *split_train_valid(
+            images,
+            seed=data.split_seed,
+            num_train_images=data.num_train_images,
+            num_valid_images=data.num_valid_images,
+        )
+    )
 
 
-@lru_cache(maxsize=4)
-def _load_splits(
-    dataset: str,
-    data_dir: str | None,
-    image_size: int | None,
-    download: bool,
-    split_seed: int,
-    num_train_images: int | None,
-    num_valid_images: int | None,
-) -> tuple[ImageSet, ImageSet]:
-    images = load_images(dataset, train=True, data_dir=data_dir, image_size=image_size, download=download)
-    return split_train_valid(images, seed=split_seed, num_train_images=num_train_images, num_valid_images=num_valid_images)
+SPLIT_CACHE: DataCache[_DataArguments, _Splits] = DataCache(_load_splits)
+"""The splits used recently in this process, and those imported from another process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -28,7 +28,7 @@ class DataCache(Generic[Key, Value]):
 
     def get(self, key: Key) -> Value:
         """Return the value of ``key``, loading it if necessary."""
-        return self._added[key] if key in self._added else cast("Value", self._load(key))
+        return self._added[key] if key in self._added else self._load(key)
 
     def put(self, key: Key, value: Value) -> None:
         """Add a value, which is kept until ``clear``."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from nases_env.training.data_cache import DataCache
@@ -28,7 +30,7 @@ def test_recent_and_added_values_are_kept() -> None:
 
 
 def test_errors_are_not_cached() -> None:
-    values = iter([ValueError("unavailable"), 1])
+    values: Iterator[Exception | int] = iter([ValueError("unavailable"), 1])
 
     def load(key: str) -> int:
         value = next(values)

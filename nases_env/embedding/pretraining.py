@@ -1,4 +1,4 @@
-"""The first stage of the search (paper, section 4.1): simulator and decoder, trained together as an autoencoder."""
+"""Pretraining of an embedding (paper, section 4.1): simulator and decoder are trained jointly as an autoencoder."""
 
 from __future__ import annotations
 
@@ -10,73 +10,74 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from nases_env.embedding.autoencoder import DecisionDecoder, Embedding, Loss
+from nases_env.embedding.autoencoder import CategoricalDecoder, Embedding, Loss
 from nases_env.errors import InputError
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.seeding import torch_generator
 
 NUM_CALIBRATION_SAMPLES = 10_000
-LARGEST_DEFAULT_SIZE = 20  # of an embedding
+MAX_DEFAULT_EMBEDDING_SIZE = 20
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.02  # of the calibration, in nats
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """How an embedding is trained. The defaults are this project's; ``PRESETS`` has the paper's as well."""
+    """Hyperparameters of pretraining. The defaults are those of the built-in embeddings; ``PRESETS`` also has the paper's.
+
+    Raises:
+        InputError: if a value is out of range, or calibration is combined with the loss ``least_squares``.
+    """
 
     embedding_size: int | None = field(
         default=None,
-        metadata={"help": "n: numbers in an embedding; that of the presets is one a decision, but at most 20."},
+        metadata={"help": "Dimension n of the embedding. Default: the number of decisions, at most 20."},
     )
     hidden_size: int = field(default=128, metadata={"help": "Hidden size of both LSTMs."})
     loss: Loss = field(
         default="cross_entropy",
-        metadata={"help": "cross_entropy: the decoder predicts decisions. least_squares: numbers, as in the paper."},
+        metadata={"help": "cross_entropy: classify decisions. least_squares: regress numbers, as in the paper."},
     )
-    num_steps: int = field(default=3000, metadata={"help": "Optimisation steps (Adam)."})
-    batch_size: int = field(default=128, metadata={"help": "Uniform vectors per step, never the same twice."})
-    learning_rate: float = field(default=2e-2, metadata={"help": "Adam's learning rate, at its highest."})
+    num_steps: int = field(default=3000, metadata={"help": "Optimization steps (Adam)."})
+    batch_size: int = field(default=128, metadata={"help": "Uniform vectors per step, drawn anew at each step."})
+    learning_rate: float = field(default=2e-2, metadata={"help": "Initial learning rate of Adam."})
     schedule: Literal["constant", "cosine"] = field(
-        default="cosine", metadata={"help": "cosine: the learning rate falls to 0 along half a cosine."}
+        default="cosine", metadata={"help": "cosine: anneal the learning rate to 0 with a cosine."}
     )
     standardize: bool = field(
         default=True,
-        metadata={"help": "Standardise embeddings over the batch while training; afterwards they are in any case."},
+        metadata={"help": "Standardize embeddings over the batch during training; trained embeddings always are."},
     )
-    noise: float = field(
-        default=0.1, metadata={"help": "Deviation of the Gaussian added to the embedding that the decoder learns from."}
+    noise_std: float = field(
+        default=0.1, metadata={"help": "Standard deviation of the Gaussian noise added to the decoder's input in training."}
     )
     num_calibration_rounds: int = field(
         default=20,
-        metadata={"help": "Rounds of final adjustment of the decoder's biases towards uniform decisions; 0 is off."},
+        metadata={"help": "Rounds of bias calibration after training, which makes decoded decisions uniform. 0: off."},
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be trained with.
-
-        Raises:
-            InputError: if one is out of range, or two of them do not go together.
-        """
-        at_least: dict[str, float] = {
+        minimums: dict[str, float] = {
             "embedding_size": 1,
             "hidden_size": 1,
             "num_steps": 1,
             "batch_size": 2,
-            "noise": 0,
+            "noise_std": 0,
             "num_calibration_rounds": 0,
         }
-        for name, least in at_least.items():
+        for name, minimum in minimums.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise InputError(f"{name} must be at least {least}, not {value}")
+            if value is not None and not minimum <= value < math.inf:
+                raise InputError(f"{name} must be at least {minimum}, not {value}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.loss == "least_squares" and self.num_calibration_rounds:
-            raise InputError("calibration is for the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
+            raise InputError("calibration needs the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
 
-    def size_for(self, search_space: SearchSpace) -> int:
-        """n, the size of an embedding of ``search_space``: the one that was given, else min(m, 20)."""
-        return min(search_space.num_decisions, LARGEST_DEFAULT_SIZE) if self.embedding_size is None else self.embedding_size
+    def embedding_size_for(self, search_space: SearchSpace) -> int:
+        """Return ``embedding_size`` if it is set, else min(m, 20) for the m decisions of ``search_space``."""
+        if self.embedding_size is not None:
+            return self.embedding_size
+        return min(search_space.num_decisions, MAX_DEFAULT_EMBEDDING_SIZE)
 
 
 PRESETS = {
@@ -86,37 +87,40 @@ PRESETS = {
         learning_rate=1e-5,
         schedule="constant",
         standardize=False,
-        noise=0.0,
+        noise_std=0.0,
         num_calibration_rounds=0,
     ),
 }
-"""``default`` is what ships; ``paper`` is section 4.1, which leaves batch size, number of steps and sizes open."""
+"""``default`` made the built-in embeddings; ``paper`` is section 4.1, which does not state batch size, steps and sizes."""
 
 
 def pretrain(
     search_space: SearchSpace, settings: PretrainSettings, seed: int, *, progress: bool = False
 ) -> tuple[Embedding, list[float]]:
-    """Train a simulator and a decoder on uniform vectors; the result depends on the arguments and torch's threads alone.
+    """Train a simulator and a decoder on uniform vectors.
 
-    Whether or not embeddings are standardised while training, those of the returned embedding are: without, the measured
-    mean and deviation go into the simulator and, inversely, into the decoder's input weights, which leaves what the two
-    compute together as it was.
+    The result depends only on the arguments and the number of torch threads. The embedding is always standardized. If
+    ``settings.standardize`` is off, mean and standard deviation are measured after training and folded into the decoder,
+    which leaves the reconstructions unchanged.
 
     Args:
-        search_space: whose decisions are embedded.
-        settings: how.
-        seed: of the initial weights and of everything drawn.
-        progress: show a progress bar on standard error.
+        search_space: the search space to embed.
+        settings: the hyperparameters.
+        seed: seed of the initial weights and of all random draws.
+        progress: whether to show a progress bar on standard error.
 
     Returns:
-        The embedding, frozen, and the reconstruction loss of every step.
+        The frozen embedding and the reconstruction loss of every step.
 
     Raises:
         InputError: if the training diverges.
+
+    Example:
+        >>> embedding, losses = pretrain(get_search_space("enas_micro"), PRESETS["default"], seed=0)
     """
     embedding = Embedding(
         search_space,
-        embedding_size=settings.size_for(search_space),
+        embedding_size=settings.embedding_size_for(search_space),
         hidden_size=settings.hidden_size,
         loss=settings.loss,
         seed=seed,
@@ -132,33 +136,40 @@ def pretrain(
                 settings.learning_rate * (1 + math.cos(math.pi * step / settings.num_steps)) / 2
             )
         vectors = torch.rand(settings.batch_size, embedding.num_decisions, generator=generator)
-        embeddings = simulator.raw(vectors)
+        embeddings = simulator.encode_raw(vectors)
         if settings.standardize:
             embeddings = F.batch_norm(embeddings, None, None, training=True)
-        embeddings = embeddings + settings.noise * torch.randn(shape, generator=generator)
+        embeddings = embeddings + settings.noise_std * torch.randn(shape, generator=generator)
         loss = decoder.loss(embeddings, vectors)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         history.append(loss.item())
         if not math.isfinite(history[-1]):
-            raise InputError(f"pretraining diverged at step {step}; give a learning_rate below {settings.learning_rate}")
+            raise InputError(f"pretraining diverged at step {step}; use a learning_rate below {settings.learning_rate}")
     optimizer.zero_grad()
-    simulator.freeze_statistics(generator)
+    simulator.fit_standardization(generator)
     if not settings.standardize:
-        decoder.absorb(simulator.mean, simulator.deviation)
+        decoder.fold_standardization(simulator.mean, simulator.std)
     if settings.num_calibration_rounds:
-        assert isinstance(decoder, DecisionDecoder)
+        assert isinstance(decoder, CategoricalDecoder)
         calibrate(decoder, embedding.embedding_size, settings.num_calibration_rounds, generator)
     return embedding.requires_grad_(False), history
 
 
 @torch.no_grad()
-def calibrate(decoder: DecisionDecoder, embedding_size: int, num_rounds: int, generator: torch.Generator) -> None:
-    """Change the decoder's biases until normal embeddings decode to every choice of a decision equally often.
+def calibrate(decoder: CategoricalDecoder, embedding_size: int, num_rounds: int, generator: torch.Generator) -> None:
+    """Adjust the decoder's biases until standard-normal embeddings decode to every choice of a decision equally often.
 
-    To give every choice its share at the least loss in logits is optimal transport from embeddings to choices, solved by
-    Sinkhorn's iteration on the biases (Cuturi, 2013) with a temperature that falls until the softmax is nearly the argmax.
+    Assigning embeddings to choices with equal shares and the highest total logit is an optimal-transport problem. It is
+    solved by Sinkhorn iterations on the biases (Cuturi, 2013), annealing the temperature until the softmax is nearly the
+    argmax.
+
+    Args:
+        decoder: modified in place.
+        embedding_size: n.
+        num_rounds: number of Sinkhorn iterations.
+        generator: draws the embeddings.
     """
     logits = decoder(torch.randn(NUM_CALIBRATION_SAMPLES, embedding_size, generator=generator))
     for temperature in torch.logspace(math.log10(FIRST_TEMPERATURE), math.log10(LAST_TEMPERATURE), num_rounds).tolist():

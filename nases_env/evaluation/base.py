@@ -1,9 +1,8 @@
-"""The base class of evaluators, which turn an architecture into an evaluation."""
+"""Base class of evaluators, which map an architecture to an evaluation."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
@@ -11,66 +10,78 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nases_env.evaluation.result import Evaluation
+from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
 
 
 class Evaluator(ABC):
-    """A plain, picklable configuration that evaluates architectures of one search space.
+    """Evaluate architectures of one search space; a picklable configuration.
 
-    ``evaluate`` is a function of the architecture's key, the configuration and the seed alone, so that it may run in any
-    process, and a stored result is as good as a new one.
+    ``evaluate`` depends only on the architecture's key, the configuration and the seed. It can therefore run in any process,
+    and results can be cached.
     """
 
     search_space: str | SearchSpace
-    """The search space whose architectures it evaluates, or what ``get_search_space`` makes it from."""
+    """The search space, or its name as ``get_search_space`` accepts it."""
 
     is_expensive: ClassVar[bool] = True
-    """Whether a child takes so long that processes of their own pay for several."""
+    """Whether an evaluation takes long enough for worker processes to pay off."""
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """Evaluates one child. ``seed`` decides everything that is random in it."""
+        """Evaluate one child.
 
-    def prepare(self) -> None:  # noqa: B027 - most evaluators need nothing
-        """Loads what ``evaluate`` needs, so that what is missing is missed before a search begins.
+        Args:
+            architecture: the child's architecture.
+            seed: seed of all randomness of the evaluation.
+        """
+
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Load the data that ``evaluate`` needs, so that missing data raises an error before a search begins.
 
         Raises:
-            InputError: if something is missing.
+            InputError: if data is missing.
         """
 
     def describe(self) -> dict[str, Any]:
-        """Everything in the configuration that decides results, as JSON values; to be called after ``prepare``.
+        """Return everything in the configuration that affects results, as JSON values. Call ``prepare`` first.
 
-        The default is the class and its attributes. One whose attributes name files describes what is in them instead.
+        The default is the name of the class and its attributes. Evaluators that read files describe their content instead
+        of their paths.
         """
         space = describe_search_space(get_search_space(self.search_space))
         return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
 
     def digest(self) -> str:
-        """What a store knows the configuration by: ``config_digest`` what ``describe`` says."""
+        """Return the ``config_digest`` of the description, which identifies the configuration in a store."""
         return config_digest(self.describe())
 
     def with_checkpoints(self, folder: str, interval_seconds: float) -> Evaluator:
-        """This evaluator, but one whose children write checkpoints to ``folder`` where they can; results are the same."""
+        """Return an evaluator that writes checkpoints, if it supports them; results are the same.
+
+        Args:
+            folder: the directory of the checkpoints.
+            interval_seconds: minimum time between two checkpoints of a child.
+        """
         return self
 
-    def export_data(self) -> Any:  # noqa: B027 - most evaluators share nothing
-        """What ``prepare`` loaded, for other processes to ``import_data``: NumPy arrays and plain values; None: nothing."""
+    def export_data(self) -> Any:  # noqa: B027 - optional
+        """Return the data that ``prepare`` loaded, as NumPy arrays and plain values, for ``import_data``; None: no data."""
 
-    def import_data(self, shared: Any) -> None:  # noqa: B027 - most evaluators share nothing
-        """Takes what ``export_data`` gave in another process, in place of what ``prepare`` would load."""
+    def import_data(self, shared: Any) -> None:  # noqa: B027 - optional
+        """Use data that ``export_data`` returned in another process, so that ``prepare`` does not load it again."""
 
 
 def config_digest(description: Mapping[str, Any]) -> str:
-    """The SHA-256 of a configuration as ``Evaluator.describe`` gives it, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+    """Return the SHA-256, in hexadecimal digits, of a configuration that ``Evaluator.describe`` returned."""
+    return sha256_hex(json.dumps(description, sort_keys=True, default=str))
 
 
 def describe_search_space(space: SearchSpace) -> dict[str, Any]:
-    """What decides which network a key of ``space`` means: for one that does not ship, its source too."""
+    """Return what determines the networks of ``space``, as JSON values; includes the source of a custom search space."""
     described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
     if type(space) not in SEARCH_SPACES.values():
         described["class"] = import_path(space)
-        with contextlib.suppress(OSError, TypeError):  # a class that was made at a prompt has no source
-            described["source"] = hashlib.sha256(inspect.getsource(type(space)).encode()).hexdigest()
+        with contextlib.suppress(OSError, TypeError):  # a class defined in an interactive session has no source
+            described["source"] = sha256_hex(inspect.getsource(type(space)))
     return described

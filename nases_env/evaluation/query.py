@@ -1,4 +1,4 @@
-"""Accuracies that a search space knows without training: a person's own table, formula or model."""
+"""Evaluation by a custom search space that provides accuracies itself: from a table, a formula or a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 @dataclass(frozen=True)
 class QueryEvaluator(Evaluator):
-    """Asks the search space itself: its ``query`` is both the validation and the training accuracy.
+    """Use the result of the search space's ``query`` as validation and training accuracy.
 
-    It must depend on the network alone: an environment looks each architecture up once.
+    The accuracy must depend on the network alone: an environment queries each architecture once.
 
     Attributes:
         search_space: a search space that overrides ``query``, or its name.
@@ -26,7 +26,7 @@ class QueryEvaluator(Evaluator):
     is_expensive = False
 
     def prepare(self) -> None:
-        """Looks one architecture up, whichever: a search space must know all of them.
+        """Query one architecture to check that the search space provides accuracies.
 
         Raises:
             InputError: as ``evaluate``.
@@ -35,16 +35,16 @@ class QueryEvaluator(Evaluator):
         self.evaluate(search_space.architecture([0] * search_space.num_decisions), seed=0)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """What ``query`` says of ``architecture``; nothing in it is random.
+        """Query the accuracy of ``architecture``; ``seed`` has no effect.
 
         Raises:
-            InputError: if the search space looks nothing up, or what it gives is no number in [0, 1].
+            InputError: if the search space does not override ``query``, or the result is not a number in [0, 1].
         """
         search_space = get_search_space(self.search_space)
         accuracy = search_space.query(architecture)
         if not (isinstance(accuracy, Real) and 0 <= accuracy <= 1):
             raise InputError(
-                f"{search_space.name} looked up {accuracy!r} for the architecture {architecture.key}; "
-                "its query must give an accuracy, a number in [0, 1]"
+                f"query of {search_space.name} returned {accuracy!r} for the architecture {architecture.key}; "
+                "it must return an accuracy, a number in [0, 1]"
             )
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=float(accuracy), train_accuracy=float(accuracy))

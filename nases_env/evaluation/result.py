@@ -1,4 +1,4 @@
-"""The record of one evaluated child."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from nases_env.training import EpochRecord
 
 
 class Status(str, Enum):
-    """How an evaluation ended. Everything but ``OK`` and ``FAILED`` is the child's doing, and as good as a result.
+    """How an evaluation ended. All statuses except for ``FAILED`` are properties of the child and are stored.
 
-    ``TIMED_OUT`` and ``FAILED`` come from executors: every attempt took longer than the time limit, or ended without a
-    result (a worker that died or raised an error). ``FAILED`` says nothing that another machine would have to agree with:
-    no store keeps it.
+    Executors set ``TIMED_OUT`` if every attempt exceeded the time limit, and ``FAILED`` if every attempt ended without a
+    result because the worker died or raised an error. ``FAILED`` is an infrastructure failure and is never stored.
     """
 
     OK = "ok"
@@ -28,21 +27,21 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of one child after its evaluation.
+    """The result of evaluating one child.
 
     Attributes:
         key: the architecture's canonical key.
-        seed: the child's own seed: its initial weights, batches and augmentation.
+        seed: the child's seed, for initial weights, batches and augmentation.
         status: how the evaluation ended.
-        valid_accuracy: share of the validation images that the trained child classifies correctly; 0 unless ``OK``.
-        train_accuracy: the same on training images without augmentation; 0 unless ``OK``.
-        num_params: trainable parameters; 0 where the evaluator builds no network.
-        num_flops: floating-point operations of one forward pass of one image; 0 where the evaluator builds no network.
-        num_epochs: epochs that were completed.
+        valid_accuracy: accuracy on the validation images, in [0, 1]; 0 unless the status is ``OK``.
+        train_accuracy: accuracy on training images without augmentation, in [0, 1]; 0 unless the status is ``OK``.
+        num_params: number of trainable parameters; 0 if the evaluator builds no network.
+        num_flops: floating-point operations of a forward pass of one image; 0 if the evaluator builds no network.
+        num_epochs: number of completed epochs.
         seconds: wall time of the evaluation.
-        device: where it ran.
-        curve: one record an epoch.
-        reason: one line on what went wrong, where a status needs it.
+        device: the device of the evaluation.
+        curve: one record per epoch.
+        reason: one line that explains a failure; may be empty.
     """
 
     key: str
@@ -60,19 +59,19 @@ class Evaluation:
 
     @property
     def reward(self) -> float:
-        """The environment's reward: the validation accuracy in [0, 1], and 0 for a child that could not be measured."""
+        """The environment's reward: the validation accuracy in [0, 1], or 0 if the status is not ``OK``."""
         return self.valid_accuracy if self.status is Status.OK else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "status": self.status.value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that ``to_dict`` wrote; other entries are left aside.
+        """Restore an evaluation from the result of ``to_dict``; unknown entries are ignored.
 
         Raises:
-            KeyError, TypeError, ValueError: if an entry is missing or is none of an evaluation.
+            KeyError, TypeError, ValueError: if an entry is missing or invalid.
         """
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         curve = tuple(EpochRecord(**epoch) for epoch in known.get("curve", ()))

@@ -13,15 +13,19 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.search_spaces.graph import CellGraph
 from nases_env.seeding import numpy_generator
 
-SPREAD = 2.0  # deviations of the score of uniform architectures that multiply the odds of the reward by e
+LOGISTIC_SCALE = 2.0  # scores, of about unit standard deviation, are divided by it before the logistic function
 
 
 @dataclass(frozen=True)
 class OperatorShareEvaluator(Evaluator):
-    """A reward with a known answer and no training: the share of a network's branches that apply one operator.
+    """Reward the share of a network's branches that apply one operator; a sanity check with a known optimum.
 
-    The optimum is 1, where every branch applies ``operator``; uniform architectures have one over the number of operators
-    in the mean. It depends on the network alone: neither the seed nor the way it is written down matters.
+    The optimum is 1: every branch applies ``operator``. The mean over uniform architectures is 1 / (number of operators).
+    The reward depends only on the network, not on the seed or on how the architecture is encoded.
+
+    Attributes:
+        search_space: the search space, or its name.
+        operator: the name of the operator.
 
     Raises:
         InputError: if the search space has no such operator.
@@ -49,16 +53,17 @@ class OperatorShareEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class RandomLandscapeEvaluator(Evaluator):
-    """Rewards operators by where they stand and by what they follow, with normal effects drawn from ``landscape_seed``.
+    """Reward operators by their position and their predecessors, with random weights drawn from ``landscape_seed``.
 
-    The score sums, over the branches of all cells, an effect of (cell, depth of the node, operator) and one of (cell,
-    operator, operator that it follows) for each branch of the node that it reads, or of (cell, operator, input). It has
-    about the deviation 1 over uniform architectures; the reward is the logistic function of half of it. It depends on the
-    graph alone: neither the child's seed nor the way in which an architecture is written down matters.
+    The score is a sum over the branches of all cells. Each branch contributes a standard-normal weight for (cell, depth of
+    the node, operator) and one for (cell, operator, predecessor), where the predecessor is an input of the cell or each
+    operator of the node that the branch reads. The sum is scaled to a standard deviation of about 1 over uniform
+    architectures. The reward is logistic(score / 2). It depends only on the graph, not on the child's seed or on how the
+    architecture is encoded.
 
     Attributes:
-        search_space: the space, or its name; its architectures must have graphs.
-        landscape_seed: the seed of the effects.
+        search_space: the search space, or its name; its architectures must have cell graphs.
+        landscape_seed: seed of the weights.
     """
 
     search_space: str | SearchSpace
@@ -70,9 +75,9 @@ class RandomLandscapeEvaluator(Evaluator):
         graphs = get_search_space(self.search_space).cell_graphs(architecture)
         num_branches = sum(len(node) for graph in graphs for node in graph.nodes)
         if num_branches == 0:
-            raise InputError(f"{architecture.key} has no operators in a graph: there is nothing that could interact")
+            raise InputError(f"{architecture.key} has no cell graph with operators; use another search space")
         score = sum(self._score(graph) for graph in graphs) / math.sqrt(2 * num_branches)
-        reward = 1 / (1 + math.exp(-score / SPREAD))
+        reward = 1 / (1 + math.exp(-score / LOGISTIC_SCALE))
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=reward, train_accuracy=reward)
 
     def _score(self, graph: CellGraph) -> float:
@@ -81,17 +86,20 @@ class RandomLandscapeEvaluator(Evaluator):
         for node in graph.nodes:
             depths.append(1 + max((depths[branch.source] for branch in node), default=0))
             for operator, source in node:
-                score += effect(self.landscape_seed, graph.name, str(depths[-1]), operator)
+                score += interaction_weight(self.landscape_seed, graph.name, str(depths[-1]), operator)
                 if source < len(graph.inputs):
-                    score += effect(self.landscape_seed, graph.name, operator, "after", graph.inputs[source])
+                    score += interaction_weight(self.landscape_seed, graph.name, operator, "after", graph.inputs[source])
                     continue
-                read = graph.nodes[source - len(graph.inputs)]
-                effects = [effect(self.landscape_seed, graph.name, operator, "after", branch.operator) for branch in read]
-                score += sum(effects) / math.sqrt(max(1, len(read)))
+                predecessors = graph.nodes[source - len(graph.inputs)]
+                weights = [
+                    interaction_weight(self.landscape_seed, graph.name, operator, "after", branch.operator)
+                    for branch in predecessors
+                ]
+                score += sum(weights) / math.sqrt(max(1, len(predecessors)))
         return score
 
 
 @lru_cache(maxsize=65536)
-def effect(landscape_seed: int, *names: str) -> float:
-    """The standard-normal effect that is called ``names``."""
+def interaction_weight(landscape_seed: int, *names: str) -> float:
+    """Return the standard-normal weight that ``names`` identify."""
     return float(numpy_generator(landscape_seed, "interaction", *names).standard_normal())

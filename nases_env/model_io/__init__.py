@@ -1,4 +1,4 @@
-"""Trained networks to take away: on disk, in Python, as ONNX and as exported programs."""
+"""Saving, loading and exporting trained networks."""
 
 from nases_env.model_io.export import export_model
 from nases_env.model_io.model import TrainedModel

@@ -1,4 +1,4 @@
-"""Trained models for other programs: ONNX and ``torch.export``, checked against the model before they are written."""
+"""Export of trained models to ONNX and ``torch.export``, verified against the model before the file is written."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import Tensor
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.model_io.model import TrainedModel
-from nases_env.model_io.serialization import describe_model
+from nases_env.model_io.serialization import model_metadata
 from nases_env.seeding import torch_generator
 
 ExportFormat = Literal["onnx", "torch-export"]
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 
-TOLERANCE = 1e-4  # between a logit of the model and of its export
-RELATIVE_TOLERANCE = 1e-5  # the same as a share of the largest logit: beyond 10, float32 rounds more coarsely
-CHECKED_BATCH_SIZES = (1, 2, 7, 32)
-EXAMPLE_BATCH_SIZE = 2  # the least that torch.export does not take for a constant
+TOLERANCE = 1e-4  # absolute difference between a logit of the model and of the export
+RELATIVE_TOLERANCE = 1e-5  # the same relative to the largest logit; applies to logits above 10
+TEST_BATCH_SIZES = (1, 2, 7, 32)
+EXAMPLE_BATCH_SIZE = 2  # torch.export treats a batch size of 1 as a constant
 
 Function = Callable[[Tensor], Tensor]
 
@@ -38,54 +38,53 @@ def export_model(
     *,
     batch_size: int | None = None,
 ) -> float:
-    """Writes ``model`` in evaluation mode to ``path``, atomically, for programs that know nothing of NASES.
+    """Write ``model`` in evaluation mode to ``path``, atomically, for use without NASES.
 
-    The export takes ``images``, float32 (N, channels, height, width) with values in [0, 1], and gives ``logits``, float32
-    (N, classes). What is written has been loaded again and compared with the model on random images.
+    The export maps ``images``, float32 (N, channels, height, width) with values in [0, 1], to ``logits``, float32
+    (N, classes). Before it is written, the export is loaded and compared with the model on random images.
 
-    Every entry of the model's description is kept as JSON: ``search_space``, ``genotype``, ``network``, ``class_names``,
-    ``image_shape`` and ``description``. ONNX holds them in ``metadata_props``, ``torch.export`` in ``extra_files``.
+    The ``model_metadata`` is stored as JSON: ``search_space``, ``genotype``, ``network``, ``class_names``, ``image_shape``
+    and ``description``; in ``metadata_props`` of ONNX files and in ``extra_files`` of ``torch.export`` files.
 
     Args:
-        model: stays as it is.
+        model: the model; it is not modified.
         path: the file.
-        format: ``onnx`` needs the extra packages of ``nases-env[export]``; ``torch-export`` is read by
-            ``torch.export.load``.
-        batch_size: the only N that the export takes; None: any.
+        format: ``onnx`` needs the packages of ``nases-env[export]``; ``torch-export`` is read by ``torch.export.load``.
+        batch_size: fixed batch size N of the export; None: any batch size.
 
     Returns:
-        The largest difference of a logit between the model and its export.
+        The largest absolute difference between a logit of the model and of the export.
 
     Raises:
-        InputError: if packages are missing, ``batch_size`` is not positive, the network cannot be exported, a logit of the
-            export differs by more than 1e-4, or 1e-5 of the largest logit where that is more, or the file cannot be
-            written. In all cases nothing is written.
+        InputError: if packages are missing, ``batch_size`` is not positive, the network cannot be exported, a logit differs
+            by more than 1e-4 and by more than 1e-5 of the largest logit, or the file cannot be written. No file is written
+            then.
     """
     if batch_size is not None and batch_size < 1:
-        raise InputError(f"the batch size is {batch_size}; it must be at least 1, or dynamic for any")
+        raise InputError(f"the batch size is {batch_size}; it must be at least 1")
     if format not in SUFFIXES:
         raise InputError(f"unknown format {format!r}{did_you_mean(str(format), SUFFIXES)}; known: {', '.join(SUFFIXES)}")
     export, load = {"onnx": (_to_onnx, _load_onnx), "torch-export": (_to_torch_export, _load_torch_export)}[format]
     copied = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-    metadata = {name: json.dumps(value) for name, value in describe_model(model).items()}
+    metadata = {name: json.dumps(value) for name, value in model_metadata(model).items()}
     content = export(copied, batch_size, metadata)
-    difference = _check(copied, load(content), CHECKED_BATCH_SIZES if batch_size is None else (batch_size,) * 3)
+    difference = _check(copied, load(content), TEST_BATCH_SIZES if batch_size is None else (batch_size,) * 3)
     write_atomically(Path(path), content)
     return difference
 
 
 def _check(model: TrainedModel, exported: Function, batch_sizes: tuple[int, ...]) -> float:
-    """The largest difference of a logit between the two, on random images."""
+    """Return the largest absolute difference between logits of ``model`` and ``exported`` on random images."""
     generator = torch_generator(0, "export")
     batches = [torch.rand((batch_size, *model.image_shape), generator=generator) for batch_size in batch_sizes]
     with torch.inference_mode():
         expected = torch.cat([model(images) for images in batches])
         differences = torch.cat([exported(images) for images in batches]) - expected
     difference, largest = float(differences.abs().max()), float(expected.abs().max())
-    if not difference <= max(TOLERANCE, RELATIVE_TOLERANCE * largest):  # NaN too
+    if not difference <= max(TOLERANCE, RELATIVE_TOLERANCE * largest):  # true for NaN as well
         raise InputError(
-            f"the export differs from the model by {difference:.1e} where the largest logit is {largest:.1e}; nothing was "
-            "written: try another --format, or another version of torch or onnxruntime"
+            f"the logits of the export differ from the model's by {difference:.1e} (largest logit: {largest:.1e}); no file "
+            "was written: try another --format, or another version of torch or onnxruntime"
         )
     return difference
 
@@ -96,7 +95,7 @@ def _program(model: TrainedModel, batch_size: int | None) -> torch.export.Export
     try:
         with torch.no_grad():
             return torch.export.export(model, (example,), dynamic_shapes=shapes)
-    except Exception as error:  # whatever a network of one's own makes of being traced
+    except Exception as error:  # tracing a custom network can raise any exception
         raise InputError(f"the network cannot be exported by torch.export ({_first_line(error)})") from error
 
 
@@ -126,7 +125,7 @@ def _to_onnx(model: TrainedModel, batch_size: int | None, metadata: dict[str, st
         dynamic_shapes=None if batch_size else {"images": {0: "batch"}},
         verbose=False,
     )
-    assert onnx is not None  # it is None only of the exporter of old
+    assert onnx is not None  # only the legacy exporter returns None
     onnx.model.metadata_props.update(metadata)
     content: bytes = onnx.model_proto.SerializeToString()
     return content
@@ -138,12 +137,12 @@ def _load_onnx(content: bytes) -> Function:
 
 
 def _packages() -> Any:
-    """onnxruntime, where all three packages are there."""
+    """Return the module onnxruntime after checking that all three packages are installed."""
     try:
         importlib.import_module("onnx")
         importlib.import_module("onnxscript")
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise InputError(
-            f"exporting to ONNX needs more packages ({one_line(error)}): pip install 'nases-env[export]'"
+            f"export to ONNX needs additional packages ({one_line(error)}): pip install 'nases-env[export]'"
         ) from error

@@ -1,4 +1,4 @@
-"""A network together with everything that its answers depend on."""
+"""A trained network with its preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.training import ChannelStatistics
-from nases_env.training.image_io import picture_to_tensor, read_picture
+from nases_env.training.image_io import image_to_tensor, read_image
 
 
 class TrainedModel(nn.Module):
-    """A classifier of images that standardises them itself and knows its classes.
+    """An image classifier that includes the standardization of its input.
 
-    A new one has the initial weights of ``search_space.build``, from torch's default generator; ``network`` is what is to be
-    trained, on images standardised by ``statistics``.
+    A new model has the initial weights of ``search_space.build``, from torch's default generator. ``network`` is the module
+    to train, on images standardized with ``statistics``.
 
     Args:
         search_space: the search space.
-        architecture: one of its architectures.
+        architecture: an architecture of the search space.
         settings: the size of the network.
-        class_names: what each logit stands for.
+        class_names: the name of the class of each logit.
         image_shape: (channels, height, width) of the images.
-        statistics: mean and standard deviation of each channel of the images that it is trained on.
-        description: what is to be known of its training: JSON values.
+        statistics: mean and standard deviation of each channel of the training images.
+        description: information about the training, as JSON values.
 
     Attributes:
-        network: the network itself: standardised images to logits.
+        network: the network; maps standardized images to logits.
         mean, std: buffers of shape (channels,).
-        search_space, architecture, settings, class_names, image_shape, description: as given.
+        search_space, architecture, settings, class_names, image_shape, description: the arguments.
 
     Raises:
         InputError: if the network cannot be built.
@@ -69,51 +69,52 @@ class TrainedModel(nn.Module):
         self.register_buffer("std", statistics.std.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits, float32 (N, classes), of ``images``, float32 (N, channels, height, width) with values in [0, 1]."""
-        standardised = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        if not torch.compiler.is_exporting():  # a layout is no part of a graph, and would add operators to it
-            standardised = standardised.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(standardised)
+        """Return logits, float32 (N, classes), of ``images``, float32 (N, channels, height, width) with values in [0, 1]."""
+        standardized = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        if not torch.compiler.is_exporting():  # a memory layout would add operators to the exported graph
+            standardized = standardized.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(standardized)
         return logits
 
-    def preprocess(self, picture: Image.Image | str | Path) -> Tensor:
-        """A picture as the data sets hold it: float32 (1, channels, height, width) with values in [0, 1], on the CPU.
+    def preprocess(self, image: Image.Image | str | Path) -> Tensor:
+        """Convert an image as the data sets do: float32 (1, channels, height, width) with values in [0, 1], on the CPU.
 
-        It is turned upright as its EXIF data say, made RGB or grey, and stretched to the model's height and width.
+        The image is rotated according to its EXIF data, converted to RGB or grayscale and resized to the model's height and
+        width without preserving the aspect ratio.
 
         Args:
-            picture: a PNG or JPEG file, or a picture in memory. Of a large JPEG file only a fraction of the pixels is
-                decoded, as for the data sets; opened beforehand, it gives values that may differ in their last digits.
+            image: a PNG or JPEG file, or an image in memory. Large JPEG files are decoded at reduced resolution, as in the
+                data sets; an image that is already open is not, so its values may differ slightly.
 
         Raises:
-            InputError: if the file cannot be read, or the model takes images of neither one nor three channels.
+            InputError: if the file cannot be read, or the model's images have neither one nor three channels.
         """
         channels, *size = self.image_shape
         if channels not in (1, 3):
-            raise InputError(f"this model takes images of {channels} channels, which no picture has; give it tensors")
+            raise InputError(f"this model needs images of {channels} channels; call it with tensors")
         height, width = size
-        if isinstance(picture, Image.Image):
-            pixels = picture_to_tensor(picture, (height, width), grey=channels == 1)
+        if isinstance(image, Image.Image):
+            pixels = image_to_tensor(image, (height, width), grayscale=channels == 1)
         else:
-            pixels = read_picture(Path(picture), (height, width), grey=channels == 1)
+            pixels = read_image(Path(image), (height, width), grayscale=channels == 1)
         return pixels[None] / 255
 
-    def predict(self, picture: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
-        """The most probable classes of a picture with their probabilities in [0, 1], the most probable first.
+    def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
+        """Return the most probable classes of an image and their probabilities in [0, 1], most probable first.
 
-        The model is put into evaluation mode and stays in it.
+        The model is set to evaluation mode.
 
         Args:
-            picture: as ``preprocess`` takes it.
-            top: how many classes; where there are fewer, all.
+            image: see ``preprocess``.
+            top: maximum number of classes.
 
         Raises:
-            InputError: as ``preprocess``, or if ``top`` is not positive.
+            InputError: see ``preprocess``; also if ``top`` is not positive.
         """
         if top < 1:
-            raise InputError(f"the number of classes to name is {top}; it must be at least 1")
+            raise InputError(f"the number of classes is {top}; it must be at least 1")
         with torch.inference_mode():
-            logits = self.eval()(self.preprocess(picture).to(self.mean.device))
+            logits = self.eval()(self.preprocess(image).to(self.mean.device))
         probabilities = logits[0].softmax(dim=0).topk(min(top, len(self.class_names)))
         return [
             (self.class_names[label], probability)

@@ -1,4 +1,4 @@
-"""Trained models on disk: one safetensors file that says all of itself, and the genotype that rebuilds the bare network."""
+"""Saving and loading trained models, and genotype files for the bare network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -19,9 +17,9 @@ from nases_env.devices import resolve_device
 from nases_env.errors import InputError, one_line
 from nases_env.model_io.model import TrainedModel
 from nases_env.networks import NetworkSettings
+from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space
 from nases_env.training import ChannelStatistics
-from nases_env.training.checkpoint import digest
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
@@ -35,10 +33,18 @@ def genotype_record(
     num_classes: int,
     image_shape: tuple[int, int, int],
 ) -> dict[str, Any]:
-    """What ``genotype.json`` holds: all that ``nases_env.networks.build_network`` needs to build the network again.
+    """Return the content of ``genotype.json``, from which ``nases_env.networks.build_network`` builds the network.
 
-    Its keys are ``search_space``, those of the genotype, ``network`` (the fields of ``NetworkSettings``), ``num_classes``
-    and ``image_shape``. The nodes of its cells are in the order in which the network has them.
+    Args:
+        search_space: the search space.
+        architecture: the architecture.
+        settings: the size of the network.
+        num_classes: number of classes.
+        image_shape: (channels, height, width) of the images.
+
+    Returns:
+        A dictionary with ``search_space``, the keys of the genotype, ``network`` (the fields of ``NetworkSettings``),
+        ``num_classes`` and ``image_shape``. The nodes of the cells are in the order of the network.
     """
     return {
         "search_space": search_space.name,
@@ -58,29 +64,38 @@ def write_genotype(
     num_classes: int,
     image_shape: tuple[int, int, int],
 ) -> None:
-    """Writes ``genotype_record`` to ``path``, atomically.
+    """Write the ``genotype_record`` to ``path`` as JSON, atomically.
+
+    Args:
+        path: the file.
+        search_space: see ``genotype_record``, as for the other arguments.
+        architecture: the architecture.
+        settings: the size of the network.
+        num_classes: number of classes.
+        image_shape: (channels, height, width) of the images.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     record = genotype_record(search_space, architecture, settings, num_classes=num_classes, image_shape=image_shape)
     write_atomically(Path(path), (json.dumps(record) + "\n").encode())
 
 
 def _genotype(search_space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
-    """The genotype in canonical order."""
-    canonicalize = search_space.architecture(search_space.canonicalize(architecture.decisions))
-    # A NasBench201 with operators of its own order counts canonical decisions in the natural one; it has no order to mend.
-    return search_space.genotype(canonicalize if canonicalize.key == architecture.key else architecture)
+    """Return the genotype with the nodes in canonical order."""
+    canonical = search_space.architecture(search_space.canonicalize(architecture.decisions))
+    # A NasBench201 with permuted operators numbers canonical decisions in the default order, so the keys may differ. Its
+    # cells have a single node order anyway.
+    return search_space.genotype(canonical if canonical.key == architecture.key else architecture)
 
 
 def _network(settings: NetworkSettings) -> dict[str, Any]:
-    """The fields of ``NetworkSettings`` alone, where ``settings`` has more."""
+    """Return the fields of ``NetworkSettings``, without those of subclasses."""
     return {setting.name: getattr(settings, setting.name) for setting in dataclasses.fields(NetworkSettings)}
 
 
-def describe_model(model: TrainedModel) -> dict[str, Any]:
-    """What a file says of ``model`` beside its weights, as JSON values."""
+def model_metadata(model: TrainedModel) -> dict[str, Any]:
+    """Return the metadata that is stored with the weights of ``model``, as JSON values."""
     return {
         "search_space": model.search_space.name,
         "genotype": _genotype(model.search_space, model.architecture),
@@ -92,43 +107,44 @@ def describe_model(model: TrainedModel) -> dict[str, Any]:
 
 
 def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
-    """Writes ``model`` to ``path``, atomically; ``load_model`` reads it back exactly.
+    """Write ``model`` to ``path``, atomically; ``load_model`` restores it exactly.
 
-    The file is safetensors and holds the model's ``state_dict``: the network's tensors under ``network.``, ``mean`` and
+    The file is safetensors and contains the model's ``state_dict``: the network's tensors under ``network.``, ``mean`` and
     ``std``. Its metadata has one entry, ``model``: a JSON object with ``format_version``, ``search_space``, ``genotype``,
-    ``network`` (the fields of ``NetworkSettings``), ``class_names``, ``image_shape``, ``description`` and the ``sha256`` of
-    everything else.
+    ``network`` (the fields of ``NetworkSettings``), ``class_names``, ``image_shape``, ``description`` and ``sha256``, the
+    digest of the other entries and the tensors.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    # Through JSON and back, so that the digest is of what comes back.
-    record = json.loads(json.dumps({"format_version": FORMAT_VERSION, **describe_model(model)}))
-    record["sha256"] = digest(record, tensors)
-    # One entry, because safetensors writes several in an order that differs between runs.
-    write_atomically(Path(path), safetensors.torch.save(tensors, {"model": json.dumps(record)}))
+    save_tensors(Path(path), "model", {"format_version": FORMAT_VERSION, **model_metadata(model)}, tensors)
 
 
 def load_model(
     path: str | os.PathLike[str], *, search_space: str | SearchSpace | None = None, device: str = "cpu"
 ) -> TrainedModel:
-    """The trained model in ``path``, in evaluation mode.
+    """Load a trained model in evaluation mode.
 
     Args:
-        path: the file ``model.safetensors``, or a folder in which it lies, in ``seed-*/`` below it, or, as in the folder of
-            a search, in ``final/`` below it. Of several seeds it is the lowest: the best by test accuracy would have been
-            chosen by the test images.
-        search_space: the search space of the model, where it is none that ships: ``MODULE:CLASS`` or an object. What the
-            file says of it is not imported.
-        device: where the model is to be: a torch device, or "auto": the GPU where there is one, else the CPU.
+        path: a file ``model.safetensors``, or a directory that has it in itself, in ``seed-*/``, or in ``final/`` (as a run
+            directory does). If there are several seeds, the lowest is loaded, because choosing by test accuracy would bias
+            the test accuracy.
+        search_space: the custom search space of the model, an object or ``MODULE:CLASS``. None: one of the built-in search
+            spaces. The name in the file is never imported.
+        device: a torch device, or "auto": the GPU if there is one, else the CPU.
 
     Raises:
-        InputError: if there is no model, it is not intact, of a newer version or of another search space, or there is no
-            such device.
+        InputError: if there is no model, it is not intact, of a newer format version or of another search space, or the
+            device does not exist.
+
+    Example:
+        >>> model = load_model("runs/NAME")
+        >>> model.predict("cat.jpg", top=1)
+        [('cat', 0.93)]
     """
     file = find_model(Path(path))
     record, tensors = _read(file)
@@ -137,7 +153,7 @@ def load_model(
         architecture = space.from_genotype(record["genotype"])
         settings = NetworkSettings(**record["network"])
         channels, height, width = record["image_shape"]
-        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten, and drawing them leaves no trace
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
             model = TrainedModel(
                 space,
                 architecture,
@@ -150,29 +166,29 @@ def load_model(
         model.load_state_dict(tensors)
     except (InputError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{file} does not fit the networks of the search space {space.name} here ({one_line(error)}); load it with the "
-            "version that it was made with"
+            f"{file} does not match the networks of the search space {space.name} ({one_line(error)}); load it with the "
+            "version of NASES that wrote it"
         ) from error
     return model.to(resolve_device(device)).eval()
 
 
 def find_model(path: Path) -> Path:
-    """The file of the model that ``path`` means, as ``load_model`` says.
+    """Return the model file for ``path``, a file or a directory; see ``load_model``.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no model.
     """
     if path.is_file():
         return path
     if not path.is_dir():
-        raise InputError(f"there is no {path}; give a model.safetensors, or the folder of a search or of its final training")
-    for folder in (path, path / "final"):
-        if (folder / MODEL_FILE).is_file():
-            return folder / MODEL_FILE
-        seeds = {match[1]: file for file in folder.glob(f"seed-*/{MODEL_FILE}") if (match := _seed(file))}
+        raise InputError(f"{path} does not exist; pass a model.safetensors or a run directory")
+    for directory in (path, path / "final"):
+        if (directory / MODEL_FILE).is_file():
+            return directory / MODEL_FILE
+        seeds = {match[1]: file for file in directory.glob(f"seed-*/{MODEL_FILE}") if (match := _seed(file))}
         if seeds:
             return seeds[min(seeds, key=int)]
-    raise InputError(f"{path} holds no trained model; `nases train {path}` makes one")
+    raise InputError(f"{path} contains no trained model; train one with `nases train {path}`")
 
 
 def _seed(file: Path) -> re.Match[str] | None:
@@ -180,40 +196,25 @@ def _seed(file: Path) -> re.Match[str] | None:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What an intact file of this version or an older one says, and its tensors."""
+    """Return the record and the tensors of an intact file of this format version or an older one."""
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise _damaged(file, error) from error
-    if "model" not in metadata:
-        raise InputError(f"{file} is a safetensors file, but no trained model of NASES; `nases train RUN` makes one")
-    try:
-        record = json.loads(metadata["model"])
+        record, tensors = load_tensors(file, "model")
         if record["format_version"] > FORMAT_VERSION:
             raise InputError(
-                f"{file} has the format {record['format_version']}, which is newer than this version of NASES knows "
-                f"({FORMAT_VERSION}); pip install --upgrade nases-env"
+                f"{file} has format version {record['format_version']}, but this version of NASES reads versions up to "
+                f"{FORMAT_VERSION}; pip install --upgrade nases-env"
             )
-        if record.pop("sha256") != digest(record, tensors):
-            raise ValueError("its content has changed")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _damaged(file, error) from error
+    except (InvalidFileError, OSError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is not an intact NASES model ({one_line(error)}); copy it again, or train it again with `nases train`"
+        ) from error
     return record, tensors
-
-
-def _damaged(file: Path, error: Exception) -> InputError:
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    return InputError(f"{file} is not an intact trained model ({reason}); copy it anew, or make it again with `nases train`")
 
 
 def _search_space(file: Path, name: Any, given: str | SearchSpace | None) -> SearchSpace:
     if given is None and name not in list(SEARCH_SPACES):
-        raise InputError(
-            f"{file} is of the search space {name!r}, which does not ship with NASES; name it as MODULE:CLASS (search_space)"
-        )
+        raise InputError(f"{file} uses the custom search space {name!r}; pass it as MODULE:CLASS (search_space)")
     space = get_search_space(name if given is None else given)
     if space.name != name:
-        raise InputError(f"{file} is of the search space {name!r}, not {space.name!r}; name its own")
+        raise InputError(f"{file} uses the search space {name!r}, not {space.name!r}; pass the right one")
     return space

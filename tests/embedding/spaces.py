@@ -1,4 +1,4 @@
-"""Small search spaces that train in no time."""
+"""A small search space for fast tests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from nases_env.search_spaces import SearchSpace
 
 
 class ListSpace(SearchSpace):
-    """Any list of decision sizes; every list of decisions is an architecture of its own."""
+    """A search space with given decision sizes; distinct decisions are distinct architectures."""
 
     name = "list"
 
     def __init__(self, sizes: tuple[int, ...], decisions_per_timestep: int | None = None) -> None:
         self._decision_sizes = sizes
-        self._decisions_per_step = decisions_per_timestep
+        self._decisions_per_timestep = decisions_per_timestep
 
     @property
     def decision_sizes(self) -> tuple[int, ...]:
@@ -20,4 +20,4 @@ class ListSpace(SearchSpace):
 
     @property
     def decisions_per_timestep(self) -> int:
-        return self._decisions_per_step or super().decisions_per_timestep
+        return self._decisions_per_timestep or super().decisions_per_timestep

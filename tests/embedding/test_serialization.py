@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors
 import safetensors.torch
 import torch
 from hypothesis import given, settings
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 
 from nases_env.embedding import Embedding, load_embedding, save_embedding
 from nases_env.errors import InputError
+from nases_env.safetensors_file import load_tensors, save_tensors
 from nases_env.search_spaces import SearchSpace, get_search_space
 from tests.embedding.spaces import ListSpace
 
@@ -24,15 +23,12 @@ def path(trained: Embedding, tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, **changes: object) -> None:
-    """Change entries of a file's description; None removes one."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        description = json.loads(file.metadata()["embedding"])
-    description = {name: value for name, value in {**description, **changes}.items() if value is not None}
-    content = safetensors.torch.save(safetensors.torch.load_file(path), {"embedding": json.dumps(description)})
-    path.write_bytes(content)
+    """Change entries of the record of an intact file; None removes an entry."""
+    record, tensors = load_tensors(path, "embedding")
+    save_tensors(path, "embedding", {k: v for k, v in {**record, **changes}.items() if v is not None}, tensors)
 
 
-def assert_refused(space: SearchSpace, path: Path, match: str) -> None:
+def assert_rejected(space: SearchSpace, path: Path, match: str) -> None:
     with pytest.raises(InputError, match=match) as error:
         load_embedding(space, path)
     assert "\n" not in str(error.value)
@@ -47,7 +43,7 @@ def assert_same(first: Embedding, second: Embedding) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_saved_embedding_is_read_back_exactly_and_frozen(trained: Embedding, space: SearchSpace, path: Path) -> None:
+def test_saved_embedding_is_restored_exactly_and_frozen(trained: Embedding, space: SearchSpace, path: Path) -> None:
     loaded = load_embedding(space, path)
     assert_same(loaded, trained)
     embeddings = np.random.default_rng(0).standard_normal((100, 3))
@@ -62,7 +58,7 @@ def test_a_saved_embedding_is_read_back_exactly_and_frozen(trained: Embedding, s
     embedding_size=st.integers(1, 5),
     loss=st.sampled_from(["cross_entropy", "least_squares"]),
 )
-def test_every_embedding_survives_a_round_trip(
+def test_round_trip_of_any_embedding(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], per_step: int, embedding_size: int, loss: str
 ) -> None:
     space = ListSpace(tuple(sizes), per_step)
@@ -72,12 +68,12 @@ def test_every_embedding_survives_a_round_trip(
     assert_same(load_embedding(space, path), embedding)
 
 
-def test_the_same_embedding_makes_the_same_bytes(trained: Embedding, path: Path, tmp_path: Path) -> None:
+def test_file_is_deterministic(trained: Embedding, path: Path, tmp_path: Path) -> None:
     save_embedding(trained, tmp_path / "again.safetensors")
     assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
 
 
-def test_loaded_embeddings_share_nothing(space: SearchSpace, path: Path) -> None:
+def test_loaded_embeddings_share_no_memory(space: SearchSpace, path: Path) -> None:
     first, second = load_embedding(space, path), load_embedding(space, path)
     with torch.no_grad():
         first.decoder.bias.add_(1.0)
@@ -85,39 +81,37 @@ def test_loaded_embeddings_share_nothing(space: SearchSpace, path: Path) -> None
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
-def test_a_truncated_file_is_an_input_error(space: SearchSpace, path: Path, cut: int) -> None:
+def test_truncated_file_is_an_input_error(space: SearchSpace, path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
-    assert_refused(space, path, "not an intact embedding")
+    assert_rejected(space, path, "not an intact embedding")
 
 
-def test_a_flipped_bit_is_an_input_error(space: SearchSpace, path: Path) -> None:
+def test_flipped_bit_is_an_input_error(space: SearchSpace, path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
     path.write_bytes(content)
-    assert_refused(space, path, "its weights have changed")
+    assert_rejected(space, path, "its content does not match its SHA-256")
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 no such format", b"\xff" * 64, b"{}"])
-def test_a_foreign_file_is_an_input_error(space: SearchSpace, path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"PK\x03\x04 zip archive", b"\xff" * 64, b"{}"])
+def test_other_file_format_is_an_input_error(space: SearchSpace, path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    assert_refused(space, path, "not an intact embedding")
+    assert_rejected(space, path, "not an intact embedding")
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"embedding": "no json"}, {"embedding": "[]"}, {"other": "{}"}])
-def test_safetensors_of_another_origin_are_an_input_error(
-    space: SearchSpace, path: Path, metadata: dict[str, str] | None
-) -> None:
+def test_other_safetensors_file_is_an_input_error(space: SearchSpace, path: Path, metadata: dict[str, str] | None) -> None:
     path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, metadata))
-    assert_refused(space, path, "not an intact embedding")
+    assert_rejected(space, path, "not an intact embedding")
 
 
-@pytest.mark.parametrize("name", ["embedding_size", "hidden_size", "loss", "sha256"])
+@pytest.mark.parametrize("name", ["embedding_size", "hidden_size", "loss"])
 @pytest.mark.parametrize("value", [None, "hinge", 0, 5, -1, [1]])
-def test_a_description_that_is_not_the_weights_is_an_input_error(
+def test_record_that_does_not_match_the_weights_is_an_input_error(
     space: SearchSpace, path: Path, name: str, value: object
 ) -> None:
     rewrite(path, **{name: value})
-    assert_refused(space, path, "not an intact embedding")
+    assert_rejected(space, path, "not an intact embedding")
 
 
 @pytest.mark.parametrize(
@@ -125,29 +119,29 @@ def test_a_description_that_is_not_the_weights_is_an_input_error(
     [
         ({"search_space": "enas_macro"}, "search space enas_macro"),
         ({"decision_sizes": [2, 5]}, r"decision sizes \[2, 5\]"),
-        ({"decisions_per_step": 4}, "decisions per step 4"),
-        ({"format_version": 2}, "format version 2"),
+        ({"decisions_per_timestep": 4}, "decisions per timestep 4"),
+        ({"format_version": 1}, "format version 1"),
         ({"search_space": None}, "search space None"),
     ],
 )
-def test_an_embedding_of_another_space_is_an_input_error(
+def test_embedding_of_another_search_space_is_an_input_error(
     space: SearchSpace, path: Path, change: dict[str, object], match: str
 ) -> None:
     rewrite(path, **change)
-    assert_refused(space, path, match)
+    assert_rejected(space, path, match)
 
 
-def test_missing_files_and_folders_are_input_errors(space: SearchSpace, tmp_path: Path) -> None:
-    assert_refused(space, tmp_path / "absent.safetensors", "there is no file")
-    assert_refused(space, tmp_path, "there is no file")
+def test_missing_file_is_an_input_error(space: SearchSpace, tmp_path: Path) -> None:
+    assert_rejected(space, tmp_path / "absent.safetensors", "there is no file")
+    assert_rejected(space, tmp_path, "there is no file")
 
 
-def test_a_space_without_shipped_weights_is_an_input_error(space: SearchSpace) -> None:
-    with pytest.raises(InputError, match="no embedding ships for the search space list"):
+def test_search_space_without_built_in_embedding_is_an_input_error(space: SearchSpace) -> None:
+    with pytest.raises(InputError, match="there is no built-in embedding for the search space list"):
         load_embedding(space)
 
 
-def test_the_command_that_would_make_an_embedding_names_the_space(space: SearchSpace, tmp_path: Path) -> None:
+def test_error_shows_the_pretrain_command(space: SearchSpace, tmp_path: Path) -> None:
     for path in (None, tmp_path / "absent.safetensors"):
         with pytest.raises(InputError, match=r"`nases pretrain --search-space tests\.embedding\.spaces:ListSpace --output "):
             load_embedding(space, path)
@@ -155,7 +149,7 @@ def test_the_command_that_would_make_an_embedding_names_the_space(space: SearchS
         load_embedding(get_search_space("enas_micro"), tmp_path / "absent.safetensors")
 
 
-def test_a_failed_write_is_an_input_error(trained: Embedding, tmp_path: Path) -> None:
+def test_failed_write_is_an_input_error(trained: Embedding, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         save_embedding(trained, tmp_path / "file" / "x.safetensors")

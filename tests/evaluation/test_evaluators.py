@@ -1,9 +1,8 @@
-"""Evaluators are functions of architecture, configuration and seed."""
+"""Evaluations depend only on architecture, configuration and seed."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,47 +13,50 @@ import torch
 
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
-from nases_env.search_spaces import EnasMicro
+from nases_env.search_spaces import EnasMicro, get_search_space
 from tests.search_spaces.test_enas_micro import rewrite_architecture
 
 SPACE = EnasMicro()
 _, SMOKE = resolve_preset("smoke")
 EVALUATOR = TrainingEvaluator("enas_micro", "digits", SMOKE, device="cpu")
+ARCHITECTURE = SPACE.sample(np.random.default_rng(0))
 
 
-def timeless(evaluation: Evaluation) -> Evaluation:
+def without_time(evaluation: Evaluation) -> Evaluation:
     return dataclasses.replace(evaluation, seconds=0.0)
 
 
-def test_an_evaluation_repeats_bit_for_bit_whatever_happened_before() -> None:
-    architecture = SPACE.sample(np.random.default_rng(0))
-    first = EVALUATOR.evaluate(architecture, seed=1)
-    assert first.status is Status.OK
-    assert first.num_epochs == len(first.curve) == SMOKE.num_epochs
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    """The evaluation of ``ARCHITECTURE`` with seed 1."""
+    return EVALUATOR.evaluate(ARCHITECTURE, seed=1)
+
+
+def test_evaluation_is_bit_identical_regardless_of_global_state(evaluation: Evaluation) -> None:
+    assert evaluation.status is Status.OK
+    assert evaluation.num_epochs == len(evaluation.curve) == SMOKE.num_epochs
     torch.manual_seed(123)
     state = torch.get_rng_state()
     threads = torch.get_num_threads()
-    again = pickle.loads(pickle.dumps(EVALUATOR)).evaluate(architecture, seed=1)
-    assert timeless(again) == timeless(first)
+    again = pickle.loads(pickle.dumps(EVALUATOR)).evaluate(ARCHITECTURE, seed=1)
+    assert without_time(again) == without_time(evaluation)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
-    assert EVALUATOR.evaluate(architecture, seed=2).curve != first.curve
+    assert EVALUATOR.evaluate(ARCHITECTURE, seed=2).curve != evaluation.curve
 
 
-def test_architectures_with_one_key_have_one_evaluation() -> None:
-    rng = np.random.default_rng(1)
-    architecture = SPACE.sample(rng)
-    same = rewrite_architecture(architecture, rng)
-    assert same.decisions != architecture.decisions
-    assert timeless(EVALUATOR.evaluate(same, 5)) == timeless(EVALUATOR.evaluate(architecture, 5))
+def test_equivalent_architectures_have_the_same_evaluation(evaluation: Evaluation) -> None:
+    same = rewrite_architecture(ARCHITECTURE, np.random.default_rng(1))
+    assert same.decisions != ARCHITECTURE.decisions
+    assert without_time(EVALUATOR.evaluate(same, seed=1)) == without_time(evaluation)
 
 
 class KilledError(Exception):
-    """What ends an evaluation in the middle of a step."""
+    """Interrupts an evaluation in the middle of a step."""
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> list[int]:
-    """The steps of SGD from now on, a number each; the one whose number is ``fatal`` ends the training."""
+    """Count the steps of SGD; the step with the number ``fatal`` raises ``KilledError``."""
     steps: list[int] = []
     step = torch.optim.SGD.step
 
@@ -68,49 +70,53 @@ def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> li
     return steps
 
 
-def test_an_evaluation_that_was_killed_continues_and_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = dataclasses.replace(SMOKE, num_epochs=3, drop_path_keep=0.7)
+def test_killed_evaluation_resumes_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(SMOKE, num_epochs=3, num_train_images=64, drop_path_keep=0.7)
     evaluator = dataclasses.replace(EVALUATOR, settings=settings)
     resumable = dataclasses.replace(evaluator, checkpoint_dir=str(tmp_path / "checkpoints"), checkpoint_interval=0.0)
-    architecture = SPACE.sample(np.random.default_rng(0))
-    expected = evaluator.evaluate(architecture, seed=1)
+    expected = evaluator.evaluate(ARCHITECTURE, seed=1)
     with monkeypatch.context() as patch:
-        count_steps(patch, fatal=10)
+        count_steps(patch, fatal=5)
         with pytest.raises(KilledError):
-            resumable.evaluate(architecture, seed=1)
+            resumable.evaluate(ARCHITECTURE, seed=1)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
     steps = count_steps(monkeypatch)
-    again = pickle.loads(pickle.dumps(resumable)).evaluate(architecture, seed=1)
-    assert len(steps) == 4  # of the third epoch
-    assert timeless(again) == timeless(expected)
+    again = pickle.loads(pickle.dumps(resumable)).evaluate(ARCHITECTURE, seed=1)
+    assert len(steps) == 2  # third epoch
+    assert without_time(again) == without_time(expected)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_checkpoint_is_of_one_configuration_architecture_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    resumable = dataclasses.replace(
-        EVALUATOR,
-        settings=dataclasses.replace(SMOKE, num_epochs=2),
-        checkpoint_dir=str(tmp_path),
-        checkpoint_interval=0.0,
-    )
-    evaluators = (resumable, dataclasses.replace(resumable, split_seed=1))
-    architectures = [SPACE.sample(np.random.default_rng(seed)) for seed in (0, 1)]
-    for number, (evaluator, architecture, seed) in enumerate(itertools.product(evaluators, architectures, (0, 1)), start=1):
+def test_every_configuration_architecture_and_seed_has_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SMOKE, num_epochs=2, num_train_images=64)
+    resumable = TrainingEvaluator("nasbench201", "digits", settings, checkpoint_dir=str(tmp_path), checkpoint_interval=0.0)
+    other_split = dataclasses.replace(resumable, split_seed=1)
+    first, second = (get_search_space("nasbench201").architecture([1, 0, 0, choice, 0, 0]) for choice in (1, 2))
+    cases = [
+        (resumable, first, 0),
+        (resumable, first, 1),
+        (resumable, second, 0),
+        (other_split, first, 0),
+        (other_split, second, 1),
+    ]
+    for number, (evaluator, architecture, seed) in enumerate(cases, start=1):
         with monkeypatch.context() as patch:
-            count_steps(patch, fatal=5)
+            count_steps(patch, fatal=2)
             with pytest.raises(KilledError):
                 evaluator.evaluate(architecture, seed)
         assert len(list(tmp_path.iterdir())) == number
 
 
-def test_where_checkpoints_are_does_not_change_what_a_store_knows(tmp_path: Path) -> None:
+def test_checkpoints_do_not_change_the_digest(tmp_path: Path) -> None:
     EVALUATOR.prepare()
     resumable = dataclasses.replace(EVALUATOR, checkpoint_dir=str(tmp_path), checkpoint_interval=1.0)
     assert resumable.describe() == EVALUATOR.describe()
     assert resumable.digest() == EVALUATOR.digest()
 
 
-def test_splits_are_disjoint_cut_to_size_and_the_seeds() -> None:
+def test_splits_have_the_configured_sizes_and_depend_on_the_seed() -> None:
     everything = dataclasses.replace(
         EVALUATOR, settings=dataclasses.replace(SMOKE, num_train_images=None, num_valid_images=None)
     )
@@ -122,29 +128,29 @@ def test_splits_are_disjoint_cut_to_size_and_the_seeds() -> None:
     assert not torch.equal(dataclasses.replace(EVALUATOR, split_seed=1).images()[1].images, cut_valid.images)
 
 
-def test_a_child_above_the_limit_is_not_trained() -> None:
+def test_child_above_max_params_is_not_trained() -> None:
     limited = dataclasses.replace(EVALUATOR, settings=dataclasses.replace(SMOKE, max_params=100))
-    evaluation = limited.evaluate(SPACE.sample(np.random.default_rng(0)), seed=0)
+    evaluation = limited.evaluate(ARCHITECTURE, seed=0)
     assert evaluation.status is Status.TOO_LARGE
     assert evaluation.num_params > 100
     assert (evaluation.reward, evaluation.curve) == (0.0, ())
 
 
-def test_record_is_plain_json_values() -> None:
-    record = EVALUATOR.evaluate(SPACE.sample(np.random.default_rng(0)), seed=0).to_dict()
+def test_to_dict_returns_json_values(evaluation: Evaluation) -> None:
+    record = evaluation.to_dict()
     assert record["status"] == "ok"
     assert type(record["valid_accuracy"]) is float
     assert type(record["curve"][0]["epoch"]) is int
     assert 64 * record["valid_accuracy"] == pytest.approx(round(64 * record["valid_accuracy"]), abs=1e-12)
 
 
-def test_an_operator_that_the_search_space_does_not_have() -> None:
+def test_unknown_operator_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"unknown operator 'sep_conv_3x4' \(did you mean 'sep_conv_3x3'\?\)") as caught:
         OperatorShareEvaluator("enas_micro", "sep_conv_3x4")
     assert "\n" not in str(caught.value)
 
 
-def test_analytic_optimum_and_mean() -> None:
+def test_operator_share_has_the_known_optimum_and_mean() -> None:
     evaluator = OperatorShareEvaluator("enas_micro", "sep_conv_3x3")
     rng = np.random.default_rng(0)
     best = SPACE.architecture([1 if index % 2 else 0 for index in range(40)])

@@ -1,10 +1,11 @@
-"""The table of NAS-Bench-201: what is looked up, and every way in which a file can be no such table."""
+"""The table of NAS-Bench-201: its accuracies, and the error message for every kind of invalid file."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +26,14 @@ LINES = [HEADER, *(f"{text},{row / 200:.3f},{row / 300:.2f},{99 - row / 200:.4f}
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 TABLE_NAME = "nasbench201-cifar10.csv"
-needs_real_table = pytest.mark.skipif(
-    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, TABLE_NAME).is_file(), reason=f"NASES_DATA_DIR holds no {TABLE_NAME}"
+requires_real_table = pytest.mark.skipif(
+    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, TABLE_NAME).is_file(),
+    reason=f"NASES_DATA_DIR does not contain {TABLE_NAME}",
 )
 
 
 @pytest.fixture(autouse=True)
-def no_table_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset_table_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NASES_NASBENCH201_TABLE", raising=False)
 
 
@@ -50,7 +52,7 @@ def real_table() -> str:
     return str(Path(REAL_DATA_DIR, TABLE_NAME))
 
 
-def test_reward_is_the_validation_accuracy_after_12_epochs_whatever_the_seed(table: str) -> None:
+def test_reward_is_the_validation_accuracy_after_12_epochs_for_any_seed(table: str) -> None:
     evaluator = NasBench201Evaluator("nasbench201", table)
     for row in (0, 1, 4321, 15_624):
         architecture = SPACE.from_string(STRINGS[row])
@@ -62,7 +64,7 @@ def test_reward_is_the_validation_accuracy_after_12_epochs_whatever_the_seed(tab
         assert evaluator.report_test_accuracy(architecture) == pytest.approx(0.99 - row / 20_000)
 
 
-def test_an_evaluation_says_nothing_of_the_test_set(table: str) -> None:
+def test_evaluation_does_not_contain_the_test_accuracy(table: str) -> None:
     evaluator = NasBench201Evaluator("nasbench201", table)
     before, after = SPACE.from_string(STRINGS[7]), SPACE.from_string(STRINGS[8])
     test_accuracy = evaluator.report_test_accuracy(before)
@@ -72,7 +74,7 @@ def test_an_evaluation_says_nothing_of_the_test_set(table: str) -> None:
     assert not any(value in (test_accuracy, 100 * test_accuracy) for value in record.values())
 
 
-def test_the_numbering_of_the_operators_does_not_matter(table: str) -> None:
+def test_order_of_operators_does_not_change_results(table: str) -> None:
     permuted = NasBench201(OPERATORS[::-1])
     evaluator = NasBench201Evaluator(permuted, table)
     again = pickle.loads(pickle.dumps(evaluator))
@@ -84,9 +86,7 @@ def test_the_numbering_of_the_operators_does_not_matter(table: str) -> None:
         assert again.evaluate(permuted.from_string(STRINGS[row]), seed=0) == expected
 
 
-def test_the_table_is_found_by_path_variable_and_folder_in_this_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_is_found_by_path_then_variable_then_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reward(path: str | None) -> float:
         return NasBench201Evaluator("nasbench201", path).evaluate(SPACE.from_string(STRINGS[0]), seed=0).reward
 
@@ -104,19 +104,19 @@ def test_the_table_is_found_by_path_variable_and_folder_in_this_order(
     assert reward("named.csv") == 0.01
 
 
-def test_the_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_read_once_and_again_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_table(tmp_path / "table.csv")
     architecture = SPACE.from_string(STRINGS[0])
     evaluator = NasBench201Evaluator("nasbench201", path)
     assert evaluator.evaluate(architecture, seed=0).reward == 0
     with monkeypatch.context() as context:
-        context.setattr("builtins.open", None)  # nothing can be opened
+        context.setattr("builtins.open", None)  # opening any file fails
         assert NasBench201Evaluator(SPACE, path).evaluate(architecture, seed=0).reward == 0
     write_table(tmp_path / "table.csv", [HEADER, f"{STRINGS[0]},12.345,0,0", *LINES[2:]])
     assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.12345)
 
 
-def test_order_of_rows_line_ends_and_byte_order_mark_do_not_matter(table: str, tmp_path: Path) -> None:
+def test_row_order_line_endings_and_byte_order_mark_do_not_change_results(table: str, tmp_path: Path) -> None:
     path = tmp_path / "shuffled.csv"
     rows = np.random.default_rng(0).permutation(LINES[1:]).tolist()
     path.write_bytes(b"\xef\xbb\xbf" + "".join(line + "\r\n" for line in [HEADER, *rows]).encode())
@@ -141,17 +141,17 @@ def message_of(evaluator: NasBench201Evaluator) -> str:
     return messages[0]
 
 
-def test_no_table_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_table_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = message_of(NasBench201Evaluator("nasbench201"))
-    for way in ("set table", "NASES_NASBENCH201_TABLE", "nasbench201-cifar10.csv", "NASES_DATA_DIR", "not set"):
-        assert way in message
+    for hint in ("set table", "NASES_NASBENCH201_TABLE", "nasbench201-cifar10.csv", "NASES_DATA_DIR", "not set"):
+        assert hint in message
     monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
     message = message_of(NasBench201Evaluator("nasbench201"))
     assert "set table or the environment variable NASES_NASBENCH201_TABLE" in message
-    assert f"NASES_DATA_DIR names ({tmp_path})" in message
+    assert f"directory NASES_DATA_DIR ({tmp_path})" in message
 
 
-def test_a_path_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_path_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = tmp_path / "absent.csv"
     expected = f"cannot read the table {absent} (No such file or directory); set table or NASES_NASBENCH201_TABLE"
     assert message_of(NasBench201Evaluator("nasbench201", str(absent))).startswith(expected)
@@ -171,20 +171,20 @@ def text_of(lines: list[str]) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: b"", "is no CSV file; give a CSV file with the header arch,valid_accuracy"),
-        (lambda: b"\x1f\x8b\x08\x00\xff\xfe", "is no CSV file; give a CSV file with the header"),
-        (lambda: b'arch,"valid\n', "is no CSV file; give"),
-        (lambda: b"PK\x03\x04 an archive\n", "its first line is another; give a CSV file with the header"),
-        (lambda: text_of(LINES[1:]), "its first line is another"),
-        (lambda: text_of([HEADER.rpartition(",")[0], *LINES[1:]]), "its first line is another"),
+        (lambda: b"", "is not a valid CSV file; use a CSV file with the header arch,valid_accuracy"),
+        (lambda: b"\x1f\x8b\x08\x00\xff\xfe", "is not a valid CSV file; use a CSV file with the header"),
+        (lambda: b'arch,"valid\n', "is not a valid CSV file; use"),
+        (lambda: b"PK\x03\x04 an archive\n", "is not a table of NAS-Bench-201: its header is different; use a CSV file"),
+        (lambda: text_of(LINES[1:]), "its header is different"),
+        (lambda: text_of([HEADER.rpartition(",")[0], *LINES[1:]]), "its header is different"),
         (lambda: text_of(LINES[:1]), "is truncated: it has 0 of NAS-Bench-201's 15,625 cells; copy the whole file again"),
         (lambda: text_of(LINES[:-1]), "is truncated: it has 15,624 of"),
-        (lambda: text_of(LINES)[:-3], "is truncated: its last line has no end; copy the whole file again"),
-        (lambda: text_of(LINES)[:-1], "is truncated: its last line has no end"),
-        (lambda: text_of(LINES)[:-30], "is truncated: its last line has no end"),
-        (lambda: text_of([*LINES, LINES[7]]), r"lines 8 and 15627 of .* are both about \|.*\|; remove the one"),
+        (lambda: text_of(LINES)[:-3], "is truncated: its last line is incomplete; copy the whole file again"),
+        (lambda: text_of(LINES)[:-1], "is truncated: its last line is incomplete"),
+        (lambda: text_of(LINES)[:-30], "is truncated: its last line is incomplete"),
+        (lambda: text_of([*LINES, LINES[7]]), r"lines 8 and 15627 of .* are both for \|.*\|; remove the wrong one"),
         (lambda: text_of(changed(9, LINES[4])), "lines 5 and 10 of"),
-        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2")), r"line 4 of .* does not belong .*\(it has 3 entries\); give"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2")), r"line 4 of .* is not a valid row \(it has 3 entries\); use"),
         (lambda: text_of(changed(3, "")), r"line 4 of .*\(it has 0 entries\)"),
         (
             lambda: text_of(changed(3, "resnet18,1,2,3")),
@@ -194,31 +194,30 @@ def text_of(lines: list[str]) -> bytes:
             lambda: text_of(changed(3, STRINGS[2].replace("none", "max_pool_3x3") + ",1,2,3")),
             r"line 4 of .*\(unknown operator 'max_pool_3x3'",
         ),
-        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,high")), r"line 4 of .*\('high' is no number\); give"),
-        (lambda: text_of(changed(3, f"{STRINGS[2]},100.1,2,3")), r"line 4 of .*\(100.1 is no accuracy in percent\); give"),
-        (lambda: text_of(changed(3, f"{STRINGS[2]},1,-2,3")), r"\(-2 is no accuracy in percent\)"),
-        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,nan")), r"\(nan is no accuracy in percent\)"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,high")), r"line 4 of .*\('high' is not a number\); use"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},100.1,2,3")), r"line 4 of .*\(100.1 is not an accuracy"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,-2,3")), r"\(-2 is not an accuracy in percent\)"),
+        (lambda: text_of(changed(3, f"{STRINGS[2]},1,2,nan")), r"\(nan is not an accuracy in percent\)"),
     ],
 )
-def test_what_is_no_whole_table_is_one_clear_line(content: Callable[[], bytes], message: str, tmp_path: Path) -> None:
+def test_invalid_table_is_an_input_error(content: Callable[[], bytes], message: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(content())
     found = message_of(NasBench201Evaluator("nasbench201", str(path)))
     assert str(path) in found
-    with pytest.raises(InputError, match=message):
-        NasBench201Evaluator("nasbench201", str(path)).prepare()
+    assert re.search(message, found)
 
 
-def test_another_search_space(table: str) -> None:
-    with pytest.raises(InputError, match="has the cells of nasbench201, not those of enas_micro"):
+def test_other_search_space_is_an_input_error(table: str) -> None:
+    with pytest.raises(InputError, match="needs the search space nasbench201, not enas_micro"):
         NasBench201Evaluator("enas_micro", table)
-    stranger = EnasMicro().sample(np.random.default_rng(0))
-    with pytest.raises(InputError, match="and not enas_micro:"):
-        NasBench201Evaluator("nasbench201", table).evaluate(stranger, seed=0)
+    architecture = EnasMicro().sample(np.random.default_rng(0))
+    with pytest.raises(InputError, match="no row for enas_micro:"):
+        NasBench201Evaluator("nasbench201", table).evaluate(architecture, seed=0)
 
 
-@needs_real_table
-def test_the_known_optimum_of_the_real_table() -> None:
+@requires_real_table
+def test_known_optimum_of_the_real_table() -> None:
     evaluator = NasBench201Evaluator("nasbench201", real_table())
     evaluator.prepare()
     architectures = [SPACE.architecture(choices) for choices in itertools.product(range(5), repeat=6)]
@@ -229,8 +228,8 @@ def test_the_known_optimum_of_the_real_table() -> None:
     assert SPACE.to_string(architectures[int(np.argmax(rewards))]) == SPACE.to_string(by_test)
 
 
-@needs_real_table
-def test_a_known_row_of_the_real_table() -> None:
+@requires_real_table
+def test_known_row_of_the_real_table() -> None:
     evaluator = NasBench201Evaluator("nasbench201", real_table())
     architecture = SPACE.from_string(
         "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"

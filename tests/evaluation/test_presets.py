@@ -1,4 +1,4 @@
-"""Presets and what replaces them."""
+"""Presets and overrides."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from nases_env.evaluation import PRESETS, ChildSettings, resolve_preset
 
 
-def test_the_paper() -> None:
-    """Section 4.2 of the paper: N, F, epochs, schedule, optimiser, augmentation of the search phase."""
+def test_paper_preset() -> None:
+    """Section 4.2 of the paper: N, F, epochs, schedule, optimizer and augmentation of the search phase."""
     name, settings = resolve_preset("paper")
     assert name == "paper"
     assert (settings.cells_per_stage, settings.num_filters) == (5, 40)
     assert (settings.num_epochs, settings.num_cycles, settings.schedule) == (70, 3, "cosine")
     assert (settings.lr_max, settings.lr_min, settings.momentum) == (0.05, 0.001, 0.9)
     assert (settings.weight_decay, settings.batch_size) == (1e-4, 128)
-    assert (settings.drop_path_keep, settings.auxiliary_head, settings.cutout) == (1.0, False, 0)
+    assert (settings.drop_path_keep, settings.auxiliary_head, settings.cutout_length) == (1.0, False, 0)
     assert settings.image_size is settings.num_train_images is settings.num_valid_images is settings.max_params is None
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_valid_and_overridden_by_name(preset: str) -> None:
+def test_presets_are_valid_and_can_be_overridden(preset: str) -> None:
     _, settings = resolve_preset(preset, {"num_epochs": 3, "lr_max": 1, "num_train_images": None})
     assert settings == dataclasses.replace(PRESETS[preset], num_epochs=3, lr_max=1, num_train_images=None)
 
 
-def test_auto_is_what_the_machine_has() -> None:
+def test_auto_selects_by_gpu() -> None:
     assert resolve_preset("auto")[0] == ("gpu" if torch.cuda.is_available() else "cpu")
 
 
-def test_every_setting_has_a_help() -> None:
+def test_every_setting_has_a_help_text() -> None:
     assert all(field.metadata["help"].endswith((".", "off.")) for field in dataclasses.fields(ChildSettings))

@@ -1,4 +1,4 @@
-"""The random landscape depends on the network alone, and its decisions interact."""
+"""The random landscape depends only on the network, and its decisions interact."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def rewards(landscape_seed: int, num: int = 300) -> list[float]:
     return [evaluator.evaluate(space.sample(rng), 0).reward for _ in range(num)]
 
 
-def test_scores_of_uniform_architectures_have_about_unit_deviation() -> None:
+def test_scores_of_uniform_architectures_have_about_unit_std() -> None:
     for landscape_seed in range(3):
         scores = 2 * np.log(1 / (1 / np.array(rewards(landscape_seed)) - 1))
         assert 0.7 < scores.std() < 1.5
 
 
-def test_landscapes_differ_and_repeat() -> None:
+def test_landscape_depends_on_its_seed() -> None:
     assert rewards(0, 5) == rewards(0, 5) != rewards(1, 5)
 
 
-def test_equal_networks_have_equal_rewards_and_seeds_do_not_matter() -> None:
+def test_equivalent_architectures_have_the_same_reward_for_any_seed() -> None:
     space, evaluator = get_search_space("enas_micro"), RandomLandscapeEvaluator("enas_micro")
     rng = np.random.default_rng(1)
     for _ in range(50):
@@ -38,7 +38,7 @@ def test_equal_networks_have_equal_rewards_and_seeds_do_not_matter() -> None:
         assert evaluator.evaluate(architecture, 0).reward == pytest.approx(evaluator.evaluate(same, 1).reward, abs=1e-12)
 
 
-def test_operators_in_another_order_have_the_same_reward() -> None:
+def test_order_of_operators_does_not_change_the_reward() -> None:
     natural, reversed_ = NasBench201(), NasBench201(OPERATORS[::-1])
     genotype = natural.genotype(natural.sample(np.random.default_rng(2)))
     first = RandomLandscapeEvaluator(natural).evaluate(natural.from_genotype(genotype), 0)
@@ -46,8 +46,8 @@ def test_operators_in_another_order_have_the_same_reward() -> None:
     assert first == second
 
 
-def test_what_a_change_is_worth_depends_on_other_decisions() -> None:
-    """The worth of another first operator on edge 1<-0, under 20 choices of the other edges, is not constant."""
+def test_gain_of_a_change_depends_on_other_decisions() -> None:
+    """The gain of changing the operator on edge 1<-0 is not constant over 20 choices of the other edges."""
     space, rng = NasBench201(), np.random.default_rng(3)
     evaluator = RandomLandscapeEvaluator(space)
     gains = []
@@ -58,7 +58,7 @@ def test_what_a_change_is_worth_depends_on_other_decisions() -> None:
     assert np.std(gains) > 0.01
 
 
-def test_a_space_without_graphs_is_refused() -> None:
+def test_search_space_without_graphs_is_an_input_error() -> None:
     space = ListSpace((2, 3))
-    with pytest.raises(InputError, match="nothing that could interact"):
+    with pytest.raises(InputError, match="has no cell graph with operators"):
         RandomLandscapeEvaluator(space).evaluate(space.architecture([0, 0]), 0)

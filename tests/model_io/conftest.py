@@ -1,4 +1,4 @@
-"""A small network of every operator, trained for a moment so that its batch-norm statistics are its own."""
+"""A small trained network with every operator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nases_env.networks import NetworkSettings
 from nases_env.search_spaces import get_search_space
 from nases_env.seeding import torch_generator
 from nases_env.training import ImageSet, TrainingSettings, channel_statistics, train_classifier
-from nases_env.training.image_io import read_picture
+from nases_env.training.image_io import read_image
 
-CIFAR10 = Path(os.environ.get("NASES_DATA_DIR", "absent"), "cifar10").absolute()  # read before the tests are isolated
+CIFAR10 = Path(os.environ.get("NASES_DATA_DIR", "absent"), "cifar10").absolute()  # read before a fixture unsets it
 CLASSES = tuple(f"class {label}" for label in range(10))
 
-# Every operator, on the inputs of the cell and on nodes; the nodes are not in the canonical order.
+# Every operator, on inputs of the cell and on nodes; the nodes are not in canonical order.
 CELL = [
     [["max_pool_3x3", 1], ["avg_pool_3x3", 0]],
     [["identity", 0], ["sep_conv_3x3", 1]],
@@ -31,13 +31,11 @@ NASBENCH201 = {"cell": "|avg_pool_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0
 
 
 def cifar10(half: str, per_class: int) -> ImageSet:
-    """The first images of each class of CIFAR-10; random pixels where it is not there."""
+    """Return the first images of each class of CIFAR-10, or random images if the data set is missing."""
     labels = torch.arange(10).repeat_interleave(per_class)
     if CIFAR10.is_dir():
         folders = sorted((CIFAR10 / half).iterdir())
-        images = torch.stack(
-            [read_picture(file, None) for folder in folders for file in sorted(folder.iterdir())[:per_class]]
-        )
+        images = torch.stack([read_image(file, None) for folder in folders for file in sorted(folder.iterdir())[:per_class]])
     else:
         images = torch.randint(256, (len(labels), 3, 32, 32), dtype=torch.uint8, generator=torch_generator(0, half))
     return ImageSet(images, labels, CLASSES)
@@ -45,9 +43,9 @@ def cifar10(half: str, per_class: int) -> ImageSet:
 
 @pytest.fixture(scope="session")
 def model() -> TrainedModel:
-    """Not to be changed."""
+    """A trained model, shared by all tests; do not modify it."""
     space = get_search_space("enas_micro")
-    train = cifar10("train", 20)
+    train = cifar10("train", 8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = TrainedModel(
@@ -59,21 +57,21 @@ def model() -> TrainedModel:
             statistics=channel_statistics(train.images),
             description={"seed": 0, "test_accuracy": 0.25},
         )
-    settings = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=40)
+    settings = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=20)
     train_classifier(model.network, train, train, settings, seed=0, device=torch.device("cpu"), flip=True)
     return model.eval()
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """Of the model's shape, with values in [0, 1]."""
+    """Five random images of the model's shape, with values in [0, 1]."""
     return torch.rand((5, 3, 32, 32), generator=torch_generator(0, "images"))
 
 
 def tiny_model(
     space_name: str = "nasbench201", image_shape: tuple[int, int, int] = (1, 7, 9), genotype: object = NASBENCH201
 ) -> TrainedModel:
-    """One that was never trained."""
+    """Return a small untrained model."""
     space = get_search_space(space_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Small search spaces of one's own."""
+"""Small custom search spaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nases_env.search_spaces import Architecture, SearchSpace
 
 
 class TiedWidths(SearchSpace):
-    """A convolution of one of three widths, applied twice."""
+    """Networks that apply a convolution, of one of three widths, twice."""
 
     name = "tied_widths"
     decision_sizes = (3, 2)
@@ -27,14 +27,14 @@ class TiedWidths(SearchSpace):
 
 
 class Noise(nn.Module):
-    """Adds noise to what it reads, also when it is not trained."""
+    """A layer that adds noise to its input, also in evaluation mode."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images + torch.rand_like(images)
 
 
 class Noisy(TiedWidths):
-    """Networks whose answers are never the same twice."""
+    """Networks with nondeterministic outputs."""
 
     name = "noisy"
 
@@ -45,18 +45,18 @@ class Noisy(TiedWidths):
         return nn.Sequential(Noise(), network)
 
 
-class Choosy(TiedWidths):
-    """Networks that do another thing for another image."""
+class DataDependent(TiedWidths):
+    """Networks with data-dependent control flow."""
 
-    name = "choosy"
+    name = "data_dependent"
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
         network = super().build(architecture, settings, num_classes=num_classes, image_shape=image_shape)
 
-        class Choice(nn.Module):
+        class Branch(nn.Module):
             def forward(self, images: Tensor) -> Tensor:
                 return images if images.sum() > 0 else -images
 
-        return nn.Sequential(Choice(), network)
+        return nn.Sequential(Branch(), network)

@@ -1,4 +1,4 @@
-"""Exports answer as the model does, or are not written."""
+"""Exports return the same logits as the model, or are not written."""
 
 from __future__ import annotations
 
@@ -33,31 +33,32 @@ def onnx_file(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def test_onnx_answers_as_the_model_on_a_thousand_test_images(model: TrainedModel, onnx_file: Path) -> None:
+def test_onnx_logits_match_the_model_on_1000_test_images(model: TrainedModel, onnx_file: Path) -> None:
     images = cifar10("test", 100).images / 255
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    batches = [images[start : start + 333] for start in range(0, 1000, 333)]  # the last one has a single image
+    batches = [images[start : start + 333] for start in range(0, 1000, 333)]  # the last batch has a single image
     with torch.no_grad():
         expected = torch.cat([model(batch) for batch in batches])
-    answers = [session.run(["logits"], {"images": batch.numpy()})[0] for batch in batches]
-    torch.testing.assert_close(torch.from_numpy(np.concatenate(answers)), expected, rtol=0, atol=1e-4)
+    logits = [session.run(["logits"], {"images": batch.numpy()})[0] for batch in batches]
+    torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)), expected, rtol=0, atol=1e-4)
     assert len(expected) == 1000
-    assert expected.std(dim=0).min() > 0.01  # it does not say the same of all images
+    assert expected.std(dim=0).min() > 0.01  # logits differ between images
 
 
-def test_onnx_is_plain_and_knows_its_classes(onnx_file: Path) -> None:
-    made = onnx.load(onnx_file)
-    onnx.checker.check_model(made)
-    assert {node.op_type for node in made.graph.node} <= PLAIN
-    assert sum(node.op_type == "AveragePool" for node in made.graph.node) == 2 * 5
-    assert [dim.dim_param or dim.dim_value for dim in made.graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 32, 32]
-    metadata = {entry.key: json.loads(entry.value) for entry in made.metadata_props}
+def test_onnx_has_plain_operators_and_metadata(onnx_file: Path) -> None:
+    exported = onnx.load(onnx_file)
+    onnx.checker.check_model(exported)
+    assert {node.op_type for node in exported.graph.node} <= PLAIN
+    assert sum(node.op_type == "AveragePool" for node in exported.graph.node) == 2 * 5
+    shape = exported.graph.input[0].type.tensor_type.shape
+    assert [dim.dim_param or dim.dim_value for dim in shape.dim] == ["batch", 3, 32, 32]
+    metadata = {entry.key: json.loads(entry.value) for entry in exported.metadata_props}
     assert tuple(metadata["class_names"]) == CLASSES
     assert metadata["search_space"] == "enas_micro"
     assert metadata["description"] == {"seed": 0, "test_accuracy": 0.25}
 
 
-def test_an_exported_program_answers_as_the_model_which_stays_as_it_is(tmp_path: Path) -> None:
+def test_exported_program_matches_the_model_and_leaves_it_unchanged(tmp_path: Path) -> None:
     model = tiny_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     export_model(model, tmp_path / "model.pt2", "torch-export")
@@ -74,8 +75,8 @@ def test_an_exported_program_answers_as_the_model_which_stays_as_it_is(tmp_path:
         torch.testing.assert_close(program.module()(images), model(images), rtol=0, atol=1e-5)
 
 
-def test_onnx_of_one_batch_size_and_odd_sides(tmp_path: Path) -> None:
-    """Pooling of odd sides, with windows that reach over the border, is where programs differ."""
+def test_onnx_with_fixed_batch_size_and_odd_image_size(tmp_path: Path) -> None:
+    """Implementations differ in pooling of odd sizes with windows that extend over the border."""
     model = tiny_model()
     assert export_model(model, tmp_path / "model.onnx", batch_size=3) <= 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -86,17 +87,15 @@ def noisy() -> TrainedModel:
     return tiny_model("tests.model_io.spaces:Noisy", genotype={"decisions": [0, 0]})
 
 
-def choosy() -> TrainedModel:
-    return tiny_model("tests.model_io.spaces:Choosy", genotype={"decisions": [0, 0]})
+def data_dependent() -> TrainedModel:
+    return tiny_model("tests.model_io.spaces:DataDependent", genotype={"decisions": [0, 0]})
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(noisy, "the export differs from the model by"), (choosy, "cannot be exported by torch.export")],
+    [(noisy, "the logits of the export differ from the model's by"), (data_dependent, "cannot be exported by torch.export")],
 )
-def test_what_differs_or_cannot_be_traced_leaves_no_file(
-    make: Callable[[], TrainedModel], message: str, tmp_path: Path
-) -> None:
+def test_failed_export_writes_no_file(make: Callable[[], TrainedModel], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         export_model(make(), tmp_path / "model.pt2", "torch-export")
     assert "\n" not in str(caught.value)
@@ -104,7 +103,7 @@ def test_what_differs_or_cannot_be_traced_leaves_no_file(
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_missing_packages_are_named_before_the_work(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_package_is_an_input_error(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(export_module, "_program", None)
     with pytest.raises(InputError, match=rf"{package}.*pip install 'nases-env\[export\]'"):
@@ -115,6 +114,6 @@ def test_missing_packages_are_named_before_the_work(package: str, monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "message"), [({"batch_size": 0}, "at least 1"), ({"format": "onxx"}, "did you mean 'onnx'")]
 )
-def test_wrong_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_options_are_input_errors(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         export_model(tiny_model(), tmp_path / "model.onnx", **options)

@@ -167,7 +167,7 @@ def test_resume_after_kills_at_any_call(calls: list[int]) -> None:
 def test_resume_of_a_child_does_not_depend_on_the_global_generator(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "new folder" / "state", 0)
     with torch.random.fork_rng():
-        for global_seed, call in enumerate((2, 2 * BATCHES + 2, 2, BATCHES + 1)):
+        for global_seed, call in enumerate((2 * BATCHES + 2, BATCHES + 1)):
             torch.manual_seed(global_seed)
             killed_at(call, checkpoint, child)
         assert resumed(checkpoint, child) == BATCHES + 3
@@ -180,7 +180,7 @@ def die() -> None:
 def train_and_die(path: str, call: int | None) -> None:
     """Die by SIGKILL at a call of the network or, if None, while writing the second checkpoint."""
     torch.set_num_threads(1)
-    model = child()
+    model = dropping_net()
     Counter(model, call, die)
     if call is None:
         replace = os.replace
@@ -219,7 +219,7 @@ def test_resume_after_sigkill_in_training_and_in_writing(tmp_path: Path) -> None
     assert process.returncode == 0, process.stderr
     leftovers = [entry for entry in tmp_path.iterdir() if entry not in (path, other)]
     assert [entry.name.startswith(".state.") for entry in leftovers] == [True]
-    assert resumed(Checkpoint(path, 0), child) == ALL_CALLS - 2 * BATCHES
+    assert resumed(Checkpoint(path, 0)) == ALL_CALLS - 2 * BATCHES
     assert list(tmp_path.iterdir()) == [other]
 
 
@@ -443,7 +443,7 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(VALUES, TENSORS)
 def test_save_and_load_round_trip(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:

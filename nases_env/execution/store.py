@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import torch
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status
 from nases_env.signals import defer_signals
 from nases_env.version import __version__
@@ -555,7 +555,7 @@ class Store:
         self._check_version(version)
         found = _pragma(db, "quick_check(1)")
         if found != "ok":
-            raise sqlite3.DatabaseError(" ".join(str(found).split()))
+            raise sqlite3.DatabaseError(one_line(found))
         return version
 
     def _stat(self) -> os.stat_result | None:

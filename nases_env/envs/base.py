@@ -139,8 +139,8 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     @property
     def is_started(self) -> bool:
-        """Whether ``start`` was called."""
-        return self._executor is not None
+        """Whether the executor is running: ``start`` was called, and ``close`` was not called since."""
+        return self._executor is not None and not self._executor.is_shut_down
 
     @property
     def executor(self) -> CachingExecutor:
@@ -162,10 +162,10 @@ class NASESEnv(gym.Env[Observation, Action]):
 
         Raises:
             InputError: if the store, the cluster or an option cannot be used.
-            RuntimeError: if the executor was started before.
+            RuntimeError: if the executor is running.
         """
-        if self._executor is not None:
-            raise RuntimeError("the environment was started before")
+        if self.is_started:
+            raise RuntimeError("the executor is running; call close() before start()")
         if execution is not None:
             self.execution = execution
         self._executor = make_executor(
@@ -260,7 +260,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return {**vars(self), "_executor": None}  # a copy starts its own executor
 
     def close(self) -> None:
-        """Cancel the evaluations in flight and stop all workers. Can be called repeatedly."""
+        """Cancel the evaluations in flight and stop all workers. Can be called repeatedly; the next step starts new ones."""
         if self._executor is not None:
             self._executor.shutdown()
         super().close()

@@ -48,7 +48,31 @@ class ImageEnv(NASESEnv):
         embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
-        **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset.
+        **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:
+
+            - num_epochs: Number of epochs.
+            - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last num_epochs.
+            - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for
+              very short trainings.
+            - lr_max: Learning rate at the start of a cosine cycle, or the peak of the triangle.
+            - lr_min: Learning rate at the end of a cosine cycle.
+            - momentum: Nesterov momentum.
+            - weight_decay: Weight decay of all parameters.
+            - batch_size: Images per batch.
+            - crop_padding: Random crop: zero padding in pixels on each side; 0 disables it. Default: an eighth of the
+              image size, as in the paper (4 for 32 pixels).
+            - flip: Random horizontal flip with probability 0.5. Default: on, except for data sets of digits.
+            - cutout_length: Cutout: side of the square in pixels; 0 disables it.
+            - precision: auto: bfloat16 autocast on GPUs that support it, float32 otherwise.
+            - cuda_graphs: On a GPU, capture a training step as a CUDA graph and replay it. No effect on a CPU.
+            - image_size: Shrink larger images to this size in pixels. Default: the size in the data set.
+            - num_train_images: Maximum number of training images. Default: all images of the split.
+            - num_valid_images: Maximum number of validation images. Default: all images of the split.
+            - cells_per_stage: N: normal cells in each of the three stages.
+            - num_filters: F: channels of the first stage; doubles at each reduction.
+            - drop_path_keep: Drop-path: chance to keep a branch at the last cell at the end of training; 1 is off.
+            - auxiliary_head: Train a second classifier after two thirds of the depth.
+            - max_params: Maximum number of parameters. Larger children are not trained: status too_large, reward 0.
 
     ## Version History
 

@@ -76,6 +76,11 @@ class CachingExecutor(Executor):
         atexit.register(self.shutdown)
 
     @property
+    def is_shut_down(self) -> bool:
+        """Whether ``shutdown`` was called."""
+        return self._is_shut_down
+
+    @property
     def num_waiting(self) -> int:
         """Number of children that another search evaluates and this one waits for."""
         return len(self._waiting)

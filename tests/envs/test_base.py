@@ -214,7 +214,7 @@ def test_an_environment_is_picklable_and_can_be_closed_twice() -> None:
 
 
 def test_every_keyword_is_documented() -> None:
-    documentation = cast(str, ImageEnv.__doc__)
+    documentation = " ".join(cast(str, ImageEnv.__doc__).split())
     for field in dataclasses.fields(ChildSettings):
         assert f"{field.name}: {field.metadata['help']}" in documentation
     for name in (
@@ -228,7 +228,7 @@ def test_every_keyword_is_documented() -> None:
         "search_space",
         "embedding",
     ):
-        assert f"    {name}: " in documentation
+        assert f" {name}: " in documentation
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nases_env.envs import NasBench201Env
 from nases_env.errors import InputError
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search_spaces.nasbench201 import NasBench201
-from tests.evaluation.test_nasbench201 import STRINGS, needs_real_table, real_table, write_table
+from tests.evaluation.test_nasbench201 import STRINGS, real_table, requires_real_table, write_table
 
 SPACE = NasBench201()
 NUM_ACTIONS = 6
@@ -177,7 +177,7 @@ def test_every_keyword_is_documented(options: dict[str, Any]) -> None:
     assert "evaluator.report_test_accuracy(" in documentation
 
 
-@needs_real_table
+@requires_real_table
 def test_the_optimum_of_the_real_table(options: dict[str, Any]) -> None:
     env = NasBench201Env(**{**options, "table": real_table(), "operator_permutation_seed": 4})
     env.reset(seed=0)

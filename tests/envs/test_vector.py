@@ -272,7 +272,7 @@ def test_trained_children_run_in_processes_with_the_same_results() -> None:
     assert results[0][4]["status"].tolist() == ["ok", "ok"]
     envs = synthetic()
     envs.reset(seed=0)
-    envs.step(actions_for(2))
+    envs.step(actions_for(3))
     assert isinstance(envs.env.executor.inner, SerialExecutor)
 
 

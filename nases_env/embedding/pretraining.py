@@ -38,7 +38,7 @@ class PretrainSettings:
         metadata={"help": "cross_entropy: classify decisions. least_squares: regress numbers, as in the paper."},
     )
     num_steps: int = field(default=3000, metadata={"help": "Optimization steps (Adam)."})
-    batch_size: int = field(default=128, metadata={"help": "Uniform vectors per step, drawn anew at each step."})
+    batch_size: int = field(default=128, metadata={"help": "Uniform vectors per step; each step draws new ones."})
     learning_rate: float = field(default=2e-2, metadata={"help": "Initial learning rate of Adam."})
     schedule: Literal["constant", "cosine"] = field(
         default="cosine", metadata={"help": "cosine: anneal the learning rate to 0 with a cosine."}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -24,7 +24,7 @@ class Args:
 
     env_id: str = "NASES-Synthetic-v0"
     """ID of the environment."""
-    env_kwargs: dict[str, str] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment, such as preset cpu."""
     num_children: int = 200
     """Number of children to evaluate."""
@@ -57,7 +57,7 @@ def search(args: Args) -> tuple[list[float], str]:
     for child in range(args.num_children):  # line 4
         # Line 9: the controller maps the current architecture to an embedding. A Gaussian policy around it explores.
         policy = Normal(controller(torch.from_numpy(observation)[None])[0], args.std)
-        embedding = policy.sample()
+        embedding = policy.sample()  # type: ignore[no-untyped-call]
 
         # Lines 10, 5, 6 and 7: the environment decodes the embedding, trains the child, and returns its accuracy.
         action = (embedding / ACTION_SCALE).clamp(-1, 1).numpy()
@@ -66,9 +66,10 @@ def search(args: Args) -> tuple[list[float], str]:
 
         # Line 8: one policy-gradient step; the baseline is a moving average of the rewards.
         baseline = reward if baseline is None else baseline
-        loss = -(reward - baseline) * policy.log_prob(embedding).sum()
+        log_prob = policy.log_prob(embedding).sum()  # type: ignore[no-untyped-call]
+        loss = -(reward - baseline) * log_prob
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         baseline = args.baseline_decay * baseline + (1 - args.baseline_decay) * reward
 

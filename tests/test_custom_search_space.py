@@ -1,4 +1,4 @@
-"""The tutorial on a search space of one's own, as a person reads and runs it."""
+"""The tutorial on custom search spaces, run as documented."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from types import ModuleType
 import pytest
 import torch
 
-from nases_env.cli import main as cli
+from nases_env.cli.main import main as cli
 from nases_env.networks import NetworkSettings, count_parameters
 from tests.commands import ROOT, run, run_here, script
 
 EXAMPLES = ROOT / "examples"
-SPACE = "own_search_space:WidthsAndKernels"
+SPACE = "custom_search_space:WidthsAndKernels"
 
 
 @pytest.fixture
 def tutorial(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(EXAMPLES)
-    return importlib.import_module("own_search_space")
+    return importlib.import_module("custom_search_space")
 
 
-def test_it_pretrains_searches_and_shows_the_best(tmp_path: Path) -> None:
-    shown = run("python", str(EXAMPLES / "own_search_space.py"), folder=tmp_path).stdout
-    kept, by_chance = map(int, re.findall(r"(\d+)%", shown.splitlines()[0]))
-    assert kept > by_chance + 20
-    rewards = re.findall(r"^validation accuracy (0\.\d+), ", shown, flags=re.MULTILINE)
-    assert len(rewards) == 10
-    assert f"the best of 10: validation accuracy {float(max(rewards)):.2%}, " in shown
-    assert "decision 8: " in shown
+def test_pretrains_searches_and_prints_the_best(tutorial: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    tutorial.main(num_children=4, num_pretraining_steps=300)
+    output = capsys.readouterr().out
+    reconstruction, chance = map(int, re.findall(r"(\d+)%", output.splitlines()[0]))
+    assert reconstruction > chance + 20
+    rewards = re.findall(r"^validation accuracy (0\.\d+), ", output, flags=re.MULTILINE)
+    assert len(rewards) == 4
+    assert f"best of 4: validation accuracy {float(max(rewards)):.2%}, " in output
+    assert "decision 8: " in output
 
 
 def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
@@ -50,18 +51,18 @@ def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
             assert count_parameters(changed) > count_parameters(smallest)
 
 
-def test_its_command_lines_work_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, run_dir = str(tmp_path / "widths_and_kernels.safetensors"), tmp_path / "run"
+def test_documented_command_lines_work_in_the_folder_of_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, run_dir = str(tmp_path / "widths.safetensors"), tmp_path / "run"
     nases = str(Path(sys.executable).parent / "nases")
     few = ("--num-steps", "2", "--num-calibration-rounds", "1")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
-    # As in another process: nothing of it is imported, or on the path.
+    # As in a new process: the module is neither imported nor on the path.
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(EXAMPLES))])
-    monkeypatch.delitem(sys.modules, "own_search_space", raising=False)
+    monkeypatch.delitem(sys.modules, "custom_search_space", raising=False)
     quick = ("--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir))
     searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
     assert searched.returncode == 0, searched.stderr
-    shown = run_here(cli.main, "draw", "--search-space", SPACE, str(run_dir / "best.json"))
-    assert shown.stdout.startswith("decision 0: ")
+    result = run_here(cli, "draw", "--search-space", SPACE, str(run_dir / "best.json"))
+    assert result.stdout.startswith("decision 0: ")

@@ -1,4 +1,4 @@
-"""Agents driven by hand: several children in flight, told in any order, with whatever reward a test decides."""
+"""Drive an agent through ask and tell without a search loop: several children in flight, results in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nases_env.search.agent import Agent, Proposal
 from nases_env.search_spaces import Architecture
 
 
-def analytic(seed: int = 0) -> NASESEnv:
+def synthetic_env(seed: int = 0) -> NASESEnv:
     env = gym.make("NASES-Synthetic-v0")
     env.reset(seed=seed)
     return cast(NASESEnv, env.unwrapped)
@@ -27,21 +27,31 @@ def evaluation(architecture: Architecture, reward: float) -> Evaluation:
 def drive(
     agent: Agent, reward_of: Callable[[Architecture], float], budget: int, in_flight: int = 1, seed: int = 0
 ) -> tuple[list[Proposal], list[float]]:
-    """Keeps ``in_flight`` children in flight and tells one of them at random; what was told, and its rewards, in order."""
+    """Keep ``in_flight`` children in flight and tell a random one of them, until ``budget`` children are evaluated.
+
+    Returns:
+        The proposals and their rewards, in the order of the calls of ``tell``.
+    """
     rng = np.random.default_rng(seed)
-    flying: list[Proposal] = []
-    told: list[Proposal] = []
+    pending: list[Proposal] = []
+    evaluated: list[Proposal] = []
     rewards: list[float] = []
-    while len(told) < budget:
-        missing = min(in_flight, budget - len(told)) - len(flying)
-        if missing:
-            flying += agent.ask(missing)
-        told.append(flying.pop(int(rng.integers(len(flying)))))
-        rewards.append(reward_of(told[-1].architecture))
-        agent.tell(told[-1], evaluation(told[-1].architecture, rewards[-1]))
-    return told, rewards
+    while len(evaluated) < budget:
+        num_missing = min(in_flight, budget - len(evaluated)) - len(pending)
+        if num_missing:
+            pending += agent.ask(num_missing)
+        proposal = pending.pop(int(rng.integers(len(pending))))
+        evaluated.append(proposal)
+        rewards.append(reward_of(proposal.architecture))
+        agent.tell(proposal, evaluation(proposal.architecture, rewards[-1]))
+    return evaluated, rewards
 
 
-def distance(a: Architecture, b: Architecture) -> int:
-    """The number of decisions in which two architectures differ."""
+def drive_synthetic(agent: Agent, env: NASESEnv, budget: int, in_flight: int = 1) -> tuple[list[Proposal], list[float]]:
+    """Drive ``agent`` with the rewards of ``env``; see ``drive``."""
+    return drive(agent, lambda architecture: env.evaluate(architecture).reward, budget, in_flight)
+
+
+def hamming_distance(a: Architecture, b: Architecture) -> int:
+    """Count the decisions in which two architectures differ."""
     return sum(x != y for x, y in zip(a.decisions, b.decisions, strict=True))

@@ -1,4 +1,4 @@
-"""The reward model against the textbook, and what its kernel is for."""
+"""The Gaussian process against the textbook formulas, and the purpose of its kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def decisions(num: int, seed: int, sizes: tuple[int, ...] = SIZES) -> NDArray[np
     return np.random.default_rng(seed).integers(sizes, size=(num, len(sizes)))
 
 
-def none(sizes: tuple[int, ...] = SIZES) -> NDArray[np.int64]:
+def no_decisions(sizes: tuple[int, ...] = SIZES) -> NDArray[np.int64]:
     return np.empty((0, len(sizes)), np.int64)
 
 
@@ -31,10 +31,10 @@ def fitted(num: int = 30, seed: int = 0) -> tuple[GaussianProcess, NDArray[np.in
 
 
 @pytest.mark.parametrize("num_pending", [0, 3])
-def test_the_posterior_is_the_textbooks(num_pending: int) -> None:
+def test_posterior_equals_the_textbook_formulas(num_pending: int) -> None:
     model, data, targets = fitted()
-    candidates, pending = decisions(7, 5), decisions(num_pending, 6)
-    posterior = model.posterior(candidates, pending)
+    candidates, x_pending = decisions(7, 5), decisions(num_pending, 6)
+    posterior = model.posterior(candidates, x_pending)
 
     def between(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
         distances = model._distances(torch.from_numpy(a), torch.from_numpy(b))
@@ -45,16 +45,16 @@ def test_the_posterior_is_the_textbooks(num_pending: int) -> None:
     inverse = np.linalg.inv(between(data, data) + noise * np.eye(len(data)))
     scale = targets.numpy() @ inverse @ targets.numpy() / len(data)
     np.testing.assert_allclose(posterior.mean, between(candidates, data) @ inverse @ targets.numpy(), rtol=1e-6, atol=1e-9)
-    everything = np.concatenate([data, pending])
-    inverse = np.linalg.inv(between(everything, everything) + noise * np.eye(len(everything)))
-    known = between(candidates, everything)
-    variance = scale * (1 - np.einsum("ca,ab,cb->c", known, inverse, known))
+    observed = np.concatenate([data, x_pending])
+    inverse = np.linalg.inv(between(observed, observed) + noise * np.eye(len(observed)))
+    cross = between(candidates, observed)
+    variance = scale * (1 - np.einsum("ca,ab,cb->c", cross, inverse, cross))
     np.testing.assert_allclose(posterior.std.square(), variance, rtol=1e-6, atol=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda sizes: max(sizes) > 1), st.integers(0, 1000))
-def test_every_kernel_is_positive_definite_on_any_list_of_sizes(sizes: list[int], seed: int) -> None:
+def test_every_kernel_is_positive_definite_for_any_decision_sizes(sizes: list[int], seed: int) -> None:
     model = GaussianProcess(tuple(sizes))
     data = torch.from_numpy(decisions(25, seed, tuple(sizes)))
     distances = model._distances(data, data)
@@ -63,45 +63,45 @@ def test_every_kernel_is_positive_definite_on_any_list_of_sizes(sizes: list[int]
         assert torch.linalg.eigvalsh(covariance(kernel, *distances)).min() > -1e-9
 
 
-def test_distances_of_uniform_architectures_are_one_in_the_mean() -> None:
+def test_mean_distance_of_uniform_architectures_is_one() -> None:
     model = GaussianProcess(SIZES)
     first, second = torch.from_numpy(decisions(400, 1)), torch.from_numpy(decisions(400, 2))
     for distance in model._distances(first, second):
         assert float(distance.mean()) == pytest.approx(1, abs=0.05)
 
 
-def test_a_pending_child_makes_its_neighbours_less_uncertain_and_not_better() -> None:
+def test_pending_children_reduce_the_variance_and_keep_the_mean() -> None:
     model, _, _ = fitted()
     pending = decisions(1, 9)
-    alone, beside = model.posterior(pending, none()), model.posterior(pending, pending)
-    assert float(beside.std) < float(alone.std)
-    torch.testing.assert_close(alone.mean, beside.mean)
+    without, with_pending = model.posterior(pending, no_decisions()), model.posterior(pending, pending)
+    assert float(with_pending.std) < float(without.std)
+    torch.testing.assert_close(without.mean, with_pending.mean)
 
 
-def test_strength_is_shared_between_decisions_where_that_helps_and_not_where_it_misleads() -> None:
+def test_count_kernel_is_selected_if_decisions_share_the_value_of_a_choice() -> None:
     sizes = (5,) * 6
     data, test = decisions(60, 0, sizes), decisions(500, 1, sizes)
-    everywhere = np.tile([0.0, 1.0, 2.0, 4.0, 0.5], (6, 1))  # what each choice is worth, the same in each decision
-    somewhere = np.random.default_rng(3).standard_normal((6, 5))
-    shared = []
-    for worth in (everywhere, somewhere):
-        rewards, known = (worth[np.arange(6), at].sum(1) for at in (test, data))
+    shared_values = np.tile([0.0, 1.0, 2.0, 4.0, 0.5], (6, 1))  # value of each choice, the same for each decision
+    independent_values = np.random.default_rng(3).standard_normal((6, 5))
+    weights = []
+    for values in (shared_values, independent_values):
+        test_rewards, rewards = (values[np.arange(6), choices].sum(1) for choices in (test, data))
         model = GaussianProcess(sizes)
-        model.fit(data, torch.from_numpy(known - known.mean()))
-        assert np.corrcoef(model.posterior(test, none(sizes)).mean, rewards)[0, 1] > 0.8
-        shared.append(model.kernel.count_kernel_weight)
-    assert shared[0] > shared[1]
+        model.fit(data, torch.from_numpy(rewards - rewards.mean()))
+        assert np.corrcoef(model.posterior(test, no_decisions(sizes)).mean, test_rewards)[0, 1] > 0.8
+        weights.append(model.kernel.count_kernel_weight)
+    assert weights[0] > weights[1]
 
 
-def test_expected_improvement_is_the_integral() -> None:
+def test_expected_improvement_equals_the_integral() -> None:
     posterior = Posterior(torch.tensor([0.0, 1.0, -1.0]).double(), torch.tensor([1.0, 0.1, 2.0]).double(), 0.5)
     values = np.linspace(-15, 15, 200_001)
-    for mean, deviation, found in zip(posterior.mean, posterior.std, expected_improvement(posterior), strict=True):
-        density = norm.pdf(values, float(mean), float(deviation))
-        assert float(found) == pytest.approx(np.trapezoid(np.maximum(values - 0.5, 0) * density, values), rel=1e-4)
+    for mean, std, improvement in zip(posterior.mean, posterior.std, expected_improvement(posterior), strict=True):
+        density = norm.pdf(values, float(mean), float(std))
+        assert float(improvement) == pytest.approx(np.trapezoid(np.maximum(values - 0.5, 0) * density, values), rel=1e-4)
 
 
-def test_the_kernel_is_chosen_anew_as_data_grow() -> None:
+def test_kernel_is_selected_again_as_the_data_grow() -> None:
     model = GaussianProcess(SIZES)
     sizes = []
     for num in range(20, 40):

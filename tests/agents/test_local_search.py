@@ -1,4 +1,4 @@
-"""Local search climbs to the optimum of what has no other, starts again where it is stuck, and evaluates nothing twice."""
+"""Local search finds the optimum of a separable reward, restarts at local optima, and evaluates nothing twice."""
 
 from __future__ import annotations
 
@@ -15,94 +15,95 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import derive_seed
-from tests.agents.driving import analytic, distance, drive, evaluation
+from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
 
 
-def test_neighbours_are_all_networks_one_decision_away_each_once() -> None:
-    space = analytic().search_space
+def test_neighbors_are_the_distinct_networks_one_decision_away() -> None:
+    space = synthetic_env().search_space
     for seed in range(5):
         architecture = space.sample(np.random.default_rng(seed))
-        neighbours = list(neighbors_of(space, architecture))
+        neighbors = list(neighbors_of(space, architecture))
         changed = {
             space.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])).key
             for index, size in enumerate(space.decision_sizes)
             for choice in range(size)
         }
-        assert {neighbour.key for neighbour in neighbours} == changed - {architecture.key}
-        assert len(neighbours) == len(changed) - 1
-        assert {distance(neighbour, architecture) for neighbour in neighbours} == {1}
+        assert {neighbor.key for neighbor in neighbors} == changed - {architecture.key}
+        assert len(neighbors) == len(changed) - 1
+        assert {hamming_distance(neighbor, architecture) for neighbor in neighbors} == {1}
 
 
 @pytest.mark.parametrize(("improvement", "in_flight"), [("first", 1), ("first", 20), ("best", 1), ("best", 20)])
-def test_it_finds_the_optimum_of_a_separable_reward(improvement: Any, in_flight: int) -> None:
-    env = analytic()
+def test_finds_the_optimum_of_a_separable_reward(improvement: Any, in_flight: int) -> None:
+    env = synthetic_env()
     agent = LocalSearch(env, Args(improvement=improvement))
-    told, rewards = drive(agent, lambda architecture: env.evaluate(architecture).reward, 4000, in_flight)
+    evaluated, rewards = drive_synthetic(agent, env, 4000, in_flight)
     assert max(rewards) == 1.0
-    assert len({proposal.architecture.key for proposal in told}) == 4000
+    assert len({proposal.architecture.key for proposal in evaluated}) == 4000
 
 
-def test_first_moves_at_once_and_best_when_all_neighbours_are_known() -> None:
-    env = analytic()
-    for improvement, moves_at in (("first", 1), ("best", -1)):
+def test_first_moves_immediately_and_best_after_all_neighbors_are_evaluated() -> None:
+    env = synthetic_env()
+    cases: list[tuple[Any, int]] = [("first", 1), ("best", -1)]
+    for improvement, moves_at in cases:
         agent = LocalSearch(env, Args(num_init=1, improvement=improvement))
         (start,) = agent.ask()
         agent.tell(start, evaluation(start.architecture, 0.5))
-        neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
-        rewards = [0.4, 0.6, *np.linspace(0.41, 0.49, len(neighbours) - 3), 0.7]
+        neighbors = {neighbor.key for neighbor in neighbors_of(env.search_space, start.architecture)}
+        rewards = [0.4, 0.6, *np.linspace(0.41, 0.49, len(neighbors) - 3), 0.7]
         asked: list[Architecture] = []
         while agent.incumbent is start.architecture:
             (proposal,) = agent.ask()
             asked.append(proposal.architecture)
             agent.tell(proposal, evaluation(proposal.architecture, float(rewards[len(asked) - 1])))
-        assert {child.key for child in asked} <= neighbours
-        assert len(asked) == (2 if improvement == "first" else len(neighbours))
+        assert {child.key for child in asked} <= neighbors
+        assert len(asked) == (2 if improvement == "first" else len(neighbors))
         assert agent.incumbent is asked[moves_at]
 
 
-def test_at_a_local_optimum_it_starts_again_from_a_random_architecture() -> None:
-    env = analytic()
+def test_restarts_from_a_random_architecture_at_a_local_optimum() -> None:
+    env = synthetic_env()
     agent = LocalSearch(env, Args(num_init=1))
     (start,) = agent.ask()
     agent.tell(start, evaluation(start.architecture, 0.9))
-    neighbours = {neighbour.key for neighbour in neighbors_of(env.search_space, start.architecture)}
-    asked = agent.ask(len(neighbours))
-    assert {proposal.architecture.key for proposal in asked} == neighbours
+    neighbors = {neighbor.key for neighbor in neighbors_of(env.search_space, start.architecture)}
+    asked = agent.ask(len(neighbors))
+    assert {proposal.architecture.key for proposal in asked} == neighbors
     logged = [agent.tell(proposal, evaluation(proposal.architecture, 0.9)) for proposal in reversed(asked)]  # a plateau
-    assert logged == [{}] * (len(neighbours) - 1) + [{"local_search/local_optima": 1}]
+    assert logged == [{}] * (len(neighbors) - 1) + [{"local_search/local_optima": 1}]
     (again,) = agent.ask()
-    assert distance(again.architecture, start.architecture) > 10
+    assert hamming_distance(again.architecture, start.architecture) > 10
     agent.tell(again, evaluation(again.architecture, 0.1))
-    (neighbour,) = agent.ask()
-    assert distance(neighbour.architecture, again.architecture) == 1
+    (neighbor,) = agent.ask()
+    assert hamming_distance(neighbor.architecture, again.architecture) == 1
 
 
-def test_the_climb_starts_from_the_best_of_the_random_architectures() -> None:
-    agent = LocalSearch(analytic(), Args(num_init=5))
+def test_climb_starts_from_the_best_random_architecture() -> None:
+    agent = LocalSearch(synthetic_env(), Args(num_init=5))
     starts = agent.ask(5)
     for proposal, reward in zip(starts, (0.1, 0.3, 0.9, 0.2, 0.4), strict=True):
         agent.tell(proposal, evaluation(proposal.architecture, reward))
-    assert {distance(proposal.architecture, starts[2].architecture) for proposal in agent.ask(20)} == {1}
+    assert {hamming_distance(proposal.architecture, starts[2].architecture) for proposal in agent.ask(20)} == {1}
 
 
-def test_while_a_move_waits_for_children_in_flight_it_asks_for_starts_of_the_next_climb() -> None:
-    env = analytic()
+def test_asks_for_restart_candidates_while_a_move_waits_for_children_in_flight() -> None:
+    env = synthetic_env()
     agent = LocalSearch(env, Args(num_init=1))
     (start,) = agent.ask()
     agent.tell(start, evaluation(start.architecture, 0.5))
-    num_neighbours = len(agent.neighbors)
-    *neighbours, spare = agent.ask(num_neighbours + 1)
-    assert distance(spare.architecture, start.architecture) > 10
+    num_neighbors = len(agent.neighbors)
+    *neighbors, spare = agent.ask(num_neighbors + 1)
+    assert hamming_distance(spare.architecture, start.architecture) > 10
     agent.tell(spare, evaluation(spare.architecture, 0.9))
     assert agent.incumbent is start.architecture
-    for proposal in neighbours:
+    for proposal in neighbors:
         agent.tell(proposal, evaluation(proposal.architecture, 0.4))
     assert agent.incumbent is spare.architecture
 
 
-def test_where_all_neighbours_are_evaluated_the_order_in_which_they_are_told_does_not_matter() -> None:
-    env = analytic()
-    positions = []
+def test_order_of_tell_does_not_matter_once_all_neighbors_are_evaluated() -> None:
+    env = synthetic_env()
+    incumbents = []
     for order in (1, -1):
         agent = LocalSearch(env, Args(num_init=4, improvement="best"))
         for _ in range(3):
@@ -111,13 +112,13 @@ def test_where_all_neighbours_are_evaluated_the_order_in_which_they_are_told_doe
                 tie_breaker = derive_seed(0, proposal.architecture.key) % 1000 * 1e-6
                 reward = env.evaluate(proposal.architecture).reward + tie_breaker
                 agent.tell(proposal, evaluation(proposal.architecture, reward))
-        positions.append(agent.incumbent)
-    assert positions[0] == positions[1]
-    assert positions[0] is not None
+        incumbents.append(agent.incumbent)
+    assert incumbents[0] == incumbents[1]
+    assert incumbents[0] is not None
 
 
 class Tiny(SearchSpace):
-    """Six networks, of which two are local optima."""
+    """A search space with six networks and two local optima."""
 
     name = "tiny"
     decision_sizes = (2, 3)
@@ -137,19 +138,16 @@ def tiny(tmp_path: Path) -> NASESEnv:
 
 
 @pytest.mark.parametrize("num_init", [1, 10])
-def test_a_space_is_evaluated_whole_before_anything_comes_again(tiny: NASESEnv, num_init: int) -> None:
+def test_evaluates_the_whole_space_before_repeating(tiny: NASESEnv, num_init: int) -> None:
     agent = LocalSearch(tiny, Args(num_init=num_init))
-    told, rewards = drive(agent, lambda child: tiny.evaluate(child).reward, 20)
-    assert len({proposal.architecture.key for proposal in told[:6]}) == 6
+    evaluated, rewards = drive_synthetic(agent, tiny, 20)
+    assert len({proposal.architecture.key for proposal in evaluated[:6]}) == 6
     assert max(rewards) == 0.9
 
 
-def test_the_seed_decides() -> None:
-    env = analytic()
-    runs = [
-        drive(LocalSearch(env, Args(seed=seed)), lambda child: env.evaluate(child).reward, 60, in_flight=3)[0]
-        for seed in (0, 0, 1)
-    ]
+def test_seed_determines_the_children() -> None:
+    env = synthetic_env()
+    runs = [drive_synthetic(LocalSearch(env, Args(seed=seed)), env, 60, in_flight=3)[0] for seed in (0, 0, 1)]
     keys = [[proposal.architecture.key for proposal in run] for run in runs]
     assert keys[0] == keys[1]
     assert not set(keys[0]) & set(keys[2])

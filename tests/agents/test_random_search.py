@@ -1,4 +1,4 @@
-"""Random search is uniform and repeats."""
+"""Random search is reproducible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nases_agents import random_search
 from nases_env.search import SearchArgs
 
 
-def test_architectures_are_the_seeds(tmp_path: Path) -> None:
+def test_seed_determines_the_children(tmp_path: Path) -> None:
     keys = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         random_search.main(SearchArgs(env_id="NASES-Synthetic-v0", budget=5, seed=seed, run_dir=tmp_path / name))

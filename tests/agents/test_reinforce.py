@@ -18,40 +18,38 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nases_env.envs import ACTION_SCALE
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs
-from tests.agents.driving import analytic, distance, drive, evaluation
+from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
 from tests.commands import run_here, script
 
 
 def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[Reinforce, list[float]]:
     args = Args(**options)
-    env = analytic(args.seed)
+    env = synthetic_env(args.seed)
     agent = Reinforce(env, args)
-    return agent, drive(agent, lambda child: env.evaluate(child).reward, budget, in_flight)[1]
+    return agent, drive_synthetic(agent, env, budget, in_flight)[1]
 
 
-def test_it_beats_random_search_over_20_seeds_at_the_same_budget() -> None:
-    best_of_reinforce, best_of_random = [], []
+def test_beats_random_search_over_20_seeds_at_the_same_budget() -> None:
+    differences = []
     for seed in range(20):
-        env = analytic(seed)
-        best_of_reinforce.append(max(search(60, seed=seed)[1]))
-        random = RandomSearch(env, SearchArgs(seed=seed))
-        best_of_random.append(max(drive(random, lambda child: env.evaluate(child).reward, 60)[1]))  # noqa: B023 - called here
-    differences = np.subtract(best_of_reinforce, best_of_random)
-    assert differences.mean() > 3 * differences.std(ddof=1) / np.sqrt(20)
+        env = synthetic_env(seed)
+        random_rewards = drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 40)[1]
+        differences.append(max(search(40, seed=seed)[1]) - max(random_rewards))
+    assert np.mean(differences) > 3 * np.std(differences, ddof=1) / np.sqrt(20)
 
 
 def test_policy_gradient_alone_raises_the_mean_reward() -> None:
-    """No elites, no mutations: what is learned is in the controller's weights."""
-    options = {"std": 0.7, "advantage": "rank", "train_freq": 10, "gradient_steps": 8, "learning_rate": 3e-3}
+    """Without elites and mutations, only the weights of the controller can learn."""
+    options = {"std": 0.5, "advantage": "rank", "train_freq": 10, "gradient_steps": 8, "learning_rate": 6e-3}
     gains = []
     for seed in range(4):
-        _, rewards = search(400, seed=seed, **{**PAPER, "clip_range": 0.2, "max_grad_norm": 1.0, **options})
-        gains.append(np.mean(rewards[-100:]) - np.mean(rewards[:100]))
+        _, rewards = search(200, seed=seed, **{**PAPER, "clip_range": 0.2, "max_grad_norm": 1.0, **options})
+        gains.append(np.mean(rewards[-50:]) - np.mean(rewards[:50]))
     assert np.mean(gains) > 0.04
 
 
-def test_the_controller_starts_as_the_simulator() -> None:
-    env = analytic()
+def test_controller_starts_with_the_weights_of_the_simulator() -> None:
+    env = synthetic_env()
     vectors = torch.rand(4, 40)
     agent = Reinforce(env, Args())
     torch.testing.assert_close(agent.controller(vectors), env.embedding.simulator(vectors), rtol=0, atol=0)
@@ -59,10 +57,10 @@ def test_the_controller_starts_as_the_simulator() -> None:
     assert not torch.allclose(random.controller(vectors), agent.controller(vectors))
 
 
-def test_algorithm_1_reads_the_last_child_and_samples_around_the_controllers_output() -> None:
+def test_paper_preset_reads_the_last_child_and_samples_around_the_controller_output() -> None:
     agent, _ = search(200, **{**PAPER, "std": 0.5, "learning_rate": 1e-12})
     space = agent.env.search_space
-    samples = [result.sample for result in agent.history]
+    samples = [transition.sample for transition in agent.history]
     children = torch.from_numpy(np.stack([space.encode(sample.architecture) for sample in samples]))
     states = torch.stack([sample.state for sample in samples])
     assert torch.equal(states[1:], children[:-1])
@@ -72,55 +70,55 @@ def test_algorithm_1_reads_the_last_child_and_samples_around_the_controllers_out
     assert float(noise.mean()) == pytest.approx(0, abs=0.05)
 
 
-def test_algorithm_1_takes_a_plain_gradient_step_from_each_child() -> None:
-    env = analytic()
+def test_paper_preset_takes_a_plain_gradient_step_per_child() -> None:
+    env = synthetic_env()
     agent = Reinforce(env, Args(**PAPER, std=0.5))
     (first,) = agent.ask()
-    agent.tell(first, evaluation(first.architecture, 0.5))  # it is its own baseline: nothing to learn
+    agent.tell(first, evaluation(first.architecture, 0.5))  # equals its baseline: zero gradient
     (second,) = agent.ask()
     assert isinstance(second, PolicySample)
     mean = agent.controller(second.state[None])[0]
     mean.retain_grad()
-    (-log_density(second.embedding, mean, agent.log_std) * 0.2).backward()
+    (-log_density(second.embedding, mean, agent.log_std) * 0.2).backward()  # type: ignore[no-untyped-call]
     expected = [parameter.grad.clone() for parameter in agent.controller.parameters() if parameter.grad is not None]
     agent.tell(second, evaluation(second.architecture, 0.7))
     for parameter, gradient in zip(agent.controller.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_with_unseen_no_child_comes_twice() -> None:
+def test_unseen_avoids_duplicates() -> None:
     narrow: dict[str, Any] = {"std": 0.01, "num_mutations": 0, "learning_starts": 1, "residual": False}
-    again, _ = search(30, unseen=False, **narrow)
-    assert len(again.asked) < 30
-    new, _ = search(30, unseen=True, **narrow)
-    assert len(new.asked) == 30
+    with_duplicates, _ = search(30, unseen=False, **narrow)
+    assert len(with_duplicates.asked) < 30
+    without_duplicates, _ = search(30, unseen=True, **narrow)
+    assert len(without_duplicates.asked) == 30
 
 
-def test_of_many_proposals_the_nearest_to_what_was_read_is_evaluated() -> None:
+def test_proposal_nearest_to_the_read_child_is_evaluated() -> None:
     def mean_distance(num_proposals: int) -> float:
-        agent, _ = search(60, num_proposals=num_proposals)
-        samples = [result.sample for result in agent.history[20:]]
+        agent, _ = search(40, num_proposals=num_proposals)
+        samples = [transition.sample for transition in agent.history[20:]]
         return float(np.mean([agent._hamming_distance(sample) for sample in samples]))
 
     assert mean_distance(32) < mean_distance(1) / 2
 
 
-def test_children_in_flight_are_all_different_and_told_in_any_order() -> None:
+def test_children_in_flight_are_distinct_and_results_may_arrive_in_any_order() -> None:
     agent, rewards = search(60, in_flight=7)
     assert len(agent.asked) == 60
-    assert [result.reward for result in agent.ranking] == sorted(rewards, reverse=True)
+    assert [transition.reward for transition in agent.ranking] == sorted(rewards, reverse=True)
 
 
-def test_elites_are_read_with_mutations() -> None:
-    agent, _ = search(60, elite_geometric_decay=0.0)
+def test_elites_are_mutated() -> None:
+    agent, _ = search(25, elite_geometric_decay=0.0)
     best = agent.ranking[0].sample.architecture
     for mutations in (0, 1, 2):
         states, _ = agent.sample_states(np.full(20, mutations))
-        distances = [distance(agent.env.search_space.decode(state.numpy()), best) for state in states]
+        distances = [hamming_distance(agent.env.search_space.decode(state.numpy()), best) for state in states]
         assert max(distances) == mutations
 
 
-def test_with_residual_the_search_begins_at_the_child_that_is_read() -> None:
+def test_with_residual_the_policy_mean_decodes_to_the_elite() -> None:
     agent, _ = search(40, num_mutations=0, elite_geometric_decay=0.0, learning_rate=1e-12)
     best = agent.ranking[0].sample
     states, offsets = agent.sample_states(np.zeros(1, np.int64))
@@ -128,8 +126,8 @@ def test_with_residual_the_search_begins_at_the_child_that_is_read() -> None:
     assert child.key == best.architecture.key
 
 
-def test_rewards_and_advantages() -> None:
-    env = analytic()
+def test_reward_shaping_and_advantages() -> None:
+    env = synthetic_env()
     for advantage, expected in (
         ("zscore", [-1.2247, 0.0, 1.2247]),
         ("rank", torch.special.ndtri(torch.tensor([1 / 6, 3 / 6, 5 / 6])).tolist()),
@@ -146,34 +144,29 @@ def test_rewards_and_advantages() -> None:
 
 
 def test_moving_average_baseline() -> None:
-    agent = Reinforce(analytic(), Args(advantage="moving-average", baseline_decay=0.5, train_freq=2, learning_starts=0))
+    agent = Reinforce(synthetic_env(), Args(advantage="moving-average", baseline_decay=0.5, train_freq=2, learning_starts=0))
     logged = []
     for valid in (0.2, 0.4, 0.5, 0.7):
         (proposal,) = agent.ask()
         logged.append(agent.tell(proposal, evaluation(proposal.architecture, valid)))
-    # The first batch's mean, then half a step towards each reward: 0.3, 0.25, 0.325, 0.4125, 0.55625.
+    # Mean of the first batch, then half a step toward each reward: 0.3, 0.25, 0.325, 0.4125, 0.55625.
     assert agent.baseline == pytest.approx(0.55625)
-    assert [bool(scalars) for scalars in logged] == [False, True, False, True]
+    assert [bool(metrics) for metrics in logged] == [False, True, False, True]
 
 
-def test_warm_up_children_are_normal_and_teach_nothing() -> None:
+def test_children_before_learning_starts_are_standard_normal_and_not_trained_on() -> None:
     agent, _ = search(200, learning_starts=200)
-    embeddings = torch.stack([result.sample.embedding for result in agent.history])
+    embeddings = torch.stack([transition.sample.embedding for transition in agent.history])
     assert float(embeddings.std()) == pytest.approx(1, abs=0.05)
     assert torch.equal(agent.controller(torch.ones(1, 40)), agent.reference_controller(torch.ones(1, 40)))
 
 
-def test_the_command_writes_the_policys_curves_and_repeats(tmp_path: Path) -> None:
-    keys = []
-    for name in ("a", "b"):
-        reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / name))
-        records = [json.loads(line) for line in (tmp_path / name / "evaluations.jsonl").read_text().splitlines()]
-        keys.append([record["key"] for record in records])
-    assert keys[0] == keys[1]
-    events = EventAccumulator(str(tmp_path / "a")).Reload()
+def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:
+    reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
     for tag in ("loss", "entropy", "std", "gradient_norm", "reference_distance"):
         assert [event.step for event in events.Scalars(f"policy/{tag}")] == [30, 40]
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["learning_rate"] == Args().learning_rate
 
 
@@ -185,13 +178,13 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         Args(**options)
 
 
-def test_the_preset_of_the_paper_is_what_was_not_given(tmp_path: Path) -> None:
+def test_paper_preset_sets_the_options_that_are_not_given(tmp_path: Path) -> None:
     options = ("--env-id", "NASES-Synthetic-v0", "--preset", "paper", "--std", "0.3", "--budget", "3")
-    ended = run_here(script(Path(reinforce.__file__)), *options, "--run-dir", str(tmp_path / "run"))
-    assert ended.returncode == 0, ended.stderr
+    result = run_here(script(Path(reinforce.__file__)), *options, "--run-dir", str(tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["arguments"]
     assert config["preset"] == "paper"
     assert config["std"] == 0.3
     for option, value in PAPER.items():
         assert config[option] == value, option
-        assert getattr(Args(), option) != value, f"{option} is not a departure"
+        assert getattr(Args(), option) != value, f"{option} has the same default"

@@ -24,6 +24,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p build/mypy && ln -sfn ../../agents build/mypy/nases_agents
 	$(BIN)/mypy
 
 format: $(READY)

@@ -24,7 +24,7 @@ class Args:
 
     env_id: str = "NASES-Synthetic-v0"
     """ID of the environment."""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env_kwargs: dict[str, str] = field(default_factory=dict)
     """Keyword arguments of the environment, such as preset cpu."""
     num_children: int = 200
     """Number of children to evaluate."""
@@ -43,7 +43,8 @@ class Args:
 def search(args: Args) -> tuple[list[float], str]:
     """Run the search; return the rewards of all children and the genotype of the best one."""
     torch.manual_seed(args.seed)
-    env = gym.make(args.env_id, max_episode_steps=args.num_children, **args.env_kwargs)
+    env_kwargs: dict[str, Any] = {"max_episode_steps": args.num_children, **args.env_kwargs}
+    env = gym.make(args.env_id, **env_kwargs)
     writer = None if args.log_dir is None else SummaryWriter(str(args.log_dir))
 
     # Line 3: the controller starts with the weights of the pretrained simulator.

@@ -40,41 +40,41 @@ def to_python(info: dict[str, Any]) -> dict[str, Any]:
     return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in info.items()}
 
 
-def count_ends_of_equal_episodes(ours: VecEnv, theirs: VecEnv, num_steps: int) -> int:
+def count_ends_of_equal_episodes(adapter: VecEnv, expected_env: VecEnv, num_steps: int) -> int:
     """Step both, assert that all results are equal, and return the number of episodes that ended."""
     num_ends = 0
-    theirs.action_space.seed(0)
+    expected_env.action_space.seed(0)
     for _ in range(num_steps):
-        actions = np.array([theirs.action_space.sample() for _ in range(theirs.num_envs)])
-        results, expected = ours.step(actions), theirs.step(actions)
+        actions = np.array([expected_env.action_space.sample() for _ in range(expected_env.num_envs)])
+        results, expected = adapter.step(actions), expected_env.step(actions)
         for result, reference in zip(results[:3], expected[:3], strict=True):
             assert isinstance(result, np.ndarray)
             assert isinstance(reference, np.ndarray)
             assert result.dtype == reference.dtype
             np.testing.assert_array_equal(result, reference)
         assert [to_python(info) for info in results[3]] == [to_python(info) for info in expected[3]]
-        assert [to_python(info) for info in ours.reset_infos] == [to_python(info) for info in theirs.reset_infos]
+        assert [to_python(info) for info in adapter.reset_infos] == [to_python(info) for info in expected_env.reset_infos]
         num_ends += int(results[2].sum())
     return num_ends
 
 
 def test_equals_dummy_vec_env_step_by_step() -> None:
-    ours, theirs = vector(max_episode_steps=4), dummy(max_episode_steps=4)
+    adapter, expected_env = vector(max_episode_steps=4), dummy(max_episode_steps=4)
     for seed in (3, None, 8):
         if seed is not None:
-            assert ours.seed(seed) == theirs.seed(seed)
-        np.testing.assert_array_equal(ours.reset(), theirs.reset())
-        assert ours.reset_infos == theirs.reset_infos
-        assert count_ends_of_equal_episodes(ours, theirs, 9) == 6
+            assert adapter.seed(seed) == expected_env.seed(seed)
+        np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
+        assert adapter.reset_infos == expected_env.reset_infos
+        assert count_ends_of_equal_episodes(adapter, expected_env, 9) == 6
 
 
 def test_episodes_that_end_at_different_times_by_termination_or_truncation() -> None:
     """CartPole terminates, MountainCar is truncated; the vector environment is Gymnasium's."""
     for env_id, num_steps in (("CartPole-v1", 120), ("MountainCarContinuous-v0", 5)):
-        ours, theirs = synchronous(env_id), dummy(env_id)
-        assert ours.seed(1) == theirs.seed(1)
-        np.testing.assert_array_equal(ours.reset(), theirs.reset())
-        assert (count_ends_of_equal_episodes(ours, theirs, num_steps) > 5) == (env_id == "CartPole-v1")
+        adapter, expected_env = synchronous(env_id), dummy(env_id)
+        assert adapter.seed(1) == expected_env.seed(1)
+        np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
+        assert (count_ends_of_equal_episodes(adapter, expected_env, num_steps) > 5) == (env_id == "CartPole-v1")
 
 
 class ThreeSteps(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
@@ -94,9 +94,12 @@ class ThreeSteps(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
 def test_termination_takes_precedence_over_truncation() -> None:
     make = [lambda: gym.wrappers.TimeLimit(ThreeSteps(), 3), lambda: gym.wrappers.TimeLimit(ThreeSteps(), 2)]
-    ours, theirs = SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)), DummyVecEnv([*make])
-    np.testing.assert_array_equal(ours.reset(), theirs.reset())
-    assert count_ends_of_equal_episodes(ours, theirs, 7) == 5
+    adapter, expected_env = (
+        SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)),
+        DummyVecEnv([*make]),
+    )
+    np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
+    assert count_ends_of_equal_episodes(adapter, expected_env, 7) == 5
 
 
 def test_infos_are_new_objects_with_python_values() -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nases_env.command_line import parse
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
-from nases_env.execution.store import Claim
+from nases_env.execution.store import Lease
 from nases_env.search.reporting import format_rate
 from nases_env.search.run_dir import STORE, TRAJECTORY, is_locked, read_config, read_trajectory
 
@@ -48,27 +48,27 @@ def status_command(args: StatusArgs) -> None:
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
     print_line = Console(soft_wrap=True, highlight=False).print
     print_line(f"{args.run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}")
-    claims = _claims(args.run_dir, config)
+    leases = _leases(args.run_dir, config)
     failed = [record for record in records if record["status"] != Status.OK]
-    print_line(f"{len(records)} of {budget} children, {len(claims)} in flight, {len(failed)} failed")
+    print_line(f"{len(records)} of {budget} children, {len(leases)} in flight, {len(failed)} failed")
     if records:
         best = max(records, key=lambda record: record["reward"])
         print_line(f"best: child {best['child']}, reward {best['reward']:.4f}")
     if is_running and not done:
         print_line(_rate(args.run_dir, config, len(records), budget))
-    for claim in claims:
-        print_line(f"in flight: {claim.key} since {claim.started} by process {claim.pid} on {claim.host_name}")
+    for lease in leases:
+        print_line(f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}")
     for record in failed[-MAX_FAILURES:]:
         evaluation = Evaluation.from_dict(record)
         print_line(f"child {record['child']}: {evaluation.status.value} {evaluation.reason}")
 
 
-def _claims(run_dir: Path, config: dict[str, Any]) -> list[Claim]:
+def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:
     """Return the pending children of this configuration: those of this search and of others that share its store."""
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
     digest = config_digest(config["configuration"])
     with Store(path, read_only=True) as store:
-        return [claim for claim in store.claims() if claim.digest == digest and not store.is_dead(claim)]
+        return [lease for lease in store.leases() if lease.digest == digest and not store.is_expired(lease)]
 
 
 def _rate(run_dir: Path, config: dict[str, Any], num_children: int, budget: int) -> str:

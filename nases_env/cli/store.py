@@ -23,7 +23,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
-from nases_env.execution.store import COLUMNS, Claim, DamagedStore, Row, Store
+from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
 
@@ -115,12 +115,12 @@ def _ls(args: LsArgs) -> None:
     if args.limit < 0:
         raise InputError(f"--limit must be at least 0, not {args.limit}")
     with Store(args.path, read_only=True) as store:
-        num_evaluations, num_configurations, claims = store.count(), len(store.configurations()), store.claims()
+        num_evaluations, num_configurations, leases = store.count(), len(store.configurations()), store.leases()
         rows = (row for row in store.rows() if args.status in (None, row["status"]))
         try:
             best = heapq.nlargest(args.limit or num_evaluations, rows, key=_merit)
             table = _table(best)
-            under_evaluation = [_describe_claim(claim) for claim in claims]
+            under_evaluation = [_describe_claim(lease) for lease in leases]
         except (TypeError, ValueError) as error:
             raise InputError(f"{args.path} holds what cannot be ({error}); nases store verify lists it") from None
     if best:
@@ -129,7 +129,7 @@ def _ls(args: LsArgs) -> None:
             console.width, _TABLE_WIDTH
         )  # a narrow terminal breaks the lines, which is better than cut columns
         console.print(table)
-    print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nunder evaluation: {len(claims)}")
+    print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nunder evaluation: {len(leases)}")
     print("".join(f"  {line}\n" for line in under_evaluation), end="")
 
 
@@ -158,10 +158,10 @@ def _shorten(key: str) -> str:
     return key if len(key) <= _KEY_WIDTH else key[: _KEY_WIDTH - 1] + "…"
 
 
-def _describe_claim(claim: Claim) -> str:
-    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(claim.started)).total_seconds()
+def _describe_claim(lease: Lease) -> str:
+    seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(lease.started)).total_seconds()
     minutes = max(0, int(seconds // 60))
-    return f"{_shorten(claim.key)}, seed {claim.seed}: process {claim.pid} on {claim.host_name}, for {minutes} min"
+    return f"{_shorten(lease.key)}, seed {lease.seed}: process {lease.pid} on {lease.host_name}, for {minutes} min"
 
 
 def _show(args: ShowArgs) -> None:
@@ -240,7 +240,7 @@ def _verify(args: VerifyArgs) -> None:
     try:
         with Store(args.path, read_only=True) as store:
             findings = list(_find(store))
-    except DamagedStore as error:
+    except CorruptStoreError as error:
         print(f"✘ {error}")
         sys.exit(1)
     for what, problems in findings:
@@ -253,7 +253,7 @@ def _verify(args: VerifyArgs) -> None:
 
 def _find(store: Store) -> Iterator[tuple[str, list[str]]]:
     """What is checked, and what is wrong with it."""
-    yield "the file is whole", store.damages()
+    yield "the file is whole", store.integrity_errors()
     configurations = store.configurations()
     yield (
         f"{len(configurations)} configurations have the digests that they should",

@@ -37,7 +37,7 @@ STATUSES = (Status.OK, Status.OK, Status.OK, Status.DIVERGED)
 def fill(path: Path, accuracies: tuple[float, ...] = (0.25, 0.75, 0.5, 0.0)) -> Path:
     """A store of four children, the last of which diverged."""
     with Store(path) as store:
-        store.configure(DIGEST, DESCRIPTION)
+        store.register_config(DIGEST, DESCRIPTION)
         for seed, (architecture, status, accuracy) in enumerate(zip(ARCHITECTURES, STATUSES, accuracies, strict=True)):
             evaluation = Evaluation(
                 architecture.key, seed, status, accuracy, num_params=1000 + seed, curve=(EpochRecord(1, 0.1, 2.5, 0.125),)
@@ -71,7 +71,7 @@ def change(path: Path, statement: str, *values: Any) -> None:
 class TestLs:
     def test_the_best_come_first(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
-            assert store.claim("a child", DIGEST, 5)
+            assert store.acquire("a child", DIGEST, 5)
             out = nases_store("ls", path)
         accuracies = [line.split()[0] for line in out.splitlines() if line.strip()[:2] == "0."]
         assert accuracies == ["0.7500", "0.5000", "0.2500", "0.0000"]

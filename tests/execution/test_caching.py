@@ -163,7 +163,7 @@ class TestBoth:
 
         class Watched(Future[Evaluation]):
             def set_result(self, result: Evaluation) -> None:
-                kept.append((other.get(*name(1, evaluator)), other.claims()))
+                kept.append((other.get(*name(1, evaluator)), other.leases()))
                 super().set_result(result)
 
         monkeypatch.setattr("nases_env.execution.caching.Future", Watched)
@@ -178,7 +178,7 @@ class TestBoth:
         failed = Evaluation(architecture(1).key, 1, Status.FAILED, reason="the worker was killed")
         evaluator.outcome = lambda: failed
         assert executor.submit(architecture(1), 1).result(30) == failed
-        assert (other.count(), other.claims()) == (0, [])
+        assert (other.count(), other.leases()) == (0, [])
         evaluator.outcome = None
         assert executor.submit(architecture(1), 1).result(30) == failed, "the same search does not retry it"
         executor.shutdown()
@@ -207,14 +207,14 @@ class TestBoth:
         executor = make(evaluator, background=background)
 
         def fail() -> Evaluation:
-            assert len(other.claims()) == 1
+            assert len(other.leases()) == 1
             raise error
 
         evaluator.outcome = fail
         with pytest.raises(type(error)) as raised:
             executor.submit(architecture(1), 1).result(30)
         assert raised.value is error
-        assert other.claims() == []
+        assert other.leases() == []
         evaluator.outcome = None
         assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
 
@@ -250,7 +250,7 @@ class TestBoth:
         executor = make(evaluator, background=background, heartbeat_seconds=0.01)
 
         def wait() -> Evaluation:
-            until(lambda: other.claims()[0].beat >= 3)
+            until(lambda: other.leases()[0].heartbeat >= 3)
             return found(1, 0.5)
 
         evaluator.outcome = wait
@@ -284,7 +284,7 @@ class TestWaitingInTheBackground:
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=True)
-        assert other.claim(*name(1, evaluator))
+        assert other.acquire(*name(1, evaluator))
         future = executor.submit(architecture(1), 1)
         assert executor.submit(architecture(2), 2).result(30) == found(2, 0.002), "other children do not wait"
         assert executor.num_waiting == 1
@@ -298,30 +298,30 @@ class TestWaitingInTheBackground:
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path, how: str
     ) -> None:
         executor = make(evaluator, background=True)
-        assert other.claim(*name(1, evaluator))
+        assert other.acquire(*name(1, evaluator))
         future = executor.submit(architecture(1), 1)
         until(lambda: executor.num_waiting)
         if how == "released":
             other.release(*name(1, evaluator))
         else:
             with closing(sqlite3.connect(path, isolation_level=None)) as db:
-                db.execute("UPDATE claims SET process_started = 'earlier'")
+                db.execute("UPDATE leases SET process_start_time = 'earlier'")
         assert future.result(30) == found(1, 0.001)
         assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 0, [1])
-        assert other.claims() == []
+        assert other.leases() == []
 
     def test_a_store_deleted_while_waiting_is_an_error_of_the_future(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path
     ) -> None:
         executor = make(evaluator, background=True)
-        assert other.claim(*name(1, evaluator))
+        assert other.acquire(*name(1, evaluator))
         future = executor.submit(architecture(1), 1)
         other.release(*name(1, evaluator))
         until(future.done)
-        assert other.claim(*name(2, evaluator))
+        assert other.acquire(*name(2, evaluator))
         future = executor.submit(architecture(2), 2)
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("UPDATE claims SET process_started = 'earlier'")
+            db.execute("UPDATE leases SET process_start_time = 'earlier'")
             path.unlink()
         with pytest.raises(InputError, match="was moved, replaced or deleted"):
             future.result(30)
@@ -343,15 +343,15 @@ class TestWaitingInTheBackground:
     ) -> None:
         executor = make(evaluator, background=True)
         evaluator.may_end.clear()
-        assert other.claim(*name(3, evaluator))
+        assert other.acquire(*name(3, evaluator))
         futures = [executor.submit(architecture(seed), seed) for seed in (1, 2, 3)]
-        assert len(other.claims()) == 3
+        assert len(other.leases()) == 3
         until(lambda: evaluator.seen)
         executor.shutdown()
         for future in futures:
             with pytest.raises(CancelledError):
                 future.result(30)
-        assert [claim.seed for claim in other.claims()] == [3]
+        assert [lease.seed for lease in other.leases()] == [3]
         assert other.count() == 0
 
     def test_two_searches_evaluate_no_child_twice(self, make: Callable[..., CachingExecutor], path: Path) -> None:
@@ -370,7 +370,7 @@ class TestWaitingHere:
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=False)
-        assert other.claim(*name(1, evaluator))
+        assert other.acquire(*name(1, evaluator))
 
         def put() -> None:
             until(lambda: executor.num_waiting)
@@ -386,7 +386,7 @@ class TestWaitingHere:
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=False)
-        assert other.claim(*name(1, evaluator))
+        assert other.acquire(*name(1, evaluator))
 
         def interrupt() -> None:
             until(lambda: executor.num_waiting)
@@ -401,7 +401,7 @@ class TestWaitingHere:
         finally:
             signal.signal(signal.SIGINT, before)
             thread.join()
-        assert len(other.claims()) == 1
+        assert len(other.leases()) == 1
         assert executor.num_waiting == 0
         other.release(*name(1, evaluator))
         assert executor.submit(architecture(1), 1).result() == found(1, 0.001)
@@ -458,4 +458,4 @@ def test_searches_in_processes_share_the_work_and_survive_a_kill(path: Path) -> 
     assert set(evaluated) == set(range(num_children))
     assert len(evaluated) <= num_children + 1, "only the child that the killed process was evaluating is repeated"
     with Store(path, read_only=True) as store:
-        assert (store.count(), store.claims(), store.damages()) == (num_children, [], [])
+        assert (store.count(), store.leases(), store.integrity_errors()) == (num_children, [], [])

@@ -29,7 +29,14 @@ from hypothesis import strategies as st
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import store as store_module
-from nases_env.execution.store import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, DamagedStore, Store, process_started
+from nases_env.execution.store import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    CorruptStoreError,
+    Store,
+    process_start_time,
+)
 from nases_env.training import EpochRecord
 
 processes = multiprocessing.get_context("forkserver")
@@ -66,7 +73,7 @@ def child(seed: int, accuracy: float = 0.5) -> Evaluation:
 def seeds(path: Path) -> set[int]:
     """The seeds of all evaluations in a store."""
     with Store(path, read_only=True) as store:
-        assert store.damages() == []
+        assert store.integrity_errors() == []
         return {row["seed"] for row in store.rows()}
 
 
@@ -168,20 +175,20 @@ class TestResults:
 
     def test_what_is_no_result_is_refused(self, path: Path) -> None:
         with Store(path) as store:
-            assert store.claim("space:0", DIGEST, 1)
+            assert store.acquire("space:0", DIGEST, 1)
             with pytest.raises(ValueError, match="failed"):
                 store.put(replace(child(1), status=Status.FAILED), DIGEST, GENOTYPE)
             with pytest.raises(sqlite3.IntegrityError):
                 store.put(child(1, float("nan")), DIGEST, GENOTYPE)
             assert store.count() == 0
-            assert len(store.claims()) == 1
+            assert len(store.leases()) == 1
 
     def test_the_description_is_the_text_that_the_digest_is_of(self, path: Path) -> None:
         description = {"b": 1, "a": {"path": Path("x"), "é": None}}
         digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
         with Store(path) as store:
-            store.configure(digest, description)
-            store.configure(digest, {})
+            store.register_config(digest, description)
+            store.register_config(digest, {})
             (text,) = store.configurations().values()
         assert hashlib.sha256(text.encode()).hexdigest() == digest
 
@@ -304,15 +311,15 @@ def claim_all(connection: Connection, path: Path, number: int) -> None:
     with Store(path) as store:
         connection.send("ready")
         connection.recv()
-        connection.send([seed for seed in range(number) if store.claim("space:0", DIGEST, seed)])
+        connection.send([seed for seed in range(number) if store.acquire("space:0", DIGEST, seed)])
         connection.recv()
 
 
 def claim_and_wait(connection: Connection, path: Path, number: int) -> None:
     store = Store(path)
     for seed in range(number):
-        assert store.claim("space:0", DIGEST, seed)
-    connection.send("claimed")
+        assert store.acquire("space:0", DIGEST, seed)
+    connection.send("leased")
     connection.recv()
 
 
@@ -329,36 +336,36 @@ class Clock:
 class TestClaims:
     def test_a_claim_is_held_until_it_is_released_or_put(self, path: Path) -> None:
         with Store(path) as first, Store(path) as second:
-            assert first.claim("space:0", DIGEST, 1)
-            assert first.claim("space:0", DIGEST, 1)
-            assert not second.claim("space:0", DIGEST, 1)
-            assert second.claim("space:0", DIGEST, 2)
-            assert second.claim("space:0", "another", 1)
-            (claim, *_) = first.claims()
-            assert (claim.key, claim.digest, claim.seed, claim.pid) == ("space:0", DIGEST, 1, os.getpid())
+            assert first.acquire("space:0", DIGEST, 1)
+            assert first.acquire("space:0", DIGEST, 1)
+            assert not second.acquire("space:0", DIGEST, 1)
+            assert second.acquire("space:0", DIGEST, 2)
+            assert second.acquire("space:0", "another", 1)
+            (lease, *_) = first.leases()
+            assert (lease.key, lease.digest, lease.seed, lease.pid) == ("space:0", DIGEST, 1, os.getpid())
             second.release("space:0", DIGEST, 1)
-            assert not second.claim("space:0", DIGEST, 1)
+            assert not second.acquire("space:0", DIGEST, 1)
             first.release("space:0", DIGEST, 1)
-            assert second.claim("space:0", DIGEST, 1)
+            assert second.acquire("space:0", DIGEST, 1)
             second.put(child(1), DIGEST, GENOTYPE)
-            assert {claim.seed for claim in first.claims() if claim.digest == DIGEST} == {2}
-            assert not first.claim("space:0", DIGEST, 1), "it is known"
+            assert {lease.seed for lease in first.leases() if lease.digest == DIGEST} == {2}
+            assert not first.acquire("space:0", DIGEST, 1), "it is known"
             second.release_all()
-            assert first.claims() == []
+            assert first.leases() == []
 
     def test_closing_releases(self, path: Path) -> None:
         with Store(path) as first:
             second = Store(path)
-            assert second.claim("space:0", DIGEST, 1)
+            assert second.acquire("space:0", DIGEST, 1)
             second.close()
             second.close()
             second.release("space:0", DIGEST, 1)
-            assert first.claim("space:0", DIGEST, 1)
+            assert first.acquire("space:0", DIGEST, 1)
 
     def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., Trial]) -> None:
         number = 40
         dead = start(claim_and_wait, path, number // 2)
-        assert dead.receive() == "claimed"
+        assert dead.receive() == "leased"
         dead.process.kill()
         dead.process.join()
         racers = [start(claim_all, path, number) for _ in range(2)]
@@ -374,56 +381,56 @@ class TestClaims:
     def test_a_dead_processs_claim_is_taken_over_at_once(
         self, path: Path, start: Callable[..., Trial], caplog: pytest.LogCaptureFixture
     ) -> None:
-        holder = start(claim_and_wait, path, 1)
-        assert holder.receive() == "claimed"
-        with Store(path, stale_seconds=float("inf")) as store:
-            assert not store.claim("space:0", DIGEST, 0)
-            holder.process.kill()
-            while process_started(holder.process.pid or 0) is not None:
+        owner = start(claim_and_wait, path, 1)
+        assert owner.receive() == "leased"
+        with Store(path, heartbeat_timeout=float("inf")) as store:
+            assert not store.acquire("space:0", DIGEST, 0)
+            owner.process.kill()
+            while process_start_time(owner.process.pid or 0) is not None:
                 time.sleep(0.01)
             with caplog.at_level(logging.WARNING):
-                assert store.claim("space:0", DIGEST, 0)
-        assert f"took over space:0, seed 0, from process {holder.process.pid}" in caplog.text
+                assert store.acquire("space:0", DIGEST, 0)
+        assert f"took over space:0, seed 0, from process {owner.process.pid}" in caplog.text
 
     def test_another_process_of_the_same_number_holds_nothing(self, path: Path) -> None:
-        with Store(path) as first, Store(path, stale_seconds=float("inf")) as second:
-            assert first.claim("space:0", DIGEST, 1)
-            raw(path, "UPDATE claims SET process_started = 'earlier'")
-            assert second.claim("space:0", DIGEST, 1)
+        with Store(path) as first, Store(path, heartbeat_timeout=float("inf")) as second:
+            assert first.acquire("space:0", DIGEST, 1)
+            raw(path, "UPDATE leases SET process_start_time = 'earlier'")
+            assert second.acquire("space:0", DIGEST, 1)
 
     def test_a_silent_holder_elsewhere_is_given_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock()
-        with Store(path) as far, Store(path, stale_seconds=60) as near, Store(path, stale_seconds=60) as late:
+        with Store(path) as far, Store(path, heartbeat_timeout=60) as near, Store(path, heartbeat_timeout=60) as late:
             monkeypatch.setattr(store_module, "host_identity", lambda: "far/boot/1")
-            assert far.claim("space:0", DIGEST, 1)
+            assert far.acquire("space:0", DIGEST, 1)
             monkeypatch.setattr(store_module, "host_identity", lambda: "near/boot/1")
             monkeypatch.setattr(store_module, "time", clock)
-            assert not near.claim("space:0", DIGEST, 1)
+            assert not near.acquire("space:0", DIGEST, 1)
             clock.now += 59
-            assert not near.claim("space:0", DIGEST, 1)
-            far.beat()
+            assert not near.acquire("space:0", DIGEST, 1)
+            far.heartbeat()
             clock.now += 2
-            assert not near.claim("space:0", DIGEST, 1), "it has beaten since"
+            assert not near.acquire("space:0", DIGEST, 1), "it has beaten since"
             clock.now += 59
-            assert not near.claim("space:0", DIGEST, 1)
+            assert not near.acquire("space:0", DIGEST, 1)
             clock.now += 1
-            assert not late.claim("space:0", DIGEST, 1), "this one has only begun to watch"
-            assert near.claim("space:0", DIGEST, 1)
-            (claim,) = near.claims()
-            assert claim.host == "near/boot/1"
+            assert not late.acquire("space:0", DIGEST, 1), "this one has only begun to watch"
+            assert near.acquire("space:0", DIGEST, 1)
+            (lease,) = near.leases()
+            assert lease.host == "near/boot/1"
             far.release("space:0", DIGEST, 1)
-            far.beat()
-            assert near.claims() == [claim], "the claim is no longer the other's"
+            far.heartbeat()
+            assert near.leases() == [lease], "the lease is no longer the other's"
             far.put(child(1, 0.25), DIGEST, GENOTYPE)
             assert near.put(child(1, 0.75), DIGEST, GENOTYPE) == child(1, 0.25)
-            assert near.claims() == []
+            assert near.leases() == []
 
     def test_a_clock_that_goes_backwards_changes_nothing(
         self, path: Path, start: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        holder = start(claim_and_wait, path, 1)
-        assert holder.receive() == "claimed"
-        with Store(path, stale_seconds=60) as store:
+        owner = start(claim_and_wait, path, 1)
+        assert owner.receive() == "leased"
+        with Store(path, heartbeat_timeout=60) as store:
             seen: list[float] = []
 
             def now(zone: Any) -> Any:
@@ -433,14 +440,14 @@ class TestClaims:
             monkeypatch.setattr("time.time", lambda: -1e9)
             monkeypatch.setattr("psutil.boot_time", lambda: -1e9)
             monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=now))
-            assert not store.claim("space:0", DIGEST, 0), "its holder lives"
-            assert store.claim("space:0", DIGEST, 1)
+            assert not store.acquire("space:0", DIGEST, 0), "its owner lives"
+            assert store.acquire("space:0", DIGEST, 1)
             assert store.put(child(1), DIGEST, GENOTYPE) == child(1)
             assert store.put(child(2), DIGEST, GENOTYPE) == child(2)
             assert [row["created"][:4] for row in store.rows()] == ["1997", "1996"]
-            holder.process.kill()
-            holder.process.join()
-            assert store.claim("space:0", DIGEST, 0)
+            owner.process.kill()
+            owner.process.join()
+            assert store.acquire("space:0", DIGEST, 0)
 
 
 def make_version_1(path: Path) -> None:
@@ -459,12 +466,12 @@ class TestVersions:
         make_version_1(path)
         before = path.read_bytes()
         with Store(path, read_only=True) as store:
-            assert (store.count(), store.claims()) == (1, [])
+            assert (store.count(), store.leases()) == (1, [])
         assert path.read_bytes() == before
         with Store(path) as store:
             known = Evaluation("space:0", 7, Status.OK, 0.5, 0.5, 1, 2, 3, 4.5)
             assert store.get("space:0", "dig", 7) == known
-            assert store.claim("space:0", "dig", 8)
+            assert store.acquire("space:0", "dig", 8)
         assert pragma(path, "user_version") == SCHEMA_VERSION
 
     def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,7 +542,7 @@ class TestFiles:
         with pytest.raises(InputError, match="of another program" if "another" in what else "is no store") as raised:
             Store(path, read_only=read_only)
         assert str(path) in str(raised.value)
-        assert isinstance(raised.value, DamagedStore) == ("another" not in what)
+        assert isinstance(raised.value, CorruptStoreError) == ("another" not in what)
         assert folder_content(path.parent) == {path.name: content}
 
     def test_damage_in_mid_life_is_an_input_error(self, path: Path) -> None:
@@ -544,9 +551,9 @@ class TestFiles:
             with path.open("r+b") as file:
                 file.seek(8192)
                 file.write(b"\xa5" * (len(whole) - 8192))
-            with pytest.raises(DamagedStore, match="malformed"):
+            with pytest.raises(CorruptStoreError, match="malformed"):
                 list(store.rows())
-            with pytest.raises(DamagedStore, match="malformed"):
+            with pytest.raises(CorruptStoreError, match="malformed"):
                 store.get("space:0", DIGEST, 30)
 
     @pytest.mark.parametrize("name", ["file/results.sqlite", "folder", "/proc/nases/results.sqlite", "/dev/null", "x" * 300])
@@ -582,8 +589,8 @@ class TestFiles:
             os.replace(other, path)
         for change in (
             lambda: store.put(child(2), DIGEST, GENOTYPE),
-            lambda: store.claim("space:0", DIGEST, 3),
-            lambda: store.configure(DIGEST, {}),
+            lambda: store.acquire("space:0", DIGEST, 3),
+            lambda: store.register_config(DIGEST, {}),
         ):
             with pytest.raises(InputError, match="was moved, replaced or deleted") as raised:
                 change()
@@ -598,12 +605,12 @@ class TestFiles:
         assert seeds(path) == {1}
 
     def test_a_file_that_is_locked_too_long_is_an_input_error(self, path: Path) -> None:
-        with Store(path, busy_seconds=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with Store(path, busy_timeout=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(InputError, match="another program keeps it busy"):
                 store.put(child(1), DIGEST, GENOTYPE)
             with pytest.raises(InputError, match="another program keeps it busy"):
-                Store(path, busy_seconds=0.05)
+                Store(path, busy_timeout=0.05)
             other.execute("ROLLBACK")
             store.put(child(1), DIGEST, GENOTYPE)
 
@@ -611,9 +618,9 @@ class TestFiles:
         with Store(path) as writer, Store(path, read_only=True) as reader:
             assert reader.count() == 0
             writer.put(child(1), DIGEST, GENOTYPE)
-            assert writer.claim("space:0", DIGEST, 2)
+            assert writer.acquire("space:0", DIGEST, 2)
             assert reader.get("space:0", DIGEST, 1) == child(1)
-            assert len(reader.claims()) == 1
+            assert len(reader.leases()) == 1
             with pytest.raises(InputError, match="make the file and its folder writable"):
                 reader.put(child(3), DIGEST, GENOTYPE)
         assert seeds(path) == {1}
@@ -630,7 +637,7 @@ def use_without_permission(connection: Connection, path: Path) -> None:
             Store(name)
         connection.send(str(raised.value))
     with Store(path, read_only=True) as store:
-        connection.send((store.count(), store.claims()))
+        connection.send((store.count(), store.leases()))
     connection.close()
 
 
@@ -656,7 +663,7 @@ class TestMerge:
     def test_what_is_lacking_is_copied_with_its_origin(self, path: Path) -> None:
         other = path.with_name("other.sqlite")
         with Store(path) as target, Store(other) as source:
-            source.configure(DIGEST, {"a": 1})
+            source.register_config(DIGEST, {"a": 1})
             for seed in (1, 2, 3):
                 source.put(child(seed), DIGEST, GENOTYPE)
             target.put(replace(child(2), seconds=9.0), DIGEST, GENOTYPE)

@@ -1,0 +1,26 @@
+"""The store of results: schema, access, and the liveness of lease owners."""
+
+from nases_env.execution.store.liveness import Lease, host_identity, process_start_time
+from nases_env.execution.store.schema import (
+    APPLICATION_ID,
+    COLUMNS,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    migrate_description,
+)
+from nases_env.execution.store.store import CorruptStoreError, MergeResult, Row, Store
+
+__all__ = [
+    "APPLICATION_ID",
+    "COLUMNS",
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "CorruptStoreError",
+    "Lease",
+    "MergeResult",
+    "Row",
+    "Store",
+    "host_identity",
+    "migrate_description",
+    "process_start_time",
+]

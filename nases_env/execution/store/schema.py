@@ -1,0 +1,144 @@
+"""The schema of the store: tables, migrations, and the mapping of old configurations to current names."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from nases_env.hashing import sha256_hex
+
+APPLICATION_ID = 0x4E415345
+"""The SQLite application id of a store: ``NASE``."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE configurations (
+            digest TEXT NOT NULL PRIMARY KEY,
+            description TEXT NOT NULL
+        )""",
+        """CREATE TABLE evaluations (
+            key TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seed INTEGER NOT NULL,
+            status TEXT NOT NULL,
+            valid_accuracy REAL NOT NULL,
+            train_accuracy REAL NOT NULL,
+            num_params INTEGER NOT NULL,
+            num_flops INTEGER NOT NULL,
+            num_epochs INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            device TEXT NOT NULL,
+            curve TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            genotype TEXT NOT NULL,
+            created TEXT NOT NULL,
+            host TEXT NOT NULL,
+            nases_env_version TEXT NOT NULL,
+            torch_version TEXT NOT NULL,
+            PRIMARY KEY (key, digest, seed)
+        )""",
+    ),
+    (
+        """CREATE TABLE claims (
+            key TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seed INTEGER NOT NULL,
+            holder TEXT NOT NULL,
+            host TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            process_started TEXT NOT NULL,
+            beat INTEGER NOT NULL,
+            started TEXT NOT NULL,
+            PRIMARY KEY (key, digest, seed)
+        )""",
+    ),
+    (
+        "ALTER TABLE claims RENAME TO leases",
+        "ALTER TABLE leases RENAME COLUMN holder TO owner",
+        "ALTER TABLE leases RENAME COLUMN process_started TO process_start_time",
+        "ALTER TABLE leases RENAME COLUMN beat TO heartbeat",
+    ),
+)
+"""The statements that migrate each version of the schema to the next, starting with an empty file, version 0."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+COLUMNS = (
+    "key",
+    "digest",
+    "seed",
+    "status",
+    "valid_accuracy",
+    "train_accuracy",
+    "num_params",
+    "num_flops",
+    "num_epochs",
+    "seconds",
+    "device",
+    "curve",
+    "reason",
+    "genotype",
+    "created",
+    "host",
+    "nases_env_version",
+    "torch_version",
+)
+"""The columns of the table ``evaluations``."""
+
+RENAMED_EVALUATORS = {
+    "AnalyticEvaluator": "OperatorShareEvaluator",
+    "InteractionEvaluator": "RandomLandscapeEvaluator",
+    "LookUpEvaluator": "QueryEvaluator",
+}
+"""Evaluators by their names in schema version 2."""
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Migrate the tables and the configurations from ``version`` to ``SCHEMA_VERSION``; the caller owns the transaction."""
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            db.execute(statement)
+    if version < 3:
+        _migrate_configurations(db)
+    if version < SCHEMA_VERSION:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def migrate_description(description: dict[str, Any]) -> dict[str, Any]:
+    """Rename the fields of a configuration of schema version 2, as returned by ``Evaluator.describe``."""
+    description = dict(description)
+    evaluator = description.get("evaluator")
+    if evaluator in RENAMED_EVALUATORS:
+        description["evaluator"] = RENAMED_EVALUATORS[evaluator]
+    if evaluator == "InteractionEvaluator":
+        description["landscape_seed"] = description.pop("landscape", 0)
+    if isinstance(description.get("settings"), dict):
+        settings = description["settings"] = dict(description["settings"])
+        if "drop_path_keep" in settings:
+            settings["drop_path_prob"] = 1 - settings.pop("drop_path_keep")
+        if "cutout" in settings:
+            settings["cutout_length"] = settings.pop("cutout")
+    return description
+
+
+def _migrate_configurations(db: sqlite3.Connection) -> None:
+    """Rewrite all configurations with current names, and the digests that refer to them."""
+    for digest, text in db.execute("SELECT digest, description FROM configurations").fetchall():
+        migrated = _migrate_text(text)
+        if migrated == text:
+            continue
+        new_digest = sha256_hex(migrated)
+        values = (new_digest, digest)
+        db.execute("UPDATE configurations SET description = ? WHERE digest = ?", (migrated, digest))
+        for table in ("configurations", "evaluations", "leases"):
+            db.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", values)
+
+
+def _migrate_text(text: Any) -> Any:
+    try:
+        description = json.loads(text)
+    except (TypeError, ValueError):
+        return text  # ``nases store verify`` reports it
+    return json.dumps(migrate_description(description), sort_keys=True) if isinstance(description, dict) else text

@@ -53,7 +53,7 @@ class Worker(ABC):
             InputError: if a person has to mend something first.
         """
 
-    def abandon(self) -> None:  # noqa: B027 - not all can
+    def cancel(self) -> None:  # noqa: B027 - not all can
         """Called from another thread: ends the evaluation under way at once, which then raises ``AttemptError``.
 
         Harmless where there is none.
@@ -122,10 +122,10 @@ class WorkerPoolExecutor(Executor):
         for _ in self._workers:
             self._queue.put(None)
         for worker in self._workers.values():
-            worker.abandon()
+            worker.cancel()
         for thread, worker in self._workers.items():
             while thread.is_alive():
-                worker.abandon()  # again: the thread may have been about to begin
+                worker.cancel()  # again: the thread may have been about to begin
                 thread.join(_JOIN_SECONDS)
 
     def _work(self, worker: Worker) -> None:

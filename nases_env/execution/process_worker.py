@@ -114,7 +114,7 @@ class ProcessWorker(Worker):
                 raise AttemptError(f"its worker did not start within {_START_SECONDS:g} s") from None
             raise
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         process = self._process
         if process is not None:
             process.kill()

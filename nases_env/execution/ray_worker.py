@@ -108,7 +108,7 @@ class RayWorker(Worker):
             if ready:
                 return next(self._generator)
             if seconds_left <= 0:
-                self.abandon()
+                self.cancel()
                 raise AttemptError(f"took longer than {time_limit:g} s", status=Status.TIMED_OUT)
             _connection.check()
 
@@ -134,7 +134,7 @@ class RayWorker(Worker):
             raise write_error(path, error) from error
         return path
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         with self._lock:
             if self._generator is not None:
                 ray.cancel(self._generator, force=True)

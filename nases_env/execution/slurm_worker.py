@@ -70,7 +70,7 @@ class SlurmWorker(Worker):
                 job.cancel(check=False)
                 raise AttemptError(f"took longer than {self._time_limit:g} s", status=Status.TIMED_OUT)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         self._is_abandoned.set()
 
 

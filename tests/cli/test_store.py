@@ -253,7 +253,7 @@ class TestVerify:
         with pytest.raises(SystemExit) as ended:
             run_store_command(tyro.cli(StoreCommands, args=["verify", str(path)]))
         assert ended.value.code == 1
-        assert capsys.readouterr().out.startswith(f"✘ {path} is no store, or a damaged one")
+        assert capsys.readouterr().out.startswith(f"✘ {path} is not a valid store")
 
     def test_no_file_is_an_input_error(self, tmp_path: Path, nases_store: Callable[..., str]) -> None:
         with pytest.raises(InputError, match="there is no store"):

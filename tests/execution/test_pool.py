@@ -57,7 +57,7 @@ class HeldWorker(ScriptedWorker):
             raise AttemptError("abandoned")
         return super().evaluate(task)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         self.is_abandoned = True
         self.may_end.release()
 
@@ -236,9 +236,9 @@ def test_shutdown_ends_a_child_that_begins_after_it_was_abandoned(supervise: Sup
             assert self.was_abandoned.wait(timeout=SECONDS)
             return super().evaluate(task)
 
-        def abandon(self) -> None:
+        def cancel(self) -> None:
             if self.was_abandoned.is_set():
-                super().abandon()
+                super().cancel()
             self.was_abandoned.set()
 
     worker = LateWorker()

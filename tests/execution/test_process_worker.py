@@ -177,7 +177,7 @@ def test_one_process_serves_children_until_an_evaluator_objects(
     assert sorted(lines)[-2:] == ["written by C", "written by print"]
     assert any(line.endswith("INFO some.library: written by logging") for line in lines)
 
-    worker.abandon()  # it sits idle, and is found dead
+    worker.cancel()  # it sits idle, and is found dead
     with pytest.raises(AttemptError, match=r"^killed by SIGKILL$"):
         worker.evaluate(task)
     assert is_gone(pid)
@@ -191,7 +191,7 @@ def test_one_process_serves_children_until_an_evaluator_objects(
     assert (str(again), again.status, again.log) == (str(caught.value), Status.FAILED, caught.value.log)
     worker.close()
     worker.close()
-    worker.abandon()
+    worker.cancel()
 
 
 def test_a_log_that_cannot_be_written_is_one_clear_line(faulty: FaultyEvaluator, tmp_path: Path) -> None:

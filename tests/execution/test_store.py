@@ -1,4 +1,4 @@
-"""The store: nothing that was put is lost, nobody evaluates a child twice, and no file that is not ours is touched."""
+"""The store: durability, leases, migrations, and files that are not stores."""
 
 from __future__ import annotations
 
@@ -28,15 +28,19 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
-from nases_env.execution import store as store_module
 from nases_env.execution.store import (
     APPLICATION_ID,
     MIGRATIONS,
     SCHEMA_VERSION,
     CorruptStoreError,
+    Lease,
     Store,
+    liveness,
+    migrate_description,
     process_start_time,
+    schema,
 )
+from nases_env.execution.store import store as store_module
 from nases_env.training import EpochRecord
 
 processes = multiprocessing.get_context("forkserver")
@@ -71,7 +75,7 @@ def child(seed: int, accuracy: float = 0.5) -> Evaluation:
 
 
 def seeds(path: Path) -> set[int]:
-    """The seeds of all evaluations in a store."""
+    """Return the seeds of all evaluations in a store."""
     with Store(path, read_only=True) as store:
         assert store.integrity_errors() == []
         return {row["seed"] for row in store.rows()}
@@ -92,8 +96,8 @@ def folder_content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-class Trial:
-    """A process that runs ``function(connection, path, ...)``, and what it sends."""
+class ChildProcess:
+    """A process that runs ``function(connection, path, ...)``, and the messages that it sends."""
 
     def __init__(self, function: Callable[..., None], path: Path, *args: Any) -> None:
         self.connection, theirs = processes.Pipe()
@@ -121,11 +125,11 @@ class Trial:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Trial]]:
-    children: list[Trial] = []
+def start() -> Iterator[Callable[..., ChildProcess]]:
+    children: list[ChildProcess] = []
 
-    def start(function: Callable[..., None], path: Path, *args: Any) -> Trial:
-        children.append(Trial(function, path, *args))
+    def start(function: Callable[..., None], path: Path, *args: Any) -> ChildProcess:
+        children.append(ChildProcess(function, path, *args))
         return children[-1]
 
     yield start
@@ -148,7 +152,7 @@ class TestResults:
     @given(evaluation=evaluations, genotype=st.text())
     @example(evaluation=Evaluation("\0", 0, Status.OK), genotype="\0")
     @settings(deadline=None, max_examples=60)
-    def test_what_is_put_is_got_again(self, shared_store: Store, evaluation: Evaluation, genotype: str) -> None:
+    def test_get_returns_what_was_put(self, shared_store: Store, evaluation: Evaluation, genotype: str) -> None:
         digest = hashlib.sha256(repr((evaluation, genotype)).encode()).hexdigest()
         assert shared_store.put(evaluation, digest, genotype) == evaluation
         assert shared_store.get(evaluation.key, digest, evaluation.seed) == evaluation
@@ -156,7 +160,7 @@ class TestResults:
         row = next(row for row in shared_store.rows(evaluation.key) if row["digest"] == digest)
         assert row["genotype"] == genotype
 
-    def test_a_new_store_is_one_file_in_a_folder_that_is_made(self, tmp_path: Path) -> None:
+    def test_a_new_store_is_one_file_in_a_new_folder(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "folder" / "what? 100% #1.sqlite"
         with Store(path) as store:
             store.put(child(1), DIGEST, GENOTYPE)
@@ -167,13 +171,13 @@ class TestResults:
         with Store(path) as store:
             assert store.get("space:0", DIGEST, 1) == child(1)
 
-    def test_the_first_result_stays(self, path: Path) -> None:
+    def test_the_first_result_is_kept(self, path: Path) -> None:
         with Store(path) as store:
             assert store.put(child(1, 0.5), DIGEST, GENOTYPE) == child(1, 0.5)
             assert store.put(child(1, 0.6), DIGEST, GENOTYPE) == child(1, 0.5)
             assert store.count() == 1
 
-    def test_what_is_no_result_is_refused(self, path: Path) -> None:
+    def test_a_failed_evaluation_is_not_stored(self, path: Path) -> None:
         with Store(path) as store:
             assert store.acquire("space:0", DIGEST, 1)
             with pytest.raises(ValueError, match="failed"):
@@ -183,7 +187,7 @@ class TestResults:
             assert store.count() == 0
             assert len(store.leases()) == 1
 
-    def test_the_description_is_the_text_that_the_digest_is_of(self, path: Path) -> None:
+    def test_the_description_is_the_hashed_text(self, path: Path) -> None:
         description = {"b": 1, "a": {"path": Path("x"), "é": None}}
         digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
         with Store(path) as store:
@@ -192,7 +196,7 @@ class TestResults:
             (text,) = store.configurations().values()
         assert hashlib.sha256(text.encode()).hexdigest() == digest
 
-    def test_rows_come_in_order_and_by_prefix(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rows_are_ordered_and_filtered_by_prefix(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store_module, "_PAGE", 3)
         with Store(path) as store:
             for seed in range(10, 0, -1):
@@ -213,7 +217,7 @@ class TestResults:
                 thread.join()
         assert seeds(path) == set(range(60))
 
-    def test_a_damaged_row_is_an_input_error(self, path: Path) -> None:
+    def test_an_invalid_row_is_an_input_error(self, path: Path) -> None:
         with Store(path) as store:
             store.put(child(1), DIGEST, GENOTYPE)
             raw(path, "UPDATE evaluations SET curve = 'x'")
@@ -240,7 +244,7 @@ def write_for_ever(connection: Connection, path: Path) -> None:
 
 
 def write_until_the_disk_is_full(connection: Connection, path: Path) -> None:
-    """Beyond 120,000 bytes a file the kernel refuses to write, as a full disk does."""
+    """Limit files to 120,000 bytes; beyond that, writing fails as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, hard))
@@ -258,7 +262,7 @@ def write_until_the_disk_is_full(connection: Connection, path: Path) -> None:
 
 
 def die_while_making_a_store(connection: Connection, path: Path) -> None:
-    """The kernel kills it as it writes the second page."""
+    """Be killed by the kernel while writing the second page."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -266,7 +270,9 @@ def die_while_making_a_store(connection: Connection, path: Path) -> None:
 
 
 class TestCrashes:
-    def test_two_processes_make_and_fill_a_store_at_once(self, path: Path, start: Callable[..., Trial]) -> None:
+    def test_two_processes_create_and_fill_a_store_concurrently(
+        self, path: Path, start: Callable[..., ChildProcess]
+    ) -> None:
         writers = [start(write, path, range(40)), start(write, path, range(20, 60)), start(write, path, range(60, 70))]
         for writer in writers:
             assert writer.receive() == "ready"
@@ -278,7 +284,7 @@ class TestCrashes:
             assert writer.process.exitcode == 0
         assert seeds(path) == set(range(70))
 
-    def test_a_killed_writer_loses_nothing_that_it_reported(self, path: Path, start: Callable[..., Trial]) -> None:
+    def test_a_killed_writer_loses_no_reported_result(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         writer = start(write_for_ever, path)
         reported = [writer.receive() for _ in range(20)]
         writer.process.kill()
@@ -287,7 +293,7 @@ class TestCrashes:
         with Store(path) as store:
             store.put(child(len(reported) + 1), DIGEST, GENOTYPE)
 
-    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., Trial]) -> None:
+    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         ((number, message),) = start(write_until_the_disk_is_full, path).receive_all()
         assert number > 5
         assert str(path) in message
@@ -295,7 +301,7 @@ class TestCrashes:
         assert "\n" not in message
         assert seeds(path) == set(range(number + 1))
 
-    def test_a_store_that_was_being_made_in_a_crash_is_made_anew(self, path: Path, start: Callable[..., Trial]) -> None:
+    def test_a_store_whose_creation_crashed_is_created_again(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         maker = start(die_while_making_a_store, path)
         maker.process.join()
         assert maker.process.exitcode == -signal.SIGXFSZ
@@ -324,7 +330,7 @@ def claim_and_wait(connection: Connection, path: Path, number: int) -> None:
 
 
 class Clock:
-    """Stands in for the module ``time`` of the store: only the test moves it."""
+    """Replaces the module ``time``; only the test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -333,8 +339,8 @@ class Clock:
         return self.now
 
 
-class TestClaims:
-    def test_a_claim_is_held_until_it_is_released_or_put(self, path: Path) -> None:
+class TestLeases:
+    def test_a_lease_is_held_until_release_or_put(self, path: Path) -> None:
         with Store(path) as first, Store(path) as second:
             assert first.acquire("space:0", DIGEST, 1)
             assert first.acquire("space:0", DIGEST, 1)
@@ -362,7 +368,7 @@ class TestClaims:
             second.release("space:0", DIGEST, 1)
             assert first.acquire("space:0", DIGEST, 1)
 
-    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., Trial]) -> None:
+    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         number = 40
         dead = start(claim_and_wait, path, number // 2)
         assert dead.receive() == "leased"
@@ -378,8 +384,8 @@ class TestClaims:
             racer.connection.send("end")
         assert sorted(won[0] + won[1]) == list(range(number))
 
-    def test_a_dead_processs_claim_is_taken_over_at_once(
-        self, path: Path, start: Callable[..., Trial], caplog: pytest.LogCaptureFixture
+    def test_the_lease_of_a_dead_process_is_taken_over_immediately(
+        self, path: Path, start: Callable[..., ChildProcess], caplog: pytest.LogCaptureFixture
     ) -> None:
         owner = start(claim_and_wait, path, 1)
         assert owner.receive() == "leased"
@@ -392,19 +398,21 @@ class TestClaims:
                 assert store.acquire("space:0", DIGEST, 0)
         assert f"took over space:0, seed 0, from process {owner.process.pid}" in caplog.text
 
-    def test_another_process_of_the_same_number_holds_nothing(self, path: Path) -> None:
+    def test_a_reused_process_id_does_not_own_the_lease(self, path: Path) -> None:
         with Store(path) as first, Store(path, heartbeat_timeout=float("inf")) as second:
             assert first.acquire("space:0", DIGEST, 1)
             raw(path, "UPDATE leases SET process_start_time = 'earlier'")
             assert second.acquire("space:0", DIGEST, 1)
 
-    def test_a_silent_holder_elsewhere_is_given_up(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_owner_on_another_host_expires_without_heartbeats(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock()
         with Store(path) as far, Store(path, heartbeat_timeout=60) as near, Store(path, heartbeat_timeout=60) as late:
-            monkeypatch.setattr(store_module, "host_identity", lambda: "far/boot/1")
+            for module in (store_module, liveness):
+                monkeypatch.setattr(module, "host_identity", lambda: "far/boot/1")
             assert far.acquire("space:0", DIGEST, 1)
-            monkeypatch.setattr(store_module, "host_identity", lambda: "near/boot/1")
-            monkeypatch.setattr(store_module, "time", clock)
+            for module in (store_module, liveness):
+                monkeypatch.setattr(module, "host_identity", lambda: "near/boot/1")
+            monkeypatch.setattr(liveness, "time", clock)
             assert not near.acquire("space:0", DIGEST, 1)
             clock.now += 59
             assert not near.acquire("space:0", DIGEST, 1)
@@ -425,8 +433,8 @@ class TestClaims:
             assert near.put(child(1, 0.75), DIGEST, GENOTYPE) == child(1, 0.25)
             assert near.leases() == []
 
-    def test_a_clock_that_goes_backwards_changes_nothing(
-        self, path: Path, start: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+    def test_setting_the_clock_back_changes_nothing(
+        self, path: Path, start: Callable[..., ChildProcess], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         owner = start(claim_and_wait, path, 1)
         assert owner.receive() == "leased"
@@ -474,11 +482,49 @@ class TestVersions:
             assert store.acquire("space:0", "dig", 8)
         assert pragma(path, "user_version") == SCHEMA_VERSION
 
+    def test_version_2_is_migrated_with_its_leases_and_digests(self, path: Path) -> None:
+        old = {"evaluator": "training", "settings": {"cutout": 16, "drop_path_keep": 0.6, "num_epochs": 2}}
+        new = {"evaluator": "training", "settings": {"cutout_length": 16, "drop_path_prob": 0.4, "num_epochs": 2}}
+        texts = [json.dumps(description, sort_keys=True) for description in (old, new)]
+        old_digest, new_digest = (hashlib.sha256(text.encode()).hexdigest() for text in texts)
+        make_version_1(path)
+        raw(
+            path,
+            *MIGRATIONS[1],
+            "PRAGMA user_version = 2",
+            f"INSERT INTO configurations VALUES ('{old_digest}', '{texts[0]}')",
+            f"UPDATE evaluations SET digest = '{old_digest}'",
+            f"INSERT INTO claims VALUES ('space:0', '{old_digest}', 8, 'someone', 'far/boot/1', 1, 'then', 5, 'now')",
+        )
+        for read_only in (True, False):
+            with Store(path, read_only=read_only) as store:
+                assert store.configurations() == {new_digest: texts[1]}
+                assert store.get("space:0", new_digest, 7) is not None
+                assert store.leases() == [Lease("space:0", new_digest, 8, "someone", "far/boot/1", 1, "then", 5, "now")]
+        assert pragma(path, "user_version") == SCHEMA_VERSION
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (
+                {"evaluator": "InteractionEvaluator", "landscape": 3},
+                {"evaluator": "RandomLandscapeEvaluator", "landscape_seed": 3},
+            ),
+            ({"evaluator": "AnalyticEvaluator"}, {"evaluator": "OperatorShareEvaluator"}),
+            ({"evaluator": "LookUpEvaluator"}, {"evaluator": "QueryEvaluator"}),
+            ({"evaluator": "nasbench201 table", "table": "x"}, {"evaluator": "nasbench201 table", "table": "x"}),
+        ],
+    )
+    def test_old_descriptions_are_mapped_to_current_names(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        assert migrate_description(old) == new
+        assert migrate_description(new) == new
+
     def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_version_1(path)
         broken = (*MIGRATIONS, ("CREATE TABLE more (x)", "INSERT INTO absent VALUES (1)"))
-        monkeypatch.setattr(store_module, "MIGRATIONS", broken)
-        monkeypatch.setattr(store_module, "SCHEMA_VERSION", len(broken))
+        monkeypatch.setattr(schema, "MIGRATIONS", broken)
+        for module in (schema, store_module):
+            monkeypatch.setattr(module, "SCHEMA_VERSION", len(broken))
         with pytest.raises(InputError, match="absent"):
             Store(path)
         monkeypatch.undo()
@@ -486,18 +532,18 @@ class TestVersions:
         assert seeds(path) == {7}
 
     @pytest.mark.parametrize("read_only", [False, True])
-    def test_a_newer_version_is_left_alone(self, path: Path, read_only: bool) -> None:
+    def test_a_newer_version_is_not_modified(self, path: Path, read_only: bool) -> None:
         Store(path).close()
         raw(path, "PRAGMA user_version = 99")
         before = folder_content(path.parent)
-        with pytest.raises(InputError, match=r"is of version 99, .* up to 2; update"):
+        with pytest.raises(InputError, match=rf"has schema version 99, .* up to {SCHEMA_VERSION}; update"):
             Store(path, read_only=read_only)
         assert folder_content(path.parent) == before
 
-    def test_a_newer_version_that_is_in_use_is_left_alone(self, path: Path) -> None:
+    def test_a_newer_version_in_use_is_not_modified(self, path: Path) -> None:
         Store(path).close()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("PRAGMA user_version = 99")  # which is in the log alone
+            other.execute("PRAGMA user_version = 99")  # only in the write-ahead log
             before = folder_content(path.parent)
             with pytest.raises(InputError, match="version 99"):
                 Store(path)
@@ -536,16 +582,18 @@ BROKEN: dict[str, Callable[[Path], bytes]] = {
 class TestFiles:
     @pytest.mark.parametrize("read_only", [False, True])
     @pytest.mark.parametrize("what", BROKEN)
-    def test_what_is_no_store_stays_as_it_is(self, path: Path, what: str, read_only: bool) -> None:
+    def test_other_files_are_not_modified(self, path: Path, what: str, read_only: bool) -> None:
         content = BROKEN[what](path)
         path.write_bytes(content)
-        with pytest.raises(InputError, match="of another program" if "another" in what else "is no store") as raised:
+        with pytest.raises(
+            InputError, match="of another program" if "another" in what else "is not a valid store"
+        ) as raised:
             Store(path, read_only=read_only)
         assert str(path) in str(raised.value)
         assert isinstance(raised.value, CorruptStoreError) == ("another" not in what)
         assert folder_content(path.parent) == {path.name: content}
 
-    def test_damage_in_mid_life_is_an_input_error(self, path: Path) -> None:
+    def test_corruption_while_open_is_an_input_error(self, path: Path) -> None:
         whole = filled(path)
         with Store(path) as store:
             with path.open("r+b") as file:
@@ -558,7 +606,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", ["file/results.sqlite", "folder", "/proc/nases/results.sqlite", "/dev/null", "x" * 300])
     @pytest.mark.parametrize("read_only", [False, True])
-    def test_where_no_file_can_be_is_an_input_error(self, tmp_path: Path, name: str, read_only: bool) -> None:
+    def test_an_impossible_path_is_an_input_error(self, tmp_path: Path, name: str, read_only: bool) -> None:
         (tmp_path / "file").write_text("in the way")
         (tmp_path / "folder").mkdir()
         with pytest.raises(InputError, match="name") as raised:
@@ -566,13 +614,13 @@ class TestFiles:
         assert "\n" not in str(raised.value)
         assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
 
-    def test_reading_makes_no_file(self, path: Path) -> None:
+    def test_reading_creates_no_file(self, path: Path) -> None:
         with pytest.raises(InputError, match="there is no store"):
             Store(path, read_only=True)
         assert list(path.parent.iterdir()) == []
 
     @pytest.mark.parametrize("loss", ["folder", "file", "replaced", "log"])
-    def test_a_file_that_is_gone_in_mid_life_is_an_input_error(
+    def test_a_file_removed_while_open_is_an_input_error(
         self, path: Path, tmp_path_factory: pytest.TempPathFactory, loss: str
     ) -> None:
         store = Store(path)
@@ -604,12 +652,12 @@ class TestFiles:
             store.put(child(1), DIGEST, GENOTYPE)
         assert seeds(path) == {1}
 
-    def test_a_file_that_is_locked_too_long_is_an_input_error(self, path: Path) -> None:
+    def test_a_file_locked_for_too_long_is_an_input_error(self, path: Path) -> None:
         with Store(path, busy_timeout=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(InputError, match="another program keeps it busy"):
+            with pytest.raises(InputError, match="another program is using it"):
                 store.put(child(1), DIGEST, GENOTYPE)
-            with pytest.raises(InputError, match="another program keeps it busy"):
+            with pytest.raises(InputError, match="another program is using it"):
                 Store(path, busy_timeout=0.05)
             other.execute("ROLLBACK")
             store.put(child(1), DIGEST, GENOTYPE)
@@ -627,7 +675,7 @@ class TestFiles:
 
 
 def use_without_permission(connection: Connection, path: Path) -> None:
-    """Permissions do not bind root, who becomes somebody else."""
+    """Become another user, because root ignores permissions."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(65534, 65534, 65534)
@@ -641,7 +689,7 @@ def use_without_permission(connection: Connection, path: Path) -> None:
     connection.close()
 
 
-def test_what_may_only_be_read_can_be_read(start: Callable[..., Trial]) -> None:
+def test_a_read_only_file_can_be_read(start: Callable[..., ChildProcess]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "results.sqlite"
@@ -654,13 +702,13 @@ def test_what_may_only_be_read_can_be_read(start: Callable[..., Trial]) -> None:
         assert f"cannot use the store {path} " in existing
         assert "make the file and its folder" in existing
         assert f"cannot use the store {folder / 'new.sqlite'} " in new
-        assert f"cannot make the folder {folder / 'new'} " in new_folder
+        assert f"cannot create the folder {folder / 'new'} " in new_folder
         assert read == (60, [])
         assert folder_content(folder) == before
 
 
 class TestMerge:
-    def test_what_is_lacking_is_copied_with_its_origin(self, path: Path) -> None:
+    def test_missing_evaluations_are_copied_with_their_origin(self, path: Path) -> None:
         other = path.with_name("other.sqlite")
         with Store(path) as target, Store(other) as source:
             source.register_config(DIGEST, {"a": 1})

@@ -241,7 +241,8 @@ class Store:
             else:
                 cursor = self._db.execute(
                     "UPDATE leases SET owner = :owner, host = :host, pid = :pid, process_start_time = :process_start_time, "
-                    f"heartbeat = :heartbeat, started = :started WHERE {_CHILD} AND owner = :other_owner AND heartbeat = :other_heartbeat",
+                    f"heartbeat = :heartbeat, started = :started WHERE {_CHILD} AND owner = :other_owner "
+                    "AND heartbeat = :other_heartbeat",
                     {**asdict(mine), "other_owner": other.owner, "other_heartbeat": other.heartbeat},
                 )
         if cursor.rowcount != 1:

@@ -1,4 +1,4 @@
-"""``nases store``: look at a store, take results out of it, join several, check one."""
+"""``nases store``: list, show, export, merge and verify the results in a store."""
 
 from __future__ import annotations
 
@@ -36,45 +36,50 @@ _TABLE_WIDTH = 120
 
 @dataclass(frozen=True)
 class LsArgs:
-    """List the children of a store, the best first, and those that are under evaluation."""
+    """List the children in a store, best first, and the children under evaluation."""
 
-    path: tyro.conf.Positional[Path] = field(metadata={"help": "The store."})
-    limit: int = field(default=20, metadata={"help": "Children to list; 0: all."})
+    path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
+    limit: int = field(default=20, metadata={"help": "Maximum number of children to list; 0 lists all."})
     status: Literal["ok", "diverged", "out_of_memory", "too_large", "timed_out"] | None = field(
-        default=None, metadata={"help": "List only those that ended so."}
+        default=None, metadata={"help": "List only children with this status. Default: all."}
     )
 
 
 @dataclass(frozen=True)
 class ShowArgs:
-    """Print all that is known of one child, as JSON."""
+    """Print all evaluations of an architecture as JSON."""
 
-    path: tyro.conf.Positional[Path] = field(metadata={"help": "The store."})
-    key: tyro.conf.Positional[str] = field(metadata={"help": "The architecture's key, or enough of its beginning."})
+    path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
+    key: tyro.conf.Positional[str] = field(metadata={"help": "Key of the architecture, or a prefix that identifies it."})
 
 
 @dataclass(frozen=True)
 class ExportArgs:
-    """Write all evaluations of a store as a table."""
+    """Export all evaluations in a store."""
 
-    path: tyro.conf.Positional[Path] = field(metadata={"help": "The store."})
-    format: Literal["csv", "jsonl"] = field(default="csv", metadata={"help": "CSV, or one JSON object a line."})
-    output: Path | None = field(default=None, metadata={"help": "The file to write; unset: standard output."})
+    path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
+    format: Literal["csv", "jsonl"] = field(
+        default="csv", metadata={"help": "csv: a table with a header. jsonl: one JSON object per line."}
+    )
+    output: Path | None = field(default=None, metadata={"help": "Output file. Default: standard output."})
 
 
 @dataclass(frozen=True)
 class MergeArgs:
-    """Copy what a store lacks from others. Results that differ are listed, and the exit status is then 1."""
+    """Copy the results that a store lacks from other stores.
 
-    target: tyro.conf.Positional[Path] = field(metadata={"help": "The store to copy to; made if there is none."})
-    sources: tyro.conf.Positional[tuple[Path, ...]] = field(metadata={"help": "The stores to copy from."})
+    Conflicting results are listed and not copied; the exit status is then 1.
+    """
+
+    target: tyro.conf.Positional[Path] = field(metadata={"help": "Store to copy to; created if it does not exist."})
+    sources: tyro.conf.Positional[tuple[Path, ...]] = field(metadata={"help": "Stores to copy from."})
 
 
 @dataclass(frozen=True)
 class VerifyArgs:
-    """Check that a store is whole and that all it holds can be true. If not, the exit status is 1."""
+    """Check the file of a store and the values of every entry. The exit status is 1 if something is invalid."""
 
-    path: tyro.conf.Positional[Path] = field(metadata={"help": "The store."})
+    path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
 
 
 StoreCommands = (
@@ -93,22 +98,23 @@ def main(options: Sequence[str]) -> None:
 
 
 def run_store_command(args: LsArgs | ShowArgs | ExportArgs | MergeArgs | VerifyArgs) -> None:
-    """Runs ``nases store``.
+    """Run ``nases store``.
 
     Raises:
-        InputError: if a store cannot be read or written, or holds no such child.
-        SystemExit: with status 1 if ``merge`` found results that differ, or ``verify`` found something wrong.
+        InputError: if a store cannot be read or written, or does not contain the architecture.
+        SystemExit: with status 1 if ``merge`` finds conflicting results or ``verify`` finds an error.
     """
-    if isinstance(args, LsArgs):
-        _ls(args)
-    elif isinstance(args, ShowArgs):
-        _show(args)
-    elif isinstance(args, ExportArgs):
-        _export(args)
-    elif isinstance(args, MergeArgs):
-        _merge(args)
-    else:
-        _verify(args)
+    match args:
+        case LsArgs():
+            _ls(args)
+        case ShowArgs():
+            _show(args)
+        case ExportArgs():
+            _export(args)
+        case MergeArgs():
+            _merge(args)
+        case VerifyArgs():
+            _verify(args)
 
 
 def _ls(args: LsArgs) -> None:
@@ -118,22 +124,20 @@ def _ls(args: LsArgs) -> None:
         num_evaluations, num_configurations, leases = store.count(), len(store.configurations()), store.leases()
         rows = (row for row in store.rows() if args.status in (None, row["status"]))
         try:
-            best = heapq.nlargest(args.limit or num_evaluations, rows, key=_merit)
+            best = heapq.nlargest(args.limit or num_evaluations, rows, key=_ranking_key)
             table = _table(best)
-            under_evaluation = [_describe_claim(lease) for lease in leases]
+            under_evaluation = [_describe_lease(lease) for lease in leases]
         except (TypeError, ValueError) as error:
-            raise InputError(f"{args.path} holds what cannot be ({error}); nases store verify lists it") from None
+            raise InputError(f"{args.path} contains invalid values ({error}); run: nases store verify {args.path}") from None
     if best:
         console = Console()
-        console.width = max(
-            console.width, _TABLE_WIDTH
-        )  # a narrow terminal breaks the lines, which is better than cut columns
+        console.width = max(console.width, _TABLE_WIDTH)  # a narrow terminal wraps lines instead of losing columns
         console.print(table)
     print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nunder evaluation: {len(leases)}")
     print("".join(f"  {line}\n" for line in under_evaluation), end="")
 
 
-def _merit(row: Row) -> tuple[float, int]:
+def _ranking_key(row: Row) -> tuple[float, int]:
     return row["valid_accuracy"], -row["num_params"]
 
 
@@ -158,14 +162,14 @@ def _shorten(key: str) -> str:
     return key if len(key) <= _KEY_WIDTH else key[: _KEY_WIDTH - 1] + "…"
 
 
-def _describe_claim(lease: Lease) -> str:
+def _describe_lease(lease: Lease) -> str:
     seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(lease.started)).total_seconds()
     minutes = max(0, int(seconds // 60))
     return f"{_shorten(lease.key)}, seed {lease.seed}: process {lease.pid} on {lease.host_name}, for {minutes} min"
 
 
 def _show(args: ShowArgs) -> None:
-    prefix = args.key.removesuffix("…")  # as ls shortens keys
+    prefix = args.key.removesuffix("…")  # appended by ls
     with Store(args.path, read_only=True) as store:
         rows = list(store.rows(prefix))
         configurations = store.configurations()
@@ -173,9 +177,8 @@ def _show(args: ShowArgs) -> None:
     if prefix in keys:
         keys = {prefix}
     if len(keys) != 1:
-        found = f"{len(keys)} children whose keys begin" if keys else "no child whose key begins"
-        what = "give more of the key" if keys else "nases store ls lists what it has"
-        raise InputError(f"{args.path} has {found} with {prefix!r}; {what}")
+        advice = "give a longer prefix" if keys else f"run: nases store ls {args.path}"
+        raise InputError(f"{args.path} has {len(keys)} architectures whose key starts with {prefix!r}; {advice}")
     records = [
         {**_record(row), "configuration": _parse(configurations.get(row["digest"], "null"))}
         for row in rows
@@ -185,7 +188,7 @@ def _show(args: ShowArgs) -> None:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    """A row with its JSON texts read."""
+    """Return a row with its JSON texts parsed."""
     return {**row, "curve": _parse(row["curve"]), "genotype": _parse(row["genotype"])}
 
 
@@ -193,7 +196,7 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"the store holds something that is no JSON ({error}); nases store verify lists where") from None
+        raise InputError(f"the store contains invalid JSON ({error}); run nases store verify") from None
 
 
 def _export(args: ExportArgs) -> None:
@@ -211,13 +214,13 @@ def _export(args: ExportArgs) -> None:
     try:
         sys.stdout.write(text.getvalue())
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has had enough
+    except BrokenPipeError:  # the reader, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _merge(args: MergeArgs) -> None:
     if not args.sources:
-        raise InputError("nothing to merge; name the stores to copy from after the one to copy to")
+        raise InputError("nothing to merge; name the stores to copy from after the target")
     num_differing = 0
     with ExitStack() as stack:
         sources = {path: stack.enter_context(Store(path, read_only=True)) for path in args.sources}
@@ -239,24 +242,24 @@ def _result(row: Row) -> str:
 def _verify(args: VerifyArgs) -> None:
     try:
         with Store(args.path, read_only=True) as store:
-            findings = list(_find(store))
+            checks = list(_verify_checks(store))
     except CorruptStoreError as error:
         print(f"✘ {error}")
         sys.exit(1)
-    for what, problems in findings:
-        print(f"{'✘' if problems else '✔'} {what}")
-        for problem in problems:
-            print(f"  {problem}")
-    if any(problems for _, problems in findings):
+    for name, errors in checks:
+        print(f"{'✘' if errors else '✔'} {name}")
+        for error in errors:
+            print(f"  {error}")
+    if any(errors for _, errors in checks):
         sys.exit(1)
 
 
-def _find(store: Store) -> Iterator[tuple[str, list[str]]]:
-    """What is checked, and what is wrong with it."""
-    yield "the file is whole", store.integrity_errors()
+def _verify_checks(store: Store) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name and the errors of each check."""
+    yield "file integrity", store.integrity_errors()
     configurations = store.configurations()
     yield (
-        f"{len(configurations)} configurations have the digests that they should",
+        f"{len(configurations)} configurations: digests match the descriptions",
         [
             f"configuration {digest}: the digest of its description is {actual}"
             for digest, text in configurations.items()
@@ -264,47 +267,47 @@ def _find(store: Store) -> Iterator[tuple[str, list[str]]]:
         ],
     )
     num_rows, num_genotypes = 0, 0
-    bad_values: list[str] = []
+    invalid_values: list[str] = []
     unknown_digests: list[str] = []
-    bad_genotypes: list[str] = []
+    invalid_genotypes: list[str] = []
     for row in store.rows():
         child = f"{row['key']}, configuration {row['digest'][:_DIGEST_WIDTH]}, seed {row['seed']}"
         num_rows += 1
-        bad_values += [f"{child}: {problem}" for problem in _wrong_values(row)]
+        invalid_values += [f"{child}: {error}" for error in _invalid_values(row)]
         if row["digest"] not in configurations:
-            unknown_digests.append(f"{child}: no configuration has its digest")
-        ships, problem = _wrong_genotype(row)
-        num_genotypes += ships
-        if problem:
-            bad_genotypes.append(f"{child}: {problem}")
-    yield f"{num_rows} evaluations are such as can be", bad_values
-    yield f"{num_rows} evaluations have configurations", unknown_digests
-    yield f"{num_genotypes} genotypes of search spaces that ship have the keys that they should", bad_genotypes
+            unknown_digests.append(f"{child}: its configuration is missing")
+        is_built_in, error = _genotype_error(row)
+        num_genotypes += is_built_in
+        if error:
+            invalid_genotypes.append(f"{child}: {error}")
+    yield f"{num_rows} evaluations: all values are in range", invalid_values
+    yield f"{num_rows} evaluations: configurations exist", unknown_digests
+    yield f"{num_genotypes} genotypes of built-in search spaces: keys match", invalid_genotypes
 
 
-def _wrong_values(row: Row) -> Iterator[str]:
+def _invalid_values(row: Row) -> Iterator[str]:
     if row["status"] not in STORED_STATUSES:
-        yield f"the status {row['status']!r} is none of {', '.join(STORED_STATUSES)}"
+        yield f"status is {row['status']!r}, not one of {', '.join(STORED_STATUSES)}"
     for name in ("valid_accuracy", "train_accuracy"):
         if not isinstance(row[name], float) or not 0 <= row[name] <= 1:
-            yield f"{name} is {row[name]!r}, which is no number in [0, 1]"
+            yield f"{name} is {row[name]!r}, not a number in [0, 1]"
     for name in ("num_params", "num_flops", "num_epochs"):
         if not isinstance(row[name], int) or row[name] < 0:
-            yield f"{name} is {row[name]!r}, which is no count"
+            yield f"{name} is {row[name]!r}, not a non-negative integer"
     try:
         Evaluation.from_dict({**row, "status": Status.OK, "curve": json.loads(row["curve"])})
     except (TypeError, ValueError) as error:
-        yield f"the curve is none ({error})"
+        yield f"invalid curve ({error})"
 
 
-def _wrong_genotype(row: Row) -> tuple[bool, str]:
-    """Whether the genotype is of a search space that ships, and what is wrong with it."""
+def _genotype_error(row: Row) -> tuple[bool, str]:
+    """Return whether the genotype is of a built-in search space, and its error or an empty string."""
     try:
         genotype = json.loads(row["genotype"])
     except (TypeError, ValueError) as error:
-        return False, f"the genotype is no JSON ({error})"
+        return False, f"the genotype is not valid JSON ({error})"
     name = genotype.get("search_space") if isinstance(genotype, dict) else None
-    if name not in SEARCH_SPACES:  # of a person's own, whose module a file does not get to import
+    if name not in SEARCH_SPACES:  # a custom search space: never import a module that a file names
         return False, ""
     try:
         key = get_search_space(name).from_json(row["genotype"]).key

@@ -33,5 +33,5 @@ def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in deferred.items():
             signal.signal(number, handler)
-    for number, frame in received[:1]:
-        deferred[signal.Signals(number)](number, frame)
+    for arrived, frame in received[:1]:
+        deferred[signal.Signals(arrived)](arrived, frame)

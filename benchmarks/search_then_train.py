@@ -83,7 +83,7 @@ class TimedSearch(SearchLoop):
 
     @property
     def done(self) -> bool:
-        return bool(self.children) and time.monotonic() >= self.deadline
+        return bool(self.trials) and time.monotonic() >= self.deadline
 
 
 def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
@@ -98,19 +98,18 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
         device=args.device,
         execution=ExecutionSettings(workers_per_gpu=args.workers_per_gpu),
     )
-    env = make_env(options)
-    nases = env.unwrapped
+    nases = make_env(options).unwrapped
     if not isinstance(nases, ImageEnv):
         raise InputError(f"{args.env_id} trains no children; name an environment of images")
-    nases.execution = options.execution
-    timed = TimedSearch(env, ENDLESS, args.num_envs)
-    timed.reset(seed=args.seed)
+    nases.reset(seed=args.seed)
+    nases.start(options.execution, max_in_flight=args.num_envs)
+    timed = TimedSearch(nases, ENDLESS, args.num_envs)
     start = time.monotonic()
     timed.deadline = start + 60 * args.search_minutes
     timed.run(Reinforce(nases, options), options.ask_batch_size)
     minutes = (time.monotonic() - start) / 60
     assert timed.best is not None
-    evaluations = [child.evaluation for child in timed.children]
+    evaluations = [child.evaluation for child in timed.trials]
     figures = {
         "minutes": minutes,
         "num_children": len(evaluations),
@@ -131,7 +130,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
 
 def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     """Trains the best child of a search to the end; the figures on it."""
-    nases = timed.nases
+    nases = timed.env
     assert isinstance(nases, ImageEnv)
     assert isinstance(nases.evaluator, TrainingEvaluator)
     assert timed.best is not None

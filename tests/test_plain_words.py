@@ -59,7 +59,11 @@ def matches(path: Path, pattern: str) -> list[str]:
     for stream in SEED_STREAMS:
         lines = [line.replace(stream, "") for line in lines]
     lines = [line.replace("_", " ") for line in lines]
-    return [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if expression.search(line)]
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for number, line in enumerate(lines, 1)
+        if expression.search(line)
+    ]
 
 
 @pytest.mark.parametrize("pattern", [*REPLACED, *BRITISH])

@@ -67,12 +67,12 @@ SETTINGS: dict[str, PretrainSettings] = {
     "least_squares_n12": dataclasses.replace(LEAST_SQUARES, embedding_size=12),
     "least_squares_n20": dataclasses.replace(LEAST_SQUARES, embedding_size=20),
     "least_squares_n30": dataclasses.replace(LEAST_SQUARES, embedding_size=30),
-    "least_squares_n20_noise0.3": dataclasses.replace(LEAST_SQUARES, embedding_size=20, noise=0.3),
+    "least_squares_n20_noise0.3": dataclasses.replace(LEAST_SQUARES, embedding_size=20, noise_std=0.3),
     "uncalibrated_n20": dataclasses.replace(UNCALIBRATED, embedding_size=20),
     "calibrated_n12": dataclasses.replace(PRESETS["default"], embedding_size=12),
     "calibrated_n20": dataclasses.replace(PRESETS["default"], embedding_size=20),
     "calibrated_n30": dataclasses.replace(PRESETS["default"], embedding_size=30),
-    "calibrated_n20_noise0.3": dataclasses.replace(PRESETS["default"], embedding_size=20, noise=0.3),
+    "calibrated_n20_noise0.3": dataclasses.replace(PRESETS["default"], embedding_size=20, noise_std=0.3),
 }
 """How embeddings are pretrained, by the name of their row. Uncalibrated and calibrated are of the loss cross-entropy."""
 
@@ -154,7 +154,7 @@ def make_pretrainings(args: Args, space: SearchSpace) -> dict[str, list[Pretrain
     }
     pretrainings: dict[str, list[Pretraining]] = {}
     for name in dict.fromkeys(args.settings):
-        settings = dataclasses.replace(SETTINGS[name], embedding_size=SETTINGS[name].size_for(space))
+        settings = dataclasses.replace(SETTINGS[name], embedding_size=SETTINGS[name].embedding_size_for(space))
         if args.num_steps is not None:
             settings = dataclasses.replace(settings, num_steps=args.num_steps)
         for seed in range(args.num_pretrainings):
@@ -209,7 +209,12 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
         jobs = []
         for seed in range(args.num_landscapes(agent)):
             number = seed % len(several)
-            changes = {**common, "embedding": str(several[number].path), "landscape_seed": seed, "seed": seed}
+            changes = {
+                **common,
+                "embedding": str(several[number].path),
+                "seed": seed,
+                "env_kwargs": {"landscape_seed": seed},
+            }
             jobs.append(Job(agent, changes, settings[number]))
         searches.append(Searches(name, agent, jobs))
     return searches
@@ -217,7 +222,7 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
 
 def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
     """Digest of all that decides a search of ``agent`` through the embedding in ``path``, but the landscape and the seed."""
-    env = make_env(SearchArgs(**common, embedding=str(path), landscape_seed=0))
+    env = make_env(SearchArgs(**common, embedding=str(path), env_kwargs={"landscape_seed": 0}))
     environment = describe_environment(cast(NASESEnv, env.unwrapped), None, None)
     if agent in BASELINES:
         del environment["embedding"]
@@ -274,17 +279,20 @@ def quality_grid(pretrainings: Mapping[str, Sequence[Pretraining]], reports: Map
     rows = []
     for name, several in reports.items():
         settings = pretrainings[name][0].settings
-        shares = [[report.kept_decisions, report.normal_entropy_least, report.normal_entropy_mean] for report in several]
-        distinct = np.mean([report.distinct_architectures for report in several])
-        changed = np.mean([report.changed_decisions["0.1"] for report in several])
-        row = [name, settings.loss.replace("_", " "), str(settings.embedding_size), f"{settings.noise:g}"]
+        shares = [
+            [report.reconstruction_accuracy, report.prior_decision_entropy_min, report.prior_decision_entropy_mean]
+            for report in several
+        ]
+        distinct = np.mean([report.num_unique for report in several])
+        changed = np.mean([report.perturbation_sensitivity["0.1"] for report in several])
+        row = [name, settings.loss.replace("_", " "), str(settings.embedding_size), f"{settings.noise_std:g}"]
         row += [f"{share:.3f}" for share in np.mean(shares, axis=0)]
         rows.append([*row, f"{distinct:,.0f}", f"{changed:.1f}"])
     report = next(iter(reports.values()))[0]
     steps = sorted({several[0].settings.num_steps for several in pretrainings.values()})
     title = (
         f"embeddings of {report.search_space} after {' or '.join(map(str, steps))} steps: decisions kept "
-        f"({report.kept_by_chance:.3f} by chance), entropy of decisions (1 is uniform), distinct of {report.num_samples:,}, "
+        f"({report.chance_accuracy:.3f} by chance), entropy of decisions (1 is uniform), distinct of {report.num_samples:,}, "
         f"and how many of {report.num_decisions} decisions a step of 0.1 changes"
     )
     headings = ["settings", "loss", "n", "noise", "kept", "entropy: least", "mean", "distinct", "changed"]

@@ -41,17 +41,17 @@ START_SECONDS = 120.0  # for processes to start
 
 
 def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_repeats: int) -> dict[str, Figures]:
-    """The figures by variant: rows that are put, and rows that are claimed and put, by each number of processes.
+    """The figures by variant: rows that are put, and rows that are leased and put, by each number of processes.
 
     ``num_rows`` is that of one process in one repeat; each repeat has a new store. The first variant is what the disk does
     without a store: as many lines, each appended to a file and synchronised.
     """
     numbers = count()
 
-    def figures_of(writers: Writers, claims: bool) -> dict[str, float]:
+    def figures_of(writers: Writers, leases: bool) -> dict[str, float]:
         path = folder / f"{next(numbers)}.sqlite"
         Store(path).close()
-        return {"rows_per_second": writers.num_processes * num_rows / max(writers.write(path, num_rows, claims))}
+        return {"rows_per_second": writers.num_processes * num_rows / max(writers.write(path, num_rows, leases))}
 
     def append() -> dict[str, float]:
         path = folder / f"{next(numbers)}.jsonl"
@@ -63,9 +63,9 @@ def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_
     with ExitStack() as stack:
         pools = [stack.enter_context(writers(number)) for number in num_processes]
         variants = {"lines of a file, processes = 1": append}
-        for claims, what in ((False, "put"), (True, "claim and put")):
+        for leases, what in ((False, "put"), (True, "lease and put")):
             for pool in pools:
-                variants[f"{what}, processes = {pool.num_processes}"] = partial(figures_of, pool, claims)
+                variants[f"{what}, processes = {pool.num_processes}"] = partial(figures_of, pool, leases)
         return take_turns(variants, num_repeats, warm_up=True)
 
 
@@ -76,9 +76,9 @@ class Writers:
         self._pool = pool
         self.num_processes = num_processes
 
-    def write(self, path: Path, num_rows: int, claims: bool) -> list[float]:
+    def write(self, path: Path, num_rows: int, leases: bool) -> list[float]:
         """The seconds that each process took for ``num_rows`` rows; they begin together."""
-        futures = [self._pool.submit(write_rows, path, slot, num_rows, claims) for slot in range(self.num_processes)]
+        futures = [self._pool.submit(write_rows, path, slot, num_rows, leases) for slot in range(self.num_processes)]
         return [future.result() for future in futures]
 
 
@@ -104,15 +104,15 @@ def _keep(barrier: multiprocessing.synchronize.Barrier) -> None:
     _barrier = barrier
 
 
-def write_rows(path: Path, slot: int, num_rows: int, claims: bool) -> float:
-    """Commits ``num_rows`` rows of ``slot`` one by one, each claimed before if ``claims``; gives the seconds."""
+def write_rows(path: Path, slot: int, num_rows: int, leases: bool) -> float:
+    """Commits ``num_rows`` rows of ``slot`` one by one, each leased before if ``leases``; gives the seconds."""
     with Store(path) as store:
         if _barrier is not None:
             _barrier.wait(START_SECONDS)
         start = time.perf_counter()
         for number in range(num_rows):
             evaluation = replace(EVALUATION, seed=slot * num_rows + number)
-            if claims:
-                store.claim(evaluation.key, DIGEST, evaluation.seed)
+            if leases:
+                store.acquire(evaluation.key, DIGEST, evaluation.seed)
             store.put(evaluation, DIGEST, GENOTYPE)
         return time.perf_counter() - start

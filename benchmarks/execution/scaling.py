@@ -64,11 +64,11 @@ def measure(
         results.append([dataclasses.replace(evaluation, seconds=0.0) for evaluation in run.evaluations])
         if run.num_from_store or results[-1] != results[0]:
             raise RuntimeError(f"{way} with {workers} workers did not evaluate what the others did")
-        busy_seconds = sum(evaluation.seconds for evaluation in run.evaluations)
+        busy_timeout = sum(evaluation.seconds for evaluation in run.evaluations)
         return {
             "children_per_minute": 60 * num_children / run.seconds,
-            "busy_share": busy_seconds / (workers * run.seconds),
-            "seconds_per_child": busy_seconds / num_children,
+            "busy_share": busy_timeout / (workers * run.seconds),
+            "seconds_per_child": busy_timeout / num_children,
             "startup_seconds": run.startup_seconds,
         }
 
@@ -90,10 +90,9 @@ def all_at_once(args: SearchArgs, num_workers: int) -> Run:
     """Hands the children of a random search over at once, and waits for all; no store."""
     env = make_env(args)
     nases = cast(NASESEnv, env.unwrapped)
-    nases.execution = ExecutionSettings(executor="processes", num_workers=num_workers)
-    nases.max_in_flight = args.budget
     try:
         env.reset(seed=args.seed)
+        nases.start(ExecutionSettings(executor="processes", num_workers=num_workers), max_in_flight=args.budget)
         startup_seconds = start_workers(nases, num_workers)
         architectures = [proposal.architecture for proposal in RandomSearch(nases, args).ask(args.budget)]
         start = time.perf_counter()
@@ -115,14 +114,14 @@ def whole_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) 
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
-        SearchRun(args, agent=AGENT) as search,
+        SearchRun(args, agent=AGENT) as run,
     ):
-        startup_seconds = start_workers(search.nases, num_workers)
+        startup_seconds = start_workers(run.env, num_workers)
         start = time.perf_counter()
-        search.run(RandomSearch(search.nases, args))
+        run.search(RandomSearch(run.env, args))
         seconds = time.perf_counter() - start
-        evaluations = [child.evaluation for child in search.children]
-        return Run(seconds, startup_seconds, evaluations, search.nases.executor.num_from_store)
+        evaluations = [child.evaluation for child in run.loop.trials]
+        return Run(seconds, startup_seconds, evaluations, run.env.executor.num_from_store)
 
 
 def start_workers(nases: NASESEnv, num_workers: int) -> float:

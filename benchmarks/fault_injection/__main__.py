@@ -124,7 +124,7 @@ def make_kinds(args: Args) -> dict[str, Kind]:
     digits = (
         *("--env-id", "NASES-Digits-v0", "--search-space", "faults.spaces:TrainedSpace", "--preset", "smoke"),
         *("--budget", str(args.digits_children), "--time-limit", "10", "--child.num-epochs", "4"),
-        *("--checkpoint-interval", "0", "--num-warmup", "6", "--batch-size", "3"),
+        *("--checkpoint-interval", "0", "--learning-starts", "6", "--train-freq", "3"),
     )
     return {
         "toy": Kind("regularised_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),

@@ -101,7 +101,7 @@ def completions_differ(search: SearchProcess, max_repeated: int) -> list[str]:
 def claims_left(search: SearchProcess) -> list[str]:
     """Claims that are still in the store."""
     with Store(search.store, read_only=True) as store:
-        return [f"process {claim.pid} claims {claim.key}" for claim in store.claims()]
+        return [f"process {lease.pid} leases {lease.key}" for lease in store.leases()]
 
 
 def processes_left(search: SearchProcess) -> list[str]:
@@ -215,7 +215,7 @@ def find(check: Callable[..., list[str]], *arguments: Any) -> list[str]:
 def check_alone(*searches: SearchProcess) -> dict[str, list[str]]:
     """The checks that every search must pass by itself, by what they say."""
     checks = {
-        "no claim is left in the store": claims_left,
+        "no lease is left in the store": claims_left,
         "no process is left": processes_left,
         "no file is left that should not be there": files_left,
         "nases store verify passes": store_is_wrong,

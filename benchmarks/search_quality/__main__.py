@@ -177,8 +177,9 @@ class Job(NamedTuple):
 
 def environment_options(args: Args) -> dict[str, Any]:
     """What every search is told, whatever its agent and seed."""
-    names = ("env_id", "table", "search_space", "embedding", "preset", "data_dir")
-    return {"budget": max(args.budgets), **{name: getattr(args, name) for name in names}}
+    names = ("env_id", "search_space", "embedding", "preset", "data_dir")
+    env_kwargs = {} if args.table is None else {"table": args.table}
+    return {"budget": max(args.budgets), "env_kwargs": env_kwargs, **{name: getattr(args, name) for name in names}}
 
 
 def open_environment(args: Args) -> NASESEnv:
@@ -200,10 +201,9 @@ def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> li
             "agent_code": digest_of_files(sources_of(agent)),
         }
         digest = digest_of_text(json.dumps(settings, default=str))
-        jobs += [
-            Job(name, {**changes, "seed": seed, "operator_permutation_seed": seed if permutes else None}, digest)
-            for seed in range(args.first_seed, args.first_seed + args.num_seeds)
-        ]
+        for seed in range(args.first_seed, args.first_seed + args.num_seeds):
+            env_kwargs = {**changes["env_kwargs"], **({"operator_permutation_seed": seed} if permutes else {})}
+            jobs.append(Job(name, {**changes, "seed": seed, "env_kwargs": env_kwargs}, digest))
     return sorted(jobs, key=lambda job: job.seed)
 
 
@@ -213,17 +213,17 @@ def run_search(job: Job) -> Record:
     start = time.perf_counter()
     env = make_env(options)
     env.reset(seed=job.seed)
-    search = SearchLoop(env, options.budget)
+    search = SearchLoop(cast(NASESEnv, env.unwrapped), options.budget)
     if isinstance(agent, type):
-        search.run(agent(search.nases, options), options.ask_batch_size)
+        search.run(agent(search.env, options), options.ask_batch_size)
     else:
         agent(search, options)
     seconds = time.perf_counter() - start
-    children = search.children[: options.budget]
+    children = search.trials[: options.budget]
     assert len(children) == options.budget, f"{job.agent} evaluated {len(children)} of {options.budget} children"
     rewards = [child.evaluation.reward for child in children]
     bests = find_bests(rewards)
-    report_test_accuracy = getattr(search.nases.evaluator, "report_test_accuracy", None)
+    report_test_accuracy = getattr(search.env.evaluator, "report_test_accuracy", None)
     return Record(
         agent=job.agent,
         seed=job.seed,
@@ -319,7 +319,7 @@ def write_results(
     content = {
         "benchmark": "search_quality",
         "settings": dataclasses.asdict(args),
-        "permuted": jobs[0].options.operator_permutation_seed is not None,
+        "permuted": "operator_permutation_seed" in jobs[0].options.env_kwargs,
         "environment": environment,
         "options": {job.agent: dataclasses.asdict(job.options) for job in jobs},
         **figures,

@@ -70,8 +70,9 @@ class ImageEnv(NASESEnv):
             - num_valid_images: Maximum number of validation images. Default: all images of the split.
             - cells_per_stage: N: normal cells in each of the three stages.
             - num_filters: F: channels of the first stage; doubles at each reduction.
-            - drop_path_keep: Drop-path: chance to keep a branch at the last cell at the end of training; 1 is off.
-            - auxiliary_head: Train a second classifier after two thirds of the depth.
+            - drop_path_prob: Drop-path: probability to drop a branch of the last cell at the end of training; 0
+              disables it.
+            - auxiliary_head: Train an auxiliary classifier at two thirds of the depth.
             - max_params: Maximum number of parameters. Larger children are not trained: status too_large, reward 0.
 
     ## Version History

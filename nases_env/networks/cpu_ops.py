@@ -1,6 +1,6 @@
-"""Functions that torch computes slowly, and faster ways to the same values and gradients.
+"""Operations with the same values and gradients as those of torch, but faster on a CPU.
 
-Their gradients have the memory format of the values. Torch's own gradient of a strided slice does not: where it meets a
+Their gradients have the memory format of the values. The gradient of a strided slice in torch does not: combined with a
 channels-last value, batch norm and ReLU take five to fifteen times as long.
 """
 
@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LEAST_PIXELS = 16_384  # of a batch, from which on batch norm is faster by columns
-LEAST_SIDE = 8  # pixels of a map from which on a 5x5 weight gradient is faster in three parts
+MIN_PIXELS = 16_384  # of a batch; with fewer, batch norm by columns is not faster
+MIN_SIDE = 8  # pixels; on smaller maps, splitting the gradient of a 5x5 weight is not faster
 
 
-def tuned_for_cpu(value: Tensor) -> bool:
-    """Whether to compute with ``value`` in the way that is fastest on a CPU.
+def use_cpu_ops(value: Tensor) -> bool:
+    """Whether to use the operations of this module for ``value``.
 
-    Not so under autocast, which casts what torch's own operators are given, nor while torch traces a graph to compile or
-    export it, which had better show plain operators.
+    They are not used under autocast, which casts only the inputs of torch's operators, nor while torch traces a graph to
+    compile or export it, which should contain plain operators.
     """
     return value.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 
 def memory_format_of(value: Tensor) -> torch.memory_format:
-    """Channels-last if ``value``, of shape (batch, channels, height, width), is stored so, else contiguous."""
+    """Return the memory format of ``value``, of shape (batch, channels, height, width): channels-last or contiguous."""
     last = torch.channels_last
     return last if value.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
-def every_second_pixel(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Every second pixel in each direction, and the lower right neighbour of each, which is zero beyond the border.
+def stride2_subsample(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return every second pixel in each direction, and the lower right neighbor of each, which is zero beyond the border.
 
     Args:
         value: shape (batch, channels, height, width).
@@ -43,44 +43,44 @@ def every_second_pixel(value: Tensor) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling():
         return value[:, :, ::2, ::2], F.pad(value, (-1, 1, -1, 1))[:, :, ::2, ::2]
-    pixels: tuple[Tensor, Tensor] = _EverySecondPixel.apply(value)
+    pixels: tuple[Tensor, Tensor] = _Stride2Subsample.apply(value)
     return pixels
 
 
-class _EverySecondPixel(torch.autograd.Function):
+class _Stride2Subsample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> tuple[Tensor, Tensor]:
         ctx.shape, ctx.memory_format = value.shape, memory_format_of(value)
         height, width = value.shape[2:]
         pixels = value[:, :, ::2, ::2].contiguous(memory_format=ctx.memory_format)
-        neighbours = value[:, :, 1::2, 1::2]
+        neighbors = value[:, :, 1::2, 1::2]
         if height % 2 or width % 2:
-            neighbours = F.pad(neighbours, (0, width % 2, 0, height % 2))
-        return pixels, neighbours.contiguous(memory_format=ctx.memory_format)
+            neighbors = F.pad(neighbors, (0, width % 2, 0, height % 2))
+        return pixels, neighbors.contiguous(memory_format=ctx.memory_format)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_pixels: Tensor, of_neighbours: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_pixels: Tensor, grad_neighbors: Tensor) -> Tensor:
         gradient = torch.empty(
-            ctx.shape, dtype=of_pixels.dtype, device=of_pixels.device, memory_format=ctx.memory_format
+            ctx.shape, dtype=grad_pixels.dtype, device=grad_pixels.device, memory_format=ctx.memory_format
         ).zero_()
-        gradient[:, :, ::2, ::2] = of_pixels
+        gradient[:, :, ::2, ::2] = grad_pixels
         inside = gradient[:, :, 1::2, 1::2]
-        inside.copy_(of_neighbours[:, :, : inside.shape[2], : inside.shape[3]])
+        inside.copy_(grad_neighbors[:, :, : inside.shape[2], : inside.shape[3]])
         return gradient
 
 
 def depthwise_5x5(value: Tensor, weight: Tensor) -> Tensor:
-    """The depthwise convolution of stride 1 that keeps height and width.
+    """Apply a depthwise 5x5 convolution of stride 1 with the same height and width.
 
-    oneDNN has no fast gradient of a 5x5 weight. Here it is computed by columns: the three in the middle as that of a 5x3
-    weight, either outer one as that of a 5x1 weight on a map that is shifted by two pixels.
+    oneDNN has no fast gradient of a 5x5 weight. It is computed by columns here: the three middle columns as a 5x3 weight,
+    each outer column as a 5x1 weight on a map that is shifted by two pixels.
 
     Args:
         value: shape (batch, channels, height, width), on a CPU.
         weight: shape (channels, 1, 5, 5).
     """
-    if min(value.shape[2:]) < LEAST_SIDE:
+    if min(value.shape[2:]) < MIN_SIDE:
         return F.conv2d(value, weight, padding=2, groups=len(weight))
     output: Tensor = _Depthwise5x5.apply(value, weight)
     return output
@@ -97,23 +97,26 @@ class _Depthwise5x5(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         value, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=memory_format_of(value))
-        of_value = of_weight = None
+        grad_value = grad_weight = None
         if ctx.needs_input_grad[0]:
-            of_value = _convolution_backward(gradient, value, weight, 2, of_weight=False)
+            grad_value = _convolution_backward(gradient, value, weight, 2, of_weight=False)
         if ctx.needs_input_grad[1]:
             columns = [
                 _convolution_backward(gradient, F.pad(value, (2, -2)), weight[..., :1], 0, of_weight=True),
                 _convolution_backward(gradient, value, weight[..., 1:4], 1, of_weight=True),
                 _convolution_backward(gradient, F.pad(value, (-2, 2)), weight[..., 4:], 0, of_weight=True),
             ]
-            of_weight = torch.cat(columns, dim=3)
-        return of_value, of_weight
+            grad_weight = torch.cat(columns, dim=3)
+        return grad_value, grad_weight
 
 
 def _convolution_backward(
-    gradient: Tensor, value: Tensor, weight: Tensor, columns_padded: int, *, of_weight: bool
+    gradient: Tensor, value: Tensor, weight: Tensor, column_padding: int, *, of_weight: bool
 ) -> Tensor:
-    """The gradient of a depthwise convolution's weight or value; of ``weight``, the former needs the shape alone."""
+    """Return the gradient of the weight or the value of a depthwise convolution.
+
+    The gradient of the weight needs only the shape of ``weight``.
+    """
     stride = dilation = [1, 1]
     gradients = torch.ops.aten.convolution_backward(
         gradient,
@@ -121,7 +124,7 @@ def _convolution_backward(
         weight,
         None,  # no bias
         stride,
-        [2, columns_padded],
+        [2, column_padding],
         dilation,
         False,  # not transposed
         [0, 0],
@@ -142,17 +145,17 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Batch norm in training, which updates the running statistics in place.
+    """Apply batch norm in training mode, which updates the running statistics in place.
 
-    Torch sums a channel of a channels-last map pixel by pixel, in vectors that few channels do not fill and in float32,
-    whose means over 100,000 pixels are wrong in the fifth digit. Here each column of the map is summed for itself first,
-    which loses a tenth as much or less and takes half of the time at 8 channels.
+    Torch sums the channels of a channels-last map pixel by pixel, in vectors that a few channels do not fill and in float32:
+    means over 100,000 pixels have errors in the fifth digit. Here each column of the map is summed separately first, which
+    reduces the error at least tenfold and takes half of the time at 8 channels.
 
     Args:
         value: shape (batch, channels, height, width), on a CPU.
         weight, bias, running_mean, running_var: shape (channels,).
     """
-    by_columns = memory_format_of(value) == torch.channels_last and value.numel() // len(weight) >= LEAST_PIXELS
+    by_columns = memory_format_of(value) == torch.channels_last and value.numel() // len(weight) >= MIN_PIXELS
     if not by_columns:
         return F.batch_norm(value, running_mean, running_var, weight, bias, True, momentum, eps)
     output: Tensor = _BatchNormByColumns.apply(value, weight, bias, running_mean, running_var, momentum, eps)
@@ -216,6 +219,6 @@ class _BatchNormByColumns(torch.autograd.Function):
 
 
 def _rows(value: Tensor) -> Tensor:
-    """A view of a channels-last map, (N, C, H, W), as one of single columns, (N, W * C, H, 1), channels-last too."""
+    """View a channels-last map (N, C, H, W) as (N, W * C, H, 1), also channels-last."""
     batch, channels, height, width = value.shape
     return value.permute(0, 2, 3, 1).view(batch, height, 1, width * channels).permute(0, 3, 1, 2)

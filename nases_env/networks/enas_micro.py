@@ -1,7 +1,7 @@
 """The network of ENAS micro for a given pair of cells.
 
-It is the network that ENAS (Pham et al., 2018; https://github.com/melodyguan/enas, ``src/cifar10/micro_child.py``) builds
-for a fixed architecture: each cell has its own weights and concatenates its loose ends.
+It is the network of ENAS (Pham et al., 2018; https://github.com/melodyguan/enas, ``src/cifar10/micro_child.py``) for a fixed
+architecture: each cell has its own weights and concatenates its loose ends.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from nases_env.errors import InputError
-from nases_env.networks.cpu_ops import tuned_for_cpu
+from nases_env.networks.cpu_ops import use_cpu_ops
 from nases_env.networks.operations import (
     OPERATORS,
     FactorizedReduction,
+    FeatureMap,
     GlobalAvgPool,
     ReluConvBn,
     ReluReduction,
     SeparableConv,
-    Value,
     batch_norm,
     conv1x1,
     drop_path,
@@ -30,10 +30,10 @@ from nases_env.networks.operations import (
 from nases_env.networks.settings import NetworkSettings
 
 Node: TypeAlias = tuple[int, int, int, int]
-"""(input a, operator a, input b, operator b): its value is operator a of input a plus operator b of input b.
+"""(input a, operator a, input b, operator b): the sum of operator a applied to input a and operator b applied to input b.
 
-Inputs are 0, the cell before the last; 1, the last cell; and 2, 3, ... the nodes before this one. Operators are indices
-into ``OPERATORS``."""
+Input 0 is the output of the cell before the previous one, 1 that of the previous cell, and 2, 3, ... are the earlier nodes.
+Operators are indices into ``OPERATORS``."""
 
 Cell: TypeAlias = tuple[Node, ...]
 
@@ -42,7 +42,7 @@ POOLINGS = (OPERATORS.index("avg_pool_3x3"), OPERATORS.index("max_pool_3x3"))
 
 
 def check_cell(cell: Cell) -> None:
-    """Raises ``InputError`` unless ``cell`` has a node and every node reads what comes before it, by a known operator."""
+    """Raise ``InputError`` unless ``cell`` has a node, and all nodes read earlier values with known operators."""
     if not cell:
         raise InputError("a cell needs at least one node; this one has none")
     for index, node in enumerate(cell):
@@ -58,13 +58,13 @@ def check_cell(cell: Cell) -> None:
 
 
 def loose_ends(cell: Cell) -> tuple[int, ...]:
-    """The values (two inputs, then the nodes) that no node of ``cell`` reads, in order; the last node is always one."""
+    """Return the values (two inputs, then the nodes) that no node of ``cell`` reads, in order."""
     read = {source for node in cell for source in (node[0], node[2])}
     return tuple(value for value in range(len(cell) + 2) if value not in read)
 
 
-def fit_channels(in_channels: int, out_channels: int) -> nn.Module:
-    """ReLU, 1x1 convolution and batch norm where the number of channels is wrong; nothing where it is right."""
+def match_channels(in_channels: int, out_channels: int) -> nn.Module:
+    """Create a module that changes the number of channels: ReLU, 1x1 convolution and batch norm, or the identity."""
     return nn.Identity() if in_channels == out_channels else ReluConvBn(in_channels, out_channels)
 
 
@@ -73,70 +73,73 @@ class MicroCell(nn.Module):
 
     Args:
         cell: its nodes.
-        in_channels: channels of the older and of the newer input.
+        in_channels: channels of the outputs of the cell before the previous one and of the previous cell.
         channels: channels of each node.
-        stride: 1 for a normal cell; 2 for a reduction cell, which halves what it reads from its two inputs.
+        stride: 1 for a normal cell; 2 for a reduction cell, whose operations on the two inputs halve height and width.
         older_is_larger: whether the older input has twice the height and width of the newer.
     """
 
     def __init__(
-        self, cell: Cell, in_channels: tuple[int, int], channels: int, *, stride: int, older_is_larger: bool
+        self, cell: Cell, in_channels: tuple[int, int], channels: int, *, stride: int, reduction_prev: bool
     ) -> None:
         super().__init__()
         self.cell = cell
         self.loose_ends = loose_ends(cell)
         self.out_channels = channels * len(self.loose_ends)
-        older_channels, newer_channels = in_channels
-        if older_is_larger:
-            self.fit_older: nn.Module = ReluReduction(older_channels, channels)
+        prev_prev_channels, prev_channels = in_channels
+        if reduction_prev:
+            self.preprocess0: nn.Module = ReluReduction(prev_prev_channels, channels)
         else:
-            self.fit_older = fit_channels(older_channels, channels)
-        self.fit_newer = nn.Sequential(fit_channels(newer_channels, channels), ReluConvBn(channels, channels))
+            self.preprocess0 = match_channels(prev_prev_channels, channels)
+        self.preprocess1 = nn.Sequential(match_channels(prev_channels, channels), ReluConvBn(channels, channels))
         self.operations = nn.ModuleList(
             make_operation(operator, channels, stride=stride if source < 2 else 1)
             for node in cell
             for source, operator in (node[:2], node[2:])
         )
-        self.fit_loose_ends = nn.ModuleList(
+        self.reduce_loose_ends = nn.ModuleList(
             FactorizedReduction(channels, channels) if stride == 2 and value < 2 else nn.Identity()
             for value in self.loose_ends
         )
 
-    def forward(self, older: Value, newer: Value, keep_probability: float | Tensor = 1.0) -> Value:
-        """The loose ends, one after the other along the channels.
+    def forward(self, prev_prev: FeatureMap, prev: FeatureMap, drop_path_prob: float | Tensor = 0.0) -> FeatureMap:
+        """Return the loose ends, concatenated along the channels.
 
-        On a CPU they stay in parts: what reads them then costs less than to concatenate them and to divide the gradient
-        again. Elsewhere fewer operations are better.
+        On a CPU they remain separate parts, because concatenating them and splitting the gradient is slower. On a GPU fewer
+        operations are faster.
 
-        ``keep_probability`` is the chance that drop-path keeps an operator's output; identities are never dropped.
+        Args:
+            prev_prev: output of the cell before the previous one.
+            prev: output of the previous cell.
+            drop_path_prob: probability that drop-path drops the output of an operator; identities are never dropped.
         """
-        values: list[Value] = [self.fit_older(older), self.fit_newer(newer)]
+        values: list[FeatureMap] = [self.preprocess0(prev_prev), self.preprocess1(prev)]
         pooled: dict[tuple[int, int], Tensor] = {}
 
         def branch(source: int, operator: int, operation: nn.Module) -> Tensor:
             value = values[source]
             if isinstance(operation, SeparableConv):
-                output: Tensor = operation(value.rectified.whole)
+                output: Tensor = operation(value.relu().concatenated())
             elif operator in POOLINGS:
                 if (source, operator) not in pooled:
-                    pooled[source, operator] = operation(value.whole)
+                    pooled[source, operator] = operation(value.concatenated())
                 output = pooled[source, operator]
             else:
-                output = operation(value.whole)
-            return output if operator == IDENTITY else drop_path(output, keep_probability)
+                output = operation(value.concatenated())
+            return output if operator == IDENTITY else drop_path(output, drop_path_prob)
 
         operations = iter(self.operations)
         for a, operator_a, b, operator_b in self.cell:
-            values.append(Value(branch(a, operator_a, next(operations)) + branch(b, operator_b, next(operations))))
-        ends = [fit(values[end].whole) for end, fit in zip(self.loose_ends, self.fit_loose_ends, strict=True)]
-        return Value(*ends) if tuned_for_cpu(ends[0]) else Value(torch.cat(ends, dim=1))
+            values.append(FeatureMap(branch(a, operator_a, next(operations)) + branch(b, operator_b, next(operations))))
+        ends = [fit(values[end].concatenated()) for end, fit in zip(self.loose_ends, self.reduce_loose_ends, strict=True)]
+        return FeatureMap(*ends) if use_cpu_ops(ends[0]) else FeatureMap(torch.cat(ends, dim=1))
 
 
 class AuxiliaryHead(nn.Sequential):
-    """ENAS's second classifier, for maps of any size.
+    """The auxiliary classifier of ENAS, for feature maps of any size.
 
-    ENAS pools windows of 5x5 at stride 3, which turns its 8x8 maps into 2x2. Here adaptive average pooling gives 2x2 maps
-    whatever the size. The rest is ENAS's: 1x1 convolution to 128 channels, 2x2 convolution to 768 padded to keep 2x2, each
+    ENAS pools windows of 5x5 at stride 3, from 8x8 to 2x2. Here adaptive average pooling returns 2x2 for any size. The rest
+    equals ENAS: 1x1 convolution to 128 channels, 2x2 convolution to 768 padded to keep 2x2, each
     followed by batch norm and ReLU, then global average pooling and a linear layer without bias.
     """
 
@@ -163,18 +166,18 @@ class Classifier(nn.Sequential):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(nn.ReLU(), GlobalAvgPool(), nn.Flatten(), nn.Linear(in_channels, num_classes, bias=False))
 
-    def forward(self, value: Value) -> Tensor:
+    def forward(self, value: FeatureMap) -> Tensor:
         _, pool, flatten, linear = self
-        logits: Tensor = linear(flatten(torch.cat([pool(part) for part in value.rectified.parts], dim=1)))
+        logits: Tensor = linear(flatten(torch.cat([pool(part) for part in value.relu().parts], dim=1)))
         return logits
 
 
 class EnasMicroNetwork(nn.Module):
-    """ENAS micro's network: three stages of N normal cells, a reduction cell between two stages.
+    """The network of ENAS micro: three stages of N normal cells, with a reduction cell between two stages.
 
     The stem is a 3x3 convolution to 3F channels and batch norm; both inputs of the first cell are its output. Nodes have F
     channels in the first stage and twice as many after each reduction. After the last cell: ReLU, global average pooling and
-    a linear layer without bias. Initial weights are He et al.'s, from torch's default generator.
+    a linear layer without bias. Weights are initialized by He et al. (2015) from torch's default generator.
 
     Args:
         normal: the nodes of the normal cells.
@@ -184,7 +187,7 @@ class EnasMicroNetwork(nn.Module):
         image_shape: (channels, height, width) of the images; the network takes any height and width.
 
     Raises:
-        InputError: if a cell reads what does not come before it or uses an unknown operator, or a number is not positive.
+        InputError: if a cell reads a later value or uses an unknown operator, or a number is not positive.
     """
 
     def __init__(
@@ -204,7 +207,7 @@ class EnasMicroNetwork(nn.Module):
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")
 
-        self.drop_path_keep = settings.drop_path_keep
+        self.max_drop_path_prob = settings.drop_path_prob
         self._progress: float | Tensor = 0.0
         stage = settings.cells_per_stage
         self.reductions = reductions = (stage, 2 * stage + 1)
@@ -218,64 +221,65 @@ class EnasMicroNetwork(nn.Module):
         )
         self.cells = nn.ModuleList()
         self.auxiliary_head: AuxiliaryHead | None = None
-        older_channels = newer_channels = stem_channels
+        prev_prev_channels = prev_channels = stem_channels
         for index in range(num_cells):
             reduces = index in reductions
             if reduces:
                 channels *= 2
             cell = MicroCell(
                 reduction if reduces else normal,
-                (older_channels, newer_channels),
+                (prev_prev_channels, prev_channels),
                 channels,
                 stride=2 if reduces else 1,
-                older_is_larger=index - 1 in reductions,
+                reduction_prev=index - 1 in reductions,
             )
             self.cells.append(cell)
-            older_channels, newer_channels = newer_channels, cell.out_channels
+            prev_prev_channels, prev_channels = prev_channels, cell.out_channels
             if settings.auxiliary_head and index == self.auxiliary_index:
                 self.auxiliary_head = AuxiliaryHead(cell.out_channels, num_classes)
-        self.classifier = Classifier(newer_channels, num_classes)
+        self.classifier = Classifier(prev_channels, num_classes)
         he_initialize(self)
 
-    def set_progress(self, fraction: float | Tensor) -> None:
-        """Tells drop-path how much of the training is done: 0 at its start, 1 at its end; what is beyond 1 counts as 1.
+    def set_drop_path_progress(self, fraction: float | Tensor) -> None:
+        """Set the fraction of the training that is done, which scales the drop-path probability.
 
         Args:
-            fraction: a number, or a float tensor without dimensions on the network's device, whose value is read by every
-                pass through the network and may be changed in place between them. Nothing waits for it.
+            fraction: from 0 at the start to 1 at the end; larger values count as 1. A number, or a float tensor without
+                dimensions on the device of the network, which every forward pass reads without synchronization and which
+                may be changed in place.
 
         Raises:
-            InputError: if ``fraction`` is a number and negative or none.
+            InputError: if ``fraction`` is a negative number or NaN.
         """
         if not isinstance(fraction, Tensor) and not fraction >= 0.0:
             raise InputError(f"the training progress is {fraction}; it must be at least 0")
         self._progress = fraction
 
-    def keep_probability(self, cell_index: int) -> float | Tensor:
-        """The chance that drop-path keeps a branch of a cell: falls with depth and progress in training, is 1 else."""
-        if not self.training or self.drop_path_keep == 1.0:
-            return 1.0
+    def drop_path_prob(self, cell_index: int) -> float | Tensor:
+        """Return the drop-path probability of a cell: grows with depth and training progress; 0 in evaluation mode."""
+        if not self.training or self.max_drop_path_prob == 0.0:
+            return 0.0
         progress = self._progress
         progress = progress.clamp(max=1.0) if isinstance(progress, Tensor) else min(1.0, progress)
         depth = (cell_index + 1) / len(self.cells)
-        return 1.0 - (1.0 - self.drop_path_keep) * depth * progress
+        return self.max_drop_path_prob * depth * progress
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits, shape (batch, num_classes), of images of shape (batch, channels, height, width)."""
+        """Return logits of shape (batch, num_classes) for images of shape (batch, channels, height, width)."""
         return self._logits(images, with_auxiliary=False)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits and the auxiliary head's logits, both of shape (batch, num_classes).
+        """Return the logits and the logits of the auxiliary head, both of shape (batch, num_classes).
 
-        The latter are None where there is no auxiliary head and, since it serves training only, in evaluation mode.
+        The latter are None in evaluation mode, and if there is no auxiliary head.
         """
         return self._logits(images, with_auxiliary=self.training)
 
     def _logits(self, images: Tensor, *, with_auxiliary: bool) -> tuple[Tensor, Tensor | None]:
         auxiliary_logits: Tensor | None = None
-        older = newer = Value(self.stem(images))
+        prev_prev = prev = FeatureMap(self.stem(images))
         for index, cell in enumerate(self.cells):
-            older, newer = newer, cell(older, newer, self.keep_probability(index))
+            prev_prev, prev = prev, cell(prev_prev, prev, self.drop_path_prob(index))
             if with_auxiliary and self.auxiliary_head is not None and index == self.auxiliary_index:
-                auxiliary_logits = self.auxiliary_head(newer.whole)
-        return self.classifier(newer), auxiliary_logits
+                auxiliary_logits = self.auxiliary_head(prev.concatenated())
+        return self.classifier(prev), auxiliary_logits

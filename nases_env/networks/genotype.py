@@ -18,11 +18,11 @@ from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
 
 NETWORK_KEYS = ("network", "num_classes", "image_shape")
-"""What ``genotype.json`` says beside the search space and its genotype."""
+"""Keys of ``genotype.json`` in addition to the search space and its genotype."""
 
 CELLS = ("normal", "reduction")
 NUM_NODES = 5  # B, in each cell of ENAS micro
-NUM_CELL_INPUTS = 2  # the outputs of the two cells before
+NUM_CELL_INPUTS = 2  # the outputs of the two previous cells
 
 _STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
 _STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
@@ -35,36 +35,36 @@ def build_network(
     num_classes: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> nn.Module:
-    """The network of a ``genotype.json``, freshly initialised from torch's default generator.
+    """Build the network of a ``genotype.json``, initialized from torch's default generator.
 
-    It maps float32 images (N, channels, height, width) to logits (N, num_classes). However the nodes of a cell are ordered,
-    the network is the one that the search trains, so that its weights fit.
+    It maps float32 images (N, channels, height, width) to logits (N, num_classes). The order of the nodes in a cell does not
+    matter: the network equals the one that the search trains, and its weights can be loaded.
 
     Args:
-        genotype: what the file holds: ``search_space``, the genotype's own keys, and ``network``, ``num_classes`` and
-            ``image_shape``. A search's ``best.json`` lacks the last three: give them.
-        network: the size of the network, in place of the genotype's.
-        num_classes: length of the logits, in place of the genotype's.
-        image_shape: (channels, height, width) of the images, in place of the genotype's.
+        genotype: content of the file: ``search_space``, the keys of the genotype, and ``network``, ``num_classes`` and
+            ``image_shape``. The ``best.json`` of a search lacks the last three; pass them as arguments.
+        network: the size of the network; None takes that of the genotype.
+        num_classes: length of the logits; None takes that of the genotype.
+        image_shape: (channels, height, width) of the images; None takes that of the genotype.
 
     Raises:
-        InputError: if it is no genotype of a search space that ships, or something is missing or out of range.
+        InputError: if it is not a genotype of a built-in search space, or a value is missing or out of range.
     """
     if not isinstance(genotype, Mapping):
-        raise InputError(f"a genotype is a JSON object, such as that of genotype.json, not {genotype!r}")
+        raise InputError(f"a genotype must be a JSON object, such as that of genotype.json, not {genotype!r}")
     name = genotype.get("search_space")
     if name not in ("enas_micro", "nasbench201"):
-        raise InputError(f"no network is known of the search space {name!r}; known: enas_micro, nasbench201")
+        raise InputError(f"cannot build a network of the search space {name!r}; known: enas_micro, nasbench201")
     given = {"network": network, "num_classes": num_classes, "image_shape": image_shape}
     values = {key: genotype.get(key) if value is None else value for key, value in given.items()}
     missing = [key for key in NETWORK_KEYS if values[key] is None]
     if missing:
-        raise InputError(f"this genotype does not say its {' and '.join(missing)}; give build_network {missing[0]}=...")
-    own = {key: value for key, value in genotype.items() if key not in ("search_space", *NETWORK_KEYS)}
+        raise InputError(f"the genotype lacks {' and '.join(missing)}; pass {missing[0]}=... to build_network")
+    cell_keys = {key: value for key, value in genotype.items() if key not in ("search_space", *NETWORK_KEYS)}
     settings, classes, shape = _settings(values["network"]), _integer(values["num_classes"]), _shape(values["image_shape"])
     if name == "nasbench201":
-        return NasBench201Network(read_nasbench201(own), settings, num_classes=classes, image_shape=shape)
-    normal, reduction = map(canonical_cell, read_enas_micro(own))
+        return NasBench201Network(read_nasbench201(cell_keys), settings, num_classes=classes, image_shape=shape)
+    normal, reduction = map(canonical_cell, read_enas_micro(cell_keys))
     return EnasMicroNetwork(normal, reduction, settings, num_classes=classes, image_shape=shape)
 
 
@@ -73,7 +73,7 @@ def _settings(network: Any) -> NetworkSettings:
         return network
     names = [setting.name for setting in dataclasses.fields(NetworkSettings)]
     if not isinstance(network, Mapping) or sorted(network) != sorted(names):
-        raise InputError(f"the network of a genotype is an object with {', '.join(names)}, not {network!r}")
+        raise InputError(f"the network of a genotype must be an object with {', '.join(names)}, not {network!r}")
     for name, value in network.items():
         kind = type(getattr(NetworkSettings, name))
         if type(value) is not kind and not (kind is float and type(value) is int):
@@ -95,16 +95,16 @@ def _shape(image_shape: Any) -> tuple[int, int, int]:
 
 
 def read_enas_micro(genotype: Any) -> tuple[Cell, Cell]:
-    """The normal and the reduction cell of a genotype of ENAS micro, their nodes in its order.
+    """Return the normal and the reduction cell of a genotype of ENAS micro, with the nodes in the given order.
 
     Args:
         genotype: ``{"normal": [node, …], "reduction": [node, …]}`` with ``node = [[operator, input], [operator, input]]``.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not valid.
     """
     if not isinstance(genotype, Mapping) or set(genotype) != set(CELLS):
-        raise InputError(f"a genotype of enas_micro is a dict with the cells {' and '.join(CELLS)}, not {genotype!r}")
+        raise InputError(f"a genotype of enas_micro must be a dict with the cells {' and '.join(CELLS)}, not {genotype!r}")
     normal, reduction = (tuple(_read_nodes(name, genotype[name])) for name in CELLS)
     return normal, reduction
 
@@ -136,10 +136,10 @@ def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
 
 @lru_cache(maxsize=4096)
 def canonical_cell(cell: Cell) -> Cell:
-    """The lexicographically least way to write ``cell``, over all orders of its nodes and of their branches."""
+    """Return the lexicographically smallest form of ``cell`` over all orders of its nodes and their branches."""
     ways: list[tuple[Cell, dict[int, int]]] = [((), {value: value for value in range(NUM_CELL_INPUTS)})]
     for _ in cell:
-        # All ways so far have written the same nodes; the least next node decides which of them go on.
+        # All forms so far have the same prefix; only those with the smallest next node are kept.
         longer = [
             ((*written, _write_node(cell[node], labels)), {**labels, node + NUM_CELL_INPUTS: len(labels)})
             for written, labels in ways
@@ -157,24 +157,24 @@ def _write_node(node: Node, labels: dict[int, int]) -> Node:
 
 
 def read_nasbench201(genotype: Any) -> tuple[str, ...]:
-    """The operators of the edges of a genotype of NAS-Bench-201, in the order of ``EDGES``.
+    """Return the operators of a genotype of NAS-Bench-201, in the order of ``EDGES``.
 
     Args:
-        genotype: ``{"cell": string}`` with NAS-Bench-201's string.
+        genotype: ``{"cell": string}`` in the notation of NAS-Bench-201.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not valid.
     """
     if not isinstance(genotype, Mapping) or set(genotype) != {"cell"}:
-        raise InputError(f"a genotype of nasbench201 is a dict with the entry cell alone, not {genotype!r}")
+        raise InputError(f"a genotype of nasbench201 must be a dict with the single key cell, not {genotype!r}")
     return parse_nasbench201(genotype["cell"])
 
 
 def parse_nasbench201(text: Any) -> tuple[str, ...]:
-    """The operators of the edges, in the order of ``EDGES``, of a cell in NAS-Bench-201's notation.
+    """Parse a cell in the notation of NAS-Bench-201 into the operators of its edges, in the order of ``EDGES``.
 
     Raises:
-        InputError: if ``text`` is no such string.
+        InputError: if ``text`` is not in this notation.
     """
     match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -187,5 +187,5 @@ def parse_nasbench201(text: Any) -> tuple[str, ...]:
 
 
 def format_nasbench201(cell: tuple[str, ...]) -> str:
-    """A cell, the operator of each edge, in NAS-Bench-201's notation."""
+    """Format a cell, the operator of each edge, in the notation of NAS-Bench-201."""
     return _STRING.format(*cell)

@@ -1,7 +1,7 @@
 """The network of NAS-Bench-201 for a given cell.
 
-It is the network that NAS-Bench-201 (Dong and Yang, 2020; https://github.com/D-X-Y/AutoDL-Projects) trains for each of its
-15,625 cells; there N = 5 and F = 16. Batch norm has PyTorch's constants, as in that code.
+It is the network that NAS-Bench-201 (Dong and Yang, 2020; https://github.com/D-X-Y/AutoDL-Projects) trained for each of its
+15,625 cells, with N = 5 and F = 16. Batch norm has the default constants of PyTorch, as in that code.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from nases_env.networks.operations import AvgPool3x3, conv1x1, he_initialize
 from nases_env.networks.settings import NetworkSettings
 
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""The five operators of NAS-Bench-201; ``none`` is zero: an edge that is not there."""
+"""The five operators of NAS-Bench-201; ``none`` removes the edge."""
 
-NUM_NODES = 3  # besides the input
+NUM_NODES = 3  # without the input
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
-"""The edges of a cell as (node, what it reads), in the order of NAS-Bench-201's strings; value 0 is the cell's input."""
+"""The edges of a cell as (node, source), in the order of NAS-Bench-201's strings; node 0 is the input of the cell."""
 
 
 def check_cell(cell: tuple[str, ...]) -> None:
-    """Raises ``InputError`` unless ``cell`` names a known operator for every edge."""
+    """Raise ``InputError`` unless ``cell`` has a known operator for every edge."""
     if len(cell) != len(EDGES):
         raise InputError(f"a cell of NAS-Bench-201 has {len(EDGES)} operators, one for each edge, not {len(cell)}")
     for name in cell:
@@ -34,7 +34,7 @@ def check_cell(cell: tuple[str, ...]) -> None:
 
 
 def _relu_conv_bn(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> nn.Sequential:
-    """ReLU, convolution, batch norm. A stride of 2 turns a side of ``s`` pixels into ``ceil(s / 2)``."""
+    """Create ReLU, convolution and batch norm. A stride of 2 reduces a side of ``s`` pixels to ``ceil(s / 2)``."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
@@ -51,11 +51,11 @@ def _make_operation(name: str, channels: int) -> nn.Module:
 
 
 class NasBench201Cell(nn.Module):
-    """One cell with its own weights: each node is the sum of its edges, the last node is the output.
+    """One cell with its own weights: each node is the sum of its edges; the last node is the output.
 
     Args:
         cell: the operators of its edges, in the order of ``EDGES``.
-        channels: of its input and of every node.
+        channels: number of channels of the input and of every node.
     """
 
     def __init__(self, cell: tuple[str, ...], channels: int) -> None:
@@ -64,7 +64,7 @@ class NasBench201Cell(nn.Module):
         self.operations = nn.ModuleList(_make_operation(name, channels) for name in cell)
 
     def forward(self, value: Tensor) -> Tensor:
-        """Shape (batch, channels, height, width) to the same. A node without any edge is zero."""
+        """Map (batch, channels, height, width) to the same shape. A node without edges is zero."""
         values = [value]
         for node in range(1, NUM_NODES + 1):
             terms = [
@@ -77,10 +77,10 @@ class NasBench201Cell(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """What stands between two stages: a residual block that doubles the channels and halves height and width.
+    """The block between two stages: doubles the channels and halves height and width.
 
-    A side of ``s`` pixels becomes ``ceil(s / 2)``: where ``s`` is odd, the last window of the shortcut's average pooling
-    has one row or column.
+    A side of ``s`` pixels becomes ``ceil(s / 2)``; if ``s`` is odd, the last window of the average pooling has one row or
+    column.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -91,26 +91,26 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), conv1x1(in_channels, out_channels))
 
     def forward(self, value: Tensor) -> Tensor:
-        """Shape (batch, in_channels, height, width) to (batch, out_channels, ceil(height / 2), ceil(width / 2))."""
+        """Map (batch, in_channels, height, width) to (batch, out_channels, ceil(height / 2), ceil(width / 2))."""
         output: Tensor = self.body(value) + self.shortcut(value)
         return output
 
 
 class NasBench201Network(nn.Module):
-    """NAS-Bench-201's network: three stages of N cells, a residual block of stride 2 between two stages.
+    """The network of NAS-Bench-201: three stages of N cells, with a residual block of stride 2 between two stages.
 
     The stem is a 3x3 convolution to F channels and batch norm; the channels double at each residual block. After the last
-    cell: batch norm, ReLU, global average pooling and a linear layer with bias. Initial weights are He et al.'s, from
-    torch's default generator; the bias starts at 0.
+    cell: batch norm, ReLU, global average pooling and a linear layer with bias. Weights are initialized by He et
+    al. (2015) from torch's default generator; the bias is 0.
 
     Args:
         cell: the operators of the cell's edges, in the order of ``EDGES``.
-        settings: N and F. Drop-path and the auxiliary head are no part of this network.
+        settings: N and F. This network has neither drop-path nor an auxiliary head.
         num_classes: length of the logits.
         image_shape: (channels, height, width) of the images; the network takes any height and width.
 
     Raises:
-        InputError: if the cell is none, the settings ask for drop-path or an auxiliary head, or a number is not positive.
+        InputError: if the cell is not valid, the settings enable drop-path or an auxiliary head, or a number is too small.
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class NasBench201Network(nn.Module):
     ) -> None:
         super().__init__()
         check_cell(cell)
-        if settings.drop_path_keep < 1.0:
-            raise InputError("the network of nasbench201 has no drop-path; leave drop_path_keep at 1")
+        if settings.drop_path_prob > 0.0:
+            raise InputError("the network of nasbench201 has no drop-path; leave drop_path_prob at 0")
         if settings.auxiliary_head:
             raise InputError("the network of nasbench201 has no auxiliary head; leave auxiliary_head off")
         if num_classes < 1:

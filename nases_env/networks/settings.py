@@ -9,7 +9,7 @@ from nases_env.errors import InputError
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """How large a network is built from a cell, and the two regularisers that are part of the network.
+    """The size of a network, and its regularization.
 
     Raises:
         InputError: if a number is out of range.
@@ -17,12 +17,12 @@ class NetworkSettings:
 
     cells_per_stage: int = field(default=5, metadata={"help": "N: normal cells in each of the three stages."})
     num_filters: int = field(default=40, metadata={"help": "F: channels of the first stage; doubles at each reduction."})
-    drop_path_keep: float = field(
-        default=1.0,
-        metadata={"help": "Drop-path: chance to keep a branch at the last cell at the end of training; 1 is off."},
+    drop_path_prob: float = field(
+        default=0.0,
+        metadata={"help": "Drop-path: probability to drop a branch of the last cell at the end of training; 0 disables it."},
     )
     auxiliary_head: bool = field(
-        default=False, metadata={"help": "Train a second classifier after two thirds of the depth."}
+        default=False, metadata={"help": "Train an auxiliary classifier at two thirds of the depth."}
     )
 
     def __post_init__(self) -> None:
@@ -30,5 +30,5 @@ class NetworkSettings:
             raise InputError(f"cells_per_stage is {self.cells_per_stage}; it must be at least 1")
         if self.num_filters < 1:
             raise InputError(f"num_filters is {self.num_filters}; it must be at least 1")
-        if not 0.0 < self.drop_path_keep <= 1.0:
-            raise InputError(f"drop_path_keep is {self.drop_path_keep}; it must lie in (0, 1], where 1 turns drop-path off")
+        if not 0.0 <= self.drop_path_prob < 1.0:
+            raise InputError(f"drop_path_prob is {self.drop_path_prob}; it must be in [0, 1), where 0 disables drop-path")

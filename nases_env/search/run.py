@@ -161,9 +161,7 @@ class SearchRun:
         """Read the evaluations that the run directory holds."""
         config = read_config(path)
         if config.get("agent") != self.agent:
-            raise InputError(
-                f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; resume it with its own"
-            )
+            raise InputError(f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; resume it with its own")
         if config.get("configuration") != config_of(self.env.evaluator):
             names = ", ".join(changed_settings(config, self.env.evaluator)) or "settings"
             raise InputError(

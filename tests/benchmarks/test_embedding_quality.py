@@ -7,7 +7,7 @@ import json
 import pickle
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from benchmarks.embedding_quality.__main__ import (
     train_and_measure,
 )
 from nases_env.embedding import PretrainSettings, load_embedding, quality_report
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, make_env
 from nases_env.search_spaces import SearchSpace, get_search_space
@@ -89,7 +90,7 @@ def test_the_names_of_rows_say_how_they_are_pretrained() -> None:
         learning_rate=1e-5,
         schedule="constant",
         standardize=False,
-        noise=0.0,
+        noise_std=0.0,
         num_calibration_rounds=0,
     )
     for name, settings in SETTINGS.items():
@@ -97,7 +98,7 @@ def test_the_names_of_rows_say_how_they_are_pretrained() -> None:
             continue
         kind, size, *noise = name.replace("_n", " ").replace("oise", " ").split()
         assert settings.embedding_size == int(size)
-        assert settings.noise == float(*noise or ["0.1"])
+        assert settings.noise_std == float(*noise or ["0.1"])
         assert settings.loss == ("least_squares" if kind == "least_squares" else "cross_entropy")
         assert bool(settings.num_calibration_rounds) == (kind == "calibrated")
         assert settings.standardize
@@ -134,16 +135,16 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
         "env_id": "NASES-Synthetic-v0",
         "search_space": SPACE.name,
         "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
-        "landscape_seed": 1,
+        "env_kwargs": {"landscape_seed": 1},
         "seed": 1,
         "budget": 22,
     }
     options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
-    env = make_env(options)
+    env = cast(NASESEnv, make_env(options).unwrapped)
     env.reset(seed=1)
     search = SearchLoop(env, 22)
-    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.nases, options), options.ask_batch_size)
-    rewards = [child.evaluation.reward for child in search.children]
+    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.env, options), options.ask_batch_size)
+    rewards = [child.evaluation.reward for child in search.trials]
     for budget in (21, 22):
         at = figures["search"][agent]["rows"][row][str(budget)]
         assert at["values"][1] == max(rewards[:budget])
@@ -152,11 +153,13 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
 
 
 def test_random_search_acts_through_no_embedding(args: Args, figures: dict[str, Any]) -> None:
-    options = SearchArgs(env_id="NASES-Synthetic-v0", search_space=SPACE.name, landscape_seed=2, seed=2, budget=22)
-    env = make_env(options)  # with the embedding that ships
+    options = SearchArgs(
+        env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": 2}, seed=2, budget=22
+    )
+    env = cast(NASESEnv, make_env(options).unwrapped)  # with the built-in embedding
     env.reset(seed=2)
     search = SearchLoop(env, 22)
-    search.run(RandomSearch(search.nases, options))
+    search.run(RandomSearch(search.env, options))
     assert search.best is not None
     assert figures["search"]["reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward
 
@@ -189,9 +192,12 @@ def test_the_tables_show_the_figures(args: Args, figures: dict[str, Any]) -> Non
         quality, *searches = [line.strip("| ").split(" | ") for line in lines if line.startswith(f"| {name} |")]
         report = figures["embeddings"][name]["reports"][0]
         assert quality[4:] == [
-            *(f"{report[key]:.3f}" for key in ("kept_decisions", "normal_entropy_least", "normal_entropy_mean")),
-            f"{report['distinct_architectures']:,}",
-            f"{report['changed_decisions']['0.1']:.1f}",
+            *(
+                f"{report[key]:.3f}"
+                for key in ("reconstruction_accuracy", "prior_decision_entropy_min", "prior_decision_entropy_mean")
+            ),
+            f"{report['num_unique']:,}",
+            f"{report['perturbation_sensitivity']['0.1']:.1f}",
         ]
         assert len(searches) == len(AGENTS)
         for agent, cells in zip(AGENTS, searches, strict=True):
@@ -229,7 +235,7 @@ def test_landscapes_take_turns_at_several_pretrainings(tmp_path: Path) -> None:
     several = pretrainings["calibrated_n12"]
     assert [pretraining.seed for pretraining in several] == [0, 1]
     first, second = (train_and_measure(pretraining)[1] for pretraining in several)
-    assert first.kept_decisions != second.kept_decisions
+    assert first.reconstruction_accuracy != second.reconstruction_accuracy
     assert pickle.loads(pickle.dumps((several, first))) == (several, first)  # as on the way to another process and back
     for searches in make_searches(args, pretrainings):
         if searches.agent in AGENTS:

@@ -113,19 +113,19 @@ def test_overhead_is_what_a_child_takes_beyond_this_process(monkeypatch: pytest.
             assert beyond == pytest.approx(num_sharing * value - here)
 
 
-@pytest.mark.parametrize("claims", [False, True])
-def test_rows_are_committed(claims: bool, tmp_path: Path) -> None:
-    assert commits.write_rows(tmp_path / "store.sqlite", 1, 5, claims) > 0
+@pytest.mark.parametrize("leases", [False, True])
+def test_rows_are_committed(leases: bool, tmp_path: Path) -> None:
+    assert commits.write_rows(tmp_path / "store.sqlite", 1, 5, leases) > 0
     with Store(tmp_path / "store.sqlite") as store:
         assert [row["seed"] for row in store.rows()] == [5, 6, 7, 8, 9]
-        assert not store.claims()
+        assert not store.leases()
         assert store.get(commits.EVALUATION.key, commits.DIGEST, 5) == replace(commits.EVALUATION, seed=5)
 
 
 def test_processes_write_to_one_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     with commits.writers(2) as pool:
-        assert len(pool.write(path, 5, claims=True)) == 2
+        assert len(pool.write(path, 5, leases=True)) == 2
     with Store(path) as store:
         assert sorted(row["seed"] for row in store.rows()) == list(range(10))
 
@@ -167,7 +167,7 @@ def test_figures_of_parts_that_are_asked_for(tmp_path: Path) -> None:
     assert list(figures["results"]["store"]) == [
         "lines of a file, processes = 1",
         "put, processes = 1",
-        "claim and put, processes = 1",
+        "lease and put, processes = 1",
     ]
     assert list(figures["results"]["resume"]) == ["5 children"]
     for results in figures["results"].values():
@@ -178,7 +178,7 @@ def test_figures_of_parts_that_are_asked_for(tmp_path: Path) -> None:
     assert figures["settings"]["num_commits"] == 3
     assert figures["num_cores"] == os.cpu_count()
     assert not list((tmp_path / "disk").iterdir())
-    assert "claim and put, processes = 1" in printed
+    assert "lease and put, processes = 1" in printed
     assert "5 children" in printed
 
 

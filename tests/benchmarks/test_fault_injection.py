@@ -123,8 +123,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=NUM_CHILDREN, run_dir=folder / "run")
     with SearchRun(args, agent="random_search") as recorded:
         rng = np.random.default_rng(0)
-        while not recorded.done:
-            faults.note("completed", recorded.evaluate(recorded.nases.search_space.sample(rng)).key)
+        while not recorded.loop.done:
+            (evaluation,) = recorded.loop.evaluate_all([recorded.env.search_space.sample(rng)])
+            faults.note("completed", evaluation.key)
     return folder
 
 
@@ -211,8 +212,8 @@ def test_repeated_lost_and_foreign_evaluations_are_found(search: SearchProcess) 
 
 def test_a_claim_that_is_left_is_found(search: SearchProcess) -> None:
     store = Store(search.store)
-    assert store.claim("some child", "digest", 0)
-    assert [problem.partition(" claims ")[2] for problem in checks.claims_left(search)] == ["some child"]
+    assert store.acquire("some child", "digest", 0)
+    assert [problem.partition(" leases ")[2] for problem in checks.claims_left(search)] == ["some child"]
     store.close()
     assert checks.claims_left(search) == []
 

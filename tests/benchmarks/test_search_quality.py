@@ -233,7 +233,7 @@ def test_the_seed_numbers_the_operators_for_all_agents_alike(few: dict[str, Any]
     jobs = jobs_of(Args(**{**few, "num_seeds": 4}))
     orders: dict[int, set[tuple[str, ...]]] = {}
     for job in jobs:
-        assert job.options.operator_permutation_seed == job.options.seed == job.seed
+        assert job.options.env_kwargs["operator_permutation_seed"] == job.options.seed == job.seed
         orders.setdefault(job.seed, set()).add(make_env(job.options).unwrapped.search_space.operators)  # type: ignore[attr-defined]
     assert all(len(same) == 1 for same in orders.values())
     assert len(set.union(*orders.values())) == 4

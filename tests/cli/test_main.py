@@ -1,57 +1,46 @@
-"""The command ``nases draw``: which search space a file is read as."""
+"""The dispatch of ``nases`` to its subcommands."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import importlib
+import pkgutil
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
-from nases_env.cli.main import DrawArgs, draw_command
-from nases_env.errors import InputError
-from nases_env.search_spaces import SEARCH_SPACES, get_search_space
-from tests.embedding.spaces import ListSpace
+import nases_env.cli
+from nases_env.cli.main import COMMANDS, main
+from tests.commands import error_of, run_here
 
 
-@pytest.mark.parametrize("name", SEARCH_SPACES)
-def test_a_file_is_read_as_the_space_that_it_names(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    space = get_search_space(name)
-    file = tmp_path / "best.json"
-    file.write_text(space.to_json(space.sample(np.random.default_rng(0))))
-    draw_command(DrawArgs(file))
-    assert "node 1 = " in capsys.readouterr().out
-    draw_command(DrawArgs(file, tmp_path / "cell.png"))
-    assert (tmp_path / "cell.png").stat().st_size > 1000
+def test_every_module_of_the_package_is_a_command() -> None:
+    assert {module.name for module in pkgutil.iter_modules(nases_env.cli.__path__)} == {*COMMANDS, "main"}
 
 
-def test_a_genotype_alone_is_one_of_enas_micro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    space = get_search_space("enas_micro")
-    file = tmp_path / "best.json"
-    file.write_text(json.dumps(space.genotype(space.sample(np.random.default_rng(0)))))
-    draw_command(DrawArgs(file))
-    assert "normal cell" in capsys.readouterr().out
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_rejects_unknown_options_in_one_line(name: str) -> None:
+    shown = run_here(main, name, "--help")
+    assert shown.returncode == 0
+    assert f"usage: nases {name}" in shown.stdout
+    words = {"status": ["run"], "validate": ["run"], "draw": ["file"], "pretrain": ["--output", "x"], "reproduce": []}
+    words |= {"train": ["file"], "export": ["run"], "predict": ["run", "image"], "store": ["ls", "file"]}
+    assert "unknown option '--typo'" in error_of(run_here(main, name, *words[name], "--typo"))
 
 
-def test_a_file_of_ones_own_space_needs_its_module_and_class(tmp_path: Path) -> None:
-    file = tmp_path / "best.json"
-    space = ListSpace((2, 3))
-    file.write_text(space.to_json(space.architecture([1, 2])))
-    with pytest.raises(InputError, match="belongs to the search space 'list'; it was read as 'enas_micro': name its own"):
-        draw_command(DrawArgs(file))
+def test_help_lists_all_commands_and_imports_none() -> None:
+    code = "import sys; sys.argv = ['nases', '--help']; from nases_env.cli.main import main; main(); print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    *lines, modules = shown.splitlines()
+    for name, summary in COMMANDS.items():
+        assert any(line.split() == [name, *summary.split()] for line in lines)
+        assert importlib.import_module(f"nases_env.cli.{name}").main
+    assert "torch" not in modules.split()
 
 
-@pytest.mark.parametrize("name", ["os:system", ["enas_micro"], {}, 3])
-def test_a_file_does_not_decide_what_is_imported(name: object, tmp_path: Path) -> None:
-    file = tmp_path / "best.json"
-    file.write_text(json.dumps({"search_space": name}))
-    with pytest.raises(InputError, match="it was read as 'enas_micro'"):
-        draw_command(DrawArgs(file))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
-def test_a_file_without_an_architecture_is_an_input_error(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "best.json"
-    file.write_text(text)
-    with pytest.raises(InputError, match="not an architecture"):
-        draw_command(DrawArgs(file))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [([], "no command given; nases --help"), (["trian"], "unknown command 'trian' (did you mean 'train'?); nases --help")],
+)
+def test_a_wrong_command_is_one_line(options: list[str], message: str) -> None:
+    assert message in error_of(run_here(main, *options))

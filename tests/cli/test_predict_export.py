@@ -1,4 +1,4 @@
-"""The commands ``nases export`` and ``nases predict``, and ``nases draw`` of a model's genotype."""
+"""``nases export``, ``nases predict``, and ``nases draw`` of the genotype of a model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from nases_env.model_io import save_model, write_genotype
 from tests.model_io.conftest import tiny_model
-from tests.training.images import write_picture
+from tests.training.images import write_image
 
 Nases = Callable[..., None]
 
 
 @pytest.fixture
 def nases(monkeypatch: pytest.MonkeyPatch) -> Nases:
-    """Runs the command with the arguments given."""
+    """Run ``nases`` with the given arguments."""
 
     def run(*arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["nases", *map(str, arguments)])
@@ -36,7 +36,7 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_export_writes_beside_the_model_and_says_how_well(
+def test_export_writes_next_to_the_model_and_prints_the_difference(
     nases: Nases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = "tests.model_io.spaces:TiedWidths"
@@ -49,33 +49,33 @@ def test_export_writes_beside_the_model_and_says_how_well(
     assert float(out.split()[-1]) <= 1e-4
 
 
-def test_export_refuses_a_folder_and_a_run_without_a_model(nases: Nases, run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a folder; give --output a file, such as .*model\.onnx"):
+def test_export_rejects_a_directory_and_a_run_without_a_model(nases: Nases, run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a directory; give --output a file, such as .*model\.onnx"):
         nases("export", run_dir, "--output", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no trained model; `nases train"):
+    with pytest.raises(InputError, match=r"contains no trained model; train one with `nases train"):
         nases("export", tmp_path / "empty")
 
 
-def test_predict_answers_for_every_picture(
+def test_predict_classifies_every_image(
     nases: Nases, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = [tmp_path / "one.png", tmp_path / "two.jpg"]
-    for seed, picture in enumerate(pictures):
-        write_picture(picture, seed=seed)
-    nases("predict", run_dir, *pictures, "--top", 2)
+    images = [tmp_path / "one.png", tmp_path / "two.jpg"]
+    for seed, image in enumerate(images):
+        write_image(image, seed=seed)
+    nases("predict", run_dir, *images, "--top", 2)
     lines = capsys.readouterr().out.splitlines()
-    assert [lines[0], lines[3]] == [f"{picture}:" for picture in pictures]
+    assert [lines[0], lines[3]] == [f"{image}:" for image in images]
     (first, name), (second, _) = (line.split() for line in lines[1:3])
     assert name in ("cat", "dog", "eel")
     assert 0 < float(second[:-1]) <= float(first[:-1]) <= 100
     assert len(lines) == 6
 
 
-def test_a_picture_that_cannot_be_read_is_one_line_and_the_others_are_answered(
+def test_an_unreadable_image_is_one_line_and_the_others_are_classified(
     nases: Nases, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_picture(tmp_path / "good.png")
+    write_image(tmp_path / "good.png")
     (tmp_path / "page.png").write_text("<html>")
     with pytest.raises(SystemExit) as caught:
         nases("predict", run_dir, tmp_path / "page.png", tmp_path / "good.png", tmp_path / "absent.png")
@@ -84,14 +84,14 @@ def test_a_picture_that_cannot_be_read_is_one_line_and_the_others_are_answered(
     assert out.startswith(f"{tmp_path / 'good.png'}:\n")
     errors = err.splitlines()
     assert len(errors) == 2
-    assert errors[0].startswith(f"error: {tmp_path / 'page.png'} is not an intact PNG or JPEG picture")
+    assert errors[0].startswith(f"error: {tmp_path / 'page.png'} is not a valid PNG or JPEG image")
     assert errors[1].startswith(f"error: cannot read {tmp_path / 'absent.png'}")
 
 
-def test_predict_needs_a_picture_and_a_positive_number(nases: Nases, run_dir: Path) -> None:
-    with pytest.raises(InputError, match="name at least one picture"):
+def test_predict_requires_an_image_and_a_positive_number(nases: Nases, run_dir: Path) -> None:
+    with pytest.raises(InputError, match="no image given"):
         nases("predict", run_dir)
-    with pytest.raises(InputError, match="--top is 0"):
+    with pytest.raises(InputError, match="--top must be at least 1"):
         nases("predict", run_dir, "0.png", "--top", 0)
 
 

@@ -1,3 +1,5 @@
+"""``nases pretrain``."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,23 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-import tyro
 
-from nases_env.cli.pretrain import PretrainArgs, pretrain_command
+from nases_env.cli.main import main
+from nases_env.cli.pretrain import PretrainArgs, parse_pretrain, pretrain_command
 from nases_env.embedding import load_embedding
+from nases_env.embedding.pretraining import PRESETS
 from nases_env.errors import InputError
 from nases_env.search_spaces import get_search_space
-from tests.embedding.spaces import ListSpace
+from tests.commands import run_here
 
 
 def quick(output: Path, **changes: Any) -> PretrainArgs:
-    return PretrainArgs(
-        output,
-        **{"embedding_size": 4, "hidden_size": 8, "num_steps": 3, "batch_size": 8, "num_calibration_rounds": 1, **changes},
-    )
+    options = {field.name: changes.pop(field.name) for field in dataclasses.fields(PretrainArgs) if field.name in changes}
+    few = {"embedding_size": 4, "hidden_size": 8, "num_steps": 3, "batch_size": 8, "num_calibration_rounds": 1}
+    return PretrainArgs(output, settings=dataclasses.replace(PRESETS["default"], **{**few, **changes}), **options)
 
 
-def test_it_writes_weights_and_report_prints_the_report_and_restores_the_threads(
+def test_it_writes_weights_and_metrics_prints_them_and_restores_the_threads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(2)
@@ -35,55 +37,55 @@ def test_it_writes_weights_and_report_prints_the_report_and_restores_the_threads
     record = json.loads((tmp_path / "new" / "folder" / "enas_micro.json").read_text())
     assert record["settings"]["num_steps"] == 3
     assert record["seed"] == 5
-    assert f"{record['kept_decisions']:.1%}" in capsys.readouterr().out
+    assert f"{record['reconstruction_accuracy']:.1%}" in capsys.readouterr().out
 
 
-def test_the_recorded_command_makes_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretrain_command(quick(tmp_path / "first" / "x.safetensors", noise=0.25, standardize=False))
+def test_the_recorded_command_reproduces_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain_command(quick(tmp_path / "first" / "x.safetensors", noise_std=0.25, standardize=False))
     record = json.loads((tmp_path / "first" / "x.json").read_text())
     words = shlex.split(record["command"])
     assert words[:2] == ["nases", "pretrain"]
     (tmp_path / "second").mkdir()
     monkeypatch.chdir(tmp_path / "second")
-    pretrain_command(tyro.cli(PretrainArgs, args=words[2:]))
+    pretrain_command(parse_pretrain(words[2:]))
     for name in ("x.safetensors", "x.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_every_setting_has_an_option_and_help() -> None:
-    settings = quick(Path("x"), loss="least_squares", num_calibration_rounds=0).settings(ListSpace((2, 3)))
-    options = {option.name: option for option in dataclasses.fields(PretrainArgs)}
-    for setting in dataclasses.fields(settings):
-        assert options[setting.name].metadata["help"].startswith(setting.metadata["help"])
-    assert (settings.loss, settings.embedding_size) == ("least_squares", 4)
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_default_to_the_preset(name: str) -> None:
+    options = ["--output", "x", "--preset", name]
+    assert parse_pretrain(options).settings == PRESETS[name]
+    changed = parse_pretrain([*options, "--num-steps", "5", "--standardize", "True", "--embedding-size", "4"]).settings
+    assert changed == dataclasses.replace(PRESETS[name], num_steps=5, standardize=True, embedding_size=4)
 
 
-def test_a_space_of_ones_own_is_named_by_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own.py").write_text(
+def test_a_custom_space_is_given_as_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "custom.py").write_text(
         "from nases_env.search_spaces import SearchSpace\n"
-        "class Own(SearchSpace):\n    name = 'mine'\n    decision_sizes = (2, 50, 1)\n"
+        "class Custom(SearchSpace):\n    name = 'custom'\n    decision_sizes = (2, 50, 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    pretrain_command(quick(tmp_path / "made", search_space="own:Own", embedding_size=None))
-    assert load_embedding(get_search_space("own:Own"), tmp_path / "made" / "mine.safetensors").embedding_size == 3
-    record = json.loads((tmp_path / "made" / "mine.json").read_text())
+    pretrain_command(quick(tmp_path / "made", search_space="custom:Custom", embedding_size=None))
+    assert load_embedding(get_search_space("custom:Custom"), tmp_path / "made" / "custom.safetensors").embedding_size == 3
+    record = json.loads((tmp_path / "made" / "custom.json").read_text())
     assert record["settings"]["embedding_size"] == record["embedding_size"] == 3
-    assert "--search-space own:Own" in record["command"]
+    assert "--search-space custom:Custom" in record["command"]
     assert "--embedding-size" not in record["command"]
 
 
 @pytest.mark.parametrize(
-    "changes", [{"search_space": "nothing"}, {"num_steps": 0}, {"num_threads": 0}, {"loss": "least_squares"}]
+    "option", ["--search-space=nothing", "--num-steps=0", "--num-threads=0", "--loss=least_squares", "--preset=papr"]
 )
-def test_bad_arguments_are_input_errors_and_write_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        pretrain_command(quick(tmp_path, **changes))
+def test_wrong_options_are_errors_and_write_nothing(tmp_path: Path, option: str) -> None:
+    result = run_here(main, "pretrain", "--output", str(tmp_path), option)
+    assert result.returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+def test_an_unwritable_output_is_an_error_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the folder"):
+    with pytest.raises(InputError, match="cannot create the directory"):
         pretrain_command(quick(tmp_path / "file" / "x.safetensors", num_steps=10**9))
     (tmp_path / "y.safetensors").mkdir()
     with pytest.raises(InputError, match="cannot write"):

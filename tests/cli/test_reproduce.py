@@ -1,17 +1,22 @@
+"""``nases reproduce``."""
+
 from __future__ import annotations
 
 import json
 import shlex
-import subprocess
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from nases_env.cli.reproduce import reproduce_command
-from nases_env.command_line import parse
+from nases_env.cli import main as cli
+from nases_env.cli import reproduce as command
+from nases_env.cli.reproduce import parse_reproduce, reproduce_command
 from nases_env.errors import InputError
-from nases_env.retraining.plan_args import ReproduceArgs
+from nases_env.retraining.plan import Step, make_plan
+from tests.commands import module, run_here
 
 STAGES_OF_A_SEED = (
     "nases pretrain",
@@ -23,19 +28,37 @@ STAGES_OF_A_SEED = (
 
 
 def reproduce(*options: object) -> None:
-    reproduce_command(parse(ReproduceArgs, args=[str(option) for option in options]))
+    reproduce_command(parse_reproduce([str(option) for option in options]))
+
+
+def steps_of(folder: Path) -> list[Step]:
+    return list(make_plan(parse_reproduce(["--preset", "smoke", "--output", str(folder)])).steps())
+
+
+def run_printed(step: Step) -> str:
+    """Run the printed command of a step in this process and return its output."""
+    program, *words = shlex.split(step.command)
+    main = module(words[1]) if program == "python" else cli.main
+    result = run_here(main, *(words[2:] if program == "python" else words))
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command leaves, as a person types it."""
+    """A reproduction: one seed, then a second one whose pretraining and searches were run by their printed commands."""
     path = tmp_path_factory.mktemp("reproduction") / "smoke"
-    command = [str(Path(sys.executable).with_name("nases")), "reproduce", "--preset", "smoke", "--output", str(path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=180)
+    reproduce("--preset", "smoke", "--output", path, "--seeds", 1)
+    steps = steps_of(path)
+    assert [step.is_done for step in steps] == [True] * 5 + [False] * 5
+    for step in steps[5:]:
+        if step.stage != "train":
+            run_printed(step)
+    reproduce("--preset", "smoke", "--output", path)
     return path
 
 
-def test_all_three_stages_are_done_for_every_seed(folder: Path) -> None:
+def test_all_three_stages_are_run_for_every_seed(folder: Path) -> None:
     for seed in range(2):
         record = json.loads((folder / f"seed-{seed}" / "embedding.json").read_text())
         assert f"--seed {seed} --num-steps 30" in f"{record['command']} " or seed == 0
@@ -49,7 +72,7 @@ def test_all_three_stages_are_done_for_every_seed(folder: Path) -> None:
             assert json.loads((run / "best.json").read_text())["normal"]
 
 
-def test_the_report_is_of_what_was_measured(folder: Path) -> None:
+def test_the_report_contains_the_measured_values(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     errors = {}
     for agent in ("reinforce", "random_search"):
@@ -63,18 +86,17 @@ def test_the_report_is_of_what_was_measured(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     for words in ("Stage 1", "Stage 2", "Final phase", "2 seeds in NASES-Digits-v0", "256 training images of digits"):
         assert words in text
-    assert "Table 1" not in text  # which is of CIFAR-10
+    assert "Table 1" not in text  # it is on CIFAR-10
 
 
-def test_it_goes_on_with_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rerunning_it_resumes_the_missing_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     final = folder / "seed-1" / "random_search" / "final" / "seed-1" / "result.json"
     before = final.read_text()
     others = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "report" not in path.name}
     final.unlink()
     report = (folder / "report.json").read_text()
     reproduce("--preset", "smoke", "--output", folder)
-    told = capsys.readouterr().err
-    assert [line for line in told.splitlines() if line.startswith("[")] == [
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")] == [
         f"[10/10] nases train {folder}/seed-1/random_search --preset smoke --seed 1"
     ]
     changed = {path for path, time in others.items() if path.stat().st_mtime_ns != time}
@@ -86,9 +108,9 @@ def test_it_goes_on_with_what_is_missing(folder: Path, capsys: pytest.CaptureFix
     )
 
 
-def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new"
-    options = ["--preset", "smoke", "--output", output, "--seeds", 1, "--num-threads", 1, "--final.cutout", 2]
+    options = ["--preset", "smoke", "--output", output, "--seeds", 1, "--num-threads", 1, "--final.cutout-length", 2]
     reproduce(*options, "--child.num-filters", 3, "--dry-run")
     *steps, total, _ = capsys.readouterr().out.splitlines()
     assert not output.exists()
@@ -96,51 +118,95 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(tmp_path: Path, cap
     for line, stage in zip(steps, STAGES_OF_A_SEED, strict=True):
         assert line.strip().split("  ", 1)[1].startswith(stage)
         assert line.split()[0].count(":") == 2  # hours, minutes, seconds
-    assert "--child.num-filters 3" in steps[1]
-    assert "--child.cutout 2" in steps[2]
-    assert "in all on" in total
+    assert steps[1].endswith("--child.num-filters 3")  # no option that equals the preset
+    assert steps[2].endswith("--child.cutout-length 2")
+    assert "in total on" in total
 
 
-def test_a_dry_run_of_what_is_done_has_nothing_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_of_a_finished_reproduction_has_no_steps_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce("--preset", "smoke", "--output", folder, "--dry-run")
     *steps, total, _ = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in steps] == ["done"] * 10
     assert total.split()[0] == "0:00:00"
 
 
-def test_the_commands_that_are_shown_are_commands(folder: Path) -> None:
-    """The first one is given as it stands, and finds its work done by the search's own account."""
-    from nases_env.retraining.plan import make_plan
-
-    steps = list(make_plan(parse(ReproduceArgs, args=["--preset", "smoke", "--output", str(folder)])).steps())
-    assert all(step.is_done for step in steps)
-    search = shlex.split(steps[1].command)
-    assert search[:3] == ["python", "-m", "nases_agents.reinforce"]
-    ended = subprocess.run([sys.executable, *search[1:]], capture_output=True, text=True, timeout=120, check=True)
-    assert "is finished" in ended.stdout
+def test_a_printed_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None:
+    assert "is finished" in run_printed(steps_of(folder)[1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--agents", "reinforc"], "there is no agent 'reinforc' .did you mean 'reinforce'"),
-        (["--agents", "reinforce", "reinforce"], "--agents names each agent once"),
+        (["--agents", "reinforc"], "unknown agent 'reinforc' .did you mean 'reinforce'"),
+        (["--agents", "reinforce", "reinforce"], "--agents must name at least one agent, and each only once"),
         (["--budget", 0], "--budget must be at least 1, not 0"),
-        (["--budget", 4], "was begun with other --budget; give them as before, or another --output"),
-        (["--final.cutout", 2], "was begun with other --final; give them as before"),
+        (["--budget", 4], "was started with other --budget; repeat those, or give another --output"),
+        (["--final.cutout-length", 2], "was started with other --final; repeat those"),
         (["--env-id", "NASES-NASBench201-v0"], "does not take --"),
         (["--env-id", "NASES-Synthetic-v0"], "does not take --"),
     ],
 )
-def test_wrong_input_is_one_clear_line(folder: Path, options: list[object], message: str) -> None:
+def test_wrong_input_is_one_line(folder: Path, options: list[object], message: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.raises(InputError, match=message):
         reproduce("--preset", "smoke", "--output", folder, *options)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
+    """Unset settings were "preset", and two settings had other names."""
+    config = json.loads((folder / "config.json").read_text())
+    names = [name for name in config["child"] if name not in ("cutout_length", "drop_path_prob")]
+    old = dict.fromkeys([*names, "cutout", "drop_path_keep"], "preset")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "child": {**old, "cutout": 2}, "final": old}))
+    options = ("--preset", "smoke", "--output", tmp_path, "--dry-run")
+    with pytest.raises(InputError, match="started with other --child;"):
+        reproduce(*options)
+    assert command._check_config(make_plan(parse_reproduce([*map(str, options), "--child.cutout-length", "2"])))
+
+
+def test_another_directory_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and holds no reproduction; give another --output"):
+    with pytest.raises(InputError, match="exists and is not a reproduction; give another --output"):
         reproduce("--preset", "smoke", "--output", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+INTERRUPT = """
+import os, pathlib, signal, sys, time
+
+def stop(*received):
+    time.sleep(0.2)
+    pathlib.Path(sys.argv[1]).write_text(signal.Signals(received[0]).name)
+    sys.exit(130)
+
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGINT)
+if sys.argv[2] == "terminal":  # Ctrl-C in a terminal is sent to both processes
+    os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("sender", "received"), [("terminal", "SIGINT"), ("kill", "SIGTERM")])
+def test_an_interrupt_ends_the_agent_too(
+    sender: str, received: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(command, "INTERRUPT_GRACE_SECONDS", 60.0 if sender == "terminal" else 0.1)
+    start = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command._run_agent([sys.executable, "-c", INTERRUPT, str(tmp_path / "end"), sender])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert (tmp_path / "end").read_text() == received
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_exit_status_of_an_agent_is_passed_on(code: str, status: int) -> None:
+    with pytest.raises(SystemExit) as exited:
+        command._run_agent([sys.executable, "-c", f"import os; {code}"])
+    assert exited.value.code == status

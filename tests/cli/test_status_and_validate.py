@@ -1,8 +1,9 @@
-"""What `nases status` and `nases validate` say of a run folder."""
+"""``nases status`` and ``nases validate``."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ from nases_env.cli.status import StatusArgs, status_command
 from nases_env.cli.validate import ValidateArgs, validate_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
-from nases_env.search import SearchArgs, SearchRun
+from nases_env.execution.caching import CachingExecutor
+from nases_env.search import Proposal, SearchArgs, SearchRun
 
 
-def search(run_dir: Path, num_children: int, **options: Any) -> None:
-    args = SearchArgs(**{"env_id": "NASES-Digits-v0", "preset": "smoke", "budget": 4, "run_dir": run_dir, **options})
-    with SearchRun(args, agent="random_search") as recorded:
+def search(run_dir: Path, num_children: int) -> None:
+    args = SearchArgs(env_id="NASES-Digits-v0", preset="smoke", budget=3, run_dir=run_dir)
+    with SearchRun(args, agent="random_search") as run:
         rng = np.random.default_rng(0)
-        for _ in range(num_children):
-            recorded.evaluate(recorded.nases.search_space.sample(rng))
+        run.loop.evaluate_all([run.env.search_space.sample(rng) for _ in range(num_children)])
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("search") / "run"
+    search(path, 2)
+    return path
 
 
 def status(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -30,46 +38,47 @@ def status(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_status_of_a_run_at_each_of_its_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=run_dir)
-    with SearchRun(args, agent="random_search") as recorded:
-        space, rng = recorded.nases.search_space, np.random.default_rng(0)
+    with SearchRun(args, agent="random_search") as run:
+        space, rng = run.env.search_space, np.random.default_rng(0)
         shown = status(run_dir, capsys)
         assert "random_search in NASES-Synthetic-v0, running\n0 of 3 children, 0 in flight, 0 failed" in shown
-        recorded.evaluate(space.sample(rng))
+        (evaluation,) = run.loop.evaluate_all([space.sample(rng)])
         shown = status(run_dir, capsys)
         assert "1 of 3 children" in shown
-        assert f"best: child 1, reward {recorded.children[0].evaluation.reward:.4f}" in shown
+        assert f"best: child 1, reward {evaluation.reward:.4f}" in shown
         child = space.sample(rng)
-        store = recorded.nases.executor.store  # type: ignore[attr-defined]
-        assert store.claim(child.key, recorded.nases.evaluator.digest(), 0)
+        executor = run.env.executor
+        assert isinstance(executor, CachingExecutor)
+        assert executor.store is not None
+        assert executor.store.acquire(child.key, run.env.evaluator.digest(), 0)
         shown = status(run_dir, capsys)
         assert "1 in flight" in shown
         assert f"in flight: {child.key} since" in shown
-        store.release_all()
+        executor.store.release_all()
         failed = Evaluation(child.key, 0, Status.FAILED, reason="killed by SIGKILL")
-        recorded._remember(child, failed, None)
+        run.loop._record(Proposal(child), failed)
     shown = status(run_dir, capsys)
-    assert "not running, go on with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
+    assert "stopped; resume it with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
     assert "child 2: failed killed by SIGKILL" in shown
 
 
-def test_status_of_something_else_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no run folder"):
+def test_status_of_another_directory_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run directory"):
         status_command(StatusArgs(tmp_path))
 
 
-def test_a_run_reproduces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search(tmp_path / "run", 3)
-    validate_command(ValidateArgs(tmp_path / "run", sample=2))
+def test_a_run_reproduces(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validate_command(ValidateArgs(finished_run, sample=1))
     shown = capsys.readouterr().out
-    assert shown.count("✔") == 2
-    assert "2 of 2 children reproduce" in shown
+    assert shown.count("✔") == 1
+    assert "1 of 1 children reproduce" in shown
 
 
-def test_a_forged_result_does_not_reproduce(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search(tmp_path / "run", 3)
+def test_a_forged_result_does_not_reproduce(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
     path = tmp_path / "run" / "evaluations.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     records[1]["valid_accuracy"] += 1 / 64
@@ -78,10 +87,10 @@ def test_a_forged_result_does_not_reproduce(tmp_path: Path, capsys: pytest.Captu
         validate_command(ValidateArgs(tmp_path / "run"))
     assert exited.value.code == 1
     shown = capsys.readouterr().out
-    assert shown.count("✔") == 2
+    assert shown.count("✔") == 1
     assert "✘ child 2: valid_accuracy" in shown
     validate_command(ValidateArgs(tmp_path / "run", tolerance=0.05))
-    assert "3 of 3 children reproduce" in capsys.readouterr().out
+    assert "2 of 2 children reproduce" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

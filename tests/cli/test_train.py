@@ -1,3 +1,5 @@
+"""``nases train``."""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,7 +10,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,34 +22,36 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nases_env
-from nases_env.cli.train import TrainArgs, train_command
-from nases_env.command_line import parse
+from nases_env.cli.train import parse_train, train_command
 from nases_env.errors import InputError
+from nases_env.evaluation import RETRAIN_PRESETS
 from nases_env.networks import build_network
 from nases_env.retraining import FinalFolder
+from tests.commands import module, run_here
 from tests.retraining.architectures import architecture_file, some_architecture
 
-KILLS = 5
+NUM_KILLS = 3
+NUM_EPOCHS = 16
 
 
 def train(*options: object) -> None:
-    train_command(parse(TrainArgs, args=[str(option) for option in options]))
+    train_command(parse_train([str(option) for option in options]))
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished search."""
     path = tmp_path_factory.mktemp("search") / "run"
-    command = [sys.executable, "-m", "nases_agents.random_search", "--preset", "smoke", "--budget", "2", "--run-dir", path]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
+    options = ("--preset", "smoke", "--budget", "2", "--run-dir", str(path))
+    assert run_here(module("nases_agents.random_search"), *options).returncode == 0
     return path
 
 
 @pytest.fixture(scope="module")
 def final_dir(run_dir: Path) -> Path:
-    """Its final phase, two seeds, the second by a command of its own."""
-    train(run_dir, "--child.cutout", 2)
-    train(run_dir, "--child.cutout", 2, "--seed", 1)
+    """Its final training with two seeds, the second by a separate command."""
+    train(run_dir, "--child.cutout-length", 2)
+    train(run_dir, "--child.cutout-length", 2, "--seed", 1)
     return run_dir / "final"
 
 
@@ -58,14 +61,14 @@ def test_the_best_of_a_search_is_trained_and_tested(run_dir: Path, final_dir: Pa
     assert {name: config["genotype"][name] for name in ("normal", "reduction")} == {
         name: best[name] for name in ("normal", "reduction")
     }
-    assert (config["dataset"], config["settings"]["cutout"], config["settings"]["num_epochs"]) == ("digits", 2, 3)
+    assert (config["dataset"], config["settings"]["cutout_length"], config["settings"]["num_epochs"]) == ("digits", 2, 3)
     results = FinalFolder(final_dir).results()
     assert [result.seed for result in results] == [0, 1]
     assert results[0].curve != results[1].curve
     assert not list(final_dir.glob("seed-*/checkpoint*"))
 
 
-def test_the_report_says_how_the_figures_came_about(run_dir: Path, final_dir: Path) -> None:
+def test_the_report_describes_the_training(run_dir: Path, final_dir: Path) -> None:
     report = json.loads((final_dir / "report.json").read_text())
     errors = [seed["test_error"] for seed in report["seeds"]]
     assert report["test_error_mean"] == pytest.approx(sum(errors) / 2)
@@ -75,10 +78,10 @@ def test_the_report_says_how_the_figures_came_about(run_dir: Path, final_dir: Pa
     text = (final_dir / "report.md").read_text()
     assert "256 training images of digits at 8 x 8 pixels at most, 3 epochs, N = 1, F = 2, cutout 2, no drop-path" in text
     assert "best of 2 children of random_search by validation accuracy" in text
-    assert "Table 1" not in text  # which is of CIFAR-10
+    assert "Table 1" not in text  # it is on CIFAR-10
 
 
-def test_its_curves_are_in_tensorboard(final_dir: Path) -> None:
+def test_tensorboard_has_the_curves(final_dir: Path) -> None:
     events = EventAccumulator(str(final_dir / "seed-1")).Reload()
     result = FinalFolder(final_dir).results()[1]
     for name in ("train_loss", "train_accuracy", "learning_rate"):
@@ -87,36 +90,46 @@ def test_its_curves_are_in_tensorboard(final_dir: Path) -> None:
         assert recorded == expected
 
 
-def test_the_model_and_the_genotype_can_be_taken_away(run_dir: Path, final_dir: Path) -> None:
+def test_model_and_genotype_can_be_loaded(run_dir: Path, final_dir: Path) -> None:
     model = nases_env.load_model(run_dir)
     assert model.description["test_accuracy"] == FinalFolder(final_dir).results()[0].test_accuracy
     network = build_network(json.loads((final_dir / "genotype.json").read_text()))
     network.load_state_dict(model.network.state_dict())
 
 
-def test_what_is_finished_is_not_done_again(final_dir: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_seeds_are_not_trained_again(final_dir: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in final_dir.glob("seed-*/*")}
-    train(run_dir, "--child.cutout", 2, "--seeds", 2)
+    train(run_dir, "--child.cutout-length", 2, "--seeds", 2)
     assert {path: path.stat().st_mtime_ns for path in final_dir.glob("seed-*/*")} == before
     captured = capsys.readouterr()
     assert "seed 0 is finished" in captured.err
     assert "over 2 seeds" in captured.out
 
 
+def test_settings_default_to_the_preset_of_the_search(run_dir: Path) -> None:
+    assert parse_train([str(run_dir)]).child == RETRAIN_PRESETS["smoke"]
+    assert parse_train([str(run_dir), "--preset", "cpu"]).child == RETRAIN_PRESETS["cpu"]
+    changed = parse_train(["--child.num-epochs", "4", str(run_dir), "--child.auxiliary-head", "True"]).child
+    assert changed == dataclasses.replace(RETRAIN_PRESETS["smoke"], num_epochs=4, auxiliary_head=True)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--child.num-epochs", 4], "other num_epochs, cutout; give the same options to go on with it, or another --output"),
+        (
+            ["--child.num-epochs", 4],
+            "other num_epochs, cutout_length; repeat its options to resume it, or give another --output",
+        ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
-        (["--child.max-params", 9], "--child.max-params says nothing of a final training; leave it out"),
-        (["--child.num-valid-images", 9], "--child.num-valid-images says nothing of a final training"),
-        (["--search-space", "enas_micro"], "--search-space is for an architecture's file"),
-        (["--child.batch-size", 1], "batch_size is 1; it must be at least 2"),
-        (["--dataset", "digit", "--output", "new"], "unknown data set 'digit'; did you mean digits"),
+        (["--child.max-params", 9], "--child.max-params has no effect on a final training; leave it out"),
+        (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),
+        (["--search-space", "enas_micro"], "--search-space is only for an architecture file"),
+        (["--child.batch-size", 1], "batch_size must be at least 2, not 1"),
+        (["--dataset", "digit", "--output", "new"], "unknown data set 'digit' .did you mean 'digits'"),
     ],
 )
-def test_wrong_input_is_one_clear_line(
+def test_wrong_input_is_one_line(
     run_dir: Path, final_dir: Path, options: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -125,15 +138,15 @@ def test_wrong_input_is_one_clear_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .* give a run folder or an architecture's JSON file"):
+def test_a_wrong_source_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .* name a run directory or an architecture file"):
         train(tmp_path / "absent.json")
-    with pytest.raises(InputError, match=r"is no run folder"):
+    with pytest.raises(InputError, match=r"is not a run directory"):
         train(tmp_path)
     path = architecture_file(tmp_path)
-    with pytest.raises(InputError, match="names no data set; give --dataset: cifar10"):
+    with pytest.raises(InputError, match="does not name a data set; give --dataset: cifar10"):
         train(path)
-    with pytest.raises(InputError, match="exists and holds no final training; give another --output"):
+    with pytest.raises(InputError, match="exists and is not a final training; give another --output"):
         train(path, "--dataset", "digits", "--preset", "smoke", "--output", tmp_path)
     path.write_text("{}")
     with pytest.raises(InputError, match="genotype of enas_micro"):
@@ -141,23 +154,23 @@ def test_a_source_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["best.json"]
 
 
-def test_a_genotype_of_a_model_is_an_architecture_too(final_dir: Path, tmp_path: Path) -> None:
+def test_the_genotype_of_a_model_can_be_trained(final_dir: Path, tmp_path: Path) -> None:
     options = ("--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1, "--output", tmp_path / "final")
     train(final_dir / "genotype.json", *options)
     before, after = (json.loads((folder / "genotype.json").read_text()) for folder in (final_dir, tmp_path / "final"))
     assert before == after
 
 
-def test_a_seed_under_training_is_left_alone(tmp_path: Path) -> None:
+def test_a_seed_in_training_is_locked(tmp_path: Path) -> None:
     options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1)
     train(*options, "--seed", 1)
-    with _holding(tmp_path / "final" / "seed-0"), pytest.raises(InputError, match=r"another process trains in .*seed-0"):
+    with _locked(tmp_path / "final" / "seed-0"), pytest.raises(InputError, match=r"another process is training in .*seed-0"):
         train(*options)
     train(*options)
 
 
 @contextlib.contextmanager
-def _holding(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
@@ -167,49 +180,49 @@ def _holding(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _life(options: list[str]) -> None:
-    """One life of the command."""
+def _train_in_process(options: list[str]) -> None:
     torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
-    train_command(parse(TrainArgs, args=options))
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the process
+    train(*options)
 
 
-def test_five_kills_change_nothing(tmp_path: Path) -> None:
-    """SIGKILL at random moments: weights, result and curves are those of an undisturbed training, bit for bit."""
+def test_a_killed_training_resumes_exactly(tmp_path: Path) -> None:
+    """After SIGKILL at random moments, weights, result and curves equal those of an uninterrupted training bit for bit."""
     path = architecture_file(tmp_path)
-    options: list[object] = [path, "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 24]
-    options += ["--child.num-train-images", 96, "--child.drop-path-keep", 0.6, "--child.cutout", 3, "--child.flip", True]
-    train(*options, "--output", tmp_path / "undisturbed")
+    options: list[object] = [path, "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", NUM_EPOCHS]
+    options += ["--child.num-train-images", 96, "--child.drop-path-prob", 0.4]
+    options += ["--child.cutout-length", 3, "--child.flip", True]
+    train(*options, "--output", tmp_path / "uninterrupted")
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nases_env.cli.train", "torch.utils.tensorboard"])
     rng = random.Random(0)
     checkpoint = tmp_path / "killed" / "seed-0" / "checkpoint.safetensors"
     arguments = [str(option) for option in (*options, "--output", tmp_path / "killed")]
-    for _ in range(KILLS):
-        seen = _state_of(checkpoint)
-        process: Any = context.Process(target=_life, args=(arguments,))
+    for _ in range(NUM_KILLS):
+        before = _mtime(checkpoint)
+        process: Any = context.Process(target=_train_in_process, args=(arguments,))
         process.start()
         deadline = time.monotonic() + 120
-        while _state_of(checkpoint) == seen and process.is_alive() and time.monotonic() < deadline:
+        while _mtime(checkpoint) == before and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 0.2))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
+        assert process.exitcode == -signal.SIGKILL, "it finished before it was killed"
     assert FinalFolder(tmp_path / "killed").results() == []
-    time.sleep(1)  # TensorBoard reads its files in the order of the seconds, then of the processes' numbers
+    time.sleep(1)  # TensorBoard orders event files by their time in seconds
     train(*options, "--output", tmp_path / "killed")
 
     models = [
-        safetensors.torch.load_file(tmp_path / name / "seed-0/model.safetensors") for name in ("undisturbed", "killed")
+        safetensors.torch.load_file(tmp_path / name / "seed-0/model.safetensors") for name in ("uninterrupted", "killed")
     ]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
-    results = [FinalFolder(tmp_path / name).results()[0] for name in ("undisturbed", "killed")]
+    results = [FinalFolder(tmp_path / name).results()[0] for name in ("uninterrupted", "killed")]
     assert dataclasses.replace(results[0], seconds=0.0) == dataclasses.replace(results[1], seconds=0.0)
     steps = [event.step for event in EventAccumulator(str(checkpoint.parent)).Reload().Scalars("final/train_loss")]
-    assert steps == list(range(1, 25))
+    assert steps == list(range(1, NUM_EPOCHS + 1))
     assert sorted(entry.name.split(".")[0] for entry in checkpoint.parent.iterdir() if "events" not in entry.name) == [
         "model",
         "result",
@@ -218,7 +231,7 @@ def test_five_kills_change_nothing(tmp_path: Path) -> None:
     assert some_architecture().key == json.loads((tmp_path / "killed" / "config.json").read_text())["configuration"]["key"]
 
 
-def _state_of(path: Path) -> object:
+def _mtime(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:

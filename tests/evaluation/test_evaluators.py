@@ -71,7 +71,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> li
 
 
 def test_killed_evaluation_resumes_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = dataclasses.replace(SMOKE, num_epochs=3, num_train_images=64, drop_path_keep=0.7)
+    settings = dataclasses.replace(SMOKE, num_epochs=3, num_train_images=64, drop_path_prob=0.3)
     evaluator = dataclasses.replace(EVALUATOR, settings=settings)
     resumable = dataclasses.replace(evaluator, checkpoint_dir=str(tmp_path / "checkpoints"), checkpoint_interval=0.0)
     expected = evaluator.evaluate(ARCHITECTURE, seed=1)

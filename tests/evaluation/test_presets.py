@@ -18,7 +18,7 @@ def test_paper_preset() -> None:
     assert (settings.num_epochs, settings.num_cycles, settings.schedule) == (70, 3, "cosine")
     assert (settings.lr_max, settings.lr_min, settings.momentum) == (0.05, 0.001, 0.9)
     assert (settings.weight_decay, settings.batch_size) == (1e-4, 128)
-    assert (settings.drop_path_keep, settings.auxiliary_head, settings.cutout_length) == (1.0, False, 0)
+    assert (settings.drop_path_prob, settings.auxiliary_head, settings.cutout_length) == (0.0, False, 0)
     assert settings.image_size is settings.num_train_images is settings.num_valid_images is settings.max_params is None
 
 

@@ -1,4 +1,4 @@
-"""What executor the settings stand for, and that no option is left aside in silence."""
+"""The executor that the settings describe; options that it does not support are errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.pool import WorkerPoolExecutor
 
 CHEAP = OperatorShareEvaluator("nasbench201", "skip_connect")
-DEAR = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
+EXPENSIVE = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
 
 
-def executor_of(evaluator: Any, max_in_flight: int = 1, **options: Any) -> Executor:
+def executor_of(evaluator: Any, max_in_flight: int = 1, **options: Any) -> CachingExecutor:
     return make_executor(evaluator, ExecutionSettings(**options), max_in_flight=max_in_flight, describe=lambda child: "{}")
 
 
@@ -28,23 +28,23 @@ def executor_of(evaluator: Any, max_in_flight: int = 1, **options: Any) -> Execu
     [
         (CHEAP, 1, {}, SerialExecutor),
         (CHEAP, 4, {}, SerialExecutor),
-        (DEAR, 1, {}, SerialExecutor),
-        (DEAR, 4, {}, WorkerPoolExecutor),
+        (EXPENSIVE, 1, {}, SerialExecutor),
+        (EXPENSIVE, 4, {}, WorkerPoolExecutor),
         (CHEAP, 1, {"time_limit": 5.0}, WorkerPoolExecutor),
-        (DEAR, 1, {"memory_limit": 2.0}, WorkerPoolExecutor),
-        (DEAR, 4, {"executor": "serial"}, SerialExecutor),
+        (EXPENSIVE, 1, {"memory_limit": 2.0}, WorkerPoolExecutor),
+        (EXPENSIVE, 4, {"executor": "serial"}, SerialExecutor),
         (CHEAP, 1, {"executor": "processes"}, WorkerPoolExecutor),
     ],
 )
-def test_auto_takes_processes_where_they_pay(
+def test_auto_uses_processes_for_expensive_or_limited_children(
     evaluator: Any, max_in_flight: int, options: dict[str, Any], expected: type[Executor]
 ) -> None:
     executor = executor_of(evaluator, max_in_flight, **options)
-    assert type(executor) is expected
+    assert type(executor.inner) is expected
     executor.shutdown()
 
 
-def test_a_store_is_put_before_the_executor(tmp_path: Path) -> None:
+def test_results_are_cached_in_the_store(tmp_path: Path) -> None:
     executor = executor_of(CHEAP, store=str(tmp_path / "store.sqlite"))
     assert isinstance(executor, CachingExecutor)
     executor.shutdown()
@@ -53,11 +53,11 @@ def test_a_store_is_put_before_the_executor(tmp_path: Path) -> None:
 
 
 def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
-    executor = executor_of(DEAR, work_dir=str(tmp_path), checkpoint_interval=7.0)
+    executor = executor_of(EXPENSIVE, work_dir=str(tmp_path), checkpoint_interval=7.0)
     assert isinstance(executor.evaluator, TrainingEvaluator)
     assert executor.evaluator.checkpoint_dir == str(tmp_path / "checkpoints")
     assert executor.evaluator.checkpoint_interval == 7.0
-    assert executor.evaluator.describe() == DEAR.describe()
+    assert executor.evaluator.describe() == EXPENSIVE.describe()
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,8 @@ def on_two_nodes(log_dir: Path) -> None:
 
 
 def test_nodes_die_and_nothing_is_lost(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from tests.execution.test_ray_worker import on_two_nodes; on_two_nodes(Path({str(tmp_path)!r}))"
+    module = "tests.execution.test_ray_worker"
+    script = f"from pathlib import Path; from {module} import on_two_nodes; on_two_nodes(Path({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 

@@ -67,7 +67,7 @@ def test_metadata_of_the_file(model: TrainedModel, tmp_path: Path) -> None:
     assert record["network"] == {
         "cells_per_stage": 1,
         "num_filters": 3,
-        "drop_path_keep": 1.0,
+        "drop_path_prob": 0.0,
         "auxiliary_head": False,
     }
     assert record["class_names"] == list(model.class_names)
@@ -89,7 +89,7 @@ def test_weights_match_the_network_of_the_genotype(model: TrainedModel, images: 
 
 def test_auxiliary_head_is_restored(tmp_path: Path) -> None:
     space = get_search_space("enas_micro")
-    settings = NetworkSettings(1, 2, drop_path_keep=0.8, auxiliary_head=True)
+    settings = NetworkSettings(1, 2, drop_path_prob=0.2, auxiliary_head=True)
     model = TrainedModel(
         space,
         space.from_genotype(GENOTYPE),
@@ -147,7 +147,7 @@ def test_search_space_in_the_file_is_never_imported(name: object, tmp_path: Path
     "changes",
     [
         {"genotype": {"cell": "|none~0|"}},
-        {"network": {"cells_per_stage": 2, "num_filters": 2, "drop_path_keep": 1.0, "auxiliary_head": False}},
+        {"network": {"cells_per_stage": 2, "num_filters": 2, "drop_path_prob": 0.0, "auxiliary_head": False}},
         {"network": {"num_layers": 2}},
         {"class_names": ["cat"]},
         {"image_shape": [3, 8, 8]},

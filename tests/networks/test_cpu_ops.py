@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nases_env.networks import cpu_ops
-from nases_env.networks.cpu_ops import batch_norm, depthwise_5x5, every_second_pixel, memory_format_of
+from nases_env.networks.cpu_ops import batch_norm, depthwise_5x5, memory_format_of, stride2_subsample
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -18,9 +18,9 @@ def a_value(*shape: int, memory_format: torch.memory_format) -> Tensor:
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 5), (1, 2), (1, 1)])
-def test_every_second_pixel_is_two_slices(size: tuple[int, int], memory_format: torch.memory_format) -> None:
+def test_stride2_subsample_equals_two_slices(size: tuple[int, int], memory_format: torch.memory_format) -> None:
     value = a_value(2, 3, *size, memory_format=memory_format)
-    got = every_second_pixel(value)
+    got = stride2_subsample(value)
     expected = value[:, :, ::2, ::2], F.pad(value, (0, 1, 0, 1))[:, :, 1::2, 1::2]
     torch.testing.assert_close(got, expected)
     weights = [torch.randn_like(pixels) for pixels in expected]
@@ -83,7 +83,7 @@ def norms(value: Tensor, momentum: float = 0.3) -> list[list[Tensor]]:
 def test_batch_norm_is_torchs(
     shape: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_ops, "LEAST_PIXELS", 2)
+    monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 2)
     value = a_value(*shape, memory_format=memory_format)
     expected, got = norms(value)
     torch.testing.assert_close(got, expected)
@@ -91,7 +91,7 @@ def test_batch_norm_is_torchs(
 
 
 def test_batch_norm_has_the_gradients_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_ops, "LEAST_PIXELS", 2)
+    monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 2)
     value = a_value(2, 2, 3, 4, memory_format=torch.channels_last)
     weight, bias = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
 

@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nases_env.errors import InputError
 from nases_env.networks import Cell, EnasMicroNetwork, NetworkSettings, cpu_ops
-from nases_env.networks.cpu_ops import tuned_for_cpu
+from nases_env.networks.cpu_ops import use_cpu_ops
 from nases_env.networks.enas_micro import MicroCell, loose_ends
-from nases_env.networks.operations import FactorizedReduction, ReluConvBn, SeparableConv, Value
+from nases_env.networks.operations import FactorizedReduction, FeatureMap, ReluConvBn, SeparableConv
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
 
 
@@ -37,7 +37,7 @@ def test_any_size_trains(
     num_classes: int, image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format
 ) -> None:
     network = build(
-        settings=NetworkSettings(1, num_filters, 0.6, True), num_classes=num_classes, image_shape=image_shape
+        settings=NetworkSettings(1, num_filters, 0.4, True), num_classes=num_classes, image_shape=image_shape
     ).to(memory_format=memory_format)
     network.set_drop_path_progress(1.0)
     images = torch.randn(4, *image_shape).contiguous(memory_format=memory_format)
@@ -96,13 +96,13 @@ def plain_fit(module: nn.Module, value: Tensor) -> Tensor:
 
 def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, images: Tensor) -> Tensor:
     """The network in its plainest form, with the weights of ``network``."""
-    older = newer = network.stem(images)
+    prev_prev = prev = network.stem(images)
     stages = (len(network.cells) - 2) // 3
     for index, module in enumerate(network.cells):
         assert isinstance(module, MicroCell)
         stride = 2 if index in (stages, 2 * stages + 1) else 1
         cell = reduction if stride == 2 else normal
-        values = [plain_fit(module.fit_older, older), plain_fit(module.fit_newer, newer)]
+        values = [plain_fit(module.preprocess0, prev_prev), plain_fit(module.preprocess1, prev)]
         for node, (a, operator_a, b, operator_b) in enumerate(cell):
             values.append(
                 plain_edge(operator_a, stride if a < 2 else 1, module.operations[2 * node], values[a])
@@ -111,11 +111,11 @@ def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, imag
         read = {source for node_ in cell for source in (node_[0], node_[2])}
         loose = [value for value in range(len(values)) if value not in read]
         ends = []
-        for value, fit in zip(loose, module.fit_loose_ends, strict=True):
+        for value, fit in zip(loose, module.reduce_loose_ends, strict=True):
             ends.append(plain_reduction(fit, values[value]) if isinstance(fit, FactorizedReduction) else values[value])
             assert isinstance(fit, FactorizedReduction) == (stride == 2 and value < 2)
-        older, newer = newer, torch.cat(ends, 1)
-    logits: Tensor = F.relu(newer).mean((2, 3)) @ weight_of(network.classifier[-1]).T
+        prev_prev, prev = prev, torch.cat(ends, 1)
+    logits: Tensor = F.relu(prev).mean((2, 3)) @ weight_of(network.classifier[-1]).T
     return logits
 
 
@@ -127,7 +127,7 @@ IMAGE_SHAPES = [(3, 8, 8), (1, 7, 9), (3, 11, 9), (1, 16, 16), (3, 1, 2), (3, 9,
 def test_equals_the_plain_form_in_values_gradients_and_running_statistics(
     seed: int, image_shape: tuple[int, int, int], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_ops, "LEAST_PIXELS", 100)  # so that some maps are above and some below
+    monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 100)  # so that some maps are above and some below
     rng = np.random.default_rng(seed)
     normal, reduction = random_cell(rng), random_cell(rng)
     filters = 1 if seed == 1 else 3
@@ -166,14 +166,14 @@ def test_gradients_have_the_memory_format_of_the_values() -> None:
 def test_is_taken_apart_neither_under_autocast_nor_while_a_graph_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build().eval()
     images = torch.randn(2, 3, 8, 8)
-    assert tuned_for_cpu(images)
+    assert use_cpu_ops(images)
     expected = network(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not tuned_for_cpu(images)
+        assert not use_cpu_ops(images)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not tuned_for_cpu(images)
+    assert not use_cpu_ops(images)
     with monkeypatch.context() as patched:
-        patched.delattr(cpu_ops, "_EverySecondPixel")
+        patched.delattr(cpu_ops, "_Stride2Subsample")
         patched.delattr(cpu_ops, "_Depthwise5x5")
         torch.testing.assert_close(network(images), expected)
 
@@ -191,16 +191,16 @@ def test_loose_ends_are_all_that_no_node_reads() -> None:
 
 def test_an_unused_input_passes_through_a_normal_cell_and_shrinks_in_a_reduction_cell() -> None:
     cell = ((1, 4, 1, 4),)
-    older, newer = Value(torch.randn(2, 4, 6, 6)), Value(torch.randn(2, 4, 6, 6))
-    normal = MicroCell(cell, (4, 4), 4, stride=1, older_is_larger=False)
-    assert torch.equal(normal(older, newer).whole[:, :4], older.whole)
-    reduction = MicroCell(cell, (4, 4), 4, stride=2, older_is_larger=False)
-    assert reduction(older, newer).whole.shape == (2, 8, 3, 3)
+    prev_prev, prev = FeatureMap(torch.randn(2, 4, 6, 6)), FeatureMap(torch.randn(2, 4, 6, 6))
+    normal = MicroCell(cell, (4, 4), 4, stride=1, reduction_prev=False)
+    assert torch.equal(normal(prev_prev, prev).concatenated()[:, :4], prev_prev.concatenated())
+    reduction = MicroCell(cell, (4, 4), 4, stride=2, reduction_prev=False)
+    assert reduction(prev_prev, prev).concatenated().shape == (2, 8, 3, 3)
 
 
 def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
     images = torch.randn(4, 3, 8, 8)
-    network = build(settings=NetworkSettings(1, 4, 0.2, True))
+    network = build(settings=NetworkSettings(1, 4, 0.8, True))
     network.set_drop_path_progress(1.0)
     assert not torch.equal(network(images), network(images))
     network.eval()
@@ -210,14 +210,14 @@ def test_evaluation_is_deterministic_and_ignores_drop_path() -> None:
     assert network.forward_with_auxiliary(images)[1] is None
 
 
-def test_keep_probability_falls_with_depth_and_progress() -> None:
-    network = build(settings=NetworkSettings(1, 4, 0.6))
-    assert [network.keep_probability(index) for index in range(5)] == [1.0] * 5
+def test_drop_path_prob_grows_with_depth_and_progress() -> None:
+    network = build(settings=NetworkSettings(1, 4, 0.4))
+    assert [network.drop_path_prob(index) for index in range(5)] == [0.0] * 5
     network.set_drop_path_progress(0.5)
-    expected = [1 - 0.4 * depth / 5 * 0.5 for depth in (1, 2, 3, 4, 5)]
-    assert [network.keep_probability(index) for index in range(5)] == pytest.approx(expected)
+    expected = [0.4 * depth / 5 * 0.5 for depth in (1, 2, 3, 4, 5)]
+    assert [network.drop_path_prob(index) for index in range(5)] == pytest.approx(expected)
     network.set_drop_path_progress(7.0)
-    assert network.keep_probability(4) == pytest.approx(0.6)
+    assert network.drop_path_prob(4) == pytest.approx(0.4)
     for wrong in (-0.1, float("nan")):
         with pytest.raises(InputError, match="progress"):
             network.set_drop_path_progress(wrong)
@@ -225,7 +225,7 @@ def test_keep_probability_falls_with_depth_and_progress() -> None:
 
 @pytest.mark.parametrize("fraction", [0.4, 1.0, 3.0])
 def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
-    network = build(settings=NetworkSettings(1, 4, 0.3, True))
+    network = build(settings=NetworkSettings(1, 4, 0.7, True))
     images = torch.randn(16, 3, 8, 8)
     progress = torch.zeros(())
     network.set_drop_path_progress(progress)
@@ -240,17 +240,17 @@ def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_pass_does_not_wait_for_what_a_tensor_holds() -> None:
-    """The meta device has no values: whatever looked at one would raise an error."""
-    network = build(settings=NetworkSettings(1, 4, 0.3, True)).to("meta")
+def test_a_forward_pass_does_not_synchronize() -> None:
+    """The meta device has no values: reading one would raise an error."""
+    network = build(settings=NetworkSettings(1, 4, 0.7, True)).to("meta")
     network.set_drop_path_progress(torch.zeros((), device="meta"))
     logits, auxiliary_logits = network.forward_with_auxiliary(torch.randn(4, 3, 8, 8, device="meta"))
     assert auxiliary_logits is not None
     torch.autograd.backward(logits.sum() + auxiliary_logits.sum())
 
 
-def test_nothing_is_drawn_without_drop_path() -> None:
-    network = build(settings=NetworkSettings(1, 4, 1.0))
+def test_no_random_numbers_without_drop_path() -> None:
+    network = build(settings=NetworkSettings(1, 4, 0.0))
     network.set_drop_path_progress(torch.ones(()))
     state = torch.get_rng_state()
     network(torch.zeros(2, 3, 8, 8))
@@ -258,16 +258,16 @@ def test_nothing_is_drawn_without_drop_path() -> None:
 
 
 def test_identities_are_never_dropped() -> None:
-    value = Value(torch.randn(64, 2, 4, 4))
-    cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, older_is_larger=False)
-    assert torch.equal(cell(value, value, keep_probability=0.1).whole[:, 2:], 2 * value.whole)
-    pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, older_is_larger=False)
-    dropped = (pooling(value, value, keep_probability=0.1).whole[:, 2:] == 0).flatten(1).all(1)
+    value = FeatureMap(torch.randn(64, 2, 4, 4))
+    cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, reduction_prev=False)
+    assert torch.equal(cell(value, value, drop_path_prob=0.9).concatenated()[:, 2:], 2 * value.concatenated())
+    pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, reduction_prev=False)
+    dropped = (pooling(value, value, drop_path_prob=0.9).concatenated()[:, 2:] == 0).flatten(1).all(1)
     assert 0 < dropped.sum() < 64
 
 
 def test_auxiliary_head_reads_the_third_stage_and_has_gradients() -> None:
-    network = build(settings=NetworkSettings(1, 4, 1.0, True))
+    network = build(settings=NetworkSettings(1, 4, 0.0, True))
     _, auxiliary_logits = network.forward_with_auxiliary(torch.randn(4, 3, 8, 8))
     assert auxiliary_logits is not None
     assert network.auxiliary_head is not None

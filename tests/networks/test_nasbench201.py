@@ -190,7 +190,7 @@ def test_initial_weights_are_he_et_als_and_come_from_the_global_generator() -> N
     [
         ({"cell": CONVOLUTIONS[:5]}, "has 6 operators, one for each edge, not 5"),
         ({"cell": (*CONVOLUTIONS[:5], "nor_conv_3x4")}, r"unknown operator 'nor_conv_3x4' \(did you mean 'nor_conv_3x3'"),
-        ({"settings": NetworkSettings(drop_path_keep=0.9)}, "has no drop-path; leave drop_path_keep at 1"),
+        ({"settings": NetworkSettings(drop_path_prob=0.1)}, "has no drop-path; leave drop_path_prob at 0"),
         ({"settings": NetworkSettings(auxiliary_head=True)}, "has no auxiliary head; leave auxiliary_head off"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"image_shape": (3, 0, 8)}, "image_shape is"),

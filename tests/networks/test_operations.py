@@ -9,10 +9,10 @@ from nases_env.networks.operations import (
     OPERATORS,
     AvgPool3x3,
     FactorizedReduction,
+    FeatureMap,
     GlobalAvgPool,
     ReluConvBn,
     ReluReduction,
-    Value,
     drop_path,
     he_initialize,
     make_operation,
@@ -65,21 +65,21 @@ def test_factorized_reduction_equals_two_strided_convolutions(out_channels: int,
 def test_a_value_in_parts_is_read_as_if_it_were_concatenated() -> None:
     torch.manual_seed(0)
     parts = [torch.randn(4, channels, 5, 3, dtype=torch.float64, requires_grad=True) for channels in (1, 3, 2)]
-    whole = torch.cat(parts, dim=1)
+    concatenated = torch.cat(parts, dim=1)
     for module in (ReluConvBn(6, 5).double(), ReluReduction(6, 5).double()):
         inputs = [*parts, *module.parameters()]
         results = []
-        for value in (Value(*parts), Value(whole)):
-            output = module(value).whole
+        for value in (FeatureMap(*parts), FeatureMap(concatenated)):
+            output = module(value).concatenated()
             gradients = torch.autograd.grad(output.pow(3).sum(), inputs, retain_graph=True)
             results.append([output, *gradients])
         torch.testing.assert_close(results[0], results[1])
 
 
 def test_a_value_is_rectified_once() -> None:
-    value = Value(torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4))
-    assert value.rectified is value.rectified
-    assert torch.equal(value.rectified.whole, F.relu(value.whole))
+    value = FeatureMap(torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4))
+    assert value.relu() is value.relu()
+    assert torch.equal(value.relu().concatenated(), F.relu(value.concatenated()))
 
 
 def test_global_average_pool_is_the_mean_and_keeps_the_memory_format() -> None:
@@ -94,25 +94,25 @@ def test_global_average_pool_is_the_mean_and_keeps_the_memory_format() -> None:
 def test_drop_path_drops_whole_samples_and_keeps_the_expectation() -> None:
     torch.manual_seed(0)
     value = torch.rand(20_000, 2, 2, 1) + 1.0
-    ratio = (drop_path(value, 0.7) / value).flatten(1)
+    ratio = (drop_path(value, 0.3) / value).flatten(1)
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
     kept = ratio[:, 0] > 0
     torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 1 / 0.7))
     assert abs(kept.double().mean().item() - 0.7) < 5 * (0.7 * 0.3 / 20_000) ** 0.5
 
 
-def test_drop_path_that_keeps_all_draws_nothing() -> None:
+def test_drop_path_with_probability_0_draws_nothing() -> None:
     state = torch.get_rng_state()
     value = torch.ones(3, 1, 1, 1)
-    assert drop_path(value, 1.0) is value
+    assert drop_path(value, 0.0) is value
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("keep", [0.3, 1.0])
-def test_drop_path_by_a_tensor_is_that_by_a_number(keep: float) -> None:
+@pytest.mark.parametrize("drop_prob", [0.7, 0.0])
+def test_drop_path_accepts_a_tensor_or_a_number(drop_prob: float) -> None:
     value = torch.rand(64, 1, 2, 2)
     outputs = []
-    for probability in (keep, torch.tensor(keep)):
+    for probability in (drop_prob, torch.tensor(drop_prob)):
         torch.manual_seed(0)
         outputs.append(drop_path(value, probability))
     torch.testing.assert_close(*outputs)

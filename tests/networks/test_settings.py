@@ -13,9 +13,9 @@ from nases_env.networks import NetworkSettings
     [
         {"cells_per_stage": 0},
         {"num_filters": 0},
-        {"drop_path_keep": 0.0},
-        {"drop_path_keep": 1.5},
-        {"drop_path_keep": float("nan")},
+        {"drop_path_prob": 1.0},
+        {"drop_path_prob": -0.5},
+        {"drop_path_prob": float("nan")},
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:

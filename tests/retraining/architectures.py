@@ -1,3 +1,5 @@
+"""An architecture for tests of the final training."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +16,7 @@ def some_architecture() -> Architecture:
 
 
 def architecture_file(folder: Path) -> Path:
-    """A JSON file as a search leaves it."""
+    """Write a JSON file like that of a search."""
     path = folder / "best.json"
     path.write_text(SPACE.to_json(some_architecture()) + "\n")
     return path

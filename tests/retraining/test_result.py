@@ -1,3 +1,5 @@
+"""Results of final trainings and their summary."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.retraining import FinalResult
-from nases_env.retraining.report import error_text, summarize, table_1_row
+from nases_env.retraining.report import format_test_error, summarize, table_1_row
 from nases_env.retraining.result import read_result
 from nases_env.training import EpochRecord
 
@@ -42,7 +44,7 @@ def test_the_interval_is_wilsons(num_test_images: int, data: st.DataObject) -> N
     assert result.test_error == pytest.approx(p)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_result_can_be_read_again(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     assert read_result(path) is None
     path.write_text(json.dumps(final_result().to_dict()))
@@ -53,20 +55,20 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 0}'])
-def test_what_is_no_result_is_one_clear_line(tmp_path: Path, text: str) -> None:
+def test_an_invalid_result_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"holds no result of a final training.*remove it"):
+    with pytest.raises(InputError, match=r"is not a result of a final training.*remove it"):
         read_result(path)
 
 
-def test_seeds_have_a_mean_and_a_deviation() -> None:
+def test_results_are_summarized_over_seeds() -> None:
     results = [final_result(0, 9600), final_result(1, 9700)]
     assert summarize(results)["test_error_mean"] == pytest.approx(0.035)
     assert summarize(results)["test_error_std"] == pytest.approx(0.01 / math.sqrt(2))
     assert summarize(results)["hours"] == 4.0
     assert summarize(results[:1])["test_error_std"] is None
-    assert error_text(results) == "3.50 ± 0.71"
-    assert error_text(results[:1]) == "4.00"
-    row = table_1_row("reinforce", results, cutout=16, days="0.5")
+    assert format_test_error(results) == "3.50 ± 0.71"
+    assert format_test_error(results[:1]) == "4.00"
+    row = table_1_row("reinforce", results, cutout_length=16, days="0.5")
     assert (row.method, row.error, row.params, row.days) == ("reinforce + cutout", "3.50 ± 0.71", "4.8", "0.5")

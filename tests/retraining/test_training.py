@@ -1,3 +1,5 @@
+"""One final training."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -20,34 +22,34 @@ def training(settings: ChildSettings = QUICK) -> FinalTraining:
     return FinalTraining(SPACE, some_architecture(), "digits", settings)
 
 
-def test_all_training_images_are_trained_on() -> None:
+def test_all_training_images_are_used() -> None:
     everything = dataclasses.replace(QUICK, num_train_images=None)
     images = load_images("digits", train=True)
     assert torch.equal(training(everything).train_images.images, images.images)
     few = training(QUICK).train_images
     assert len(few) == 256
-    assert len(set(few.labels.tolist())) == 10  # they are drawn, not the first of the file
+    assert len(set(few.labels.tolist())) == 10  # a random sample, not the first images
     assert torch.equal(training(QUICK).train_images.images, few.images)
 
 
-def test_the_papers_preset_is_the_papers() -> None:
+def test_the_paper_preset_has_the_settings_of_the_paper() -> None:
     paper = RETRAIN_PRESETS["paper"]
     assert (paper.num_epochs, paper.num_cycles, paper.batch_size) == (630, 6, 128)
     assert (paper.lr_max, paper.lr_min, paper.weight_decay, paper.momentum) == (0.05, 0.001, 1e-4, 0.9)
     assert (paper.cells_per_stage, paper.num_filters) == (5, 40)
-    assert (paper.cutout_length, paper.drop_path_keep, paper.auxiliary_head) == (0, 1.0, False)
+    assert (paper.cutout_length, paper.drop_path_prob, paper.auxiliary_head) == (0, 0.0, False)
     assert paper.num_train_images is None
 
 
 @pytest.mark.parametrize("auxiliary_head", [False, True])
-def test_the_model_that_comes_out_is_the_one_that_was_tested(tmp_path: Path, auxiliary_head: bool) -> None:
+def test_the_returned_model_is_the_tested_one(tmp_path: Path, auxiliary_head: bool) -> None:
     settings = dataclasses.replace(QUICK, auxiliary_head=auxiliary_head)
     epochs: list[int] = []
     model, result = training(settings).run(4, tmp_path / "checkpoint", lambda record: epochs.append(record.epoch))
     test = load_images("digits", train=False)
     with torch.inference_mode():
-        right = (model.eval()(test.images / 255).argmax(1) == test.labels).sum()
-    assert abs(int(right) - result.num_correct) <= 1  # of rounding: a tie may fall to either side
+        num_correct = (model.eval()(test.images / 255).argmax(1) == test.labels).sum()
+    assert abs(int(num_correct) - result.num_correct) <= 1  # rounding may break ties differently
     assert result.num_test_images == len(test)
     assert 0.05 < result.test_error < 0.95
     assert model.class_names == tuple("0123456789")
@@ -57,7 +59,7 @@ def test_the_model_that_comes_out_is_the_one_that_was_tested(tmp_path: Path, aux
     assert (tmp_path / "checkpoint").exists()
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_the_seed_determines_the_weights(tmp_path: Path) -> None:
     weights = [
         next(training().run(seed, tmp_path / name)[0].network.parameters()) for seed, name in ((0, "a"), (0, "b"), (1, "c"))
     ]
@@ -65,7 +67,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_training_that_diverges_says_what_to_change(tmp_path: Path) -> None:
+def test_a_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, lr_max=1e30, lr_min=1e30)
-    with pytest.raises(InputError, match=r"seed 0 ended in epoch 1: .* lower --child.lr-max"):
+    with pytest.raises(InputError, match=r"seed 0 failed in epoch 1: .* lower --child.lr-max"):
         training(settings).run(0, tmp_path / "checkpoint")

@@ -38,7 +38,7 @@ QUICK = TrainingSettings(num_epochs=4, num_cycles=1, batch_size=32, crop_padding
 NUM_IMAGES = 96
 BATCHES = 3  # per epoch
 ALL_CALLS = 4 * BATCHES + 3  # of the network: the batches, the batch-norm re-estimation and both evaluations
-_, CHILD_SETTINGS = resolve_preset("smoke", {"num_epochs": 4, "drop_path_keep": 0.6, "auxiliary_head": True})
+_, CHILD_SETTINGS = resolve_preset("smoke", {"num_epochs": 4, "drop_path_prob": 0.4, "auxiliary_head": True})
 SPACE = EnasMicro()
 
 

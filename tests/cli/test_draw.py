@@ -1,0 +1,57 @@
+"""``nases draw``: the search space of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nases_env.cli.draw import DrawArgs, draw_command
+from nases_env.errors import InputError
+from nases_env.search_spaces import SEARCH_SPACES, get_search_space
+from tests.embedding.spaces import ListSpace
+
+
+@pytest.mark.parametrize("name", SEARCH_SPACES)
+def test_the_file_names_its_search_space(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = get_search_space(name)
+    file = tmp_path / "best.json"
+    file.write_text(space.to_json(space.sample(np.random.default_rng(0))))
+    draw_command(DrawArgs(file))
+    assert "node 1 = " in capsys.readouterr().out
+    draw_command(DrawArgs(file, tmp_path / "cell.png"))
+    assert (tmp_path / "cell.png").stat().st_size > 1000
+
+
+def test_a_genotype_without_a_name_belongs_to_enas_micro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = get_search_space("enas_micro")
+    file = tmp_path / "best.json"
+    file.write_text(json.dumps(space.genotype(space.sample(np.random.default_rng(0)))))
+    draw_command(DrawArgs(file))
+    assert "normal cell" in capsys.readouterr().out
+
+
+def test_a_custom_space_must_be_given_as_module_and_class(tmp_path: Path) -> None:
+    file = tmp_path / "best.json"
+    space = ListSpace((2, 3))
+    file.write_text(space.to_json(space.architecture([1, 2])))
+    with pytest.raises(InputError, match="belongs to the search space 'list'; it was read as 'enas_micro'"):
+        draw_command(DrawArgs(file))
+
+
+@pytest.mark.parametrize("name", ["os:system", ["enas_micro"], {}, 3])
+def test_a_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
+    file = tmp_path / "best.json"
+    file.write_text(json.dumps({"search_space": name}))
+    with pytest.raises(InputError, match="it was read as 'enas_micro'"):
+        draw_command(DrawArgs(file))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_a_file_without_an_architecture_is_an_input_error(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "best.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match="not an architecture"):
+        draw_command(DrawArgs(file))

@@ -1,4 +1,4 @@
-"""Cells as pictures and as text: the same for ``render``, TensorBoard and files."""
+"""Drawings and text descriptions of cells, for ``render``, TensorBoard and files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-OPERATOR_COLOURS = {
+# The palette of Okabe and Ito, which color-blind readers can distinguish.
+OPERATOR_COLORS = {
     "identity": "#dddddd",
     "sep_conv_3x3": "#9ad3f5",
     "sep_conv_5x5": "#4ea3d8",
@@ -32,37 +32,41 @@ OPERATOR_COLOURS = {
     "nor_conv_1x1": "#9ad3f5",
     "nor_conv_3x3": "#4ea3d8",
 }
-NO_OPERATOR = "none"  # whose output is zero: a branch that applies it is as good as absent, and is not drawn
-ZERO = "zero"  # what a node without any branch is
-OTHER_OPERATOR_COLOUR = "#ffffff"
-VALUE_COLOURS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
-INPUT_COLOUR = "#e8f5e9"
-OUTPUT_COLOUR = "#fdeaea"
+NO_OPERATOR = "none"  # its output is zero, so its branches are not drawn
+ZERO = "zero"  # label of a node without branches
+OTHER_OPERATOR_COLOR = "#ffffff"
+VALUE_COLORS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
+INPUT_COLOR = "#e8f5e9"
+OUTPUT_COLOR = "#fdeaea"
 
 WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # inches; a data unit is an inch
 DOTS_PER_INCH = 80
 BOX_WIDTH, BOX_HEIGHT = 1.05, 0.3
-BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes, all of a cell's, fit below each other
+BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes fit below each other
 MARGIN = 0.75
 SUM_RADIUS = 0.17
 FONT_SIZE = 8.5
-BOXES_PER_ROW = 8  # of decisions, where there are no cells to draw
+BOXES_PER_ROW = 8  # of decisions, if there are no cells to draw
 ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
-CHOICE_COLOUR = "#4ea3d8"
+CHOICE_COLOR = "#4ea3d8"
 
-_OUTPUT = -1  # the output's place among the values, in the layout
-_Item = tuple[int, bool]  # (value, whether its node stands here or only its line passes)
+_OUTPUT = -1  # index of the output in the layout
+_Item = tuple[int, bool]  # (value, whether its node is here or only its line passes)
 
 
 def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
-    """A picture of the architecture's cells, one below the other; each reads from left to right.
+    """Draw the cells of an architecture, one below the other, each from left to right.
 
-    Green boxes are the cell's inputs. A node is the sum (+) of its operators, or zero where it has none; the output
-    concatenates the loose ends (dashed lines). A line has the colour of the value that it carries. Branches that apply
-    "none" are left out.
+    Green boxes are the inputs of a cell. A node is the sum (+) of its operators, or zero without operators; the output
+    concatenates the loose ends (dashed lines). The color of a line identifies its value. Branches with "none" are omitted.
 
-    Where the search space draws no cells, the picture shows the decisions: a box each, with its number, its choice and a
-    mark where in the range of its choices that lies.
+    If the search space has no cell graphs, the figure shows one box per decision with its index, its choice, and a mark at
+    the position of the choice in its range.
+
+    Args:
+        search_space: the search space of the architecture.
+        architecture: the architecture.
+        title: printed above the cells.
     """
     graphs = _graphs(search_space, architecture)
     if not graphs:
@@ -77,19 +81,19 @@ def draw(search_space: SearchSpace, architecture: Architecture, title: str = "")
 
 
 def to_array(figure: Figure) -> NDArray[np.uint8]:
-    """The picture as pixels, shape (height, width, 3)."""
+    """Render the figure as pixels, shape (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
-    colours: NDArray[np.uint8] = pixels[..., :3].copy()
-    return colours
+    rgb: NDArray[np.uint8] = pixels[..., :3].copy()
+    return rgb
 
 
 def save(figure: Figure, path: str | FilePath) -> None:
-    """Writes the picture in the format of the path's ending, .png or .svg; the same picture gives the same bytes.
+    """Save the figure in the format of the file extension, .png or .svg; equal figures give equal bytes.
 
     Raises:
-        InputError: if the ending is another, or the file cannot be written.
+        InputError: if the extension is not supported, or the file cannot be written.
     """
     ending = FilePath(path).suffix.lower()
     if ending not in (".png", ".svg"):
@@ -101,7 +105,7 @@ def save(figure: Figure, path: str | FilePath) -> None:
 
 
 def describe(search_space: SearchSpace, architecture: Architecture) -> str:
-    """The architecture's cells in words, a line a node; a line a decision where the search space draws no cells."""
+    """Describe the cells of an architecture, one line per node, or its decisions if the search space has no cell graphs."""
     lines = []
     for graph in _graphs(search_space, architecture):
         names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
@@ -114,13 +118,13 @@ def describe(search_space: SearchSpace, architecture: Architecture) -> str:
 
 
 def operator_name(operator: str) -> str:
-    """An operator as people write it: "sep_conv_3x3" is "sep conv 3×3"."""
+    """Format the name of an operator for display: "sep_conv_3x3" becomes "sep conv 3×3"."""
     words = operator.split("_")
     return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
 
 
 def _graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
-    """The architecture's cells without the branches that are as good as absent."""
+    """Return the cell graphs without the branches with "none"."""
     return tuple(
         graph._replace(
             nodes=tuple(tuple(branch for branch in node if branch.operator != NO_OPERATOR) for node in graph.nodes)
@@ -151,7 +155,7 @@ def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title
         bottom = height - TITLE_HEIGHT - (row + 1) * ROW_HEIGHT + ROW_GAP
         axes.add_artist(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
         mark = left + width * (middle - 0.5 / size)
-        axes.add_artist(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOUR))
+        axes.add_artist(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOR))
         middle_of_text = bottom + (MARK_HEIGHT + ROW_HEIGHT - ROW_GAP) / 2
         axes.text(left + width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
     return figure
@@ -164,40 +168,40 @@ def _draw_cell(axes: Axes, graph: CellGraph) -> None:
     axes.text(0.15, CELL_HEIGHT / 2 - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
     columns = _columns(graph)
     xs = np.linspace(MARGIN, WIDTH - MARGIN, len(columns))
-    centres = {
+    centers = {
         (item, column): (float(xs[column]), y)
         for column, items in enumerate(columns)
         for item, y in zip(items, _heights(items, graph), strict=True)
     }
-    places = {item[0]: (column, *centres[item, column]) for item, column in centres if item[1]}
+    places = {item[0]: (column, *centers[item, column]) for item, column in centers if item[1]}
 
     for value, (column, x, y) in places.items():
         if value == _OUTPUT:
-            _draw_box(axes, x, y, "output", OUTPUT_COLOUR)
+            _draw_box(axes, x, y, "output", OUTPUT_COLOR)
             for source in graph.outputs:
-                _draw_line(axes, source, (column, x - BOX_WIDTH / 2, y), places, centres, graph, dashed=True)
+                _draw_line(axes, source, (column, x - BOX_WIDTH / 2, y), places, centers, graph, dashed=True)
         elif value < len(graph.inputs):
-            _draw_box(axes, x, y, graph.inputs[value], INPUT_COLOUR)
+            _draw_box(axes, x, y, graph.inputs[value], INPUT_COLOR)
         else:
             branches = sorted(graph.nodes[value - len(graph.inputs)], key=lambda branch: -places[branch.source][2])
             exit_x = x + BOX_WIDTH / 2 + SUM_RADIUS
             if not branches:
-                _draw_box(axes, x - SUM_RADIUS, y, ZERO, OTHER_OPERATOR_COLOUR)
+                _draw_box(axes, x - SUM_RADIUS, y, ZERO, OTHER_OPERATOR_COLOR)
                 axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [y, y], color="#777777", linewidth=1, zorder=2)
             for index, branch in enumerate(branches):
                 box_y = y + (len(branches) / 2 - index - 0.5) * BOX_PITCH
-                colour = OPERATOR_COLOURS.get(branch.operator, OTHER_OPERATOR_COLOUR)
-                _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), colour)
+                color = OPERATOR_COLORS.get(branch.operator, OTHER_OPERATOR_COLOR)
+                _draw_box(axes, x - SUM_RADIUS, box_y, operator_name(branch.operator), color)
                 axes.plot([x - SUM_RADIUS + BOX_WIDTH / 2, exit_x], [box_y, y], color="#777777", linewidth=1, zorder=2)
-                _draw_line(axes, branch.source, (column, x - SUM_RADIUS - BOX_WIDTH / 2, box_y), places, centres, graph)
+                _draw_line(axes, branch.source, (column, x - SUM_RADIUS - BOX_WIDTH / 2, box_y), places, centers, graph)
             axes.add_artist(
-                Circle((exit_x, y), SUM_RADIUS, facecolor="white", edgecolor=_colour(value), linewidth=1.5, zorder=4)
+                Circle((exit_x, y), SUM_RADIUS, facecolor="white", edgecolor=_color(value), linewidth=1.5, zorder=4)
             )
             axes.text(exit_x, y, f"+{value - len(graph.inputs) + 1}", ha="center", va="center", fontsize=7.5, zorder=5)
 
 
 def _columns(graph: CellGraph) -> list[list[_Item]]:
-    """What stands in each column from top to bottom: the layers of Sugiyama's method, ordered by barycentres."""
+    """Return the items of each column from top to bottom: layers of Sugiyama's method, ordered by barycenters."""
     depth = dict.fromkeys(range(len(graph.inputs)), 0)
     for index, branches in enumerate(graph.nodes):
         depth[len(graph.inputs) + index] = 1 + max((depth[branch.source] for branch in branches), default=0)
@@ -206,7 +210,7 @@ def _columns(graph: CellGraph) -> list[list[_Item]]:
     reads = {len(graph.inputs) + index: [branch.source for branch in node] for index, node in enumerate(graph.nodes)}
     reads[_OUTPUT] = list(graph.outputs)
 
-    reach = dict(depth)  # how far to the right each value's line goes
+    reach = dict(depth)  # last column of the line of each value
     for value, sources in reads.items():
         for source in sources:
             reach[source] = max(reach[source], depth[value])
@@ -230,7 +234,7 @@ def _columns(graph: CellGraph) -> list[list[_Item]]:
 
 
 def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
-    """The y of each item of a column, from top to bottom, spread over the cell's height."""
+    """Return the y coordinate of each item of a column, from top to bottom, spread over the height of the cell."""
     sizes = [BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
     gap = min(0.6, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
     top = (sum(sizes) + gap * (len(items) - 1)) / 2 - 0.1
@@ -245,10 +249,10 @@ def _num_boxes(item: _Item, graph: CellGraph) -> int:
     return max(1, len(graph.nodes[item[0] - len(graph.inputs)])) if item[0] >= len(graph.inputs) else 1
 
 
-def _draw_box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+def _draw_box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     corner = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2)
     style = "round,pad=0,rounding_size=0.08"
-    axes.add_artist(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=colour, edgecolor="#444444", zorder=3))
+    axes.add_artist(FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, style, facecolor=color, edgecolor="#444444", zorder=3))
     axes.text(x, y, text, ha="center", va="center", fontsize=FONT_SIZE, zorder=5)
 
 
@@ -257,16 +261,16 @@ def _draw_line(
     source: int,
     target: tuple[int, float, float],
     places: dict[int, tuple[int, float, float]],
-    centres: dict[tuple[_Item, int], tuple[float, float]],
+    centers: dict[tuple[_Item, int], tuple[float, float]],
     graph: CellGraph,
     dashed: bool = False,
 ) -> None:
-    """The line from a value to ``target`` (column, x, y), by way of its places in the columns between."""
+    """Draw the line from a value to ``target`` (column, x, y) through its positions in the columns between."""
     column, x, y = places[source]
     start = x + BOX_WIDTH / 2 + (0.0 if source < len(graph.inputs) else 2 * SUM_RADIUS)
     points = [(start, y)]
     for between in range(column + 1, target[0]):
-        pass_x, pass_y = centres[(source, False), between]
+        pass_x, pass_y = centers[(source, False), between]
         points += [(pass_x - BOX_WIDTH / 2, pass_y), (pass_x + BOX_WIDTH / 2, pass_y)]
     points.append(target[1:])
     vertices, codes = [points[0]], [int(Path.MOVETO)]
@@ -276,9 +280,9 @@ def _draw_line(
         codes += [int(Path.CURVE4)] * 3
     style = "dashed" if dashed else "solid"
     axes.add_artist(
-        PathPatch(Path(vertices, codes), fill=False, edgecolor=_colour(source), linewidth=1.3, linestyle=style, zorder=1)
+        PathPatch(Path(vertices, codes), fill=False, edgecolor=_color(source), linewidth=1.3, linestyle=style, zorder=1)
     )
 
 
-def _colour(value: int) -> str:
-    return VALUE_COLOURS[value % len(VALUE_COLOURS)]
+def _color(value: int) -> str:
+    return VALUE_COLORS[value % len(VALUE_COLORS)]

@@ -1,4 +1,4 @@
-"""Pictures and texts of cells."""
+"""Drawings and text descriptions of cells."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_svg_names_every_operator_input_node_and_output(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 @example(142)  # all five nodes of a cell below each other
-def test_boxes_lie_inside_the_picture_and_apart(seed: int) -> None:
+def test_boxes_are_inside_the_figure_and_do_not_overlap(seed: int) -> None:
     architecture = SPACE.sample(np.random.default_rng(seed))
     for axes in visualization.draw(SPACE, architecture).axes:
         boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
@@ -57,7 +57,7 @@ def test_boxes_lie_inside_the_picture_and_apart(seed: int) -> None:
                 assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
 
 
-def test_array_is_a_picture_of_one_size_for_all() -> None:
+def test_arrays_have_the_same_size() -> None:
     arrays = [
         visualization.to_array(visualization.draw(SPACE, SPACE.sample(np.random.default_rng(seed)))) for seed in (0, 1)
     ]
@@ -99,7 +99,7 @@ def test_text() -> None:
 @given(st.tuples(*[st.integers(0, 4)] * 6))
 @example((0, 0, 0, 0, 0, 0))  # no edge at all
 @example((3, 3, 3, 3, 3, 3))
-def test_a_cell_with_absent_edges_has_boxes_for_the_others_inside_the_picture_and_apart(choices: tuple[int, ...]) -> None:
+def test_boxes_of_a_cell_with_absent_edges_do_not_overlap(choices: tuple[int, ...]) -> None:
     architecture = NASBENCH201.architecture(choices)
     (axes,) = visualization.draw(NASBENCH201, architecture).axes
     boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
@@ -152,13 +152,13 @@ def test_a_space_without_cells_is_drawn_as_its_decisions(sizes: list[int], seed:
     np.testing.assert_allclose(marks, np.array(architecture.decisions) / sizes, atol=1e-6)
 
 
-def test_decisions_are_saved_as_pictures(tmp_path: Path) -> None:
+def test_decisions_are_saved_as_images(tmp_path: Path) -> None:
     space = ListSpace((2, 50, 1) * 9)
-    picture = visualization.draw(space, space.architecture([1, 30, 0] * 9), "a title")
-    visualization.save(picture, tmp_path / "decisions.svg")
-    visualization.save(picture, tmp_path / "decisions.png")
+    figure = visualization.draw(space, space.architecture([1, 30, 0] * 9), "a title")
+    visualization.save(figure, tmp_path / "decisions.svg")
+    visualization.save(figure, tmp_path / "decisions.png")
     assert "26: 0 of 0..0" in texts(tmp_path / "decisions.svg")
     assert "a title" in texts(tmp_path / "decisions.svg")
-    pixels = visualization.to_array(picture)
+    pixels = visualization.to_array(figure)
     assert pixels.shape[1:] == (960, 3)
     assert pixels.min() < 100

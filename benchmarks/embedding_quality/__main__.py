@@ -78,7 +78,7 @@ SETTINGS: dict[str, PretrainSettings] = {
 
 REFERENCE = "calibrated_n20"  # the row with which the others are compared: what ships for enas_micro
 AGENTS = ("reinforce", "model_assisted")  # which act through an embedding
-BASELINES = ("random_search", "regularised_evolution")  # which need none
+BASELINES = ("random_search", "regularized_evolution")  # which need none
 ENV_ID = "NASES-Synthetic-v0"
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/fault_injection/__main__.py --output faults.json
 
-"toy" is regularised evolution on children that cost 50 ms, "digits" is REINFORCE on children that are trained and write
+"toy" is regularized evolution on children that cost 50 ms, "digits" is REINFORCE on children that are trained and write
 checkpoints. Each search runs from the command line twice, with the same options. The second time, at random moments, workers
 are killed, workers are stopped so that they hang, children raise an exception, occupy too much memory, end their process or
 write junk, and the search itself is killed and gone on with by --resume. In the end both must have the same trajectory and
@@ -127,7 +127,7 @@ def make_kinds(args: Args) -> dict[str, Kind]:
         *("--checkpoint-interval", "0", "--learning-starts", "6", "--train-freq", "3"),
     )
     return {
-        "toy": Kind("regularised_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
+        "toy": Kind("regularized_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
         "digits": Kind("reinforce", (*common, *digits), args.digits_children, 2, 1.5),
     }
 

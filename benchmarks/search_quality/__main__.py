@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from nases_agents import discrete_reinforce, local_search, model_assisted, regularised_evolution, reinforce, sb3
+from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3
 from nases_agents.discrete_reinforce import DiscreteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
 ROWS: dict[str, Row] = {
     "random_search": Row(RandomSearch, SearchArgs()),
-    "regularised_evolution": Row(RegularizedEvolution, regularised_evolution.Args()),
+    "regularized_evolution": Row(RegularizedEvolution, regularized_evolution.Args()),
     "local_search": Row(LocalSearch, local_search.Args()),
     "discrete_reinforce": Row(DiscreteReinforce, discrete_reinforce.Args()),
     "discrete_reinforce_independent": Row(DiscreteReinforce, discrete_reinforce.Args(controller="independent")),

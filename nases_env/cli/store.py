@@ -248,8 +248,8 @@ def _verify(args: VerifyArgs) -> None:
         sys.exit(1)
     for name, errors in checks:
         print(f"{'✘' if errors else '✔'} {name}")
-        for error in errors:
-            print(f"  {error}")
+        for line in errors:
+            print(f"  {line}")
     if any(errors for _, errors in checks):
         sys.exit(1)
 

@@ -114,12 +114,13 @@ def run_search(
     def parse_and_run() -> None:
         _, child = resolve_preset(given_preset() or args_type.preset)
         args = read(args_type(child=child))
-        if args.resume is not None:
-            recorded = load_args(args_type, args.resume)
+        run_dir = args.resume
+        if run_dir is not None:
+            recorded = load_args(args_type, run_dir)
             args = read(recorded)
             _reject_changed_options(recorded, args)
-            if is_finished(args.resume, args.budget):
-                print(f"{args.resume} is finished ({recorded.budget} children); pass a larger --budget to continue")
+            if is_finished(run_dir, args.budget):
+                print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
                 return
         elif (default := preset(args)) is not None:
             args = read(dataclasses.replace(default, child=child))
@@ -156,7 +157,7 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
         if module:
             import_user_module(module)
         spec = gym.spec(env_id)
-        env_class = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
+        env_class: Any = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
     except (gym.error.Error, ImportError) as error:
         raise InputError(
             f"unknown environment {args.env_id!r} ({one_line(error)}); known: {', '.join(ENV_IDS)}, or MODULE:ID for one "

@@ -1,4 +1,4 @@
-"""Search spaces: what an architecture is, and how a vector of numbers means one."""
+"""Search spaces, architectures, and their encoding as vectors."""
 
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro

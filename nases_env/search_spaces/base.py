@@ -1,4 +1,4 @@
-"""What a search space is: a list of decisions, and what a list of choices means."""
+"""Base class of search spaces, and architectures as lists of decisions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Architecture:
     """One point of a search space.
 
     Attributes:
-        search_space: the name of the space that it belongs to.
-        decisions: one choice a decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
-        key: the same for two architectures of a space exactly if they mean the same network.
+        search_space: name of its search space.
+        decisions: one choice per decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
+        key: canonical key; two architectures have the same key if and only if they describe the same network.
     """
 
     search_space: str
@@ -37,17 +37,29 @@ class Architecture:
 class SearchSpace(ABC):
     """A set of architectures, each a list of ``num_decisions`` decisions.
 
-    A subclass needs ``name`` and ``decision_sizes``, which may be plain class attributes, and what it is to be searched by:
-    ``build`` where networks are trained, ``query`` where their accuracies are known. The rest has defaults: every list of
-    decisions is a network of its own (``canonicalize``), is written down as its numbers (``genotype``, ``from_genotype``), and
-    is drawn as such (``cell_graphs``). ``examples/custom_search_space.py`` shows a space of one's own.
+    A subclass defines ``name`` and ``decision_sizes``, which may be class attributes, and either ``build``, which creates the
+    network to train, or ``query``, which returns an accuracy without training. All other methods have defaults: every list
+    of decisions describes a different network (``canonicalize``), a genotype is the list of decisions (``genotype``,
+    ``from_genotype``), and drawings show the decisions (``cell_graphs``). ``examples/custom_search_space.py`` is the tutorial.
+
+    Example:
+        >>> from nases_env.search_spaces import SearchSpace
+        >>> class Widths(SearchSpace):
+        ...     name = "widths"
+        ...     decision_sizes = (4, 4, 4)
+        ...
+        ...     def query(self, architecture):
+        ...         return sum(architecture.decisions) / 9
+        >>> space = Widths()
+        >>> space.query(space.architecture([3, 3, 3]))
+        1.0
     """
 
     name: ClassVar[str]
-    """What files know the space by: letters, digits, ``_``, ``-`` and ``.``."""
+    """Name of the search space in files: letters, digits, ``_``, ``-`` and ``.``."""
 
     operators: ClassVar[tuple[str, ...]] = ()
-    """The names of what its branches may apply, where it has such."""
+    """Names of the operators of its branches, if it has any."""
 
     @property
     @abstractmethod
@@ -56,54 +68,62 @@ class SearchSpace(ABC):
 
     @property
     def decisions_per_timestep(self) -> int:
-        """How many consecutive decisions belong together: what the embedding's LSTMs read and write at one time step.
+        """Number of consecutive decisions per time step of the embedding's LSTMs.
 
         The default is a quarter of the decisions, but at least three: long sequences of few decisions embed badly.
         """
         return min(self.num_decisions, max(3, math.ceil(self.num_decisions / 4)))
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
-        """The representative of all decisions that mean the same network as ``decisions``."""
+        """Return the representative of all decisions that describe the same network as ``decisions``."""
         return decisions
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
-        """The decisions in words: a dict of JSON values that ``from_genotype`` reads back exactly."""
+        """Return the architecture in words: a dict of JSON values from which ``from_genotype`` restores it exactly."""
         return {"decisions": list(architecture.decisions)}
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """The architecture of a ``genotype``.
+        """Return the architecture of a ``genotype``.
 
         Raises:
             InputError: if it is not the genotype of an architecture of this space.
         """
         decisions = genotype.get("decisions") if isinstance(genotype, dict) and len(genotype) == 1 else None
         if not isinstance(decisions, (list, tuple)) or any(type(choice) is not int for choice in decisions):
-            raise InputError(f'a genotype of {self.name} is {{"decisions": [choice, ...]}}, not {genotype!r}')
+            raise InputError(f'a genotype of {self.name} must be {{"decisions": [choice, ...]}}, not {genotype!r}')
         return self.architecture(decisions)
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
-        """A freshly initialised network for images of ``image_shape`` (channels, height, width).
+        """Build the network of ``architecture`` with initial weights from torch's global generator.
 
-        It maps float32 images (N, channels, height, width), in torch's channels-last layout, to logits (N, num_classes).
-        Its initial weights come from torch's global generator. Architectures with the same key give the same network.
+        Architectures with the same key must give the same network.
+
+        Args:
+            architecture: an architecture of this space.
+            settings: N, F and the regularization of the network.
+            num_classes: length of the logits.
+            image_shape: (channels, height, width) of the images.
+
+        Returns:
+            A module that maps float32 images (N, channels, height, width), channels-last, to logits (N, num_classes).
 
         Raises:
-            InputError: if this space builds no networks.
+            InputError: if this space does not build networks.
         """
-        raise InputError(f"the search space {self.name} builds no networks; override its build to train them")
+        raise InputError(f"the search space {self.name} does not build networks; override its build method")
 
     def query(self, architecture: Architecture) -> float:
-        """The architecture's accuracy in [0, 1], where it is known without training: from a table, a formula, a model.
+        """Return the accuracy of ``architecture`` in [0, 1] without training: from a table, a formula or a model.
 
         Raises:
-            InputError: if this space knows no accuracies.
+            InputError: if this space does not provide accuracies.
         """
-        raise InputError(f"the search space {self.name} looks up no accuracies; override its query to give them")
+        raise InputError(f"the search space {self.name} does not provide accuracies; override its query method")
 
     def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
-        """The architecture's cells as graphs, to be drawn; none where its decisions are to be drawn instead."""
+        """Return the cells of ``architecture`` as graphs for drawing; empty to draw the decisions instead."""
         return ()
 
     @property
@@ -116,50 +136,50 @@ class SearchSpace(ABC):
         return np.asarray(self.decision_sizes, dtype=np.int64)
 
     def architecture(self, decisions: Sequence[int]) -> Architecture:
-        """The architecture that makes ``decisions``.
+        """Return the architecture with these ``decisions``.
 
         Raises:
             InputError: if there are not ``num_decisions`` of them or one is out of range.
         """
         decisions = tuple(int(choice) for choice in decisions)
         if len(decisions) != self.num_decisions:
-            raise InputError(f"an architecture of {self.name} makes {self.num_decisions} decisions, not {len(decisions)}")
+            raise InputError(f"an architecture of {self.name} has {self.num_decisions} decisions, not {len(decisions)}")
         for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
             if not 0 <= choice < size:
-                raise InputError(f"decision {index} of {self.name} is {choice}; it must lie in 0..{size - 1}")
+                raise InputError(f"decision {index} of {self.name} is {choice}; it must be in 0..{size - 1}")
         key = self.name + ":" + "-".join(map(str, self.canonicalize(decisions)))
         return Architecture(self.name, decisions, key)
 
     def decode(self, vector: NDArray[np.floating[Any]]) -> Architecture:
-        """The architecture of a vector of m numbers: ``floor(number × choices)``, after clipping into [0, 1).
+        """Decode a vector of m numbers: each choice is ``floor(number × num_choices)``, after clipping to [0, 1).
 
         Args:
             vector: shape (m,), finite.
 
         Raises:
-            InputError: if the shape is another or a number is not finite.
+            InputError: if the shape is wrong or a number is not finite.
         """
         vector = np.asarray(vector, dtype=np.float64)
         if vector.shape != (self.num_decisions,):
             raise InputError(f"{self.name} decodes vectors of shape ({self.num_decisions},), not {vector.shape}")
         if not np.isfinite(vector).all():
-            raise InputError(f"{self.name} decodes finite vectors; this one holds NaN or infinity")
+            raise InputError(f"{self.name} decodes finite vectors; this one contains NaN or infinity")
         choices = np.floor(np.clip(vector, 0.0, 1.0) * self._sizes).astype(np.int64)
         return self.architecture(np.minimum(choices, self._sizes - 1).tolist())
 
     def encode(self, architecture: Architecture) -> NDArray[np.float32]:
-        """The vector in [0, 1)^m that lies in the middle of every decision's bin; ``decode`` reads it back exactly."""
+        """Encode ``architecture`` as the bin centers in [0, 1)^m, shape (m,); ``decode`` restores it exactly."""
         return ((np.asarray(architecture.decisions) + 0.5) / self._sizes).astype(np.float32)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """An architecture whose every decision is uniform."""
+        """Sample an architecture with uniform decisions."""
         return self.architecture(rng.integers(self._sizes).tolist())
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Another network that differs from ``architecture`` in one decision, uniform among those that do.
+        """Change one decision: return a different network, uniform among all that differ in one decision.
 
         Raises:
-            InputError: if every single change gives the same network.
+            InputError: if no single change gives a different network.
         """
         starts = np.cumsum([0, *self.decision_sizes])
         for change in rng.permutation(starts[-1]).tolist():
@@ -168,17 +188,17 @@ class SearchSpace(ABC):
             mutant = self.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :]))
             if mutant.key != architecture.key:
                 return mutant
-        raise InputError(f"{self.name} has no other network one decision away from {architecture.key}")
+        raise InputError(f"no single change of a decision gives another network of {self.name} than {architecture.key}")
 
     def to_json(self, architecture: Architecture) -> str:
-        """One line of JSON: the space's name and the genotype."""
+        """Return one line of JSON with the name of the space and the genotype."""
         return json.dumps({"search_space": self.name, **self.genotype(architecture)})
 
     def from_json(self, text: str) -> Architecture:
-        """The architecture that ``to_json`` wrote.
+        """Parse the output of ``to_json``.
 
         Raises:
-            InputError: if ``text`` is not JSON, or of another space, or not a genotype.
+            InputError: if ``text`` is not JSON, belongs to another space, or is not a genotype.
         """
         try:
             record = json.loads(text)
@@ -189,6 +209,6 @@ class SearchSpace(ABC):
         space = record.pop("search_space", self.name)
         if space != self.name:
             raise InputError(
-                f"this architecture belongs to the search space {space!r}; it was read as {self.name!r}: name its own"
+                f"this architecture belongs to the search space {space!r}, not {self.name!r}; name that search space"
             )
         return self.from_genotype(record)

@@ -16,12 +16,11 @@ NODE_DIMS = 4  # input, operator, input, operator
 
 
 class EnasMicro(SearchSpace):
-    """ENAS's micro search space, m = 40.
+    """The micro search space of ENAS, m = 40.
 
-    The decisions of a cell, node by node, are (input, operator, input, operator). Inputs 0 and 1 are the outputs of the
-    cell before the previous one and of the previous one, input ``i + 2`` is node ``i``; a node adds its two branches. The
-    normal cell comes first, then the reduction cell. The cell's output concatenates every value that nothing in the cell
-    reads, as in ENAS's code.
+    The decisions of each node are (input, operator, input, operator). Inputs 0 and 1 are the outputs of the cell before the
+    previous one and of the previous cell, input ``i + 2`` is node ``i``; a node adds its two branches. The normal cell
+    precedes the reduction cell. The output of a cell concatenates all values that no node reads, as in the code of ENAS.
 
     A genotype is ``{"normal": [node, …], "reduction": [node, …]}`` with ``node = [[operator, input], [operator, input]]``.
     """
@@ -32,17 +31,17 @@ class EnasMicro(SearchSpace):
 
     @cached_property
     def decision_sizes(self) -> tuple[int, ...]:
-        """``(i + 2, 5, i + 2, 5)`` for node ``i``, for both cells."""
+        """``(i + 2, 5, i + 2, 5)`` for node ``i`` of each cell."""
         nodes = [(node + NUM_CELL_INPUTS, len(OPERATORS)) * 2 for node in range(NUM_NODES)]
         return tuple(size for node in nodes for size in node) * len(CELLS)
 
     def cells(self, architecture: Architecture) -> tuple[Cell, Cell]:
-        """The normal and the reduction cell, their nodes in the order of the decisions."""
+        """Return the normal and the reduction cell with the nodes in the order of the decisions."""
         normal, reduction = _cells(architecture.decisions)
         return normal, reduction
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
-        """Both cells with their nodes renumbered and their branches swapped into one fixed order."""
+        """Return the decisions with the nodes and branches of both cells in canonical order."""
         return tuple(number for cell in _cells(decisions) for node in canonical_cell(cell) for number in node)
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:

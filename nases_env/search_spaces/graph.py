@@ -1,4 +1,4 @@
-"""A cell as a graph: what a picture of it is drawn from."""
+"""Cells as graphs, for drawing and for synthetic rewards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Branch(NamedTuple):
 
     operator: str
     source: int
-    """The value that it reads: inputs are 0, 1, …, then come the nodes in their order."""
+    """Index of the value that it reads: the inputs 0, 1, …, followed by the nodes."""
 
 
 class CellGraph(NamedTuple):
@@ -18,7 +18,7 @@ class CellGraph(NamedTuple):
 
     name: str
     inputs: tuple[str, ...]
-    """The names of the values that come from outside."""
+    """Names of the inputs."""
     nodes: tuple[tuple[Branch, ...], ...]
     outputs: tuple[int, ...]
-    """The values that leave the cell."""
+    """Indices of the output values."""

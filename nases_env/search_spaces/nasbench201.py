@@ -17,25 +17,23 @@ from nases_env.search_spaces.graph import Branch, CellGraph
 
 @dataclass(frozen=True)
 class NasBench201(SearchSpace):
-    """NAS-Bench-201's search space, m = 6: the operators of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
+    """The search space of NAS-Bench-201, m = 6: the operators of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
 
-    Value 0 is the cell's input, 1, 2 and 3 are nodes; a node adds its edges, and node 3 is the cell's output. Decision ``d``
-    is the operator ``operators[d]``. Spaces that number the operators differently are different spaces to search in, but a
-    cell has the same key and the same genotype in all of them.
+    Node 0 is the input of the cell; nodes 1, 2 and 3 add their edges, and node 3 is the output. Choice ``c`` is the operator
+    ``operators[c]``. A cell has the same key and the same genotype for every order of the operators.
 
-    The key is that of a row of NAS-Bench-201's table: 5^6 = 15,625 cells, 15,625 keys. The table trained cells that differ
-    only in the names of their nodes, or in edges that nothing reads, each on its own and so with different results, so that
-    this space tells them apart.
+    Each of the 5^6 = 15,625 rows of the table has its own key. Cells that differ only in the names of their nodes, or in edges
+    that nothing reads, were trained separately with different results, so they have different keys.
 
-    A genotype is ``{"cell": string}`` with NAS-Bench-201's string: an operator and what it reads for each edge, as in
+    A genotype is ``{"cell": string}`` in the notation of NAS-Bench-201: an operator and its source for each edge, as in
     ``|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|``.
 
     Attributes:
-        operators: the five operators in the order of their numbers. In the natural order the middle choices happen to be the
-            convolutions, so that an agent which prefers the middle looks good; a measurement of an agent permutes them.
+        operators: the five operators in the order of their choices. In the natural order the middle choices are the
+            convolutions, which favors agents that prefer the middle; permute them when you compare agents.
 
     Raises:
-        InputError: if ``operators`` is no order of the five.
+        InputError: if ``operators`` is not a permutation of the five.
     """
 
     name = "nasbench201"
@@ -55,36 +53,36 @@ class NasBench201(SearchSpace):
         return (len(OPERATORS),) * len(EDGES)
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
-        """The decisions of the same cell where the operators have their natural order."""
+        """Return the decisions of the same cell with the natural order of the operators."""
         return tuple(OPERATORS.index(self.operators[choice]) for choice in decisions)
 
     def cell(self, architecture: Architecture) -> tuple[str, ...]:
-        """The operator of each of the six edges."""
+        """Return the operator of each of the six edges."""
         return tuple(self.operators[choice] for choice in architecture.decisions)
 
     def to_string(self, architecture: Architecture) -> str:
-        """The architecture in NAS-Bench-201's notation."""
+        """Format ``architecture`` in the notation of NAS-Bench-201."""
         return format_nasbench201(self.cell(architecture))
 
     def from_string(self, text: str) -> Architecture:
-        """The architecture that NAS-Bench-201 writes as ``text``.
+        """Parse an architecture in the notation of NAS-Bench-201.
 
         Raises:
-            InputError: if it is no such string.
+            InputError: if ``text`` is not in this notation.
         """
-        return self._of_cell(parse_nasbench201(text))
+        return self._from_cell(parse_nasbench201(text))
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
         return {"cell": self.to_string(architecture)}
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        return self._of_cell(read_nasbench201(genotype))
+        return self._from_cell(read_nasbench201(genotype))
 
-    def _of_cell(self, cell: tuple[str, ...]) -> Architecture:
+    def _from_cell(self, cell: tuple[str, ...]) -> Architecture:
         return self.architecture([self.operators.index(name) for name in cell])
 
     def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
-        """The cell; every node has a branch for each of its edges, also where it applies ``none``."""
+        """Return the cell; every node has a branch for each of its edges, including those with ``none``."""
         nodes: list[list[Branch]] = [[] for _ in range(NUM_NODES)]
         for (node, source), name in zip(EDGES, self.cell(architecture), strict=True):
             nodes[node - 1].append(Branch(name, source))

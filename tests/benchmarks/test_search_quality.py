@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nases_agents import regularised_evolution
+from nases_agents import regularized_evolution
 
 from benchmarks.common.identity import describe_environment, read_table
 from benchmarks.common.records import Record
@@ -60,7 +60,7 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> str:
 def options(tables: tuple[str, str], embedding: str) -> dict[str, Any]:
     """Of a comparison that ends in seconds."""
     return {
-        "agents": ("random_search", "regularised_evolution"),
+        "agents": ("random_search", "regularized_evolution"),
         "num_seeds": 2,
         "budgets": (20, 8),
         "table": tables[0],
@@ -112,7 +112,7 @@ def test_what_is_reported_is_what_was_recorded(few: dict[str, Any], capsys: pyte
             expected = record.test_accuracies[record.bests.index(best)] if record.test_accuracies else None
             assert values["test_accuracy"]["values"][record.seed] == expected
     assert list(figures["agents"]["random_search"]["at"]) == ["8", "20"]
-    assert "probability_of_improvement" in figures["agents"]["regularised_evolution"]["at"]["20"]
+    assert "probability_of_improvement" in figures["agents"]["regularized_evolution"]["at"]["20"]
     assert "probability_of_improvement" not in figures["agents"]["random_search"]["at"]["20"]
     # The table has 15,625 random accuracies up to 90 and 95 %.
     assert figures["optimum"] == {
@@ -125,7 +125,7 @@ def test_what_is_reported_is_what_was_recorded(few: dict[str, Any], capsys: pyte
     assert curve["mean"][-1] == pytest.approx(100 * (figures["optimum"]["test_accuracy"] - mean))
     assert figures["regret"]["children"][-1] == 20
     assert args.output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "regularised_evolution" in args.output.with_suffix(".svg").read_text()
+    assert "regularized_evolution" in args.output.with_suffix(".svg").read_text()
     row = next(
         line for line in args.output.with_suffix(".md").read_text().splitlines() if line.startswith("| random_search")
     )
@@ -183,12 +183,12 @@ def test_settings_tell_apart_all_that_decides_a_search(
     for change in ({"embedding": str(other)}, {"table": tables[1]}, {"budgets": (9,)}):
         changed = {job.agent: job.settings for job in jobs_of(dataclasses.replace(args, **change))}
         assert not set(changed.values()) & set(settings.values())
-    evolution = ROWS["regularised_evolution"]
-    options = regularised_evolution.Args(population_size=5)
-    monkeypatch.setitem(ROWS, "regularised_evolution", evolution._replace(options=options))
+    evolution = ROWS["regularized_evolution"]
+    options = regularized_evolution.Args(population_size=5)
+    monkeypatch.setitem(ROWS, "regularized_evolution", evolution._replace(options=options))
     changed = {job.agent: job.settings for job in jobs_of(args)}
     assert changed["random_search"] == settings["random_search"]
-    assert changed["regularised_evolution"] != settings["regularised_evolution"]
+    assert changed["regularized_evolution"] != settings["regularized_evolution"]
 
 
 def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, Any], tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_step_queries_the_child_that_the_action_decodes_to(
     row = STRINGS.index(space.genotype(architecture)["cell"])
     assert type(reward) is float
     assert reward == info["valid_accuracy"] == pytest.approx(row / 20_000)
-    report = cast(NasBench201Env, unwrapped(env)).evaluator.report_test_accuracy(architecture)
+    report = unwrapped(env).evaluator.report_test_accuracy(architecture)
     assert report == pytest.approx(0.99 - row / 20_000)
     assert info["key"] == SPACE.from_json(info["genotype"]).key
     assert (info["status"], terminated, truncated) == ("ok", False, False)

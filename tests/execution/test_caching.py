@@ -265,6 +265,7 @@ class TestBoth:
         executor.shutdown()
         assert executor.submit(architecture(1), 1).cancelled()
         assert "nases-store" not in {thread.name for thread in threading.enumerate()}
+        assert executor.store is not None
         with pytest.raises(sqlite3.ProgrammingError):
             executor.store.count()
 

@@ -1,4 +1,4 @@
-"""What a search space of one's own gets for its name and its decision sizes."""
+"""The defaults of a custom search space with a name and decision sizes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...
     rng = np.random.default_rng(seed)
     architecture = space.sample(rng)
     if max(sizes) == 1:
-        with pytest.raises(InputError, match="no other network"):
+        with pytest.raises(InputError, match="no single change of a decision"):
             space.mutate(architecture, rng)
     else:
         mutant = space.mutate(architecture, rng)
@@ -51,7 +51,7 @@ def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...
     "genotype", [None, {}, {"decisions": 3}, {"decisions": "0000"}, {"decisions": [0, 0, 0, 0], "a": 1}]
 )
 @pytest.mark.parametrize("choice", [None, True, 1.0, "1"])
-def test_what_is_no_genotype_is_one_clear_line(genotype: object, choice: object) -> None:
+def test_an_invalid_genotype_raises_one_line(genotype: object, choice: object) -> None:
     for wrong in (genotype, {"decisions": [0, 0, 0, choice]}):
         with pytest.raises(InputError, match=r"a genotype of plain is \{\"decisions\"") as caught:
             SPACE.from_genotype(wrong)
@@ -65,15 +65,15 @@ def test_a_genotype_out_of_range_is_an_input_error(decisions: list[int]) -> None
 
 
 def test_a_genotype_of_another_space_says_so() -> None:
-    with pytest.raises(InputError, match="belongs to the search space 'other'; it was read as 'plain'"):
+    with pytest.raises(InputError, match="belongs to the search space 'other', not 'plain'"):
         SPACE.from_json('{"search_space": "other", "decisions": [0, 0, 0, 0]}')
 
 
 def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
     architecture = SPACE.architecture([0, 0, 0, 0])
-    with pytest.raises(InputError, match="plain builds no networks; override its build"):
+    with pytest.raises(InputError, match="plain does not build networks; override its build method"):
         SPACE.build(architecture, NetworkSettings(), num_classes=2, image_shape=(1, 8, 8))
-    with pytest.raises(InputError, match="plain looks up no accuracies; override its look_up"):
+    with pytest.raises(InputError, match="plain does not provide accuracies; override its query method"):
         SPACE.query(architecture)
     assert SPACE.cell_graphs(architecture) == ()
 

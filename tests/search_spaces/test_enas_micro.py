@@ -135,15 +135,15 @@ def copy_weights(
         assert isinstance(target, MicroCell)
         _, labels, swapped = rewritten[index in reductions]
         old_value = {new: old for old, new in labels.items()}
-        copy_reading(source.fit_older, target.fit_older, orders[max(0, index - 1)])
-        copy_reading(source.fit_newer, target.fit_newer, orders[index])
+        copy_reading(source.preprocess0, target.preprocess0, orders[max(0, index - 1)])
+        copy_reading(source.preprocess1, target.preprocess1, orders[index])
         for node in range(len(target.cell)):
             for branch in range(2):
                 old = 2 * (old_value[node + 2] - 2) + (branch ^ swapped[node])
                 target.operations[2 * node + branch].load_state_dict(source.operations[old].state_dict())
         order = [source.loose_ends.index(old_value[value]) for value in target.loose_ends]
         for place, old in enumerate(order):
-            target.fit_loose_ends[place].load_state_dict(source.fit_loose_ends[old].state_dict())
+            target.reduce_loose_ends[place].load_state_dict(source.reduce_loose_ends[old].state_dict())
         orders.append(order)
     copy_reading(one.classifier, other.classifier, orders[-1])
 
@@ -208,14 +208,14 @@ GOOD_CELL = [node(["identity", 0], ["identity", 1])] * 5
         ({"normal": [node([["identity"], 0], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL}, "unknown operator"),
     ],
 )
-def test_what_is_no_genotype_is_one_clear_line(genotype: object, message: str) -> None:
+def test_an_invalid_genotype_raises_one_line(genotype: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         SPACE.from_genotype(genotype)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"search_space": "other", "normal": [], "reduction": []}'])
-def test_json_that_is_no_architecture_of_this_space(text: str) -> None:
+def test_json_of_another_kind_raises_one_line(text: str) -> None:
     with pytest.raises(InputError, match="architecture"):
         SPACE.from_json(text)
 

@@ -1,4 +1,4 @@
-"""Search spaces by name, be they this package's or a person's own."""
+"""Search spaces by name, built-in and custom."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refuses(space: str | SearchSpace) -> str:
     return str(caught.value)
 
 
-def test_those_that_ship_are_made_by_name() -> None:
+def test_built_in_search_spaces_by_name() -> None:
     for name, cls in SEARCH_SPACES.items():
         space = get_search_space(name)
         assert type(space) is cls
@@ -80,10 +80,10 @@ def test_a_search_space_is_given_back() -> None:
     assert get_search_space(space) is space
 
 
-def test_a_module_that_was_mended_is_imported_anew(folder: Path) -> None:
+def test_a_fixed_module_is_imported_again(folder: Path) -> None:
     (folder / "broken.py").write_text("1 / 0")
     assert "ZeroDivisionError: division by zero" in refuses("broken:MySpace")
-    (folder / "broken.py").write_text(MODULE + "# mended")
+    (folder / "broken.py").write_text(MODULE + "# fixed")
     assert get_search_space("broken:MySpace").name == "my_space"
 
 
@@ -99,8 +99,11 @@ def test_a_module_that_was_mended_is_imported_anew(folder: Path) -> None:
         ("absent:MySpace", r"no module 'absent' \(No module named 'absent'\); run this in the folder"),
         ("my_module.deeper:MySpace", r"no module 'my_module.deeper'"),
         ("my_module:YourSpace", r"the module 'my_module' has no class 'YourSpace' \(did you mean 'MySpace'\?\)"),
-        ("my_module:NoSpace", r"my_module:NoSpace is no search space; derive it from nases_env.search_spaces.SearchSpace"),
-        ("my_module:number", r"my_module:number is no search space"),
+        (
+            "my_module:NoSpace",
+            r"my_module:NoSpace is not a search space; derive it from nases_env.search_spaces.SearchSpace",
+        ),
+        ("my_module:number", r"my_module:number is not a search space"),
         ("my_module:Undecided", r"my_module:Undecided cannot be made without arguments \(.*decision_sizes"),
         ("my_module:Sized", r"my_module:Sized cannot be made without arguments \(.*'size'\)"),
         ("my_module:", r"is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace"),
@@ -109,7 +112,7 @@ def test_a_module_that_was_mended_is_imported_anew(folder: Path) -> None:
         ("my_module:My:Space", r"is not MODULE:CLASS"),
     ],
 )
-def test_what_is_no_search_space_is_one_clear_line(name: str, message: str) -> None:
+def test_an_invalid_search_space_raises_one_line(name: str, message: str) -> None:
     assert re.search(message, refuses(name))
 
 

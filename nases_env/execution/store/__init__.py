@@ -8,12 +8,13 @@ from nases_env.execution.store.schema import (
     SCHEMA_VERSION,
     migrate_description,
 )
-from nases_env.execution.store.store import CorruptStoreError, MergeResult, Row, Store
+from nases_env.execution.store.store import RESULT_COLUMNS, CorruptStoreError, MergeResult, Row, Store
 
 __all__ = [
     "APPLICATION_ID",
     "COLUMNS",
     "MIGRATIONS",
+    "RESULT_COLUMNS",
     "SCHEMA_VERSION",
     "CorruptStoreError",
     "Lease",

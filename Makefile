@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: search test lint format bench clean
+.PHONY: search test lint format bench bench-full clean
 .DEFAULT_GOAL := search
 
 $(READY): pyproject.toml setup.cfg
@@ -31,9 +31,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every benchmark prints a table and writes its figures to benchmarks/results/ as JSON.
+# Every benchmark prints a table and writes its measurements to benchmarks/results/ as JSON; see benchmarks/README.md.
+QUICK_BENCHMARKS := env_overhead reward_signal throughput
+FULL_BENCHMARKS := $(QUICK_BENCHMARKS) execution fault_injection search_then_train search_quality embedding_quality
+
 bench: $(READY)
-	for script in benchmarks/*.py; do $(BIN)/python $$script --output benchmarks/results/$$(basename $$script .py).json || exit 1; done
+	for name in $(QUICK_BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; done
+
+bench-full: $(READY)
+	for name in $(FULL_BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """How many children a second the environments step through where evaluating one costs nothing, and what decoding takes.
 
-    python benchmarks/env_overhead.py --output overhead.json
+    python -m benchmarks.env_overhead --output overhead.json
 
 "single" is one environment as gymnasium.make gives it, "vector" NASESVectorEnv of K sub-environments, "sync" Gymnasium's
 SyncVectorEnv of K single ones. Every child is a new one. In each repeat all take turns, so that other work on the machine

@@ -4,7 +4,7 @@ Trains every one of some random architectures under several seeds, with a preset
 variance of the validation accuracy (one-way random-effects analysis of variance) into a part between architectures, which a
 search can learn from, and a part between seeds, which is noise. ICC, the intraclass correlation, is the first part's share.
 
-    python benchmarks/reward_signal.py --env-ids NASES-Digits-v0 NASES-CIFAR10-v0
+    python -m benchmarks.reward_signal --env-ids NASES-Digits-v0 NASES-CIFAR10-v0
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one device makes of some minutes: a search for as long as they last, and a final training of its best child.
 
-    python benchmarks/search_then_train.py --search-minutes 10 --train-minutes 10 --output session.json
+    python -m benchmarks.search_then_train --search-minutes 10 --train-minutes 10 --output session.json
 
 REINFORCE evaluates as many children as the first minutes allow, several at once with --num-envs. The best by validation
 accuracy is trained on all training images, for as many epochs as fit into the other minutes by the time that one takes, and

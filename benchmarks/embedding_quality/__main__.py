@@ -1,6 +1,6 @@
 """Which embedding is worth searching in? Settings of pretraining, by what they keep and by what is found through them.
 
-    python benchmarks/embedding_quality/__main__.py --output embeddings.json
+    python -m benchmarks.embedding_quality --output embeddings.json
 
 Each embedding is pretrained and measured, and then agents act through it on the landscapes of NASES-Synthetic-v0: random
 rewards with interactions between decisions, on which a search takes seconds. What is compared is the best reward of the
@@ -148,7 +148,7 @@ def make_pretrainings(args: Args, space: SearchSpace) -> dict[str, list[Pretrain
     common = {
         "search_space": space.name,
         "decision_sizes": space.decision_sizes,
-        "decisions_per_step": space.decisions_per_timestep,
+        "decisions_per_timestep": space.decisions_per_timestep,
         "code": digest_of_files(sources_of(pretrain)),
         "torch": metadata.version("torch"),
     }
@@ -291,8 +291,8 @@ def quality_grid(pretrainings: Mapping[str, Sequence[Pretraining]], reports: Map
     report = next(iter(reports.values()))[0]
     steps = sorted({several[0].settings.num_steps for several in pretrainings.values()})
     title = (
-        f"embeddings of {report.search_space} after {' or '.join(map(str, steps))} steps: decisions kept "
-        f"({report.chance_accuracy:.3f} by chance), entropy of decisions (1 is uniform), distinct of {report.num_samples:,}, "
+        f"embeddings of {report.search_space} after {' or '.join(map(str, steps))} steps: reconstruction accuracy "
+        f"({report.chance_accuracy:.3f} by chance), entropy of decisions (1 is uniform), distinct of {report.num_samples:,} "
         f"and how many of {report.num_decisions} decisions a step of 0.1 changes"
     )
     headings = ["settings", "loss", "n", "noise", "kept", "entropy: least", "mean", "distinct", "changed"]

@@ -1,6 +1,6 @@
 """What it costs to evaluate children elsewhere, to keep what is found, and to go on with a search.
 
-    python benchmarks/execution/__main__.py --output execution.json
+    python -m benchmarks.execution --output execution.json
 
 Four parts, each of which can be measured alone:
 

@@ -1,6 +1,6 @@
 """Does a search survive whatever happens to it? One that is tormented is compared with one that nobody disturbs.
 
-    python benchmarks/fault_injection/__main__.py --output faults.json
+    python -m benchmarks.fault_injection --output faults.json
 
 "toy" is regularized evolution on children that cost 50 ms, "digits" is REINFORCE on children that are trained and write
 checkpoints. Each search runs from the command line twice, with the same options. The second time, at random moments, workers

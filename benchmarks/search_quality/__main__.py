@@ -1,7 +1,7 @@
 """Which agent finds more with fewer children? Every agent on the same searches, over many seeds.
 
-    python benchmarks/search_quality/__main__.py --table nasbench201-cifar10.csv --output comparison.json
-    python benchmarks/search_quality/__main__.py --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
+    python -m benchmarks.search_quality --table nasbench201-cifar10.csv --output comparison.json
+    python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
 A search with the largest budget holds those with smaller ones: the best of 100 children is the best of the first 100 of 300.
 (An agent that planned with its budget would plan with the largest.) Children that come again count. The agents see

@@ -1,7 +1,7 @@
 """How many images a second a child trains on, its data pipeline included, against the usual way to write such a training.
 
-    python benchmarks/throughput/__main__.py --configurations cpu --output throughput.json
-    python benchmarks/throughput/__main__.py --configurations gpu --num-images 12800 --output throughput.json
+    python -m benchmarks.throughput --configurations cpu --output throughput.json
+    python -m benchmarks.throughput --configurations gpu --num-images 12800 --output throughput.json
 
 "plain" is what ports of DARTS and ENAS do: PIL pictures through torchvision's transforms and a DataLoader (with workers and
 pinned memory on a GPU), channels first, float32, a module an operation, unfused SGD, and a look at every loss. "ours" is

@@ -37,10 +37,10 @@ class Architecture:
 class SearchSpace(ABC):
     """A set of architectures, each a list of ``num_decisions`` decisions.
 
-    A subclass defines ``name`` and ``decision_sizes``, which may be class attributes, and either ``build``, which creates the
-    network to train, or ``query``, which returns an accuracy without training. All other methods have defaults: every list
-    of decisions describes a different network (``canonicalize``), a genotype is the list of decisions (``genotype``,
-    ``from_genotype``), and drawings show the decisions (``cell_graphs``). ``examples/custom_search_space.py`` is the tutorial.
+    A subclass defines ``name`` and ``decision_sizes``, which may be class attributes, and either ``build``, which creates
+    the network to train, or ``query``, which returns an accuracy without training. All other methods have defaults: every
+    list of decisions describes a different network (``canonicalize``), a genotype is the list of decisions (``genotype``,
+    ``from_genotype``), and drawings show the decisions (``cell_graphs``). See ``examples/custom_search_space.py``.
 
     Example:
         >>> from nases_env.search_spaces import SearchSpace

@@ -22,8 +22,8 @@ class NasBench201(SearchSpace):
     Node 0 is the input of the cell; nodes 1, 2 and 3 add their edges, and node 3 is the output. Choice ``c`` is the operator
     ``operators[c]``. A cell has the same key and the same genotype for every order of the operators.
 
-    Each of the 5^6 = 15,625 rows of the table has its own key. Cells that differ only in the names of their nodes, or in edges
-    that nothing reads, were trained separately with different results, so they have different keys.
+    Each of the 5^6 = 15,625 rows of the table has its own key. Cells that differ only in the names of their nodes, or in
+    edges that nothing reads, were trained separately with different results, so they have different keys.
 
     A genotype is ``{"cell": string}`` in the notation of NAS-Bench-201: an operator and its source for each edge, as in
     ``|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|``.

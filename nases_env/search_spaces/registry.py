@@ -23,8 +23,8 @@ def get_search_space(space: str | SearchSpace) -> SearchSpace:
     """Return the search space called ``space``.
 
     Args:
-        space: name of a built-in search space; ``MODULE:CLASS`` for a custom one, whose module can be imported, also from the
-            working directory as with ``python -m``; or a search space, which is returned.
+        space: name of a built-in search space; ``MODULE:CLASS`` for a custom one, whose module can be imported, also from
+            the working directory as with ``python -m``; or a search space, which is returned.
 
     Raises:
         InputError: if it does not exist, its module fails, or it is not a valid search space.
@@ -90,13 +90,9 @@ def _check(space: SearchSpace, what: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{what} has the name {name!r}; use letters, digits, _, - and .")
     if not isinstance(sizes, tuple) or any(type(size) is not int or size < 1 for size in sizes) or max(sizes, default=1) < 2:
-        raise InputError(
-            f"{what} has the decision sizes {sizes!r}; use a tuple of integers of at least 1, not all of them 1"
-        )
+        raise InputError(f"{what} has the decision sizes {sizes!r}; use a tuple of positive integers, not all of them 1")
     if type(space.decisions_per_timestep) is not int or space.decisions_per_timestep < 1:
-        raise InputError(
-            f"{what} has {space.decisions_per_timestep!r} decisions per time step; use an integer of at least 1"
-        )
+        raise InputError(f"{what} has {space.decisions_per_timestep!r} decisions per time step; use a positive integer")
 
 
 def parse_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:

@@ -143,7 +143,8 @@ def test_landscape_s_is_searched_with_seed_s_through_the_rows_embedding(
     env = cast(NASESEnv, make_env(options).unwrapped)
     env.reset(seed=1)
     search = SearchLoop(env, 22)
-    search.run((Reinforce if agent == "reinforce" else ModelAssisted)(search.env, options), options.ask_batch_size)
+    agent_type: Any = Reinforce if agent == "reinforce" else ModelAssisted
+    search.run(agent_type(search.env, options), options.ask_batch_size)
     rewards = [child.evaluation.reward for child in search.trials]
     for budget in (21, 22):
         at = figures["search"][agent]["rows"][row][str(budget)]

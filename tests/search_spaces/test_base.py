@@ -53,7 +53,7 @@ def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...
 @pytest.mark.parametrize("choice", [None, True, 1.0, "1"])
 def test_an_invalid_genotype_raises_one_line(genotype: object, choice: object) -> None:
     for wrong in (genotype, {"decisions": [0, 0, 0, choice]}):
-        with pytest.raises(InputError, match=r"a genotype of plain is \{\"decisions\"") as caught:
+        with pytest.raises(InputError, match=r"a genotype of plain must be \{\"decisions\"") as caught:
             SPACE.from_genotype(wrong)
         assert "\n" not in str(caught.value)
 
@@ -79,7 +79,7 @@ def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_decisions", "decisions_per_step"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)]
+    ("num_decisions", "decisions_per_timestep"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)]
 )
 def test_a_step_is_a_quarter_of_the_decisions_but_at_least_three(num_decisions: int, decisions_per_timestep: int) -> None:
     assert ListSpace((2,) * num_decisions).decisions_per_timestep == decisions_per_timestep

@@ -111,9 +111,9 @@ def test_invalid_operators_raise_an_error(operators: Any) -> None:
 @pytest.mark.parametrize(
     ("genotype", "message"),
     [
-        ("no genotype", "dict with the entry cell"),
-        ({}, "dict with the entry cell"),
-        ({"cell": BEST, "more": 1}, "dict with the entry cell"),
+        ("no genotype", "dict with the single key cell"),
+        ({}, "dict with the single key cell"),
+        ({"cell": BEST, "more": 1}, "dict with the single key cell"),
         ({"cell": 7}, "is written .*not 7"),
         ({"cell": ""}, "is written .*not ''"),
         ({"cell": BEST[:-1]}, r"is written \|operator~0\|\+\|operator~0\|operator~1\|\+"),

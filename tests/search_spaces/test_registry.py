@@ -96,17 +96,17 @@ def test_a_fixed_module_is_imported_again(folder: Path) -> None:
             r"unknown search space 'enas_mikro' \(did you mean 'enas_micro'\?\); known: enas_micro.*MODULE:CLASS",
         ),
         ("", r"unknown search space ''; known"),
-        ("absent:MySpace", r"no module 'absent' \(No module named 'absent'\); run this in the folder"),
+        ("absent:MySpace", r"no module 'absent' \(No module named 'absent'\); run this in its directory"),
         ("my_module.deeper:MySpace", r"no module 'my_module.deeper'"),
         ("my_module:YourSpace", r"the module 'my_module' has no class 'YourSpace' \(did you mean 'MySpace'\?\)"),
         (
             "my_module:NoSpace",
-            r"my_module:NoSpace is not a search space; derive it from nases_env.search_spaces.SearchSpace",
+            r"NoSpace is not a search space; derive it from nases_env.search_spaces.SearchSpace",
         ),
         ("my_module:number", r"my_module:number is not a search space"),
-        ("my_module:Undecided", r"my_module:Undecided cannot be made without arguments \(.*decision_sizes"),
-        ("my_module:Sized", r"my_module:Sized cannot be made without arguments \(.*'size'\)"),
-        ("my_module:", r"is not MODULE:CLASS, which for the class MySpace in my_space.py is my_space:MySpace"),
+        ("my_module:Undecided", r"my_module:Undecided cannot be created without arguments \(.*decision_sizes"),
+        ("my_module:Sized", r"my_module:Sized cannot be created without arguments \(.*'size'\)"),
+        ("my_module:", r"is not MODULE:CLASS; write my_space:MySpace for the class MySpace"),
         (":MySpace", r"is not MODULE:CLASS"),
         ("./my_module.py:MySpace", r"is not MODULE:CLASS"),
         ("my_module:My:Space", r"is not MODULE:CLASS"),
@@ -151,8 +151,8 @@ def test_a_space_without_a_name_is_refused() -> None:
     assert "Mine has the name None" in refuses(Mine())
 
 
-@pytest.mark.parametrize("decisions_per_step", [0, -1, 1.5])
-def test_steps_of_less_than_one_decision_are_refused(decisions_per_timestep: object) -> None:
+@pytest.mark.parametrize("decisions_per_timestep", [0, -1, 1.5])
+def test_time_steps_without_a_decision_are_rejected(decisions_per_timestep: object) -> None:
     assert "decisions per step" in refuses(spaces(decisions_per_timestep=decisions_per_timestep))
 
 

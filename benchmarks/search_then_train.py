@@ -87,7 +87,7 @@ class TimedSearch(SearchLoop):
 
 
 def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
-    """Searches until the time is over; the figures on it beside the search."""
+    """Search until the time is over; return the search and its measurements."""
     options = ReinforceArgs(
         env_id=args.env_id,
         budget=ENDLESS,

@@ -49,15 +49,15 @@ BRITISH = (
     r"artefact\w*",
 )
 
-SEED_STREAMS = ('"regularised evolution"',)
-"""Names of random streams: changing them would change every published result."""
+EXCEPTIONS = ('"regularised evolution"', "`look_up` is")
+"""The name of a random stream, which published results depend on, and an old name in the changelog."""
 
 
 def matches(path: Path, pattern: str) -> list[str]:
     expression = re.compile(rf"(?<![\w-])({pattern})(?![\w])", re.IGNORECASE)
     lines = path.read_text().splitlines()
-    for stream in SEED_STREAMS:
-        lines = [line.replace(stream, "") for line in lines]
+    for exception in EXCEPTIONS:
+        lines = [line.replace(exception, "") for line in lines]
     lines = [line.replace("_", " ") for line in lines]
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

@@ -1,1 +1,1 @@
-"""What the comparison of agents is made of: records of searches that can be gone on with, statistics, regret curves."""
+"""Shared parts of the benchmarks: records of searches, statistics, regret curves, interleaving, identity."""

@@ -39,12 +39,12 @@ def read_table(nases: NASESEnv) -> Table | None:
 
 
 def describe_environment(nases: NASESEnv, table: Table | None, table_path: str | None) -> dict[str, Any]:
-    """What decides every search in an environment, beside other options than paths; JSON values.
+    """Return what determines every search in an environment, except for options; JSON values.
 
     Args:
         nases: the environment.
         table: what ``read_table`` read in it.
-        table_path: the table's file, as the environment was told.
+        table_path: path of the table, as passed to the environment.
     """
     weights = {name: weight.contiguous() for name, weight in nases.embedding.state_dict().items()}
     sources = set(Path(nases_env.__file__).parent.rglob("*.py"))
@@ -77,7 +77,7 @@ def sources_of(definition: Any) -> set[Path]:
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
-    """The SHA-256 of the contents of files, whatever their order."""
+    """Return the SHA-256 of the contents of files, independent of their order."""
     return digest_of_text("".join(sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)))
 
 

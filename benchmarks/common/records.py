@@ -1,4 +1,4 @@
-"""One line of JSON a search, on the disk as soon as the search has ended, so that a comparison can be gone on with."""
+"""Records of searches: one line of JSON per search, on disk as soon as it has ended, so that a comparison can be resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Record:
         rewards: validation accuracy of each child in [0, 1], in order.
         repeats: the numbers, from 1, of the children that had been evaluated before.
         bests: the numbers, from 1, of the children that were better than all before.
-        test_accuracies: of these, in [0, 1], looked up when the search was over; None where the environment has none.
+        test_accuracies: of the best children so far, in [0, 1], read after the search; None if the environment has none.
     """
 
     agent: str
@@ -43,12 +43,12 @@ class Record:
     test_accuracies: list[float] | None
 
     def valid_accuracy(self, budgets: Sequence[int]) -> Numbers:
-        """Of the best of the first so many children, for each of ``budgets``; shape (budgets,)."""
+        """Return the best reward of the first n children for each n in ``budgets``; shape (budgets,)."""
         best_so_far: Numbers = np.maximum.accumulate(self.rewards).take(np.asarray(budgets) - 1)
         return best_so_far
 
     def test_accuracy(self, budgets: Sequence[int]) -> Numbers:
-        """Of the child that is best by validation among the first so many, for each of ``budgets``; shape (budgets,)."""
+        """Return the test accuracy of the best of the first n children for each n in ``budgets``; shape (budgets,)."""
         assert self.test_accuracies is not None
         return np.asarray(self.test_accuracies)[np.searchsorted(self.bests, budgets, side="right") - 1]
 
@@ -80,7 +80,7 @@ class RecordFile:
         """The records, and whether a last one that was cut off in the middle had to be dropped from the file.
 
         Raises:
-            InputError: if the file cannot be read, or another line than the last is no record.
+            InputError: if the file cannot be read, or a line before the last is not a record.
         """
         if not self.path.exists():
             return [], False
@@ -111,7 +111,7 @@ class RecordFile:
             return Record(**json.loads(line))
         except (ValueError, TypeError):
             raise InputError(
-                f"line {number} of {self.path} is no record of this benchmark; remove that line, or name another --output"
+                f"line {number} of {self.path} is not a record of this benchmark; remove that line, or name another --output"
             ) from None
 
     def _truncate(self, size: int) -> None:

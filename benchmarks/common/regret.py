@@ -1,4 +1,4 @@
-"""Regret curves: how far the best of the first so many children is from the best there is, in the mean over seeds."""
+"""Regret curves: mean difference over seeds between the optimum and the best of the first n children."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks.common.statistics import Numbers, mean_band
 from nases_env.seeding import numpy_generator
 
 NUM_POINTS = 60
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""The palette of Okabe and Ito, which color-blind readers can distinguish."""
 HEADINGS = {
     "valid_accuracy": "validation accuracy of the best so far",
     "test_accuracy": "test accuracy of the best so far by validation",
@@ -26,7 +26,7 @@ PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 2.6  # inches
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean regret in percentage points after so many children, and the ends of its 95 % intervals; shapes (points,)."""
+    """Mean regret in percentage points after n children, with 95 % intervals; shapes (points,)."""
 
     mean: Numbers
     low: Numbers
@@ -81,9 +81,9 @@ def draw(
             # The legend names the agents in the order in which the last panel's curves end, the one above the other.
             for agent in sorted(group, key=lambda agent: -panel[agent].mean[-1]):
                 index, curve = agents.index(agent), panel[agent]
-                colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
-                axes.plot(points, curve.mean, color=colour, linestyle=style, linewidth=1.6, label=agent)
-                axes.fill_between(points, curve.low, curve.high, color=colour, alpha=0.1, linewidth=0)
+                color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
+                axes.plot(points, curve.mean, color=color, linestyle=style, linewidth=1.6, label=agent)
+                axes.fill_between(points, curve.low, curve.high, color=color, alpha=0.1, linewidth=0)
             axes.set(xscale="log", yscale="log", xlim=(points[0], points[-1]), xlabel="children evaluated")
             axes.set_title(HEADINGS[measure], fontsize=10)
             axes.set_ylabel("mean regret in percentage points (band: 95 %)")

@@ -1,16 +1,15 @@
-"""Which embedding is worth searching in? Settings of pretraining, by what they keep and by what is found through them.
+"""Compare embeddings: settings of pretraining, by reconstruction and by the results of agents that use the embedding.
 
     python -m benchmarks.embedding_quality --output embeddings.json
 
 Each embedding is pretrained and measured, and then agents act through it on the landscapes of NASES-Synthetic-v0: random
-rewards with interactions between decisions, on which a search takes seconds. What is compared is the best reward of the
-first so many children. An embedding that reconstructs well may be a bad one to search in, because a step in it changes too
-much, or because what is good lies out of its reach. All rows search the same landscapes with the same seeds, landscape s
-with seed s, and are compared landscape by landscape; agents that need no embedding search them too.
+rewards with interactions between decisions, on which a search takes seconds. The best reward within a budget is compared. An
+embedding that reconstructs well may be hard to search in, because a step in it changes too much, or because good
+architectures are not reachable. All rows search the same landscapes with the same seeds, landscape s with seed s, and are
+compared in pairs; agents without an embedding search them too.
 
-Beside the output stand its tables as Markdown (.md), one line a search (.records.jsonl) and the pretrained embeddings
-(.embeddings/): the same command again trains and searches only what is not there yet, or was made with other settings or
-code.
+The tables in Markdown (.md), one line per search (.records.jsonl) and the pretrained embeddings (.embeddings/) are written
+next to the output. The same command trains and searches only what is missing or was created with other settings or code.
 
 To compare another embedding, add a line to SETTINGS.
 """
@@ -99,11 +98,11 @@ class Args:
     budgets: tuple[int, ...] = (100, 200)
     """Children after which the best is compared; a search ends at the largest."""
     search_space: str = "enas_micro"
-    """One that ships, or one of your own as MODULE:CLASS; its architectures must have graphs."""
+    """Name of a built-in search space or MODULE:CLASS of a custom one; it must define cell_graphs."""
     num_processes: int = os.cpu_count() or 1
     """Pretrainings and searches side by side, one thread each; with 1, in the process of the command itself."""
     output: Path = Path("embedding_quality.json")
-    """JSON file for the figures; the other files go beside it."""
+    """JSON file for the measurements; the other files are written next to it."""
 
     def __post_init__(self) -> None:
         for name in self.settings:
@@ -165,13 +164,13 @@ def make_pretrainings(args: Args, space: SearchSpace) -> dict[str, list[Pretrain
 
 
 def remove_damaged(pretrainings: Sequence[Pretraining], space: SearchSpace) -> None:
-    """Removes files that are no embeddings any more, and says so: they are trained anew."""
+    """Remove corrupt embedding files with a message; they are trained again."""
     for pretraining in pretrainings:
         if pretraining.path.exists():
             try:
                 load_embedding(space, pretraining.path)
             except InputError:
-                print(f"{pretraining.path} is damaged: that embedding is trained anew")
+                print(f"{pretraining.path} is corrupt: this embedding is trained again")
                 pretraining.path.unlink()
 
 
@@ -232,7 +231,7 @@ def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
 
 
 def run_searches(searches: Sequence[Searches], file: RecordFile, args: Args) -> dict[tuple[str, str], Numbers]:
-    """The best reward of the first so many children, by row and agent; shape (landscapes, budgets)."""
+    """Return the best reward of the first n children, by row and agent; shape (landscapes, budgets)."""
     jobs = sorted((job for several in searches for job in several.jobs), key=lambda job: job.seed)
     records = complete(jobs, file, args.num_processes)
     by_job: dict[tuple[str, int, str], Record] = {
@@ -248,7 +247,7 @@ def run_searches(searches: Sequence[Searches], file: RecordFile, args: Args) -> 
 def analyse(best: Mapping[tuple[str, str], Numbers], budgets: Sequence[int]) -> dict[str, Any]:
     """The figures of each agent: for each row, budget by budget, the mean best reward and its difference from REFERENCE's.
 
-    The baselines stand beside each agent with the landscapes that it searched.
+    Each agent is compared with the baselines on the same landscapes.
 
     Args:
         best: as ``run_searches`` gives it.
@@ -336,8 +335,8 @@ def main(args: Args) -> None:
         best = run_searches(searches, file, args)
     except BrokenProcessPool as error:
         raise InputError(
-            "the system ended a process, as it does where memory runs out; give fewer --num-processes to the same command, "
-            f"which goes on from what is beside {args.output}"
+            "a worker process was killed, probably because memory ran out; run the same command with fewer --num-processes "
+            f"to resume from the files next to {args.output}"
         ) from error
     figures = analyse(best, sorted(set(args.budgets)))
     content = {

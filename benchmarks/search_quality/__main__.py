@@ -1,21 +1,21 @@
-"""Which agent finds more with fewer children? Every agent on the same searches, over many seeds.
+"""Compare agents: the best architecture of each agent within a budget, over many seeds.
 
     python -m benchmarks.search_quality --table nasbench201-cifar10.csv --output comparison.json
     python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
-A search with the largest budget holds those with smaller ones: the best of 100 children is the best of the first 100 of 300.
-(An agent that planned with its budget would plan with the largest.) Children that come again count. The agents see
-validation accuracies. Where the environment's evaluator can report the test accuracy of fully trained children, it is asked
-when a search is over, and the test accuracy of the child that is best by validation is what is compared; elsewhere, its
-validation accuracy. All agents search the same environments: where one can number its operators in a random order, the
-search's seed decides that order, lest an agent gains from the order alone.
+Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.
+(An agent that plans with its budget would plan with the largest.) Repeated children count. The agents see validation
+accuracies. If the evaluator can report the test accuracy of fully trained children, it is read after a search, and the test
+accuracy of the child with the best validation accuracy is compared; otherwise its validation accuracy. All agents search the
+same environments. If an environment can permute its operators, the seed of the search determines the order, so that no agent
+profits from a particular order.
 
-Beside the output stand its tables as Markdown (.md), regret curves (.png, .svg), and one line a search (.records.jsonl), on
-the disk as soon as the search has ended: the same command again goes on where it was interrupted. A record is used again
-only if all that decides it is the same: the options of agent and environment, the largest budget, the table, the embedding,
-the code, and the versions of libraries. Other records stay in the file, and their searches run again.
+The tables in Markdown (.md), regret curves (.png, .svg), and one line per search (.records.jsonl) are written next to the
+output. A record is on disk as soon as its search has ended, and the same command resumes an interrupted comparison. A record
+is reused only if everything that determines it is equal: the options of agent and environment, the largest budget, the
+table, the embedding, the code, and the versions of libraries. Other records stay in the file, and their searches run again.
 
-To compare an agent of your own, or one with other options, add a line to ROWS.
+To compare another agent or other options, add a line to ROWS.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ NO_LEARNING = 1e-12  # a learning rate
 
 
 class Row(NamedTuple):
-    """An agent as it is compared.
+    """An agent in the comparison.
 
     Attributes:
-        agent: a class that is made with (environment, options) and that asks and is told, or a function of (search, options)
-            that spends the search's budget.
-        options: the agent's; the environment, the budget and the seed are those of the comparison.
-        variant_of: the row from which this one differs in an option, to see what that does.
+        agent: an ``Agent`` class with the arguments (environment, options), or a function of (search, options) that uses up
+            the budget of the search.
+        options: options of the agent; environment, budget and seed are those of the comparison.
+        variant_of: the row from which this one differs in one option.
     """
 
     agent: type[Agent] | Callable[[SearchLoop, Any], None]
@@ -126,9 +126,9 @@ class Args:
     table: str | None = None
     """The table of results, for an environment that reads one; unset: where that environment's documentation says."""
     search_space: str | None = None
-    """A name, or MODULE:CLASS for one of your own, for an environment that takes one; unset: the environment's own."""
+    """Name of a built-in search space or MODULE:CLASS of a custom one; unset: that of the environment."""
     embedding: str | None = None
-    """A pretrained embedding as `nases pretrain` writes it; unset: the one that ships."""
+    """File with a pretrained embedding, as written by `nases pretrain`; unset: the built-in one."""
     preset: str = "auto"
     """Size and training of the children, for an environment that trains them."""
     data_dir: str | None = None
@@ -136,7 +136,7 @@ class Args:
     num_processes: int = os.cpu_count() or 1
     """Searches side by side, one thread each; with 1, in the process of the command itself."""
     output: Path = Path("search_quality.json")
-    """JSON file for the figures; the other files go beside it."""
+    """JSON file for the measurements; the other files are written next to it."""
 
     def __post_init__(self) -> None:
         for name in self.agents:
@@ -176,7 +176,7 @@ class Job(NamedTuple):
 
 
 def environment_options(args: Args) -> dict[str, Any]:
-    """What every search is told, whatever its agent and seed."""
+    """Return the options that all searches share."""
     names = ("env_id", "search_space", "embedding", "preset", "data_dir")
     env_kwargs = {} if args.table is None else {"table": args.table}
     return {"budget": max(args.budgets), "env_kwargs": env_kwargs, **{name: getattr(args, name) for name in names}}
@@ -247,9 +247,7 @@ def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[
     missing = [job for key, job in wanted.items() if key not in finished]
     if known:
         num_others = len(finished.keys() - wanted.keys())
-        print(
-            f"{len(wanted) - len(missing)} are in {file.path} already, beside {num_others} of other seeds, options or code"
-        )
+        print(f"{len(wanted) - len(missing)} are already in {file.path}, with {num_others} of other seeds, options or code")
     sys.stdout.flush()
     with (
         tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="search", dynamic_ncols=True) as bar,
@@ -293,12 +291,12 @@ def main(args: Args) -> None:
     try:
         records = complete(jobs, file, args.num_processes)
     except KeyboardInterrupt:
-        print(f"interrupted: what has ended is in {file.path}, and the same command goes on from there")
+        print(f"interrupted: finished searches are in {file.path}; run the same command to resume")
         raise
     except BrokenProcessPool as error:
         raise InputError(
-            "the system ended a process, as it does where memory runs out; give fewer --num-processes to the same command, "
-            f"which goes on from what is in {file.path}"
+            "a worker process was killed, probably because memory ran out; run the same command with fewer --num-processes "
+            f"to resume from {file.path}"
         ) from error
     write_results(args, jobs, environment, records, table)
 
@@ -335,9 +333,9 @@ def write_results(
     agents = [name for name in records if ROWS[name].variant_of not in records]
     variants = [name for name in records if name not in agents]
     groups = [agents, [*dict.fromkeys(str(ROWS[name].variant_of) for name in variants), *variants]] if variants else [agents]
-    picture = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups)
+    figure = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups)
     for ending in (".png", ".svg"):
-        visualization.save(picture, args.output.with_suffix(ending))
+        visualization.save(figure, args.output.with_suffix(ending))
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))

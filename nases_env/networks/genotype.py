@@ -1,4 +1,4 @@
-"""The networks of the search spaces that ship, from what a JSON file says of them: no search code is needed."""
+"""Networks of the built-in search spaces from a JSON file, without any search code."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_an_interrupted_comparison_ends_its_workers_and_goes_on(few: dict[str, A
     shown, errors = process.communicate(timeout=60)  # ends when no worker has these open any more
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "the same command goes on from there" in shown
+    assert "run the same command to resume" in shown
     assert not output.exists()
 
     recorded = records_in(output)

@@ -146,7 +146,7 @@ class TestExport:
             nases_store("export", path, "--format", "jsonl", "--output", tmp_path / "table.jsonl")
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
-    def test_a_reader_that_has_had_enough_is_no_error(self, path: Path) -> None:
+    def test_a_closed_pipe_is_not_an_error(self, path: Path) -> None:
         code = (
             "import sys, tyro; from nases_env.cli.store import *; "
             "sys.stdin.read(); run_store_command(tyro.cli(StoreCommands))"

@@ -18,9 +18,9 @@ def test_enas_published_cells_have_its_published_counts(num_filters: int, num_pa
     assert count_parameters(network) == num_parameters
 
 
-def closed_form(normal: Cell, reduction: Cell, stages: int, filters: int, num_classes: int, colours: int) -> int:
+def closed_form(normal: Cell, reduction: Cell, stages: int, filters: int, num_classes: int, image_channels: int) -> int:
     """The number of parameters, written down without the network."""
-    total = 9 * colours * 3 * filters + 2 * 3 * filters
+    total = 9 * image_channels * 3 * filters + 2 * 3 * filters
     inputs = [3 * filters, 3 * filters]
     after_reduction = False
     for layer in range(3 * stages + 2):
@@ -50,12 +50,12 @@ def closed_form(normal: Cell, reduction: Cell, stages: int, filters: int, num_cl
 def test_parameters_match_the_closed_form(seed: int) -> None:
     rng = np.random.default_rng(seed)
     normal, reduction = random_cell(rng, int(rng.integers(1, 6))), random_cell(rng, int(rng.integers(1, 6)))
-    stages, filters, classes, colours = (int(rng.integers(1, high)) for high in (4, 9, 12, 4))
+    stages, filters, classes, image_channels = (int(rng.integers(1, high)) for high in (4, 9, 12, 4))
     with torch.device("meta"):
         network = EnasMicroNetwork(
-            normal, reduction, NetworkSettings(stages, filters), num_classes=classes, image_shape=(colours, 8, 8)
+            normal, reduction, NetworkSettings(stages, filters), num_classes=classes, image_shape=(image_channels, 8, 8)
         )
-    assert count_parameters(network) == closed_form(normal, reduction, stages, filters, classes, colours)
+    assert count_parameters(network) == closed_form(normal, reduction, stages, filters, classes, image_channels)
 
 
 def test_frozen_parameters_are_not_counted() -> None:

@@ -59,8 +59,8 @@ def test_the_extremes_of_the_published_sizes(
 def test_parameters_match_the_closed_form(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cell = random_cell(rng)
-    cells, filters, classes, colours = (int(rng.integers(1, high)) for high in (4, 9, 12, 4))
-    expected = 9 * colours * filters + 2 * filters
+    cells, filters, classes, image_channels = (int(rng.integers(1, high)) for high in (4, 9, 12, 4))
+    expected = 9 * image_channels * filters + 2 * filters
     for stage in range(3):
         width = filters * 2**stage
         weights = {"nor_conv_1x1": width**2 + 2 * width, "nor_conv_3x3": 9 * width**2 + 2 * width}
@@ -69,7 +69,7 @@ def test_parameters_match_the_closed_form(seed: int) -> None:
             half = width // 2
             expected += 9 * half * width + 9 * width**2 + 4 * width + half * width
     expected += 2 * 4 * filters + (4 * filters + 1) * classes
-    network = build(cell, NetworkSettings(cells, filters), classes, (colours, 8, 8))
+    network = build(cell, NetworkSettings(cells, filters), classes, (image_channels, 8, 8))
     assert count_parameters(network) == expected
 
 

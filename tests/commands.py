@@ -1,4 +1,4 @@
-"""Run commands in a subprocess, or in this process, which avoids the imports."""
+"""Run commands in a subprocess, or in this process, which saves the time of the imports."""
 
 from __future__ import annotations
 

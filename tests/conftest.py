@@ -1,4 +1,4 @@
-"""Shared fixtures: isolated caches, one thread, and tiny data sets in place of the real ones."""
+"""Shared fixtures: isolated caches, a single thread, and tiny data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.serving import Server, server
 
 __all__ = ["server"]
 
-gc.disable()  # until all tests are imported, which saves a third of that time
+gc.disable()  # while tests are imported, which saves a third of the import time
 
 
 def pytest_collection_finish() -> None:

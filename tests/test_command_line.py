@@ -1,4 +1,4 @@
-"""Commands report errors of the user in one line, and errors of threads."""
+"""Commands report input errors in one line, and print errors of threads."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class FullDisk:
         pass
 
 
-def test_input_error_is_one_line_and_status_2() -> None:
+def test_input_error_prints_one_line_and_exits_with_status_2() -> None:
     assert error_of(run_here(lambda: run_command(Args, fail), "--num-envs", "3")) == "error: wrong number 3"
     message = error_of(run_here(lambda: run_command(Args, fail), "--num-env", "3"))
     assert message == "error: unknown option '--num-env' (did you mean '--num-envs'?); --help lists the options"
     assert "Test command." in run_here(lambda: run_command(Args, fail), "--help").stdout
 
 
-def test_interrupt_is_status_130() -> None:
+def test_interrupt_exits_with_status_130() -> None:
     def interrupt(args: Args) -> None:
         raise KeyboardInterrupt
 
     assert run_here(lambda: run_command(Args, interrupt)).returncode == 130
 
 
-def test_only_oserrors_of_tensorboards_writer_are_not_printed() -> None:
+def test_only_os_errors_of_the_tensorboard_writer_are_not_printed() -> None:
     def write_to_full_disk(args: Args) -> None:
         writer = _AsyncWriter(FullDisk())
         writer.write(b"x")

@@ -1,4 +1,4 @@
-"""The commands of the README, the examples and the Makefile, as a user types them."""
+"""The commands of the README, the examples and the Makefile run as documented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ SMOKE = ("--preset", "smoke", "--budget", "2")
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in ("__init__", "gaussian_process"))
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")  # runs the module again
+@pytest.mark.filterwarnings(
+    "ignore:.*found in sys.modules after import:RuntimeWarning"
+)  # the module is imported and then run
 @pytest.mark.parametrize("agent", AGENTS)
 def test_agent_runs_from_the_checkout_and_from_the_package(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -56,18 +58,20 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
     assert evaluations[0] == evaluations[1]
 
 
-def test_help_names_every_option_of_the_readme(tmp_path: Path) -> None:
-    """Collects the help of an agent and of the ``nases`` commands in the README."""
+def test_help_lists_every_option_of_the_readme(tmp_path: Path) -> None:
+    """The options are searched in the help of an agent and of the ``nases`` commands that the README contains."""
     shown = run("python", "-m", "nases_agents.reinforce", "--help", folder=tmp_path).stdout
     commands = set(re.findall(r"^nases ((?:store )?[a-z]+)", README, flags=re.MULTILINE))
     assert commands
     for command in commands:
         shown += run_here(cli.main, *command.split(), "--help").stdout
-    for option in set(re.findall(r"(?<![\w-])--(?:child\.)?[a-z][a-z-]+", README)) - {"--logdir"}:  # TensorBoard's
+    for option in set(re.findall(r"(?<![\w-])--(?:child\.)?[a-z][a-z-]+", README)) - {
+        "--logdir"
+    }:  # an option of TensorBoard
         assert re.search(rf"(?<![\w-]){option}\b", shown), option
 
 
-def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: dict[tuple[str, ...], str] = {
         ("--preset", "cpuu"): "unknown preset 'cpuu' (did you mean 'cpu'?)",
         ("--env-id", "NASES-CIFAR"): "no environment 'NASES-CIFAR'",
@@ -88,7 +92,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cifar_without_data_or_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_without_data_or_network_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9"), ("no_proxy", "")):
         monkeypatch.setenv(name, value)
@@ -99,10 +103,10 @@ def test_cifar_without_data_or_network_is_one_line(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(
-    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, "cifar10").is_dir(), reason="NASES_DATA_DIR holds no cifar10 folder"
+    REAL_DATA_DIR is None or not Path(REAL_DATA_DIR, "cifar10").is_dir(), reason="NASES_DATA_DIR contains no cifar10 folder"
 )
 def test_real_cifar10_is_searched(tmp_path: Path) -> None:
-    """Searches 10 % of the images, because decoding takes longest; test_datasets.py decodes the complete test split."""
+    """Only 10% of the images are used, because decoding is slow; test_datasets.py decodes the complete test split."""
     for image in Path(str(REAL_DATA_DIR), "cifar10", "train").glob("*/*0.*"):
         link = tmp_path / "cifar10" / "train" / image.parent.name / image.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,7 @@ def test_real_cifar10_is_searched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "options"), [(signal.SIGINT, ("--preset", "smoke")), (signal.SIGTERM, ("--env-id", "NASES-Synthetic-v0"))]
 )
-def test_an_interrupted_search_keeps_its_results(number: signal.Signals, options: tuple[str, ...], tmp_path: Path) -> None:
+def test_interrupted_search_keeps_its_results(number: signal.Signals, options: tuple[str, ...], tmp_path: Path) -> None:
     command = [sys.executable, str(AGENT), *options, "--budget", "1000", "--run-dir", "run"]
     process = subprocess.Popen(
         command,
@@ -137,8 +141,8 @@ def test_an_interrupted_search_keeps_its_results(number: signal.Signals, options
     assert (tmp_path / "run" / "best.png").exists()
 
 
-def test_a_full_disk_ends_a_search_in_one_line_with_whole_records(tmp_path: Path) -> None:
-    """Limits files to 60,000 bytes; beyond that, writing fails as on a full disk. TensorBoard's file is the first."""
+def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path) -> None:
+    """Files are limited to 60,000 bytes; writing more fails, as on a full disk. The event file reaches the limit first."""
     result = subprocess.run(
         [sys.executable, str(AGENT), "--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run"],
         cwd=tmp_path,
@@ -176,12 +180,12 @@ def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "unknown search space" in error_of(run_here(cli.main, "pretrain", "--output", "x", "--search-space", "darts"))
 
 
-def test_the_first_example_runs(tmp_path: Path) -> None:
-    """The others are run by test_custom_search_space.py and tests/agents."""
+def test_first_example_runs(tmp_path: Path) -> None:
+    """The other examples are run in test_custom_search_space.py and test_reinforce_single_file.py."""
     assert run("python", str(ROOT / "examples" / "step_by_step.py"), folder=tmp_path).stdout.count("reward") == 3
 
 
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert blocks
@@ -190,7 +194,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(code, {})
 
 
-def test_the_readme_matches_the_project() -> None:
+def test_readme_lists_every_environment_and_existing_make_targets() -> None:
     for env_id in ENV_IDS:
         assert f"`{env_id}`" in README
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
@@ -198,8 +202,8 @@ def test_the_readme_matches_the_project() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_names(page: Path) -> None:
-    """A link whose text is code, such as ``SearchLoop.run``, leads to the file that defines it."""
+def test_links_refer_to_existing_files_and_names(page: Path) -> None:
+    """If the text of a link is an identifier, such as ``SearchLoop.run``, the linked file must define it."""
     for text, target in re.findall(r"\[([^\]]*)\]\((?!http)([^)#]+)\)", page.read_text()):
         path = (page.parent / target).resolve()
         assert path.exists(), target
@@ -208,7 +212,7 @@ def test_links_lead_to_files_and_names(page: Path) -> None:
                 assert re.search(rf"(def|class) {name}\b", path.read_text()) or name == path.stem, (text, target)
 
 
-FEW = {
+QUICK_OPTIONS = {
     "throughput": (
         *("--configurations", "smoke", "--num-architectures", "1", "--num-repeats", "1", "--num-images", "32"),
         *("--batch-size", "16", "--image-size", "8", "--num-steps", "1"),
@@ -223,21 +227,21 @@ FEW = {
         *("--device", "cpu"),
     ),
 }
-"""The benchmarks that are run here; the tests of the other benchmarks run them and check their measurements."""
+"""Options of the benchmarks that are run here; the others are run in ``tests/benchmarks``."""
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", QUICK_OPTIONS)
 def test_benchmarks_run(name: str, tmp_path: Path) -> None:
-    run_benchmark(name, (*FEW[name], "--output", "results/figures.json"), tmp_path)
+    run_benchmark(name, (*QUICK_OPTIONS[name], "--output", "results/figures.json"), tmp_path)
     assert json.loads((tmp_path / "results" / "figures.json").read_text())
 
 
-def test_every_benchmark_is_run_by_some_test() -> None:
+def test_every_benchmark_is_tested() -> None:
     folder = ROOT / "benchmarks"
     names = {path.parent.name for path in folder.glob("*/__main__.py")} | {path.stem for path in folder.glob("*.py")}
-    assert names > FEW.keys()
+    assert names > QUICK_OPTIONS.keys()
     overview = (folder / "README.md").read_text()
     for name in sorted(names - {"__init__"}):
         assert f"benchmarks.{name}`" in overview, name
-        if name not in FEW:
+        if name not in QUICK_OPTIONS:
             assert f'run_benchmark("{name}", ' in (ROOT / "tests" / "benchmarks" / f"test_{name}.py").read_text(), name

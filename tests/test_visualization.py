@@ -44,7 +44,7 @@ def test_svg_names_every_operator_input_node_and_output(tmp_path: Path) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-@example(142)  # all five nodes of a cell below each other
+@example(142)  # the five nodes of a cell form a chain
 def test_boxes_are_inside_the_figure_and_do_not_overlap(seed: int) -> None:
     architecture = SPACE.sample(np.random.default_rng(seed))
     for axes in visualization.draw(SPACE, architecture).axes:
@@ -69,7 +69,7 @@ def test_arrays_have_the_same_size() -> None:
     assert arrays[0].max() == 255
 
 
-def test_the_same_architecture_gives_the_same_files(tmp_path: Path) -> None:
+def test_same_architecture_is_drawn_to_identical_files(tmp_path: Path) -> None:
     for ending in ("png", "svg"):
         for name in ("a", "b"):
             visualization.save(visualization.draw(SPACE, CHAIN), tmp_path / f"{name}.{ending}")
@@ -79,13 +79,13 @@ def test_the_same_architecture_gives_the_same_files(tmp_path: Path) -> None:
     assert min(struct.unpack(">II", header[16:])) > 100
 
 
-def test_another_format_is_an_error_that_names_the_two(tmp_path: Path) -> None:
+def test_other_file_formats_are_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.png or \.svg"):
         visualization.save(visualization.draw(SPACE, CHAIN), tmp_path / "cell.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_text() -> None:
+def test_describe_cells() -> None:
     text = visualization.describe(SPACE, CHAIN)
     assert text.splitlines()[:3] == [
         "normal cell",
@@ -97,7 +97,7 @@ def test_text() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(*[st.integers(0, 4)] * 6))
-@example((0, 0, 0, 0, 0, 0))  # no edge at all
+@example((0, 0, 0, 0, 0, 0))  # no edges
 @example((3, 3, 3, 3, 3, 3))
 def test_boxes_of_a_cell_with_absent_edges_do_not_overlap(choices: tuple[int, ...]) -> None:
     architecture = NASBENCH201.architecture(choices)
@@ -118,7 +118,7 @@ def test_boxes_of_a_cell_with_absent_edges_do_not_overlap(choices: tuple[int, ..
         assert shown.count(name) == choices.count(choice)
 
 
-def test_text_of_a_cell_with_absent_edges() -> None:
+def test_describe_a_cell_with_absent_edges() -> None:
     string = "|none~0|+|nor_conv_3x3~0|skip_connect~1|+|none~0|avg_pool_3x3~1|nor_conv_1x1~2|"
     assert visualization.describe(NASBENCH201, NASBENCH201.from_string(string)).splitlines() == [
         "cell",
@@ -131,7 +131,7 @@ def test_text_of_a_cell_with_absent_edges() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from([1, 2, 7, 100]), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
-def test_a_space_without_cells_is_drawn_as_its_decisions(sizes: list[int], seed: int) -> None:
+def test_search_space_without_cells_is_drawn_as_decisions(sizes: list[int], seed: int) -> None:
     space = ListSpace(tuple(sizes))
     architecture = space.sample(np.random.default_rng(seed))
     (axes,) = visualization.draw(space, architecture, "a title").axes

@@ -1,4 +1,4 @@
-"""Drive an agent through ask and tell without a search loop: several children in flight, results in any order."""
+"""Call ``ask`` and ``tell`` of an agent without a search loop, with several children in flight, in random order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluation(architecture: Architecture, reward: float) -> Evaluation:
 def drive(
     agent: Agent, reward_of: Callable[[Architecture], float], budget: int, in_flight: int = 1, seed: int = 0
 ) -> tuple[list[Proposal], list[float]]:
-    """Keep ``in_flight`` children in flight and tell a random one of them, until ``budget`` children are evaluated.
+    """Keep ``in_flight`` children in flight and report them in random order, until ``budget`` children are evaluated.
 
     Returns:
         The proposals and their rewards, in the order of the calls of ``tell``.

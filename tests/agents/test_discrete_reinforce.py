@@ -22,7 +22,7 @@ CONTROLLERS = ("lstm", "independent")
 
 
 def log_prob(agent: DiscreteReinforce, proposal: Proposal) -> float:
-    """Compute the log probability of a child decision by decision, as in sampling."""
+    """Compute the log probability of a child one decision at a time, as in sampling."""
     total = 0.0
     tokens, state = torch.zeros(1, 1, dtype=torch.int64), None
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_reward_above_the_baseline_raises_the_probability_of_a_child_and_below_l
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_probabilities_in_training_equal_those_in_sampling(controller: Any) -> None:
-    """Training processes all decisions in one pass, sampling one decision after another."""
+    """Training evaluates all decisions in one pass, whereas sampling is sequential."""
     env = synthetic_env()
     agent = DiscreteReinforce(env, Args(controller=controller))
     drive_synthetic(agent, env, 50)
@@ -101,7 +101,7 @@ def test_order_of_tell_does_not_matter_within_a_batch(controller: Any) -> None:
 
 
 def spreads(agent: DiscreteReinforce) -> Tensor:
-    """Range of the log probabilities of each decision, shape (m,)."""
+    """Return the range of the log probabilities of each decision, shape (m,)."""
     log_probs: Tensor = agent._log_probs_along(torch.zeros(1, 40, dtype=torch.int64))[0].detach()
     return log_probs.amax(-1) - log_probs.masked_fill(agent.invalid_choice_mask, torch.inf).amin(-1)
 
@@ -155,6 +155,6 @@ def test_command_logs_metrics_of_the_policy_and_the_seed_determines_the_children
         {"baseline_decay": 1.0},
     ],
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)

@@ -1,4 +1,4 @@
-"""The Gaussian process against the textbook formulas, and the purpose of its kernel."""
+"""The Gaussian process matches the textbook formulas, and its kernels are valid and selected as intended."""
 
 from __future__ import annotations
 

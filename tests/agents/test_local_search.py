@@ -1,4 +1,4 @@
-"""Local search finds the optimum of a separable reward, restarts at local optima, and evaluates nothing twice."""
+"""Local search finds the optimum of a separable reward, restarts at local optima, and never repeats an evaluation."""
 
 from __future__ import annotations
 
@@ -153,6 +153,6 @@ def test_seed_determines_the_children() -> None:
     assert not set(keys[0]) & set(keys[2])
 
 
-def test_options_out_of_range() -> None:
+def test_options_out_of_range_are_input_errors() -> None:
     with pytest.raises(InputError, match="--num-init must be at least 1, not 0"):
         Args(num_init=0)

@@ -97,6 +97,6 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "options", [{"imagined_batch_size": 0}, {"extra_mutation_prob": 1.0}, {"std": 0.0}, {"ucb_kappa": -1.0}]
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)

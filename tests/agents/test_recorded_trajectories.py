@@ -30,7 +30,7 @@ AGENTS: dict[str, tuple[Any, Any]] = {
     "discrete_reinforce": (discrete_reinforce.Args, discrete_reinforce.DiscreteReinforce),
 }
 NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 6}
-"""Number of children on Digits: enough to see the first update of these agents; 2 for agents that learn later."""
+"""Number of children on Digits, enough to include the first update of these agents. Default: 2."""
 
 
 def keys_of(name: str, **options: Any) -> list[str]:

@@ -78,6 +78,6 @@ def test_seed_determines_the_children() -> None:
         ({"population_size": 2}, "--sample-size must be at most --population-size, 2, not 3"),
     ],
 )
-def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_input_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Args(**options)

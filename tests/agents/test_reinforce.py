@@ -173,7 +173,7 @@ def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"std": 0}, {"train_freq": 0}, {"learning_rate": float("nan")}, {"elite_geometric_decay": 1.0}]
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)
 

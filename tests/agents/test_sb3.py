@@ -40,8 +40,10 @@ def search(budget: int, **options: Any) -> SearchLoop:
     [("ppo", 300, {}, 0.04), ("a2c", 500, {}, 0.05), ("sac", 250, {}, 0.1), ("td3", 300, {"std": 0.3}, 0.08)],
 )
 def test_learns(algorithm: Any, budget: int, options: dict[str, Any], margin: float) -> None:
-    """Without learning, the difference would be 0 with a standard deviation of 0.016. The noise of TD3 is constant, so a
-    smaller one shows more of what it learned."""
+    """Without learning, the difference would be 0 with a standard deviation of 0.016.
+
+    TD3 has constant action noise, so a smaller ``std`` makes its progress easier to detect.
+    """
     rewards = [trial.evaluation.reward for trial in search(budget, algorithm=algorithm, **options).trials]
     assert np.mean(rewards[-100:]) > np.mean(rewards[:50]) + margin
 
@@ -83,7 +85,7 @@ def test_rewards_are_standardized_by_the_running_mean_and_deviation() -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_initial_exploration_has_the_given_width(algorithm: Any) -> None:
-    """In SAC the width is an output of the network, which its random weights change a little."""
+    """The width of SAC is an output of its network and varies slightly with the initial weights."""
     widths = []
     for std in (0.3, 0.6):
         model = make_model(loop_for(10), Args(algorithm=algorithm, std=std))
@@ -121,7 +123,7 @@ def test_command_logs_the_losses_of_sb3(algorithm: Any, tag: str, steps: list[in
         {"ask_batch_size": 2},
     ],
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)
 

@@ -1,4 +1,4 @@
-"""``nases draw``: the search space of a file."""
+"""``nases draw`` reads the search space of an architecture file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.embedding.spaces import ListSpace
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES)
-def test_the_file_names_its_search_space(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_space_is_read_from_the_file(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = get_search_space(name)
     file = tmp_path / "best.json"
     file.write_text(space.to_json(space.sample(np.random.default_rng(0))))
@@ -25,7 +25,7 @@ def test_the_file_names_its_search_space(name: str, tmp_path: Path, capsys: pyte
     assert (tmp_path / "cell.png").stat().st_size > 1000
 
 
-def test_a_genotype_without_a_name_belongs_to_enas_micro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_genotype_without_a_name_is_read_as_enas_micro(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = get_search_space("enas_micro")
     file = tmp_path / "best.json"
     file.write_text(json.dumps(space.genotype(space.sample(np.random.default_rng(0)))))
@@ -33,7 +33,7 @@ def test_a_genotype_without_a_name_belongs_to_enas_micro(tmp_path: Path, capsys:
     assert "normal cell" in capsys.readouterr().out
 
 
-def test_a_custom_space_must_be_given_as_module_and_class(tmp_path: Path) -> None:
+def test_custom_search_space_requires_module_and_class(tmp_path: Path) -> None:
     file = tmp_path / "best.json"
     space = ListSpace((2, 3))
     file.write_text(space.to_json(space.architecture([1, 2])))
@@ -42,7 +42,7 @@ def test_a_custom_space_must_be_given_as_module_and_class(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["os:system", ["enas_micro"], {}, 3])
-def test_a_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
+def test_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
     file = tmp_path / "best.json"
     file.write_text(json.dumps({"search_space": name}))
     with pytest.raises(InputError, match="it was read as 'enas_micro'"):
@@ -50,7 +50,7 @@ def test_a_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
-def test_a_file_without_an_architecture_is_an_input_error(text: str, tmp_path: Path) -> None:
+def test_file_without_an_architecture_is_an_input_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "best.json"
     file.write_text(text)
     with pytest.raises(InputError, match="not an architecture"):

@@ -1,4 +1,4 @@
-"""The dispatch of ``nases`` to its subcommands."""
+"""``nases`` dispatches to its subcommands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nases_env.cli.main import COMMANDS, main
 from tests.commands import error_of, run_here
 
 
-def test_every_module_of_the_package_is_a_command() -> None:
+def test_every_module_is_a_command() -> None:
     assert {module.name for module in pkgutil.iter_modules(nases_env.cli.__path__)} == {*COMMANDS, "main"}
 
 
@@ -42,5 +42,5 @@ def test_help_lists_all_commands_and_imports_none() -> None:
     ("options", "message"),
     [([], "no command given; nases --help"), (["trian"], "unknown command 'trian' (did you mean 'train'?); nases --help")],
 )
-def test_a_wrong_command_is_one_line(options: list[str], message: str) -> None:
+def test_invalid_command_is_a_one_line_error(options: list[str], message: str) -> None:
     assert message in error_of(run_here(main, *options))

@@ -1,4 +1,4 @@
-"""``nases export``, ``nases predict``, and ``nases draw`` of the genotype of a model."""
+"""``nases export``, ``nases predict``, and ``nases draw`` for the genotype of a trained model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_predict_classifies_every_image(
     assert len(lines) == 6
 
 
-def test_an_unreadable_image_is_one_line_and_the_others_are_classified(
+def test_unreadable_image_is_a_one_line_error_and_the_others_are_classified(
     nases: Nases, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(tmp_path / "good.png")
@@ -95,7 +95,7 @@ def test_predict_requires_an_image_and_a_positive_number(nases: Nases, run_dir: 
         nases("predict", run_dir, "0.png", "--top", 0)
 
 
-def test_a_genotype_json_is_drawn(nases: Nases, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_draw_accepts_genotype_json(nases: Nases, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model()
     file = tmp_path / "genotype.json"
     write_genotype(file, model.search_space, model.architecture, model.settings, num_classes=3, image_shape=(1, 7, 9))

@@ -1,4 +1,4 @@
-"""``nases pretrain``."""
+"""``nases pretrain``: output files, presets, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quick(output: Path, **changes: Any) -> PretrainArgs:
     return PretrainArgs(output, settings=dataclasses.replace(PRESETS["default"], **{**few, **changes}), **options)
 
 
-def test_it_writes_weights_and_metrics_prints_them_and_restores_the_threads(
+def test_writes_weights_and_metrics_and_restores_the_number_of_threads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(2)
@@ -40,7 +40,7 @@ def test_it_writes_weights_and_metrics_prints_them_and_restores_the_threads(
     assert f"{record['reconstruction_accuracy']:.1%}" in capsys.readouterr().out
 
 
-def test_the_recorded_command_reproduces_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_command_reproduces_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain_command(quick(tmp_path / "first" / "x.safetensors", noise_std=0.25, standardize=False))
     record = json.loads((tmp_path / "first" / "x.json").read_text())
     words = shlex.split(record["command"])
@@ -60,15 +60,15 @@ def test_settings_default_to_the_preset(name: str) -> None:
     assert changed == dataclasses.replace(PRESETS[name], num_steps=5, standardize=True, embedding_size=4)
 
 
-def test_a_custom_space_is_given_as_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_search_space_by_module_and_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "custom.py").write_text(
         "from nases_env.search_spaces import SearchSpace\n"
         "class Custom(SearchSpace):\n    name = 'custom'\n    decision_sizes = (2, 50, 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    pretrain_command(quick(tmp_path / "made", search_space="custom:Custom", embedding_size=None))
-    assert load_embedding(get_search_space("custom:Custom"), tmp_path / "made" / "custom.safetensors").embedding_size == 3
-    record = json.loads((tmp_path / "made" / "custom.json").read_text())
+    pretrain_command(quick(tmp_path / "output", search_space="custom:Custom", embedding_size=None))
+    assert load_embedding(get_search_space("custom:Custom"), tmp_path / "output" / "custom.safetensors").embedding_size == 3
+    record = json.loads((tmp_path / "output" / "custom.json").read_text())
     assert record["settings"]["embedding_size"] == record["embedding_size"] == 3
     assert "--search-space custom:Custom" in record["command"]
     assert "--embedding-size" not in record["command"]
@@ -77,13 +77,13 @@ def test_a_custom_space_is_given_as_module_and_class(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "option", ["--search-space=nothing", "--num-steps=0", "--num-threads=0", "--loss=least_squares", "--preset=papr"]
 )
-def test_wrong_options_are_errors_and_write_nothing(tmp_path: Path, option: str) -> None:
+def test_invalid_options_are_errors_and_write_nothing(tmp_path: Path, option: str) -> None:
     result = run_here(main, "pretrain", "--output", str(tmp_path), option)
     assert result.returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_output_is_an_error_before_training(tmp_path: Path) -> None:
+def test_unwritable_output_is_an_error_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot create the directory"):
         pretrain_command(quick(tmp_path / "file" / "x.safetensors", num_steps=10**9))

@@ -1,4 +1,4 @@
-"""``nases reproduce``."""
+"""``nases reproduce``: stages, report, rerun, dry run, and interrupts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_printed(step: Step) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reproduction: one seed, then a second one whose pretraining and searches were run by their printed commands."""
+    """Reproduce with one seed, then with a second one, whose pretraining and searches are run by their printed commands."""
     path = tmp_path_factory.mktemp("reproduction") / "smoke"
     reproduce("--preset", "smoke", "--output", path, "--seeds", 1)
     steps = steps_of(path)
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_all_three_stages_are_run_for_every_seed(folder: Path) -> None:
+def test_three_stages_are_run_for_every_seed(folder: Path) -> None:
     for seed in range(2):
         record = json.loads((folder / f"seed-{seed}" / "embedding.json").read_text())
         assert f"--seed {seed} --num-steps 30" in f"{record['command']} " or seed == 0
@@ -72,7 +72,7 @@ def test_all_three_stages_are_run_for_every_seed(folder: Path) -> None:
             assert json.loads((run / "best.json").read_text())["normal"]
 
 
-def test_the_report_contains_the_measured_values(folder: Path) -> None:
+def test_report_contains_the_measured_values(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     errors = {}
     for agent in ("reinforce", "random_search"):
@@ -86,10 +86,10 @@ def test_the_report_contains_the_measured_values(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     for words in ("Stage 1", "Stage 2", "Final phase", "2 seeds in NASES-Digits-v0", "256 training images of digits"):
         assert words in text
-    assert "Table 1" not in text  # it is on CIFAR-10
+    assert "Table 1" not in text  # Table 1 is on CIFAR-10
 
 
-def test_rerunning_it_resumes_the_missing_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rerun_executes_only_the_missing_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     final = folder / "seed-1" / "random_search" / "final" / "seed-1" / "result.json"
     before = final.read_text()
     others = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "report" not in path.name}
@@ -108,7 +108,7 @@ def test_rerunning_it_resumes_the_missing_steps(folder: Path, capsys: pytest.Cap
     )
 
 
-def test_a_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new"
     options = ["--preset", "smoke", "--output", output, "--seeds", 1, "--num-threads", 1, "--final.cutout-length", 2]
     reproduce(*options, "--child.num-filters", 3, "--dry-run")
@@ -118,19 +118,19 @@ def test_a_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path,
     for line, stage in zip(steps, STAGES_OF_A_SEED, strict=True):
         assert line.strip().split("  ", 1)[1].startswith(stage)
         assert line.split()[0].count(":") == 2  # hours, minutes, seconds
-    assert steps[1].endswith("--child.num-filters 3")  # no option that equals the preset
+    assert steps[1].endswith("--child.num-filters 3")  # options that equal the preset are omitted
     assert steps[2].endswith("--child.cutout-length 2")
     assert "in total on" in total
 
 
-def test_a_dry_run_of_a_finished_reproduction_has_no_steps_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_of_a_finished_reproduction_has_no_steps_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce("--preset", "smoke", "--output", folder, "--dry-run")
     *steps, total, _ = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in steps] == ["done"] * 10
     assert total.split()[0] == "0:00:00"
 
 
-def test_a_printed_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None:
+def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None:
     assert "is finished" in run_printed(steps_of(folder)[1])
 
 
@@ -146,15 +146,15 @@ def test_a_printed_search_command_of_a_finished_search_has_no_effect(folder: Pat
         (["--env-id", "NASES-Synthetic-v0"], "does not take --"),
     ],
 )
-def test_wrong_input_is_one_line(folder: Path, options: list[object], message: str) -> None:
+def test_invalid_input_is_a_one_line_error(folder: Path, options: list[object], message: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.raises(InputError, match=message):
         reproduce("--preset", "smoke", "--output", folder, *options)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
-    """Unset settings were "preset", and two settings had other names."""
+def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
+    """Earlier versions wrote "preset" for unset settings, and two settings had other names."""
     config = json.loads((folder / "config.json").read_text())
     names = [name for name in config["child"] if name not in ("cutout_length", "drop_path_prob")]
     old = dict.fromkeys([*names, "cutout", "drop_path_keep"], "preset")
@@ -190,7 +190,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(("sender", "received"), [("terminal", "SIGINT"), ("kill", "SIGTERM")])
-def test_an_interrupt_ends_the_agent_too(
+def test_interrupt_is_forwarded_to_the_agent(
     sender: str, received: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -206,7 +206,7 @@ def test_an_interrupt_ends_the_agent_too(
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
-def test_the_exit_status_of_an_agent_is_passed_on(code: str, status: int) -> None:
+def test_exit_status_of_the_agent_is_returned(code: str, status: int) -> None:
     with pytest.raises(SystemExit) as exited:
         command._run_agent([sys.executable, "-c", f"import os; {code}"])
     assert exited.value.code == status

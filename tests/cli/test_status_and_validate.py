@@ -65,19 +65,19 @@ def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFix
     assert "child 2: failed killed by SIGKILL" in shown
 
 
-def test_status_of_another_directory_is_one_line(tmp_path: Path) -> None:
+def test_status_of_another_directory_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run directory"):
         status_command(StatusArgs(tmp_path))
 
 
-def test_a_run_reproduces(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reproduces_a_run(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     validate_command(ValidateArgs(finished_run, sample=1))
     shown = capsys.readouterr().out
     assert shown.count("✔") == 1
     assert "1 of 1 children reproduce" in shown
 
 
-def test_a_forged_result_does_not_reproduce(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     path = tmp_path / "run" / "evaluations.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -96,7 +96,7 @@ def test_a_forged_result_does_not_reproduce(finished_run: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "message"), [({"sample": 0}, "--sample must be at least 1"), ({}, "no child with a result")]
 )
-def test_wrong_input_to_validate_is_one_line(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_input_to_validate_is_a_one_line_error(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     search(tmp_path / "run", 0)
     with pytest.raises(InputError, match=message):
         validate_command(ValidateArgs(tmp_path / "run", **options))

@@ -1,4 +1,4 @@
-"""``nases train``."""
+"""``nases train``: results, reports, errors, and resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(*options: object) -> None:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished search."""
+    """Run a search and return its run directory."""
     path = tmp_path_factory.mktemp("search") / "run"
     options = ("--preset", "smoke", "--budget", "2", "--run-dir", str(path))
     assert run_here(module("nases_agents.random_search"), *options).returncode == 0
@@ -49,13 +49,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def final_dir(run_dir: Path) -> Path:
-    """Its final training with two seeds, the second by a separate command."""
+    """Train the best architecture with two seeds, the second in a separate command."""
     train(run_dir, "--child.cutout-length", 2)
     train(run_dir, "--child.cutout-length", 2, "--seed", 1)
     return run_dir / "final"
 
 
-def test_the_best_of_a_search_is_trained_and_tested(run_dir: Path, final_dir: Path) -> None:
+def test_best_architecture_of_a_search_is_trained_and_tested(run_dir: Path, final_dir: Path) -> None:
     config = json.loads((final_dir / "config.json").read_text())["configuration"]
     best = json.loads((run_dir / "best.json").read_text())
     assert {name: config["genotype"][name] for name in ("normal", "reduction")} == {
@@ -68,7 +68,7 @@ def test_the_best_of_a_search_is_trained_and_tested(run_dir: Path, final_dir: Pa
     assert not list(final_dir.glob("seed-*/checkpoint*"))
 
 
-def test_the_report_describes_the_training(run_dir: Path, final_dir: Path) -> None:
+def test_report_describes_the_training(run_dir: Path, final_dir: Path) -> None:
     report = json.loads((final_dir / "report.json").read_text())
     errors = [seed["test_error"] for seed in report["seeds"]]
     assert report["test_error_mean"] == pytest.approx(sum(errors) / 2)
@@ -78,7 +78,7 @@ def test_the_report_describes_the_training(run_dir: Path, final_dir: Path) -> No
     text = (final_dir / "report.md").read_text()
     assert "256 training images of digits at 8 x 8 pixels at most, 3 epochs, N = 1, F = 2, cutout 2, no drop-path" in text
     assert "best of 2 children of random_search by validation accuracy" in text
-    assert "Table 1" not in text  # it is on CIFAR-10
+    assert "Table 1" not in text  # Table 1 is on CIFAR-10
 
 
 def test_tensorboard_has_the_curves(final_dir: Path) -> None:
@@ -129,7 +129,7 @@ def test_settings_default_to_the_preset_of_the_search(run_dir: Path) -> None:
         (["--dataset", "digit", "--output", "new"], "unknown data set 'digit' .did you mean 'digits'"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_invalid_input_is_a_one_line_error(
     run_dir: Path, final_dir: Path, options: list[object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_wrong_input_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_source_is_one_line(tmp_path: Path) -> None:
+def test_invalid_source_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .* name a run directory or an architecture file"):
         train(tmp_path / "absent.json")
     with pytest.raises(InputError, match=r"is not a run directory"):
@@ -154,14 +154,14 @@ def test_a_wrong_source_is_one_line(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["best.json"]
 
 
-def test_the_genotype_of_a_model_can_be_trained(final_dir: Path, tmp_path: Path) -> None:
+def test_genotype_of_a_model_can_be_trained(final_dir: Path, tmp_path: Path) -> None:
     options = ("--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1, "--output", tmp_path / "final")
     train(final_dir / "genotype.json", *options)
     before, after = (json.loads((folder / "genotype.json").read_text()) for folder in (final_dir, tmp_path / "final"))
     assert before == after
 
 
-def test_a_seed_in_training_is_locked(tmp_path: Path) -> None:
+def test_concurrent_training_of_a_seed_is_an_error(tmp_path: Path) -> None:
     options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1)
     train(*options, "--seed", 1)
     with _locked(tmp_path / "final" / "seed-0"), pytest.raises(InputError, match=r"another process is training in .*seed-0"):
@@ -182,12 +182,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _train_in_process(options: list[str]) -> None:
     torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as the process
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     train(*options)
 
 
-def test_a_killed_training_resumes_exactly(tmp_path: Path) -> None:
-    """After SIGKILL at random moments, weights, result and curves equal those of an uninterrupted training bit for bit."""
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """After SIGKILL at random times, weights, result and curves are bit-identical to those of an uninterrupted training."""
     path = architecture_file(tmp_path)
     options: list[object] = [path, "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", NUM_EPOCHS]
     options += ["--child.num-train-images", 96, "--child.drop-path-prob", 0.4]
@@ -209,7 +209,7 @@ def test_a_killed_training_resumes_exactly(tmp_path: Path) -> None:
         time.sleep(rng.uniform(0.0, 0.2))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "it finished before it was killed"
+        assert process.exitcode == -signal.SIGKILL, "the training finished before it was killed"
     assert FinalFolder(tmp_path / "killed").results() == []
     time.sleep(1)  # TensorBoard orders event files by their time in seconds
     train(*options, "--output", tmp_path / "killed")

@@ -24,7 +24,7 @@ from nases_env.search_spaces import Architecture, EnasMicro
 from tests.datasets import TinyDatasets
 
 SPACE = EnasMicro()
-# The others need a table or a search space: test_nasbench201.py and test_query.py create them.
+# The others require a table or a search space and are tested in test_nasbench201.py and test_query.py.
 ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ("NASES-NASBench201-v0", "NASES-Query-v0"))
 
 
@@ -41,7 +41,7 @@ def unwrapped(env: gym.Env[Any, Any]) -> NASESEnv:
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_gymnasium_checker(env_id: str, tiny_datasets: TinyDatasets) -> None:
     env = make(env_id, **tiny_datasets.options(env_id))
-    check_env(env.unwrapped)  # every warning is an error here
+    check_env(env.unwrapped)  # pytest turns warnings into errors
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
@@ -65,7 +65,7 @@ def test_spec_round_trips(env_id: str) -> None:
     assert isinstance(gym.make(f"nases_env:{env_id}").unwrapped, NASESEnv)
 
 
-def test_missing_data_is_an_error_of_reset(tmp_path: Path) -> None:
+def test_reset_raises_an_error_if_data_is_missing(tmp_path: Path) -> None:
     env = gym.make("NASES-CIFAR10-v0", data_dir=str(tmp_path), download=False)
     with pytest.raises(InputError, match="NASES_DATA_DIR") as caught:
         env.reset()
@@ -109,7 +109,7 @@ def test_actions_are_clipped_into_the_box() -> None:
 @pytest.mark.parametrize(
     "action", [np.full(20, np.nan), np.full(20, np.inf), np.zeros(19), np.zeros((1, 20)), np.float32(0)]
 )
-def test_invalid_actions_raise_one_line_and_change_nothing(action: np.ndarray) -> None:
+def test_invalid_actions_are_one_line_errors_and_change_nothing(action: np.ndarray) -> None:
     env = make("NASES-Synthetic-v0").unwrapped
     observation, _ = env.reset(seed=0)
     before = unwrapped(env).architecture
@@ -120,7 +120,7 @@ def test_invalid_actions_raise_one_line_and_change_nothing(action: np.ndarray) -
     assert env.step(np.zeros(20, np.float32))[0].shape == observation.shape
 
 
-def test_the_task_continues_until_the_time_limit() -> None:
+def test_episode_is_truncated_at_the_time_limit_and_never_terminates() -> None:
     env = make("NASES-Synthetic-v0")
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(100)]
@@ -144,12 +144,12 @@ def test_reset_starts_from_a_given_architecture() -> None:
         ({"architecture": "{"}, "not JSON"),
     ],
 )
-def test_invalid_reset_options_raise_an_error(options: dict[str, Any], message: str) -> None:
+def test_invalid_reset_options_are_input_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make("NASES-Synthetic-v0").reset(options=options)
 
 
-def test_the_seed_determines_the_search() -> None:
+def test_seed_determines_the_search() -> None:
     def search(seed: int) -> list[Any]:
         env = make()
         first, _ = env.reset(seed=seed)
@@ -170,13 +170,13 @@ def test_results_do_not_depend_on_the_order_and_are_cached() -> None:
     known = unwrapped(env).evaluate(SPACE.from_json(forwards[1]["genotype"]))
     again = env.step(actions[1])
     assert again[4] == forwards[1]
-    assert unwrapped(env).last_evaluation is known  # the same object: it was not trained again
+    assert unwrapped(env).last_evaluation is known  # the same object, so it was not trained again
     other = make()
     other.reset(seed=0)
     assert [other.step(action)[4] for action in reversed(actions)] == forwards[::-1]
 
 
-def test_a_child_that_is_too_large_or_diverges_has_reward_0() -> None:
+def test_child_that_is_too_large_or_diverges_has_reward_0() -> None:
     env = make(max_params=10)
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.zeros(20, np.float32))
@@ -204,7 +204,7 @@ def test_render_shows_the_current_child() -> None:
         NASESEnv(unwrapped(env).evaluator, render_mode="human")
 
 
-def test_an_environment_is_picklable_and_can_be_closed_twice() -> None:
+def test_environment_is_picklable_and_can_be_closed_twice() -> None:
     env = make()
     env.reset(seed=0)
     again = pickle.loads(pickle.dumps(unwrapped(env)))
@@ -245,7 +245,7 @@ def test_every_keyword_is_documented() -> None:
         ({"embedding": "absent.safetensors"}, "absent.safetensors"),
     ],
 )
-def test_invalid_keywords_raise_one_line(options: dict[str, Any], message: str) -> None:
+def test_invalid_keywords_are_one_line_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         gym.make("NASES-Digits-v0", **options)
     assert "\n" not in str(caught.value)
@@ -258,7 +258,7 @@ def test_genotype_in_info_is_one_line_of_json() -> None:
     assert json.loads(info["genotype"])["search_space"] == "enas_micro"
 
 
-def test_a_child_whose_evaluation_raised_is_evaluated_again() -> None:
+def test_evaluation_is_repeated_after_an_error() -> None:
     """An error that the user has fixed must not be raised again."""
 
     class Failing(SerialExecutor):

@@ -1,4 +1,4 @@
-"""The environment on the table of NAS-Bench-201: both checkers, and the promises of the class docstring."""
+"""The environment of NAS-Bench-201: both checkers, and the guarantees of the class docstring."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NUM_ACTIONS = 6
 
 
 @pytest.fixture(autouse=True)
-def no_table_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def unset_table_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NASES_NASBENCH201_TABLE", raising=False)
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A table, and an embedding that nobody has trained."""
+    """Return options with the paths of a table and of an untrained embedding."""
     folder = tmp_path_factory.mktemp("nasbench201")
     embedding = Embedding(SPACE, embedding_size=NUM_ACTIONS, hidden_size=16, loss="cross_entropy")
     save_embedding(embedding, folder / "embedding.safetensors")
@@ -113,13 +113,13 @@ def test_permutations_depend_on_the_seed_and_are_uniform(options: dict[str, Any]
     orders = [operators(seed) for seed in range(100)]
     assert all(sorted(order) == sorted(OPERATORS) for order in orders)
     assert all(type(name) is str for name in orders[0])
-    assert len(set(orders)) > 50  # of 120
+    assert len(set(orders)) > 50  # of 120 permutations
     for place in range(5):
         counts = [[order[place] for order in orders].count(name) for name in OPERATORS]
-        assert min(counts) >= 6  # of 20 to be expected, with a deviation of 4
+        assert min(counts) >= 6  # 20 expected, with a standard deviation of 4
 
 
-def test_one_cell_has_one_key_and_one_reward_under_all_permutations(options: dict[str, Any]) -> None:
+def test_key_and_reward_do_not_depend_on_the_operator_permutation(options: dict[str, Any]) -> None:
     infos = []
     for operator_permutation_seed in (None, 0, 1, 2):
         env = NasBench201Env(operator_permutation_seed=operator_permutation_seed, **options)
@@ -130,7 +130,7 @@ def test_one_cell_has_one_key_and_one_reward_under_all_permutations(options: dic
     assert infos == infos[:1] * 4
 
 
-def test_the_reward_does_not_depend_on_the_seed(options: dict[str, Any]) -> None:
+def test_reward_does_not_depend_on_the_seed(options: dict[str, Any]) -> None:
     env = make(options)
     steps = []
     for seed in (0, 1):
@@ -139,7 +139,7 @@ def test_the_reward_does_not_depend_on_the_seed(options: dict[str, Any]) -> None
     assert steps[0] == steps[1]
 
 
-def test_a_missing_table_is_an_error_of_reset_and_the_variable_names_it(
+def test_reset_raises_an_error_if_the_table_is_missing_and_reads_the_variable(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = gym.make("NASES-NASBench201-v0", embedding=options["embedding"]).unwrapped
@@ -162,7 +162,7 @@ def test_render_shows_the_cell(options: dict[str, Any]) -> None:
     assert image.min() < 100
 
 
-def test_an_environment_is_picklable(options: dict[str, Any]) -> None:
+def test_environment_is_picklable(options: dict[str, Any]) -> None:
     env = NasBench201Env(operator_permutation_seed=2, **options)
     env.reset(seed=0)
     again = pickle.loads(pickle.dumps(env))
@@ -178,7 +178,7 @@ def test_every_keyword_is_documented(options: dict[str, Any]) -> None:
 
 
 @requires_real_table
-def test_the_optimum_of_the_real_table(options: dict[str, Any]) -> None:
+def test_optimum_of_the_real_table(options: dict[str, Any]) -> None:
     env = NasBench201Env(**{**options, "table": real_table(), "operator_permutation_seed": 4})
     env.reset(seed=0)
     best = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"

@@ -1,4 +1,4 @@
-"""The environment of a search space that knows its accuracies."""
+"""The environment of a search space that provides accuracies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nases_env.search_spaces import Architecture, SearchSpace
 
 
 class Ascending(SearchSpace):
-    """Ten decisions of different sizes; the reward is the share of the highest choices."""
+    """Ten decisions of different sizes; the accuracy is the mean choice, scaled to [0, 1]."""
 
     name = "ascending"
     decision_sizes = (2, 3, 4, 5, 6) * 2
@@ -38,12 +38,12 @@ def make(embedding: str, **options: Any) -> gym.Env[Any, Any]:
     return gym.make("NASES-Query-v0", search_space=f"{__name__}:Ascending", embedding=embedding, **options)
 
 
-def test_both_checkers(embedding: str) -> None:
+def test_gymnasium_and_stable_baselines3_checkers(embedding: str) -> None:
     check_env(make(embedding, render_mode="rgb_array").unwrapped)
     check_env_of_sb3(make(embedding), skip_render_check=False)
 
 
-def test_the_reward_is_the_value_of_query(embedding: str) -> None:
+def test_reward_is_the_value_of_query(embedding: str) -> None:
     env = make(embedding)
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -51,6 +51,6 @@ def test_the_reward_is_the_value_of_query(embedding: str) -> None:
     assert reward == info["valid_accuracy"] == Ascending().query(Ascending().from_json(info["genotype"]))
 
 
-def test_a_search_space_must_be_given(tmp_path: Path) -> None:
+def test_search_space_is_required(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pass search_space as MODULE:CLASS"):
         gym.make("NASES-Query-v0")

@@ -35,34 +35,34 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Scripted(Evaluator):
-    """Returns accuracies that depend on the seed, and creates a file for every evaluation that starts.
+    """Returns accuracies that depend on the seed, and creates a file at the start of each evaluation.
 
     Attributes:
-        folder: folder of the files.
-        crowd: number of evaluations that must have started before one ends.
+        folder: directory of the files.
+        min_started: number of evaluations that must have started before any of them ends.
         raising: keys of children that raise an error.
         killing: keys of children that kill the process.
-        refused: keys of children that raise ``InputError`` while the file ``refuse`` exists in the parent folder.
+        rejected: keys of children that raise ``InputError`` while the file ``error_file`` exists in the parent folder.
     """
 
     folder: str
-    crowd: int = 1
+    min_started: int = 1
     raising: tuple[str, ...] = ()
     killing: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     search_space = "enas_micro"
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         Path(self.folder, uuid.uuid4().hex).touch()
         start = time.monotonic()
-        while num_evaluations(self.folder) < self.crowd:
-            assert time.monotonic() < start + PATIENCE_SECONDS, "the others do not start"
+        while num_evaluations(self.folder) < self.min_started:
+            assert time.monotonic() < start + PATIENCE_SECONDS, "the other evaluations did not start"
             time.sleep(0.01)
         if architecture.key in self.raising:
             raise ValueError("invalid child")
         if architecture.key in self.killing:
             os.kill(os.getpid(), signal.SIGKILL)
-        if architecture.key in self.refused and Path(self.folder).with_name("refuse").exists():
+        if architecture.key in self.rejected and Path(self.folder).with_name("error_file").exists():
             raise InputError("fix this; then resume")
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=derive_seed(seed) / 2**63)
 
@@ -90,7 +90,7 @@ def synthetic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
     return cast(NASESVectorEnv, gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
 
 
-def single_ones(num_envs: int = 3, **options: Any) -> SyncVectorEnv[Any, Any]:
+def sync_vector_env(num_envs: int = 3, **options: Any) -> SyncVectorEnv[Any, Any]:
     make = [lambda: gym.make("NASES-Synthetic-v0", **options)] * num_envs
     return SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
 
@@ -99,9 +99,9 @@ def assert_same(ours: Any, theirs: Any) -> None:
     assert data_equivalence(list(ours), list(theirs), exact=True), f"{ours}\n{theirs}"
 
 
-def test_it_equals_gymnasiums_vector_environment_step_by_step() -> None:
-    """Over several truncations, at the same time and at different times."""
-    ours, theirs = synthetic(max_episode_steps=4), single_ones(max_episode_steps=4)
+def test_equals_sync_vector_env_step_by_step() -> None:
+    """The steps include several truncations, simultaneous and at different times."""
+    ours, theirs = synthetic(max_episode_steps=4), sync_vector_env(max_episode_steps=4)
     assert_same(ours.reset(seed=7), theirs.reset(seed=7))
     truncated: list[list[bool]] = []
     for number in range(14):
@@ -122,22 +122,22 @@ def test_it_equals_gymnasiums_vector_environment_step_by_step() -> None:
         assert_same(ours.reset(**cast(Any, reset)), theirs.reset(**cast(Any, reset)))
 
 
-def test_spaces_and_metadata_equal_gymnasiums() -> None:
+def test_spaces_and_metadata_equal_sync_vector_env() -> None:
     options: dict[str, Any] = {"render_mode": "ansi", "max_episode_steps": 2}
-    ours, theirs = synthetic(**options), single_ones(**options)
+    ours, theirs = synthetic(**options), sync_vector_env(**options)
     for name in ("action_space", "observation_space", "single_action_space", "single_observation_space"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert (ours.num_envs, ours.metadata, ours.render_mode) == (theirs.num_envs, theirs.metadata, theirs.render_mode)
     for envs in (ours, theirs):
         envs.reset(seed=0)
     assert ours.render() == theirs.render()
-    for number in range(2):  # the second step begins new episodes
+    for number in range(2):  # the second step starts new episodes
         ours.step(actions_for(3, number))
         theirs.step(actions_for(3, number))
         assert ours.render() == theirs.render()
 
 
-def test_final_info_is_that_of_the_last_child_of_the_episode() -> None:
+def test_final_info_describes_the_last_child_of_the_episode() -> None:
     envs = synthetic(2, max_episode_steps=1)
     envs.reset(seed=0)
     observations, rewards, _, truncations, infos = envs.step(actions_for(2))
@@ -152,7 +152,7 @@ def test_final_info_is_that_of_the_last_child_of_the_episode() -> None:
         assert observations[index].tolist() != infos["final_obs"][index].tolist()
 
 
-def test_without_a_limit_it_is_never_truncated() -> None:
+def test_episodes_are_not_truncated_without_a_time_limit() -> None:
     envs = NASESVectorEnv(SyntheticEnv(), 2)
     envs.reset(seed=0)
     assert not any(envs.step(actions_for(2, number))[3].any() for number in range(120))
@@ -183,7 +183,7 @@ def test_sub_environments_start_from_given_architectures() -> None:
     assert drawn[::2] == synthetic().reset(seed=4)[1]["key"].tolist()[::2]
 
 
-def test_a_child_depends_only_on_its_architecture_and_the_first_seed(folder: str) -> None:
+def test_evaluation_depends_only_on_architecture_and_first_seed(folder: str) -> None:
     single = NASESEnv(Scripted(folder), execution=SERIAL)
     single.reset(seed=5)
     actions = actions_for(4)
@@ -212,10 +212,10 @@ def test_equal_children_of_a_batch_are_evaluated_once(folder: str) -> None:
     assert num_evaluations(folder) == 2
 
 
-def test_children_are_evaluated_concurrently_and_equal_ones_once(folder: str) -> None:
-    """None of the three ends before all have begun; the fourth equals the second."""
+def test_distinct_children_are_evaluated_concurrently_and_equal_ones_once(folder: str) -> None:
+    """Each of three evaluations ends only after all have started; the fourth child equals the second."""
     execution = {"executor": "processes", "num_workers": 3, "max_retries": 0}
-    envs = NASESVectorEnv(NASESEnv(Scripted(folder, crowd=3), execution=execution), 4)
+    envs = NASESVectorEnv(NASESEnv(Scripted(folder, min_started=3), execution=execution), 4)
     serial = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4)
     for each in (envs, serial):
         each.reset(seed=0)
@@ -228,7 +228,7 @@ def test_children_are_evaluated_concurrently_and_equal_ones_once(folder: str) ->
     envs.close()
 
 
-def test_a_child_that_raises_or_dies_does_not_affect_the_others(folder: str) -> None:
+def test_child_that_raises_or_is_killed_does_not_affect_the_others(folder: str) -> None:
     keys = keys_of(actions_for(4))
     evaluator = Scripted(folder, raising=keys[:1], killing=keys[2:3])
     execution = {"executor": "processes", "num_workers": 2, "max_retries": 0}
@@ -245,22 +245,22 @@ def test_a_child_that_raises_or_dies_does_not_affect_the_others(folder: str) -> 
     envs.close()
 
 
-def test_a_user_error_leaves_the_environments_unchanged(folder: str) -> None:
-    refuse = Path(folder).with_name("refuse")
-    refuse.touch()
-    env = NASESEnv(Scripted(folder, refused=keys_of(actions_for(3))[2:]), execution=SERIAL)
+def test_input_error_leaves_the_environments_unchanged(folder: str) -> None:
+    error_file = Path(folder).with_name("error_file")
+    error_file.touch()
+    env = NASESEnv(Scripted(folder, rejected=keys_of(actions_for(3))[2:]), execution=SERIAL)
     envs = NASESVectorEnv(env, 3)
     envs.reset(seed=0)
     before = envs.architectures
     with pytest.raises(InputError, match="fix this"):
         envs.step(actions_for(3))
     assert envs.architectures == before
-    refuse.unlink()
+    error_file.unlink()
     assert envs.step(actions_for(3))[4]["status"].tolist() == ["ok"] * 3
-    assert num_evaluations(folder) == 4  # the two known children are not evaluated again
+    assert num_evaluations(folder) == 4  # the two evaluated children are not evaluated again
 
 
-def test_trained_children_run_in_processes_with_the_same_results() -> None:
+def test_training_in_worker_processes_has_the_same_results() -> None:
     results = []
     for execution in (None, SERIAL):
         envs = gym.make_vec("NASES-Digits-v0", num_envs=2, preset="smoke", execution=execution)
@@ -276,7 +276,7 @@ def test_trained_children_run_in_processes_with_the_same_results() -> None:
     assert isinstance(envs.env.executor.inner, SerialExecutor)
 
 
-def test_evaluations_can_come_from_a_function(folder: str) -> None:
+def test_evaluations_can_be_computed_by_a_function(folder: str) -> None:
     asked: list[NDArray[np.float64]] = []
 
     def evaluate_all(architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
@@ -302,7 +302,7 @@ def test_evaluations_can_come_from_a_function(folder: str) -> None:
         np.zeros((3, 21)),
     ],
 )
-def test_invalid_actions_raise_one_line_and_change_nothing(actions: NDArray[Any], folder: str) -> None:
+def test_invalid_actions_are_one_line_errors_and_change_nothing(actions: NDArray[Any], folder: str) -> None:
     envs = NASESVectorEnv(NASESEnv(Scripted(folder)), 3)
     envs.reset(seed=0)
     before = envs.architectures
@@ -326,7 +326,7 @@ def test_invalid_actions_raise_one_line_and_change_nothing(actions: NDArray[Any]
         ({"options": {"reset_mask": np.ones(3)}}, "reset_mask must be"),
     ],
 )
-def test_an_invalid_reset_raises_one_line_and_changes_nothing(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_reset_is_a_one_line_error_and_changes_nothing(arguments: dict[str, Any], message: str) -> None:
     envs = synthetic()
     envs.reset(seed=0)
     before = envs.architectures
@@ -344,14 +344,14 @@ def test_reset_does_not_modify_the_options() -> None:
     assert list(options) == ["reset_mask"]
 
 
-def test_invalid_numbers_raise_an_error() -> None:
+def test_invalid_numbers_are_input_errors() -> None:
     with pytest.raises(InputError, match="num_envs must be at least 1, not 0"):
         synthetic(0)
     with pytest.raises(InputError, match="max_episode_steps must be at least 1, or None"):
         synthetic(max_episode_steps=0)
 
 
-def test_methods_need_a_reset() -> None:
+def test_methods_require_a_reset() -> None:
     envs = synthetic(render_mode="ansi")
     for call in (lambda: envs.step(actions_for(3)), envs.render, lambda: envs.architectures):
         with pytest.raises(gym.error.ResetNeeded):
@@ -449,7 +449,7 @@ def custom_id() -> Iterator[str]:
     del gym.registry[env_id]
 
 
-def test_a_custom_environment_is_registered_the_same_way(custom_id: str) -> None:
+def test_custom_environment_can_be_registered(custom_id: str) -> None:
     envs = gym.make_vec(custom_id, num_envs=2)
     envs.reset(seed=0)
     _, rewards, _, _, infos = envs.step(actions_for(2))
@@ -457,7 +457,7 @@ def test_a_custom_environment_is_registered_the_same_way(custom_id: str) -> None
     assert envs.step(actions_for(2))[3].all()
 
 
-def test_gymnasiums_wrappers_of_vector_environments_work() -> None:
+def test_gymnasium_vector_wrappers_work() -> None:
     envs = RecordEpisodeStatistics(synthetic(2, max_episode_steps=3))
     envs.reset(seed=0)
     total = np.zeros(2)

@@ -14,7 +14,7 @@ import torch
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
 from nases_env.search_spaces import EnasMicro, get_search_space
-from tests.search_spaces.test_enas_micro import rewrite_architecture
+from tests.search_spaces.test_enas_micro import reorder_architecture
 
 SPACE = EnasMicro()
 _, SMOKE = resolve_preset("smoke")
@@ -28,7 +28,7 @@ def without_time(evaluation: Evaluation) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    """The evaluation of ``ARCHITECTURE`` with seed 1."""
+    """Evaluate ``ARCHITECTURE`` with seed 1."""
     return EVALUATOR.evaluate(ARCHITECTURE, seed=1)
 
 
@@ -46,13 +46,13 @@ def test_evaluation_is_bit_identical_regardless_of_global_state(evaluation: Eval
 
 
 def test_equivalent_architectures_have_the_same_evaluation(evaluation: Evaluation) -> None:
-    same = rewrite_architecture(ARCHITECTURE, np.random.default_rng(1))
+    same = reorder_architecture(ARCHITECTURE, np.random.default_rng(1))
     assert same.decisions != ARCHITECTURE.decisions
     assert without_time(EVALUATOR.evaluate(same, seed=1)) == without_time(evaluation)
 
 
 class KilledError(Exception):
-    """Interrupts an evaluation in the middle of a step."""
+    """Raised to interrupt an evaluation in the middle of a step."""
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> list[int]:
@@ -158,4 +158,4 @@ def test_operator_share_has_the_known_optimum_and_mean() -> None:
     architectures = [SPACE.sample(rng) for _ in range(500)]
     rewards = [evaluator.evaluate(architecture, seed=0).reward for architecture in architectures]
     assert np.mean(rewards) == pytest.approx(0.2, abs=0.02)
-    assert [evaluator.evaluate(rewrite_architecture(a, rng), seed=0).reward for a in architectures[:50]] == rewards[:50]
+    assert [evaluator.evaluate(reorder_architecture(a, rng), seed=0).reward for a in architectures[:50]] == rewards[:50]

@@ -22,7 +22,7 @@ SPACE = NasBench201()
 HEADER = "arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,test_accuracy_200_epochs"
 STRINGS = ["|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|".format(*cell) for cell in itertools.product(OPERATORS, repeat=6)]
 LINES = [HEADER, *(f"{text},{row / 200:.3f},{row / 300:.2f},{99 - row / 200:.4f}" for row, text in enumerate(STRINGS))]
-"""A table whose row ``i`` has the accuracies ``i / 200``, ``i / 300`` and ``99 - i / 200``."""
+"""The lines of a table; row ``i`` has the accuracies ``i / 200``, ``i / 300`` and ``99 - i / 200``."""
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 TABLE_NAME = "nasbench201-cifar10.csv"

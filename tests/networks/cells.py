@@ -1,4 +1,4 @@
-"""Cells that the tests of this folder share."""
+"""Cells for the tests of the networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nases_env.networks import OPERATORS, Cell
 
 
 def random_cell(rng: np.random.Generator, num_nodes: int = 5) -> Cell:
-    """A cell whose every choice is uniform."""
+    """Sample every decision of a cell uniformly."""
     return tuple(
         (
             int(rng.integers(index + 2)),
@@ -21,7 +21,7 @@ def random_cell(rng: np.random.Generator, num_nodes: int = 5) -> Cell:
 
 
 def from_enas(text: str) -> Cell:
-    """A cell in ENAS's own notation, whose operators are sep 3x3, sep 5x5, average pool, max pool, identity."""
+    """Parse a cell in the notation of ENAS: operators 0 to 4 are sep 3x3, sep 5x5, average pool, max pool, identity."""
     numbers = [int(number) for number in text.split()]
     return tuple(
         (a, (operator_a + 1) % 5, b, (operator_b + 1) % 5)
@@ -31,4 +31,4 @@ def from_enas(text: str) -> Cell:
 
 ENAS_NORMAL = from_enas("0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1")
 ENAS_REDUCTION = from_enas("1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1")
-"""The cells that ENAS publishes in ``scripts/cifar10_micro_final.sh``."""
+"""The cells of ``scripts/cifar10_micro_final.sh`` in the ENAS repository."""

@@ -10,7 +10,7 @@ from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
 
 
 @pytest.mark.parametrize(("num_filters", "num_parameters"), [(40, 4_758_920), (36, 3_894_372)])
-def test_enas_published_cells_have_its_published_counts(num_filters: int, num_parameters: int) -> None:
+def test_parameters_of_the_enas_cells_match_the_published_numbers(num_filters: int, num_parameters: int) -> None:
     with torch.device("meta"):
         network = EnasMicroNetwork(
             ENAS_NORMAL, ENAS_REDUCTION, NetworkSettings(5, num_filters), num_classes=10, image_shape=(3, 32, 32)
@@ -19,7 +19,7 @@ def test_enas_published_cells_have_its_published_counts(num_filters: int, num_pa
 
 
 def closed_form(normal: Cell, reduction: Cell, stages: int, filters: int, num_classes: int, image_channels: int) -> int:
-    """The number of parameters, written down without the network."""
+    """Compute the number of parameters without building the network."""
     total = 9 * image_channels * 3 * filters + 2 * 3 * filters
     inputs = [3 * filters, 3 * filters]
     after_reduction = False
@@ -66,7 +66,7 @@ def test_frozen_parameters_are_not_counted() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("image_shape", [(3, 16, 16), (1, 9, 7)])
-def test_flops_match_a_count_by_hooks(seed: int, image_shape: tuple[int, int, int]) -> None:
+def test_flops_match_a_count_with_hooks(seed: int, image_shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)
     network = EnasMicroNetwork(
         random_cell(rng), random_cell(rng), NetworkSettings(1, 3), num_classes=5, image_shape=image_shape
@@ -81,12 +81,13 @@ def test_flops_match_a_count_by_hooks(seed: int, image_shape: tuple[int, int, in
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
-    network.eval().to("meta")(torch.zeros(1, *image_shape, device="meta"))  # where no module is taken apart for speed
+    # On the meta device the CPU operators, which bypass the modules and thus the hooks, are not used.
+    network.eval().to("meta")(torch.zeros(1, *image_shape, device="meta"))
     by_hooks, multiply_adds = multiply_adds, 0
     assert count_flops(network, image_shape) == 2 * by_hooks
 
 
-def test_counting_leaves_no_trace() -> None:
+def test_counting_does_not_change_the_network_or_the_generator() -> None:
     network = EnasMicroNetwork(
         ENAS_NORMAL, ENAS_REDUCTION, NetworkSettings(1, 4, 0.5, True), num_classes=10, image_shape=(3, 8, 8)
     )

@@ -11,7 +11,7 @@ from nases_env.networks.cpu_ops import batch_norm, depthwise_5x5, memory_format_
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
-def a_value(*shape: int, memory_format: torch.memory_format) -> Tensor:
+def make_value(*shape: int, memory_format: torch.memory_format) -> Tensor:
     torch.manual_seed(0)
     return torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
 
@@ -19,7 +19,7 @@ def a_value(*shape: int, memory_format: torch.memory_format) -> Tensor:
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 5), (1, 2), (1, 1)])
 def test_stride2_subsample_equals_two_slices(size: tuple[int, int], memory_format: torch.memory_format) -> None:
-    value = a_value(2, 3, *size, memory_format=memory_format)
+    value = make_value(2, 3, *size, memory_format=memory_format)
     got = stride2_subsample(value)
     expected = value[:, :, ::2, ::2], F.pad(value, (0, 1, 0, 1))[:, :, 1::2, 1::2]
     torch.testing.assert_close(got, expected)
@@ -33,8 +33,8 @@ def test_stride2_subsample_equals_two_slices(size: tuple[int, int], memory_forma
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (9, 11), (7, 9), (1, 1)])
-def test_depthwise_5x5_is_torchs(size: tuple[int, int], channels: int, memory_format: torch.memory_format) -> None:
-    value = a_value(2, channels, *size, memory_format=memory_format)
+def test_depthwise_5x5_equals_torch(size: tuple[int, int], channels: int, memory_format: torch.memory_format) -> None:
+    value = make_value(2, channels, *size, memory_format=memory_format)
     weight = torch.randn(channels, 1, 5, 5, dtype=torch.float64, requires_grad=True)
     got, expected = depthwise_5x5(value, weight), F.conv2d(value, weight, padding=2, groups=channels)
     assert torch.equal(got, expected)
@@ -45,14 +45,14 @@ def test_depthwise_5x5_is_torchs(size: tuple[int, int], channels: int, memory_fo
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_depthwise_5x5_has_the_gradients_of_finite_differences(channels: int) -> None:
-    value = a_value(1, channels, 8, 9, memory_format=torch.channels_last)
+def test_gradients_of_depthwise_5x5_match_finite_differences(channels: int) -> None:
+    value = make_value(1, channels, 8, 9, memory_format=torch.channels_last)
     weight = torch.randn(channels, 1, 5, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(depthwise_5x5, (value, weight))
 
 
-def test_only_what_is_asked_for_is_differentiated() -> None:
-    value = a_value(1, 2, 8, 8, memory_format=torch.channels_last)
+def test_depthwise_5x5_computes_only_the_required_gradients() -> None:
+    value = make_value(1, 2, 8, 8, memory_format=torch.channels_last)
     weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, requires_grad=True)
     for inputs in ((value, weight.detach()), (value.detach(), weight)):
         torch.autograd.backward(depthwise_5x5(*inputs).sum())
@@ -61,8 +61,8 @@ def test_only_what_is_asked_for_is_differentiated() -> None:
     torch.testing.assert_close(weight.grad[:, 0, 2, 2], value.detach().sum((0, 2, 3)))
 
 
-def norms(value: Tensor, momentum: float = 0.3) -> list[list[Tensor]]:
-    """Output, gradients and running statistics of torch's batch norm and of ours."""
+def torch_and_own_batch_norm(value: Tensor, momentum: float = 0.3) -> list[list[Tensor]]:
+    """Return output, gradients and running statistics of torch's batch norm and of ours."""
     channels = value.shape[1]
     weight, bias = (torch.randn(channels, dtype=value.dtype, requires_grad=True) for _ in range(2))
     weights = torch.randn_like(value)
@@ -80,19 +80,19 @@ def norms(value: Tensor, momentum: float = 0.3) -> list[list[Tensor]]:
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("shape", [(2, 3, 7, 9), (3, 1, 8, 8), (2, 2, 1, 5), (1, 4, 2, 1)])
-def test_batch_norm_is_torchs(
+def test_batch_norm_equals_torch(
     shape: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 2)
-    value = a_value(*shape, memory_format=memory_format)
-    expected, got = norms(value)
+    value = make_value(*shape, memory_format=memory_format)
+    expected, got = torch_and_own_batch_norm(value)
     torch.testing.assert_close(got, expected)
     assert [memory_format_of(tensor) for tensor in got[:2]] == [memory_format_of(value)] * 2
 
 
-def test_batch_norm_has_the_gradients_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_batch_norm_match_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 2)
-    value = a_value(2, 2, 3, 4, memory_format=torch.channels_last)
+    value = make_value(2, 2, 3, 4, memory_format=torch.channels_last)
     weight, bias = (torch.randn(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
 
     def normed(value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -101,9 +101,11 @@ def test_batch_norm_has_the_gradients_of_finite_differences(monkeypatch: pytest.
     assert torch.autograd.gradcheck(normed, (value, weight, bias))
 
 
-def test_batch_norm_of_many_pixels_loses_fewer_digits_than_torchs() -> None:
+def test_batch_norm_is_more_accurate_than_torch_on_many_pixels() -> None:
     torch.manual_seed(0)
     value = (1.0 + 2.0 * torch.randn(64, 4, 32, 32)).to(memory_format=torch.channels_last)
     mean = value.double().mean((0, 2, 3))
-    torchs, ours = ((tensors[-2] - mean).abs().max() for tensors in norms(value.requires_grad_(), momentum=1.0))
+    torchs, ours = (
+        (tensors[-2] - mean).abs().max() for tensors in torch_and_own_batch_norm(value.requires_grad_(), momentum=1.0)
+    )
     assert 5 * ours < torchs

@@ -33,7 +33,7 @@ def build(
 @pytest.mark.parametrize("image_shape", [(3, 8, 8), (1, 8, 8), (3, 7, 9), (1, 4, 4), (3, 2, 2), (1, 1, 1)])
 @pytest.mark.parametrize("num_filters", [1, 3, 4])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_any_size_trains(
+def test_any_image_size_can_be_trained(
     num_classes: int, image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format
 ) -> None:
     network = build(
@@ -53,17 +53,17 @@ def weight_of(module: nn.Module) -> Tensor:
     return module.weight
 
 
-def plain_reduction(module: FactorizedReduction, value: Tensor) -> Tensor:
+def reference_reduction(module: FactorizedReduction, value: Tensor) -> Tensor:
     shifted = F.pad(value, (0, 1, 0, 1))[:, :, 1:, 1:]
     halves = [F.conv2d(value, module.conv.weight, stride=2), F.conv2d(shifted, module.shifted_conv.weight, stride=2)]
     output: Tensor = module.norm(torch.cat(halves, 1))
     return output
 
 
-def plain_edge(operator: int, stride: int, module: nn.Module, value: Tensor) -> Tensor:
-    """An operator of ENAS as its definition has it, each with a ReLU of its own."""
+def reference_edge(operator: int, stride: int, module: nn.Module, value: Tensor) -> Tensor:
+    """Apply an operator as ENAS defines it, with a separate ReLU for each convolution."""
     if operator == 0:
-        return plain_reduction(module, value) if isinstance(module, FactorizedReduction) else value
+        return reference_reduction(module, value) if isinstance(module, FactorizedReduction) else value
     if operator == 3:
         return F.avg_pool2d(value, 3, stride, padding=1, count_include_pad=False)
     if operator == 4:
@@ -78,41 +78,41 @@ def plain_edge(operator: int, stride: int, module: nn.Module, value: Tensor) -> 
     return output
 
 
-def plain_fit(module: nn.Module, value: Tensor) -> Tensor:
-    """What fits a cell's input: nothing, ReLU and a convolution, ReLU and a factorised reduction, or one after the other."""
+def reference_preprocess(module: nn.Module, value: Tensor) -> Tensor:
+    """Preprocess an input of a cell: identity, ReLU-convolution, ReLU-factorized reduction, or a sequence of these."""
     if isinstance(module, nn.Identity):
         return value
     if isinstance(module, FactorizedReduction):
-        return plain_reduction(module, value)
+        return reference_reduction(module, value)
     if isinstance(module, nn.ReLU):
         return F.relu(value)
     if isinstance(module, ReluConvBn):
         output: Tensor = module[2](F.conv2d(F.relu(value), weight_of(module[1])))
         return output
     for part in module.children():
-        value = plain_fit(part, value)
+        value = reference_preprocess(part, value)
     return value
 
 
-def plain_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, images: Tensor) -> Tensor:
-    """The network in its plainest form, with the weights of ``network``."""
+def reference_network(network: EnasMicroNetwork, normal: Cell, reduction: Cell, images: Tensor) -> Tensor:
+    """Compute the logits without optimizations, with the weights of ``network``."""
     prev_prev = prev = network.stem(images)
     stages = (len(network.cells) - 2) // 3
     for index, module in enumerate(network.cells):
         assert isinstance(module, MicroCell)
         stride = 2 if index in (stages, 2 * stages + 1) else 1
         cell = reduction if stride == 2 else normal
-        values = [plain_fit(module.preprocess0, prev_prev), plain_fit(module.preprocess1, prev)]
+        values = [reference_preprocess(module.preprocess0, prev_prev), reference_preprocess(module.preprocess1, prev)]
         for node, (a, operator_a, b, operator_b) in enumerate(cell):
             values.append(
-                plain_edge(operator_a, stride if a < 2 else 1, module.operations[2 * node], values[a])
-                + plain_edge(operator_b, stride if b < 2 else 1, module.operations[2 * node + 1], values[b])
+                reference_edge(operator_a, stride if a < 2 else 1, module.operations[2 * node], values[a])
+                + reference_edge(operator_b, stride if b < 2 else 1, module.operations[2 * node + 1], values[b])
             )
         read = {source for node_ in cell for source in (node_[0], node_[2])}
         loose = [value for value in range(len(values)) if value not in read]
         ends = []
         for value, fit in zip(loose, module.reduce_loose_ends, strict=True):
-            ends.append(plain_reduction(fit, values[value]) if isinstance(fit, FactorizedReduction) else values[value])
+            ends.append(reference_reduction(fit, values[value]) if isinstance(fit, FactorizedReduction) else values[value])
             assert isinstance(fit, FactorizedReduction) == (stride == 2 and value < 2)
         prev_prev, prev = prev, torch.cat(ends, 1)
     logits: Tensor = F.relu(prev).mean((2, 3)) @ weight_of(network.classifier[-1]).T
@@ -124,10 +124,10 @@ IMAGE_SHAPES = [(3, 8, 8), (1, 7, 9), (3, 11, 9), (1, 16, 16), (3, 1, 2), (3, 9,
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("seed", "image_shape"), list(enumerate(IMAGE_SHAPES)))
-def test_equals_the_plain_form_in_values_gradients_and_running_statistics(
+def test_outputs_gradients_and_running_statistics_equal_the_reference(
     seed: int, image_shape: tuple[int, int, int], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 100)  # so that some maps are above and some below
+    monkeypatch.setattr(cpu_ops, "MIN_PIXELS", 100)  # feature maps on both sides of the limit
     rng = np.random.default_rng(seed)
     normal, reduction = random_cell(rng), random_cell(rng)
     filters = 1 if seed == 1 else 3
@@ -137,18 +137,18 @@ def test_equals_the_plain_form_in_values_gradients_and_running_statistics(
     weights = torch.randn(4, 10, dtype=torch.float64)
     results: list[list[Tensor]] = []
     for copied in (copy.deepcopy(network), copy.deepcopy(network)):
-        logits = plain_network(copied, normal, reduction, images) if results else copied(images)
+        logits = reference_network(copied, normal, reduction, images) if results else copied(images)
         gradients = torch.autograd.grad((logits * weights).sum(), list(copied.parameters()))
         results.append([logits, *gradients, *copied.buffers()])
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_gradients_have_the_memory_format_of_the_values() -> None:
-    """Batch norm and ReLU are many times slower otherwise, on a CPU."""
+def test_gradients_keep_the_memory_format() -> None:
+    """Otherwise batch norm and ReLU are many times slower on a CPU."""
     backward = (torch.ops.aten.native_batch_norm_backward.default, torch.ops.aten.threshold_backward.default)
     stored: list[bool] = []
 
-    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class MemoryFormatRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func in backward and args[0].dim() == 4:
                 stored.extend(value.is_contiguous(memory_format=torch.channels_last) for value in args[:2])
@@ -157,13 +157,13 @@ def test_gradients_have_the_memory_format_of_the_values() -> None:
     network = build(settings=NetworkSettings(1, 4, 0.5)).to(memory_format=torch.channels_last)
     network.set_drop_path_progress(1.0)
     images = torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
-    with Watch():  # type: ignore[no-untyped-call]
+    with MemoryFormatRecorder():  # type: ignore[no-untyped-call]
         torch.autograd.backward(network(images).sum())
     assert len(stored) > 100
     assert all(stored)
 
 
-def test_is_taken_apart_neither_under_autocast_nor_while_a_graph_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_ops_are_not_used_under_autocast_or_while_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build().eval()
     images = torch.randn(2, 3, 8, 8)
     assert use_cpu_ops(images)
@@ -178,18 +178,18 @@ def test_is_taken_apart_neither_under_autocast_nor_while_a_graph_is_traced(monke
         torch.testing.assert_close(network(images), expected)
 
 
-def test_no_pointwise_convolution_is_strided() -> None:
+def test_pointwise_convolutions_have_stride_1() -> None:
     for module in build().modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             assert module.stride == (1, 1)
 
 
-def test_loose_ends_are_all_that_no_node_reads() -> None:
+def test_loose_ends_are_the_values_that_no_node_reads() -> None:
     assert loose_ends(((1, 0, 1, 0), (1, 1, 1, 2))) == (0, 2, 3)
     assert loose_ends(((0, 0, 1, 0), (2, 1, 2, 2))) == (3,)
 
 
-def test_an_unused_input_passes_through_a_normal_cell_and_shrinks_in_a_reduction_cell() -> None:
+def test_unused_input_is_kept_by_a_normal_cell_and_halved_by_a_reduction_cell() -> None:
     cell = ((1, 4, 1, 4),)
     prev_prev, prev = FeatureMap(torch.randn(2, 4, 6, 6)), FeatureMap(torch.randn(2, 4, 6, 6))
     normal = MicroCell(cell, (4, 4), 4, stride=1, reduction_prev=False)
@@ -224,7 +224,7 @@ def test_drop_path_prob_grows_with_depth_and_progress() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.4, 1.0, 3.0])
-def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
+def test_progress_tensor_is_read_in_every_forward_pass(fraction: float) -> None:
     network = build(settings=NetworkSettings(1, 4, 0.7, True))
     images = torch.randn(16, 3, 8, 8)
     progress = torch.zeros(())
@@ -240,7 +240,7 @@ def test_progress_in_a_tensor_is_read_by_every_pass(fraction: float) -> None:
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_forward_pass_does_not_synchronize() -> None:
+def test_forward_pass_does_not_synchronize() -> None:
     """The meta device has no values: reading one would raise an error."""
     network = build(settings=NetworkSettings(1, 4, 0.7, True)).to("meta")
     network.set_drop_path_progress(torch.zeros((), device="meta"))
@@ -257,7 +257,7 @@ def test_no_random_numbers_without_drop_path() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_identities_are_never_dropped() -> None:
+def test_drop_path_does_not_drop_identities() -> None:
     value = FeatureMap(torch.randn(64, 2, 4, 4))
     cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, reduction_prev=False)
     assert torch.equal(cell(value, value, drop_path_prob=0.9).concatenated()[:, 2:], 2 * value.concatenated())
@@ -280,7 +280,7 @@ def test_auxiliary_head_reads_the_third_stage_and_has_gradients() -> None:
     assert build().forward_with_auxiliary(torch.randn(4, 3, 8, 8))[1] is None
 
 
-def test_weights_come_from_the_global_generator() -> None:
+def test_weights_are_drawn_from_the_global_generator() -> None:
     first, second = build().state_dict(), build().state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -296,13 +296,13 @@ def test_weights_come_from_the_global_generator() -> None:
         (((0, 0, 0),), "has 3 numbers"),
     ],
 )
-def test_a_wrong_cell_is_refused(cell: Any, message: str) -> None:
+def test_invalid_cell_is_an_input_error(cell: Any, message: str) -> None:
     for cells in ((cell, ENAS_REDUCTION), (ENAS_NORMAL, cell)):
         with pytest.raises(InputError, match=message):
             build(*cells)
 
 
-def test_wrong_shapes_are_refused() -> None:
+def test_invalid_shapes_are_input_errors() -> None:
     with pytest.raises(InputError, match="num_classes"):
         build(num_classes=0)
     with pytest.raises(InputError, match="image_shape"):

@@ -1,4 +1,4 @@
-"""Networks from what a JSON file says of them."""
+"""Networks are built from the genotype in a JSON file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def genotype(name: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_three_lines_rebuild_the_network_without_any_search_code(name: str, tmp_path: Path) -> None:
+def test_genotype_rebuilds_the_network_without_search_code(name: str, tmp_path: Path) -> None:
     space = get_search_space(name)
     architecture = space.sample(np.random.default_rng(0))
     write_genotype(tmp_path / "genotype.json", space, architecture, SETTINGS, **SIZE)
@@ -42,8 +42,8 @@ torch.manual_seed(0)
 import json; from nases_env.networks import build_network
 network = build_network(json.load(open("genotype.json")))
 torch.save(network(torch.ones(2, 3, 9, 9)), "logits.pt")
-rooms = {name.split(".")[1] for name in sys.modules if name.startswith("nases_env.")}
-assert rooms == {"registration", "version", "errors", "networks"}, rooms
+packages = {name.split(".")[1] for name in sys.modules if name.startswith("nases_env.")}
+assert packages == {"registration", "version", "errors", "networks"}, packages
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ assert rooms == {"registration", "version", "errors", "networks"}, rooms
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_searchs_best_json_gives_the_network_that_was_searched(name: str, seed: int) -> None:
+def test_best_json_builds_the_same_network_as_the_search_space(name: str, seed: int) -> None:
     space = get_search_space(name)
     architecture = space.sample(np.random.default_rng(seed))
     torch.manual_seed(seed)
@@ -66,7 +66,7 @@ def test_a_searchs_best_json_gives_the_network_that_was_searched(name: str, seed
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_keyword_stands_in_place_of_what_the_file_says(name: str) -> None:
+def test_keyword_arguments_override_the_file(name: str) -> None:
     network = build_network(genotype(name), num_classes=7, image_shape=(1, 8, 8), network=NetworkSettings(1, 3))
     assert network(torch.ones(2, 1, 8, 8)).shape == (2, 7)
 
@@ -103,7 +103,7 @@ def test_a_keyword_stands_in_place_of_what_the_file_says(name: str) -> None:
         (genotype("nasbench201", image_shape="388"), "all integers"),
     ],
 )
-def test_what_builds_no_network_is_one_clear_line(record: Any, message: str) -> None:
+def test_invalid_genotype_is_a_one_line_error(record: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build_network(record)
     assert "\n" not in str(caught.value)

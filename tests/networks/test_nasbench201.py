@@ -42,12 +42,12 @@ def random_cell(rng: np.random.Generator) -> tuple[str, ...]:
         (CONVOLUTIONS, 120, 16, 1_538_696, 55.03756),
     ],
 )
-def test_the_extremes_of_the_published_sizes(
+def test_smallest_and_largest_networks_match_the_published_sizes(
     cell: tuple[str, ...], num_classes: int, side: int, num_parameters: int, mega_flops: float
 ) -> None:
-    """NAS-Bench-201's smallest and largest networks for CIFAR-10, CIFAR-100 and ImageNet16-120, at N = 5 and F = 16.
+    """The published sizes are for CIFAR-10, CIFAR-100 and ImageNet16-120, with N = 5 and F = 16.
 
-    It counts a multiply-add as one and an addition of the classifier's bias as one.
+    NAS-Bench-201 counts a multiply-add as one operation, and the addition of the bias in the classifier as one per class.
     """
     with torch.device("meta"):
         network = NasBench201Network(cell, NetworkSettings(5, 16), num_classes=num_classes, image_shape=(3, side, side))
@@ -85,8 +85,8 @@ def convolution(layers: nn.Module, value: Tensor, stride: int = 1) -> Tensor:
     return batch_norm(norm, F.conv2d(F.relu(value), conv.weight, stride=stride, padding=conv.weight.shape[-1] // 2))
 
 
-def plain_edge(name: str, module: nn.Module, value: Tensor) -> Tensor:
-    """An operator as its definition has it."""
+def reference_edge(name: str, module: nn.Module, value: Tensor) -> Tensor:
+    """Apply an operator as NAS-Bench-201 defines it."""
     if name == "none":
         return 0 * value
     if name == "skip_connect":
@@ -96,12 +96,12 @@ def plain_edge(name: str, module: nn.Module, value: Tensor) -> Tensor:
     return convolution(module, value)
 
 
-def plain_network(network: NasBench201Network, cell: tuple[str, ...], images: Tensor) -> Tensor:
-    """The network in its plainest form, with the weights of ``network``."""
+def reference_network(network: NasBench201Network, cell: tuple[str, ...], images: Tensor) -> Tensor:
+    """Compute the logits without optimizations, with the weights of ``network``."""
     value = network.stem(images)
     for block in network.cells:
         if isinstance(block, NasBench201Cell):
-            apply = [partial(plain_edge, name, module) for name, module in zip(cell, block.operations, strict=True)]
+            apply = [partial(reference_edge, name, module) for name, module in zip(cell, block.operations, strict=True)]
             one = apply[0](value)
             two = apply[1](value) + apply[2](one)
             value = apply[3](value) + apply[4](one) + apply[5](two)
@@ -117,17 +117,18 @@ def plain_network(network: NasBench201Network, cell: tuple[str, ...], images: Te
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equals_the_plain_form_in_values_and_gradients(seed: int) -> None:
+def test_outputs_and_gradients_equal_the_reference(seed: int) -> None:
     rng = np.random.default_rng(seed)
     cell = NOTHING if seed == 7 else random_cell(rng)
     size = (9, 7) if seed % 2 else (8, 8)
     network = build(cell, NetworkSettings(1 + seed % 2, 3), image_shape=(3, *size)).double()
-    for module in network.modules():  # so that batch norm is not the identity, and a node of zeros not without effect
+    # Random scales and biases, so that batch norm is not the identity and a node of zeros has an effect.
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     images = torch.randn(4, 3, *size, dtype=torch.float64)
-    logits, expected = network(images), plain_network(network, cell, images)
+    logits, expected = network(images), reference_network(network, cell, images)
     torch.testing.assert_close(logits, expected)
     weights = torch.randn_like(expected)
     parameters = list(network.parameters())
@@ -139,7 +140,9 @@ def test_equals_the_plain_form_in_values_and_gradients(seed: int) -> None:
 @pytest.mark.parametrize("image_shape", [(3, 8, 8), (1, 7, 9), (3, 2, 2), (5, 1, 1), (1, 1, 3)])
 @pytest.mark.parametrize("num_filters", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_any_size_trains(image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format) -> None:
+def test_any_image_size_can_be_trained(
+    image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format
+) -> None:
     cell = ("nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
     network = build(cell, NetworkSettings(1, num_filters), 2, image_shape).to(memory_format=memory_format)
     images = torch.randn(4, *image_shape).contiguous(memory_format=memory_format)
@@ -149,13 +152,13 @@ def test_any_size_trains(image_shape: tuple[int, int, int], num_filters: int, me
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_no_pointwise_convolution_is_strided() -> None:
+def test_pointwise_convolutions_have_stride_1() -> None:
     convolutions = [module for module in build().modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 1 + 3 * 6 + 2 * 3
     assert all(conv.stride == (1, 1) for conv in convolutions if conv.kernel_size == (1, 1))
 
 
-def test_a_cell_without_edges_gives_zero_and_still_trains_its_classifier() -> None:
+def test_cell_without_edges_outputs_zero_and_the_classifier_is_trained() -> None:
     value = torch.randn(2, 4, 5, 5)
     assert torch.equal(NasBench201Cell(NOTHING, 4)(value), torch.zeros_like(value))
     network = build(NOTHING)
@@ -168,12 +171,12 @@ def test_a_cell_without_edges_gives_zero_and_still_trains_its_classifier() -> No
     assert linear.bias.grad.abs().sum() > 0
 
 
-def test_a_cell_of_one_skip_connection_is_the_identity() -> None:
+def test_cell_with_a_single_skip_connection_is_the_identity() -> None:
     value = torch.randn(2, 4, 5, 5)
     assert torch.equal(NasBench201Cell(("none", "none", "none", "skip_connect", "none", "none"), 4)(value), value)
 
 
-def test_initial_weights_are_he_et_als_and_come_from_the_global_generator() -> None:
+def test_he_initialization_draws_from_the_global_generator() -> None:
     network = build(settings=NetworkSettings(1, 32))
     conv = network.cells[0].operations[0][1]  # type: ignore[index]
     assert isinstance(conv, nn.Conv2d)
@@ -196,7 +199,7 @@ def test_initial_weights_are_he_et_als_and_come_from_the_global_generator() -> N
         ({"image_shape": (3, 0, 8)}, "image_shape is"),
     ],
 )
-def test_what_the_network_does_not_have_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_unsupported_options_are_one_line_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build(**options)
     assert "\n" not in str(caught.value)

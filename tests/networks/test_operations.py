@@ -19,13 +19,13 @@ from nases_env.networks.operations import (
 )
 
 
-def test_operators_stand_in_the_papers_order() -> None:
+def test_operators_are_in_the_order_of_the_paper() -> None:
     assert OPERATORS == ("identity", "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 
 
 @pytest.mark.parametrize("operator", range(len(OPERATORS)))
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (1, 1)])
-def test_stride_two_rounds_the_size_up(operator: int, size: tuple[int, int]) -> None:
+def test_stride_2_halves_the_size_rounded_up(operator: int, size: tuple[int, int]) -> None:
     images = torch.rand(2, 4, *size)
     assert make_operation(operator, 4, stride=1)(images).shape == images.shape
     halved = (-(-size[0] // 2), -(-size[1] // 2))
@@ -34,7 +34,7 @@ def test_stride_two_rounds_the_size_up(operator: int, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 2), (1, 4), (1, 1)])
-def test_average_pool_counts_no_padding(stride: int, size: tuple[int, int]) -> None:
+def test_average_pool_excludes_padding(stride: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     images = torch.randn(3, 2, *size, dtype=torch.float64, requires_grad=True)
     pooled = AvgPool3x3(stride=stride)(images)
@@ -62,7 +62,7 @@ def test_factorized_reduction_equals_two_strided_convolutions(out_channels: int,
     torch.testing.assert_close(reduction(images), expected)
 
 
-def test_a_value_in_parts_is_read_as_if_it_were_concatenated() -> None:
+def test_feature_map_in_parts_equals_a_concatenated_one() -> None:
     torch.manual_seed(0)
     parts = [torch.randn(4, channels, 5, 3, dtype=torch.float64, requires_grad=True) for channels in (1, 3, 2)]
     concatenated = torch.cat(parts, dim=1)
@@ -76,7 +76,7 @@ def test_a_value_in_parts_is_read_as_if_it_were_concatenated() -> None:
         torch.testing.assert_close(results[0], results[1])
 
 
-def test_a_value_is_rectified_once() -> None:
+def test_relu_of_a_feature_map_is_cached() -> None:
     value = FeatureMap(torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4))
     assert value.relu() is value.relu()
     assert torch.equal(value.relu().concatenated(), F.relu(value.concatenated()))
@@ -101,7 +101,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation() -> None:
     assert abs(kept.double().mean().item() - 0.7) < 5 * (0.7 * 0.3 / 20_000) ** 0.5
 
 
-def test_drop_path_with_probability_0_draws_nothing() -> None:
+def test_drop_path_with_probability_0_uses_no_random_numbers() -> None:
     state = torch.get_rng_state()
     value = torch.ones(3, 1, 1, 1)
     assert drop_path(value, 0.0) is value
@@ -118,7 +118,7 @@ def test_drop_path_accepts_a_tensor_or_a_number(drop_prob: float) -> None:
     torch.testing.assert_close(*outputs)
 
 
-def test_he_initialization_has_the_variance_of_the_fan_in() -> None:
+def test_he_initialization_has_variance_2_over_fan_in() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(64, 64, 3, bias=False),

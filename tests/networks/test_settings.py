@@ -18,6 +18,6 @@ from nases_env.networks import NetworkSettings
         {"drop_path_prob": float("nan")},
     ],
 )
-def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+def test_numbers_out_of_range_are_input_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         NetworkSettings(**wrong)

@@ -1,4 +1,4 @@
-"""An architecture for tests of the final training."""
+"""Provides an architecture for the tests of the final training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def some_architecture() -> Architecture:
 
 
 def architecture_file(folder: Path) -> Path:
-    """Write a JSON file like that of a search."""
+    """Write an architecture to ``best.json``, as a search does."""
     path = folder / "best.json"
     path.write_text(SPACE.to_json(some_architecture()) + "\n")
     return path

@@ -1,4 +1,4 @@
-"""Results of final trainings and their summary."""
+"""The results of final trainings, and their summary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def final_result(seed: int = 0, num_correct: int = 9655, num_test_images: int = 
 
 
 @given(num_test_images=st.integers(1, 20_000), data=st.data())
-def test_the_interval_is_wilsons(num_test_images: int, data: st.DataObject) -> None:
+def test_interval_is_the_wilson_interval(num_test_images: int, data: st.DataObject) -> None:
     num_correct = data.draw(st.integers(0, num_test_images))
     result = final_result(num_correct=num_correct, num_test_images=num_test_images)
     z, n, p = 1.959963984540054, num_test_images, 1 - num_correct / num_test_images
@@ -44,7 +44,7 @@ def test_the_interval_is_wilsons(num_test_images: int, data: st.DataObject) -> N
     assert result.test_error == pytest.approx(p)
 
 
-def test_a_result_can_be_read_again(tmp_path: Path) -> None:
+def test_result_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     assert read_result(path) is None
     path.write_text(json.dumps(final_result().to_dict()))
@@ -55,7 +55,7 @@ def test_a_result_can_be_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 0}'])
-def test_an_invalid_result_is_one_line(tmp_path: Path, text: str) -> None:
+def test_invalid_result_is_an_input_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(text)
     with pytest.raises(InputError, match=r"is not a result of a final training.*remove it"):

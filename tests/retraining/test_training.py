@@ -1,4 +1,4 @@
-"""One final training."""
+"""The final training of an architecture with one seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_all_training_images_are_used() -> None:
     assert torch.equal(training(QUICK).train_images.images, few.images)
 
 
-def test_the_paper_preset_has_the_settings_of_the_paper() -> None:
+def test_paper_preset_matches_the_paper() -> None:
     paper = RETRAIN_PRESETS["paper"]
     assert (paper.num_epochs, paper.num_cycles, paper.batch_size) == (630, 6, 128)
     assert (paper.lr_max, paper.lr_min, paper.weight_decay, paper.momentum) == (0.05, 0.001, 1e-4, 0.9)
@@ -42,7 +42,7 @@ def test_the_paper_preset_has_the_settings_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("auxiliary_head", [False, True])
-def test_the_returned_model_is_the_tested_one(tmp_path: Path, auxiliary_head: bool) -> None:
+def test_returned_model_is_the_tested_model(tmp_path: Path, auxiliary_head: bool) -> None:
     settings = dataclasses.replace(QUICK, auxiliary_head=auxiliary_head)
     epochs: list[int] = []
     model, result = training(settings).run(4, tmp_path / "checkpoint", lambda record: epochs.append(record.epoch))
@@ -59,7 +59,7 @@ def test_the_returned_model_is_the_tested_one(tmp_path: Path, auxiliary_head: bo
     assert (tmp_path / "checkpoint").exists()
 
 
-def test_the_seed_determines_the_weights(tmp_path: Path) -> None:
+def test_seed_determines_the_weights(tmp_path: Path) -> None:
     weights = [
         next(training().run(seed, tmp_path / name)[0].network.parameters()) for seed, name in ((0, "a"), (0, "b"), (1, "c"))
     ]
@@ -67,7 +67,7 @@ def test_the_seed_determines_the_weights(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
+def test_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, lr_max=1e30, lr_min=1e30)
     with pytest.raises(InputError, match=r"seed 0 failed in epoch 1: .* lower --child.lr-max"):
         training(settings).run(0, tmp_path / "checkpoint")

@@ -1,4 +1,4 @@
-"""Agents and callbacks for the tests of the search."""
+"""Agents and callbacks for the tests of the search loop."""
 
 from __future__ import annotations
 

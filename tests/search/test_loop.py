@@ -1,4 +1,4 @@
-"""The search loop: proposals in flight, the order of results, callbacks, and independence of the executor."""
+"""The search loop: children in flight, the order of results, callbacks, and independence of the executor."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from nases_env.search.run_dir import read_trajectory
 from tests.search.acting import CallAfter, RandomActions, Recorder
 
 
-class Backwards(Executor):
-    """Evaluates in the background; the child submitted last finishes first."""
+class ReverseExecutor(Executor):
+    """Evaluates batches in the background, in the reverse order of submission."""
 
     in_background = True
 
-    def __init__(self, inner: Executor, num_at_once: int) -> None:
+    def __init__(self, inner: Executor, num_concurrent: int) -> None:
         self.evaluator = inner.evaluator
         self.inner = inner
-        self.num_at_once = num_at_once
+        self.num_concurrent = num_concurrent
         self.pending: list[tuple[Any, int, Future[Evaluation]]] = []
         self.most_in_flight = 0
 
@@ -37,7 +37,7 @@ class Backwards(Executor):
         future: Future[Evaluation] = Future()
         self.pending.append((architecture, seed, future))
         self.most_in_flight = max(self.most_in_flight, len(self.pending))
-        if len(self.pending) == self.num_at_once:
+        if len(self.pending) == self.num_concurrent:
             threading.Thread(target=self.finish, args=(self.pending[::-1],)).start()
             self.pending = []
         return future
@@ -47,7 +47,7 @@ class Backwards(Executor):
             future.set_result(self.inner.submit(architecture, seed).result())
 
 
-class Watched(Agent):
+class RecordingAgent(Agent):
     """Random search that records the calls of ``ask`` and ``tell``."""
 
     def __init__(self, env: NASESEnv) -> None:
@@ -80,7 +80,7 @@ def synthetic_env() -> NASESEnv:
 @pytest.mark.parametrize(("num_envs", "ask_batch_size"), [(1, 1), (3, 1), (2, 5), (6, 2), (5, 3)])
 def test_results_are_reported_in_proposal_order_within_the_window(num_envs: int, ask_batch_size: int) -> None:
     search = search_with(num_envs, 17)
-    agent = Watched(search.env)
+    agent = RecordingAgent(search.env)
     search.run(agent, ask_batch_size)
     asked = [key for event, key in agent.events if event == "ask"]
     reported = [key for event, key in agent.events if event == "tell"]
@@ -92,13 +92,13 @@ def test_results_are_reported_in_proposal_order_within_the_window(num_envs: int,
     assert full == max(num_envs, ask_batch_size)
 
 
-def test_the_order_of_completion_does_not_matter() -> None:
+def test_trajectory_does_not_depend_on_the_order_of_completion() -> None:
     trajectories = []
     for background in (False, True):
         env = synthetic_env()
         inner: Executor = SerialExecutor(env.evaluator)
         if background:
-            inner = Backwards(inner, num_at_once=4)
+            inner = ReverseExecutor(inner, num_concurrent=4)
         env._executor = CachingExecutor(inner, None, env.search_space.to_json)
         search = SearchLoop(env, 24, 4)
         search.run(Reinforce(env, Args(learning_starts=6, train_freq=3, num_envs=4)), ask_batch_size=4)
@@ -127,7 +127,7 @@ def test_callbacks_are_called_in_order() -> None:
     assert recorder.events == ["start", "trial 1", metrics[0], "trial 2", metrics[1], "end"]
 
 
-def test_every_callback_is_ended_even_if_one_fails() -> None:
+def test_on_end_of_every_callback_is_called_even_if_one_fails() -> None:
     class Failing(SearchCallback):
         def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
             raise OSError("disk full")
@@ -144,7 +144,7 @@ def test_every_callback_is_ended_even_if_one_fails() -> None:
     assert recorder.events[-1] == "interrupted"
 
 
-def test_a_callback_can_stop_the_search() -> None:
+def test_callback_can_stop_the_search() -> None:
     with SearchLoop(synthetic_env(), 50, num_envs=4, callbacks=[CallAfter(3, SearchLoop.stop)]) as loop:
         loop.run(RandomActions(loop.env))
     assert loop.done
@@ -170,13 +170,13 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
     return run
 
 
-def test_the_executor_does_not_matter(tmp_path: Path) -> None:
+def test_trajectory_does_not_depend_on_the_executor(tmp_path: Path) -> None:
     search_digits(tmp_path / "serial", executor="serial")
     search_digits(tmp_path / "processes", num_workers=2)
     assert trajectory(tmp_path / "serial") == trajectory(tmp_path / "processes")
 
 
-def test_a_second_search_reuses_every_result_of_a_shared_store(tmp_path: Path) -> None:
+def test_second_search_reuses_the_results_of_a_shared_store(tmp_path: Path) -> None:
     store = str(tmp_path / "store.sqlite")
     first = search_digits(tmp_path / "first", executor="serial", store=store)
     second = search_digits(tmp_path / "second", executor="serial", store=store)

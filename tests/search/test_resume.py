@@ -48,20 +48,20 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Number event files so that their names sort in the order in which they were written, within a second too."""
+def number_event_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Number event files so that their names sort by time of creation, also within one second."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
 
 
 class Killed(BaseException):
-    """Ends a search like a signal, at a given point."""
+    """Raised to end a search at a given point, like a signal."""
 
 
 def module_of(agent: str) -> Any:
     return importlib.import_module(f"nases_agents.{AGENTS[agent][0]}")
 
 
-def begin(agent: str, run_dir: Path, **options: Any) -> None:
+def start_search(agent: str, run_dir: Path, **options: Any) -> None:
     module = module_of(agent)
     args_type = getattr(module, "Args", SearchArgs)
     args = args_type(**{"env_id": "NASES-Synthetic-v0", "budget": BUDGET, "run_dir": run_dir, **AGENTS[agent][1], **options})
@@ -75,7 +75,7 @@ def resume(agent: str, run_dir: Path, **options: Any) -> None:
 
 
 def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill the search between the evaluation of a child and its record."""
+    """Kill the search after a child is evaluated and before it is recorded."""
     record = SearchLoop._record
 
     def kill(loop: SearchLoop, *args: Any) -> None:
@@ -97,14 +97,14 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize(("agent", "num_envs"), [*((agent, 3) for agent in AGENTS), ("reinforce", 1), ("sac", 1)])
-def test_a_resumed_search_equals_an_uninterrupted_one(
+def test_resumed_search_equals_an_uninterrupted_one(
     agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin(agent, tmp_path / "whole", num_envs=num_envs)
+    start_search(agent, tmp_path / "whole", num_envs=num_envs)
     with monkeypatch.context() as context:
         interrupt_after(7, context)
         with pytest.raises(Killed):
-            begin(agent, tmp_path / "cut", num_envs=num_envs)
+            start_search(agent, tmp_path / "cut", num_envs=num_envs)
     assert len(trajectory(tmp_path / "cut")) == 7
     resume(agent, tmp_path / "cut")
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
@@ -113,9 +113,9 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
-def test_a_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
-    begin("reinforce", tmp_path / "whole")
-    begin("reinforce", tmp_path / "short", budget=9)
+def test_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
+    start_search("reinforce", tmp_path / "whole")
+    start_search("reinforce", tmp_path / "short", budget=9)
     with pytest.raises(InputError, match=r"is finished \(9 children\)"):
         resume("reinforce", tmp_path / "short")
     resume("reinforce", tmp_path / "short", budget=BUDGET)
@@ -137,20 +137,20 @@ def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as context:
         interrupt_after(7, context)
         with pytest.raises(Killed):
-            begin("random_search", tmp_path / "run")
-    assert len(evaluated) == 8  # the eighth is in the store, though not in the trajectory
+            start_search("random_search", tmp_path / "run")
+    assert len(evaluated) == 8  # the eighth is in the store but not in the trajectory
     resume("random_search", tmp_path / "run")
     assert len(evaluated) == len(set(evaluated)) == BUDGET
 
 
-def test_a_search_killed_before_its_summary_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_killed_before_its_summary_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as context:
         context.setattr(Summary, "on_end", killed)
         with pytest.raises(Killed):
-            begin("reinforce", tmp_path / "run", budget=5)
+            start_search("reinforce", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
     assert not (tmp_path / "run" / "best.svg").exists()
     resume("reinforce", tmp_path / "run")
@@ -160,21 +160,21 @@ def test_a_search_killed_before_its_summary_is_completed_by_resume(tmp_path: Pat
         resume("reinforce", tmp_path / "run")
 
 
-def test_a_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as context:
         context.setattr(RunDir, "write_config", killed)
         with pytest.raises(Killed):
-            begin("random_search", tmp_path / "run", budget=5)
+            start_search("random_search", tmp_path / "run", budget=5)
     assert (tmp_path / "run" / "store.sqlite").exists()
-    begin("random_search", tmp_path / "run", budget=5)
+    start_search("random_search", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
 
 
-def test_a_choice_that_differs_from_the_record_is_an_error(tmp_path: Path) -> None:
-    begin("random_search", tmp_path / "run", budget=5)
+def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Path) -> None:
+    start_search("random_search", tmp_path / "run", budget=5)
     lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
     lines[3]["key"] = lines[0]["key"]
     (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -184,8 +184,8 @@ def test_a_choice_that_differs_from_the_record_is_an_error(tmp_path: Path) -> No
     assert (tmp_path / "run" / "evaluations.jsonl").read_text() == before
 
 
-def test_a_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> None:
-    begin("random_search", tmp_path / "run", budget=5)
+def test_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> None:
+    start_search("random_search", tmp_path / "run", budget=5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["configuration"]["operator"] = "max_pool_3x3"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
@@ -194,8 +194,8 @@ def test_a_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> 
 
 
 def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
-    begin("random_search", tmp_path / "whole")
-    begin("random_search", tmp_path / "run", budget=5)
+    start_search("random_search", tmp_path / "whole")
+    start_search("random_search", tmp_path / "run", budget=5)
     with open(tmp_path / "run" / "evaluations.jsonl", "a") as file:
         file.write('{"child": 6, "rew')
     (tmp_path / "run" / ".best.json.x1y2").write_text("{")
@@ -204,7 +204,7 @@ def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_a_locked_run_is_not_resumed(tmp_path: Path) -> None:
+def test_locked_run_is_not_resumed(tmp_path: Path) -> None:
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=5, run_dir=tmp_path / "run")
     with SearchRun(args, agent="random_search") as run:
         run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
@@ -212,7 +212,7 @@ def test_a_locked_run_is_not_resumed(tmp_path: Path) -> None:
             resume("random_search", tmp_path / "run")
 
 
-def test_a_killed_search_resumes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serial = ExecutionSettings(executor="serial")
     reinforce = module_of("reinforce")
     reinforce.main(reinforce.Args(preset="smoke", budget=6, num_envs=2, run_dir=tmp_path / "whole", execution=serial))
@@ -228,7 +228,7 @@ def test_a_killed_search_resumes_from_the_command_line(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     status = run_here(cli.main, "status", "cut")
     assert "not running, resume with --resume" in status.stdout
-    assert " 0 in flight" in status.stdout  # the owner of the leases is dead
+    assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
     result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
@@ -236,9 +236,9 @@ def test_a_killed_search_resumes_from_the_command_line(tmp_path: Path, monkeypat
     assert again.stdout == "cut is finished (6 children); pass a larger --budget to continue\n"
 
 
-def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin("reinforce", tmp_path / "run", budget=2)
-    begin("random_search", tmp_path / "foreign", budget=2)
+def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_search("reinforce", tmp_path / "run", budget=2)
+    start_search("random_search", tmp_path / "foreign", budget=2)
     monkeypatch.chdir(tmp_path)
     cases = {
         ("--resume", "absent"): "absent is not a run directory",

@@ -75,7 +75,7 @@ def test_curves(tmp_path: Path) -> None:
     assert len(events.Images("search/best_cells")) == len(set(np.maximum.accumulate(rewards)))
 
 
-def test_the_same_command_gives_the_same_evaluations_in_the_same_order(tmp_path: Path) -> None:
+def test_same_command_produces_the_same_trajectory(tmp_path: Path) -> None:
     def evaluations(name: str) -> list[dict[str, Any]]:
         run(arguments(tmp_path / name, env_id="NASES-Digits-v0", preset="smoke", budget=3))
         return [{**record, "seconds": None} for record in lines(tmp_path / name)]
@@ -83,7 +83,7 @@ def test_the_same_command_gives_the_same_evaluations_in_the_same_order(tmp_path:
     assert evaluations("a") == evaluations("b")
 
 
-def test_a_repeated_architecture_is_recorded_as_known(tmp_path: Path) -> None:
+def test_repeated_architecture_is_recorded_as_not_new(tmp_path: Path) -> None:
     with SearchRun(arguments(tmp_path, budget=2), agent="test") as search:
         space = search.env.search_space
         architecture = space.sample(np.random.default_rng(0))
@@ -106,7 +106,7 @@ def test_evaluated_children_are_kept_after_an_interrupt_or_error(tmp_path: Path,
     assert (tmp_path / "run" / "best.png").exists()
 
 
-def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
+def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path) -> None:
     used = tmp_path / "used"
     used.mkdir()
     (used / "file").touch()
@@ -134,7 +134,7 @@ def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == [used, used / "file"]
 
 
-def test_child_options_replace_what_the_preset_says(tmp_path: Path) -> None:
+def test_child_options_override_the_preset(tmp_path: Path) -> None:
     args = arguments(
         tmp_path,
         env_id="NASES-Digits-v0",

@@ -25,7 +25,7 @@ sizes = st.lists(st.sampled_from([1, 2, 3, 7, 50]), min_size=1, max_size=60).map
 
 
 @given(sizes, st.integers(0, 2**32 - 1))
-def test_any_list_of_decisions_is_encoded_decoded_and_written_down(sizes: tuple[int, ...], seed: int) -> None:
+def test_vector_json_and_genotype_round_trip(sizes: tuple[int, ...], seed: int) -> None:
     space = ListSpace(sizes)
     architecture = space.sample(np.random.default_rng(seed))
     assert space.decode(space.encode(architecture)) == architecture
@@ -35,7 +35,7 @@ def test_any_list_of_decisions_is_encoded_decoded_and_written_down(sizes: tuple[
 
 
 @given(sizes, st.integers(0, 2**32 - 1))
-def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...], seed: int) -> None:
+def test_mutation_changes_one_decision_or_is_an_error_if_none_can_change(sizes: tuple[int, ...], seed: int) -> None:
     space = ListSpace(sizes)
     rng = np.random.default_rng(seed)
     architecture = space.sample(rng)
@@ -51,7 +51,7 @@ def test_a_mutation_changes_one_decision_if_any_can_change(sizes: tuple[int, ...
     "genotype", [None, {}, {"decisions": 3}, {"decisions": "0000"}, {"decisions": [0, 0, 0, 0], "a": 1}]
 )
 @pytest.mark.parametrize("choice", [None, True, 1.0, "1"])
-def test_an_invalid_genotype_raises_one_line(genotype: object, choice: object) -> None:
+def test_invalid_genotype_is_a_one_line_error(genotype: object, choice: object) -> None:
     for wrong in (genotype, {"decisions": [0, 0, 0, choice]}):
         with pytest.raises(InputError, match=r"a genotype of plain must be \{\"decisions\"") as caught:
             SPACE.from_genotype(wrong)
@@ -59,17 +59,17 @@ def test_an_invalid_genotype_raises_one_line(genotype: object, choice: object) -
 
 
 @pytest.mark.parametrize("decisions", [[0, 0, 0], [0, 50, 0, 0], [0, 0, 1, 0], [-1, 0, 0, 0]])
-def test_a_genotype_out_of_range_is_an_input_error(decisions: list[int]) -> None:
+def test_genotype_out_of_range_is_an_input_error(decisions: list[int]) -> None:
     with pytest.raises(InputError, match="plain"):
         SPACE.from_genotype({"decisions": decisions})
 
 
-def test_a_genotype_of_another_space_says_so() -> None:
+def test_genotype_of_another_search_space_is_an_input_error() -> None:
     with pytest.raises(InputError, match="belongs to the search space 'other', not 'plain'"):
         SPACE.from_json('{"search_space": "other", "decisions": [0, 0, 0, 0]}')
 
 
-def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
+def test_missing_method_error_names_the_method_to_override() -> None:
     architecture = SPACE.architecture([0, 0, 0, 0])
     with pytest.raises(InputError, match="plain does not build networks; override its build method"):
         SPACE.build(architecture, NetworkSettings(), num_classes=2, image_shape=(1, 8, 8))
@@ -81,11 +81,13 @@ def test_what_it_cannot_do_is_named_with_what_to_override() -> None:
 @pytest.mark.parametrize(
     ("num_decisions", "decisions_per_timestep"), [(1, 1), (2, 2), (3, 3), (6, 3), (12, 3), (13, 4), (40, 10)]
 )
-def test_a_step_is_a_quarter_of_the_decisions_but_at_least_three(num_decisions: int, decisions_per_timestep: int) -> None:
+def test_time_step_has_a_quarter_of_the_decisions_but_at_least_three(
+    num_decisions: int, decisions_per_timestep: int
+) -> None:
     assert ListSpace((2,) * num_decisions).decisions_per_timestep == decisions_per_timestep
 
 
-def test_a_space_without_decisions_cannot_be_made() -> None:
+def test_search_space_without_decision_sizes_cannot_be_created() -> None:
     class Nameless(SearchSpace):
         name = "nothing"
 

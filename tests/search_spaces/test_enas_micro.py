@@ -23,10 +23,11 @@ architectures = st.tuples(*(st.integers(0, size - 1) for size in SPACE.decision_
 seeds = st.integers(0, 2**32 - 1)
 
 
-def rewrite(cell: Cell, rng: np.random.Generator) -> tuple[Cell, dict[int, int], list[bool]]:
-    """The same cell with its nodes in another order that their inputs allow, and some of their branches swapped.
+def reorder_cell(cell: Cell, rng: np.random.Generator) -> tuple[Cell, dict[int, int], list[bool]]:
+    """Randomly reorder the nodes of a cell, keeping inputs before the nodes that read them, and swap branches.
 
-    Returns the cell, its values by the values of the old one, and which of its nodes were swapped.
+    Returns:
+        The reordered cell, a map from old to new value indices, and whether each new node has swapped branches.
     """
     labels = {0: 0, 1: 1}
     nodes: list[Node] = []
@@ -42,8 +43,8 @@ def rewrite(cell: Cell, rng: np.random.Generator) -> tuple[Cell, dict[int, int],
     return tuple(nodes), labels, swapped
 
 
-def rewrite_architecture(architecture: Architecture, rng: np.random.Generator) -> Architecture:
-    cells = [rewrite(cell, rng)[0] for cell in SPACE.cells(architecture)]
+def reorder_architecture(architecture: Architecture, rng: np.random.Generator) -> Architecture:
+    cells = [reorder_cell(cell, rng)[0] for cell in SPACE.cells(architecture)]
     return SPACE.architecture([number for cell in cells for node in cell for number in node])
 
 
@@ -53,7 +54,7 @@ def test_decisions_are_inputs_and_operators_of_two_cells_of_five_nodes() -> None
 
 
 @given(architectures)
-def test_decode_reads_what_encode_wrote(architecture: Architecture) -> None:
+def test_decode_inverts_encode(architecture: Architecture) -> None:
     vector = SPACE.encode(architecture)
     assert vector.shape == (40,)
     assert vector.dtype == np.float32
@@ -63,7 +64,7 @@ def test_decode_reads_what_encode_wrote(architecture: Architecture) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=40, max_size=40))
-def test_decode_is_total_on_finite_vectors(numbers: list[float]) -> None:
+def test_decode_accepts_any_finite_vector(numbers: list[float]) -> None:
     architecture = SPACE.decode(np.array(numbers))
     expected = [
         min(int(np.floor(min(max(x, 0.0), 1.0) * k)), k - 1) for x, k in zip(numbers, SPACE.decision_sizes, strict=True)
@@ -72,25 +73,25 @@ def test_decode_is_total_on_finite_vectors(numbers: list[float]) -> None:
 
 
 @pytest.mark.parametrize("vector", [np.zeros(39), np.zeros((1, 40)), np.full(40, np.nan), np.full(40, np.inf)])
-def test_decode_refuses_other_shapes_and_numbers_that_are_not_finite(vector: np.ndarray) -> None:
+def test_decode_rejects_wrong_shapes_and_non_finite_numbers(vector: np.ndarray) -> None:
     with pytest.raises(InputError, match="decodes"):
         SPACE.decode(vector)
 
 
 @given(architectures, seeds)
-def test_renumbering_and_swapping_keep_the_key(architecture: Architecture, seed: int) -> None:
-    assert rewrite_architecture(architecture, np.random.default_rng(seed)).key == architecture.key
+def test_key_does_not_depend_on_node_and_branch_order(architecture: Architecture, seed: int) -> None:
+    assert reorder_architecture(architecture, np.random.default_rng(seed)).key == architecture.key
 
 
 @given(architectures)
-def test_canonical_is_a_fixed_point_with_the_same_key(architecture: Architecture) -> None:
+def test_canonicalize_is_idempotent_and_keeps_the_key(architecture: Architecture) -> None:
     canonicalize = SPACE.architecture(SPACE.canonicalize(architecture.decisions))
     assert canonicalize.key == architecture.key
     assert SPACE.canonicalize(canonicalize.decisions) == canonicalize.decisions
 
 
-def test_nodes_that_are_alike_but_distinct_are_not_merged() -> None:
-    """Two nodes that compute the same kind of thing are two nodes: reading one twice is not reading both."""
+def test_identical_nodes_are_not_merged() -> None:
+    """Identical nodes have different weights, so reading one of them twice differs from reading both."""
     alike = [0, 1, 1, 2] * 2
     one_twice = SPACE.architecture([*alike, 2, 0, 2, 0, *[0, 0, 0, 0] * 2, *[0, 0, 0, 0] * 5])
     both = SPACE.architecture([*alike, 2, 0, 3, 0, *[0, 0, 0, 0] * 2, *[0, 0, 0, 0] * 5])
@@ -98,45 +99,46 @@ def test_nodes_that_are_alike_but_distinct_are_not_merged() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equal_keys_mean_equal_networks(seed: int) -> None:
-    """Both networks are built as written, the weights of one copied to their places in the other; the outputs agree."""
+def test_equal_keys_are_equal_networks(seed: int) -> None:
+    """Two networks built without canonicalization have equal outputs after the weights are copied."""
     rng = np.random.default_rng(seed)
     architecture = SPACE.sample(rng)
     cells = SPACE.cells(architecture)
-    rewritten = [rewrite(cell, rng) for cell in cells]
-    assert [cell for cell, _, _ in rewritten] != list(cells)
+    reordered = [reorder_cell(cell, rng) for cell in cells]
+    assert [cell for cell, _, _ in reordered] != list(cells)
 
     torch.manual_seed(seed)
     one = network(*cells)
-    other = network(*(cell for cell, _, _ in rewritten))
-    for module in one.modules():  # so that batch norm is not the identity
+    other = network(*(cell for cell, _, _ in reordered))
+    for module in one.modules():  # otherwise batch norm would be the identity
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 assert tensor is not None
                 nn.init.uniform_(tensor, 0.5, 1.5)
-    copy_weights(one, other, rewritten)
+    copy_weights(one, other, reordered)
     images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
     torch.testing.assert_close(other(images), one(images))
 
 
 def network(normal: Cell, reduction: Cell) -> EnasMicroNetwork:
-    """The network of the cells as they are written, not of their canonical form."""
+    """Build the network of the cells without canonicalization."""
     return EnasMicroNetwork(normal, reduction, TINY, num_classes=4, image_shape=(3, 9, 9)).double().eval()
 
 
 def copy_weights(
-    one: EnasMicroNetwork, other: EnasMicroNetwork, rewritten: list[tuple[Cell, dict[int, int], list[bool]]]
+    one: EnasMicroNetwork, other: EnasMicroNetwork, reordered: list[tuple[Cell, dict[int, int], list[bool]]]
 ) -> None:
     reductions = [index for index in range(len(one.cells)) if index in (1, 3)]
-    orders: list[list[int] | None] = [None]  # for each cell output so far: which block of one's stands where in other's
+    # For each output so far: the channel block of ``one`` at each position of the output of ``other``; None if equal.
+    orders: list[list[int] | None] = [None]
     other.stem.load_state_dict(one.stem.state_dict())
     for index, (source, target) in enumerate(zip(one.cells, other.cells, strict=True)):
         assert isinstance(source, MicroCell)
         assert isinstance(target, MicroCell)
-        _, labels, swapped = rewritten[index in reductions]
+        _, labels, swapped = reordered[index in reductions]
         old_value = {new: old for old, new in labels.items()}
-        copy_reading(source.preprocess0, target.preprocess0, orders[max(0, index - 1)])
-        copy_reading(source.preprocess1, target.preprocess1, orders[index])
+        copy_layer(source.preprocess0, target.preprocess0, orders[max(0, index - 1)])
+        copy_layer(source.preprocess1, target.preprocess1, orders[index])
         for node in range(len(target.cell)):
             for branch in range(2):
                 old = 2 * (old_value[node + 2] - 2) + (branch ^ swapped[node])
@@ -145,11 +147,17 @@ def copy_weights(
         for place, old in enumerate(order):
             target.reduce_loose_ends[place].load_state_dict(source.reduce_loose_ends[old].state_dict())
         orders.append(order)
-    copy_reading(one.classifier, other.classifier, orders[-1])
+    copy_layer(one.classifier, other.classifier, orders[-1])
 
 
-def copy_reading(source: nn.Module, target: nn.Module, order: list[int] | None) -> None:
-    """Copies weights; those that read a cell's concatenated output have their input channels put in ``target``'s order."""
+def copy_layer(source: nn.Module, target: nn.Module, order: list[int] | None) -> None:
+    """Copy the weights of a layer, and permute the input channels if it reads a concatenated cell output.
+
+    Args:
+        source: layer to copy from.
+        target: layer to copy to.
+        order: channel block of ``source`` at each position in ``target``; None if the order is equal.
+    """
     target.load_state_dict(source.state_dict())
     if order is None:
         return
@@ -161,11 +169,11 @@ def copy_reading(source: nn.Module, target: nn.Module, order: list[int] | None) 
             layer.weight.data = torch.cat([blocks[old] for old in order], dim=1)
 
 
-def test_build_gives_networks_of_equal_keys_the_same_weights() -> None:
+def test_networks_of_equal_keys_are_built_with_equal_weights() -> None:
     rng = np.random.default_rng(0)
     architecture = SPACE.sample(rng)
     logits = []
-    for same in (architecture, rewrite_architecture(architecture, rng)):
+    for same in (architecture, reorder_architecture(architecture, rng)):
         torch.manual_seed(0)
         logits.append(SPACE.build(same, TINY, num_classes=3, image_shape=(1, 8, 8))(torch.ones(2, 1, 8, 8)))
     torch.testing.assert_close(*logits, rtol=0, atol=0)
@@ -208,20 +216,20 @@ GOOD_CELL = [node(["identity", 0], ["identity", 1])] * 5
         ({"normal": [node([["identity"], 0], ["identity", 1]), *GOOD_CELL[1:]], "reduction": GOOD_CELL}, "unknown operator"),
     ],
 )
-def test_an_invalid_genotype_raises_one_line(genotype: object, message: str) -> None:
+def test_invalid_genotype_is_a_one_line_error(genotype: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         SPACE.from_genotype(genotype)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"search_space": "other", "normal": [], "reduction": []}'])
-def test_json_of_another_kind_raises_one_line(text: str) -> None:
+def test_invalid_json_is_an_input_error(text: str) -> None:
     with pytest.raises(InputError, match="architecture"):
         SPACE.from_json(text)
 
 
 @pytest.mark.parametrize("decisions", [[0] * 39, [0] * 41, [-1] + [0] * 39, [2] + [0] * 39])
-def test_decisions_out_of_range(decisions: list[int]) -> None:
+def test_invalid_decisions_are_input_errors(decisions: list[int]) -> None:
     with pytest.raises(InputError):
         SPACE.architecture(decisions)
 
@@ -236,7 +244,7 @@ def test_samples_are_uniform_in_every_decision() -> None:
 
 
 @given(architectures, seeds)
-def test_a_mutation_is_another_network_one_decision_away(architecture: Architecture, seed: int) -> None:
+def test_mutation_changes_one_decision_and_the_key(architecture: Architecture, seed: int) -> None:
     mutant = SPACE.mutate(architecture, np.random.default_rng(seed))
     assert mutant.key != architecture.key
     assert sum(a != b for a, b in zip(mutant.decisions, architecture.decisions, strict=True)) == 1
@@ -252,7 +260,7 @@ def test_graph_has_every_branch_and_the_loose_ends() -> None:
         assert set(graph.outputs) == set(range(7)) - read
 
 
-def test_registry() -> None:
+def test_enas_micro_is_registered() -> None:
     assert isinstance(get_search_space("enas_micro"), EnasMicro)
     with pytest.raises(InputError, match=r"unknown search space 'enas'.*enas_micro"):
         get_search_space("enas")

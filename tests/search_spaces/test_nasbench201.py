@@ -1,4 +1,4 @@
-"""The search space of NAS-Bench-201: strings, keys that know no numbering, and what is built from a cell."""
+"""The search space of NAS-Bench-201: strings, keys, and networks, for any order of operators."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def string(cell: tuple[str, ...]) -> str:
     return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
 
-def test_six_decisions_among_five_operators_two_steps_of_three() -> None:
+def test_six_decisions_of_five_operators_in_two_time_steps() -> None:
     assert SPACE.decision_sizes == (5, 5, 5, 5, 5, 5)
     assert SPACE.num_decisions == 6
     assert SPACE.decisions_per_timestep == 3
@@ -61,7 +61,7 @@ def test_strings_genotypes_and_json_round_trip(space: NasBench201, cell: tuple[s
 
 
 @given(spaces, decisions)
-def test_decode_reads_what_encode_wrote(space: NasBench201, choices: tuple[int, ...]) -> None:
+def test_decode_inverts_encode(space: NasBench201, choices: tuple[int, ...]) -> None:
     architecture = space.architecture(choices)
     vector = space.encode(architecture)
     np.testing.assert_allclose(vector, (np.array(choices) + 0.5) / 5, rtol=1e-6)
@@ -70,7 +70,7 @@ def test_decode_reads_what_encode_wrote(space: NasBench201, choices: tuple[int, 
 
 
 @given(spaces, spaces, cells)
-def test_the_key_does_not_depend_on_the_numbering(one: NasBench201, other: NasBench201, cell: tuple[str, ...]) -> None:
+def test_key_does_not_depend_on_the_order_of_operators(one: NasBench201, other: NasBench201, cell: tuple[str, ...]) -> None:
     here, there = one.from_string(string(cell)), other.from_string(string(cell))
     assert here.key == there.key
     assert (here.decisions == there.decisions) == all(
@@ -79,18 +79,18 @@ def test_the_key_does_not_depend_on_the_numbering(one: NasBench201, other: NasBe
 
 
 @pytest.mark.parametrize("space", [SPACE, NasBench201(OPERATORS[::-1])])
-def test_every_row_of_the_table_has_a_key_of_its_own(space: NasBench201) -> None:
+def test_all_cells_have_distinct_keys(space: NasBench201) -> None:
     assert len({space.architecture(choices).key for choices in itertools.product(range(5), repeat=6)}) == 15_625
 
 
 @given(spaces, decisions, st.integers(0, 2**32 - 1))
-def test_a_mutation_changes_one_edge(space: NasBench201, choices: tuple[int, ...], seed: int) -> None:
+def test_mutation_changes_one_edge(space: NasBench201, choices: tuple[int, ...], seed: int) -> None:
     architecture = space.architecture(choices)
     mutant = space.mutate(architecture, np.random.default_rng(seed))
     assert sum(a != b for a, b in zip(space.cell(mutant), space.cell(architecture), strict=True)) == 1
 
 
-def test_spaces_are_values() -> None:
+def test_search_spaces_are_picklable_and_compared_by_value() -> None:
     permuted = NasBench201(OPERATORS[::-1])
     copy = pickle.loads(pickle.dumps(permuted))
     assert copy == permuted
@@ -102,7 +102,7 @@ def test_spaces_are_values() -> None:
 @pytest.mark.parametrize(
     "operators", [OPERATORS[:4], (*OPERATORS[:4], "none"), (*OPERATORS, "none"), list(OPERATORS), "none", (1, 2, 3, 4, 5)]
 )
-def test_invalid_operators_raise_an_error(operators: Any) -> None:
+def test_invalid_operators_are_a_one_line_error(operators: Any) -> None:
     with pytest.raises(InputError, match=r"operators of nasbench201 are a tuple of none, .* in any order, not") as caught:
         NasBench201(operators)
     assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_invalid_operators_raise_an_error(operators: Any) -> None:
         ({"cell": BEST.replace("avg_pool_3x3", "")}, "unknown operator ''"),
     ],
 )
-def test_an_invalid_genotype_raises_one_line(genotype: object, message: str) -> None:
+def test_invalid_genotype_is_a_one_line_error(genotype: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         SPACE.from_genotype(genotype)
     assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_graph_has_the_six_edges(space: NasBench201) -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_analytic_reward_counts_edges_also_those_that_are_not_there(operator: str) -> None:
+def test_operator_share_counts_absent_edges(operator: str) -> None:
     space = NasBench201(OPERATORS[::-1])
     evaluator = OperatorShareEvaluator(space, operator)
     for cell in ((operator,) * 6, ("none",) * 6, CHOSEN):
@@ -158,7 +158,7 @@ def test_build_does_not_depend_on_the_order_of_operators(space: NasBench201, cel
     assert built == [cell] * 6
 
 
-def test_a_found_cell_can_be_trained() -> None:
+def test_cell_can_be_trained() -> None:
     _, smoke = resolve_preset("smoke", {"num_filters": 4, "num_train_images": 512, "num_valid_images": 128})
     evaluator = TrainingEvaluator("nasbench201", "digits", smoke, device="cpu")
     evaluation = evaluator.evaluate(SPACE.from_string(BEST), seed=0)
@@ -172,7 +172,7 @@ def test_a_found_cell_can_be_trained() -> None:
     assert again.curve == evaluation.curve
 
 
-def test_what_the_network_does_not_have_is_refused_before_training() -> None:
+def test_unsupported_auxiliary_head_is_an_error_before_training() -> None:
     _, smoke = resolve_preset("smoke", {"auxiliary_head": True})
     with pytest.raises(InputError, match="no auxiliary head"):
         TrainingEvaluator("nasbench201", "digits", smoke, device="cpu").evaluate(SPACE.from_string(BEST), seed=0)

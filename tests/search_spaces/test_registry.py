@@ -29,7 +29,7 @@ class Sized(MySpace):
     def __init__(self, size):
         self.decision_sizes = (size,)
 
-class NoSpace:
+class NotASearchSpace:
     pass
 
 number = 3
@@ -38,7 +38,7 @@ number = 3
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a module of search spaces that is not on the path, as for a console script."""
+    """Create a module of search spaces in the working directory, which is not on ``sys.path``, as for a console script."""
     (tmp_path / "my_module.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refuses(space: str | SearchSpace) -> str:
+def error_of(space: str | SearchSpace) -> str:
     with pytest.raises(InputError) as caught:
         get_search_space(space)
     assert "\n" not in str(caught.value)
@@ -62,27 +62,27 @@ def test_built_in_search_spaces_by_name() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_one_of_the_working_folder_is_made_by_module_and_class() -> None:
+def test_module_and_class_in_the_working_directory() -> None:
     space = get_search_space("my_module:MySpace")
     assert (space.name, space.decision_sizes) == ("my_space", (2, 50, 1))
     assert import_path(space) == "my_module:MySpace"
     assert get_search_space("my_module:MySpace") is space
 
 
-def test_one_in_a_package_is_made(folder: Path) -> None:
+def test_module_in_a_package(folder: Path) -> None:
     (folder / "my_package").mkdir()
     (folder / "my_package" / "spaces.py").write_text(MODULE)
     assert get_search_space("my_package.spaces:MySpace").name == "my_space"
 
 
-def test_a_search_space_is_given_back() -> None:
+def test_search_space_object_is_returned_unchanged() -> None:
     space = ListSpace((2, 3))
     assert get_search_space(space) is space
 
 
-def test_a_fixed_module_is_imported_again(folder: Path) -> None:
+def test_module_is_imported_again_after_a_fix(folder: Path) -> None:
     (folder / "broken.py").write_text("1 / 0")
-    assert "ZeroDivisionError: division by zero" in refuses("broken:MySpace")
+    assert "ZeroDivisionError: division by zero" in error_of("broken:MySpace")
     (folder / "broken.py").write_text(MODULE + "# fixed")
     assert get_search_space("broken:MySpace").name == "my_space"
 
@@ -100,8 +100,8 @@ def test_a_fixed_module_is_imported_again(folder: Path) -> None:
         ("my_module.deeper:MySpace", r"no module 'my_module.deeper'"),
         ("my_module:YourSpace", r"the module 'my_module' has no class 'YourSpace' \(did you mean 'MySpace'\?\)"),
         (
-            "my_module:NoSpace",
-            r"NoSpace is not a search space; derive it from nases_env.search_spaces.SearchSpace",
+            "my_module:NotASearchSpace",
+            r"NotASearchSpace is not a search space; derive it from nases_env.search_spaces.SearchSpace",
         ),
         ("my_module:number", r"my_module:number is not a search space"),
         ("my_module:Undecided", r"my_module:Undecided cannot be created without arguments \(.*decision_sizes"),
@@ -112,8 +112,8 @@ def test_a_fixed_module_is_imported_again(folder: Path) -> None:
         ("my_module:My:Space", r"is not MODULE:CLASS"),
     ],
 )
-def test_an_invalid_search_space_raises_one_line(name: str, message: str) -> None:
-    assert re.search(message, refuses(name))
+def test_invalid_search_space_is_a_one_line_error(name: str, message: str) -> None:
+    assert re.search(message, error_of(name))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_an_invalid_search_space_raises_one_line(name: str, message: str) -> Non
         ("def f(:", "fails when it is imported (SyntaxError: "),
     ],
 )
-def test_a_module_that_fails_says_why(folder: Path, code: str, message: str) -> None:
+def test_import_error_names_the_cause(folder: Path, code: str, message: str) -> None:
     (folder / "failing.py").write_text(code)
-    assert message in refuses("failing:MySpace")
+    assert message in error_of("failing:MySpace")
 
 
 def spaces(**attributes: object) -> SearchSpace:
@@ -135,32 +135,32 @@ def spaces(**attributes: object) -> SearchSpace:
 
 
 @pytest.mark.parametrize("sizes", [(), (2, 0), (2, -1), (1, 1), [2, 3], (2.0, 3), (True, 3), None, 5])
-def test_decision_sizes_that_cannot_be_searched_are_refused(sizes: object) -> None:
-    assert "Mine has the decision sizes" in refuses(spaces(decision_sizes=sizes))
+def test_invalid_decision_sizes_are_rejected(sizes: object) -> None:
+    assert "Mine has the decision sizes" in error_of(spaces(decision_sizes=sizes))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "..", "a b", 3, None])
-def test_names_that_no_file_can_have_are_refused(name: object) -> None:
-    assert "Mine has the name" in refuses(spaces(name=name))
+def test_names_that_are_not_file_names_are_rejected(name: object) -> None:
+    assert "Mine has the name" in error_of(spaces(name=name))
 
 
-def test_a_space_without_a_name_is_refused() -> None:
+def test_search_space_without_a_name_is_rejected() -> None:
     class Mine(SearchSpace):
         decision_sizes = (2, 3)
 
-    assert "Mine has the name None" in refuses(Mine())
+    assert "Mine has the name None" in error_of(Mine())
 
 
 @pytest.mark.parametrize("decisions_per_timestep", [0, -1, 1.5])
-def test_time_steps_without_a_decision_are_rejected(decisions_per_timestep: object) -> None:
-    assert "decisions per step" in refuses(spaces(decisions_per_timestep=decisions_per_timestep))
+def test_invalid_decisions_per_timestep_are_rejected(decisions_per_timestep: object) -> None:
+    assert "decisions per time step" in error_of(spaces(decisions_per_timestep=decisions_per_timestep))
 
 
-def test_what_is_neither_a_name_nor_a_search_space_is_refused() -> None:
-    assert "not <class" in refuses(EnasMicro)  # type: ignore[arg-type]
+def test_search_space_class_instead_of_an_object_is_rejected() -> None:
+    assert "not <class" in error_of(EnasMicro)  # type: ignore[arg-type]
 
 
-def test_the_console_script_finds_the_module_in_the_working_folder(folder: Path) -> None:
+def test_console_script_finds_the_module_in_the_working_directory(folder: Path) -> None:
     nases = Path(sys.executable).parent / "nases"
     command = [
         str(nases),

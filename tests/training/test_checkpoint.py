@@ -1,4 +1,4 @@
-"""A training that is killed and resumed ends like an uninterrupted one."""
+"""A killed and resumed training has the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def first_layer(model: nn.Module) -> nn.Conv2d:
 
 
 class Counter:
-    """Counts the calls of the first layer of a model and calls ``act`` before call ``act_at``, counted from 1."""
+    """Counts the calls of the first layer of a model, and calls ``act`` before call number ``act_at``, counted from 1."""
 
     def __init__(self, model: nn.Module, act_at: int | None = None, act: Callable[[], None] | None = None) -> None:
         self.calls = 0
@@ -119,8 +119,8 @@ def assert_equals_uninterrupted(make: Callable[[], nn.Module], model: nn.Module,
         assert ours[name].stride() == tensor.stride(), name
 
 
-def killed_at(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
-    """Train until the call ``call`` of the network; return the number of calls before it."""
+def kill_at_call(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
+    """Kill the training at call number ``call`` of the network; return the number of calls before it."""
     model = make()
     counter = Counter(model, call, kill)
     with pytest.raises(KilledError):
@@ -128,7 +128,7 @@ def killed_at(call: int, checkpoint: Checkpoint, make: Callable[[], nn.Module] =
     return counter.calls - 1
 
 
-def resumed(checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
+def resume_and_check(checkpoint: Checkpoint, make: Callable[[], nn.Module] = dropping_net) -> int:
     """Train to the end, check that the result is that of an uninterrupted run, and return the number of calls."""
     model = make()
     counter = Counter(model)
@@ -158,9 +158,9 @@ def test_resume_after_kills_at_any_call(calls: list[int]) -> None:
         epochs = 0
         for call in calls:
             left = ALL_CALLS - epochs * BATCHES
-            epochs += killed_at(min(call, left), checkpoint) // BATCHES
+            epochs += kill_at_call(min(call, left), checkpoint) // BATCHES
             epochs = min(epochs, 4)
-        assert resumed(checkpoint) == ALL_CALLS - epochs * BATCHES
+        assert resume_and_check(checkpoint) == ALL_CALLS - epochs * BATCHES
         assert not os.listdir(folder)
 
 
@@ -169,40 +169,40 @@ def test_resume_of_a_child_does_not_depend_on_the_global_generator(tmp_path: Pat
     with torch.random.fork_rng():
         for global_seed, call in enumerate((2 * BATCHES + 2, BATCHES + 1)):
             torch.manual_seed(global_seed)
-            killed_at(call, checkpoint, child)
-        assert resumed(checkpoint, child) == BATCHES + 3
+            kill_at_call(call, checkpoint, child)
+        assert resume_and_check(checkpoint, child) == BATCHES + 3
 
 
-def die() -> None:
+def kill_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train_and_die(path: str, call: int | None) -> None:
-    """Die by SIGKILL at a call of the network or, if None, while writing the second checkpoint."""
+def train_until_killed(path: str, call: int | None) -> None:
+    """Send SIGKILL to this process at a call of the network or, if None, while the second checkpoint is written."""
     torch.set_num_threads(1)
     model = dropping_net()
-    Counter(model, call, die)
+    Counter(model, call, kill_process)
     if call is None:
         replace = os.replace
         written: list[Any] = []
 
-        def replace_or_die(source: Any, target: Any) -> None:
+        def replace_or_kill(source: Any, target: Any) -> None:
             if written:
-                die()
+                kill_process()
             written.append(target)
             replace(source, target)
 
-        os.replace = replace_or_die  # type: ignore[assignment]
+        os.replace = replace_or_kill  # type: ignore[assignment]
     train(model, Checkpoint(Path(path), 0))
 
 
 def fork_until_killed(path: str) -> None:
-    """Train in two successive forks of this process: one dies in an epoch, the other while writing a checkpoint."""
+    """Train in two successive forks of this process: one is killed in an epoch, the other while writing a checkpoint."""
     for call in (BATCHES + 2, None):
         pid = os.fork()
         if pid == 0:
             try:
-                train_and_die(path, call)
+                train_until_killed(path, call)
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -213,28 +213,28 @@ def test_resume_after_sigkill_in_training_and_in_writing(tmp_path: Path) -> None
     path = tmp_path / "state"
     other = tmp_path / ".state.of_another.xxxxxxxx"
     other.touch()
-    # torch._dynamo is imported by the optimizer, which takes seconds: here once for both forks.
+    # The optimizer imports torch._dynamo, which takes seconds; import it once for both forks.
     code = f"import torch._dynamo; from tests.training.test_checkpoint import *; fork_until_killed({str(path)!r})"
     process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     leftovers = [entry for entry in tmp_path.iterdir() if entry not in (path, other)]
     assert [entry.name.startswith(".state.") for entry in leftovers] == [True]
-    assert resumed(Checkpoint(path, 0)) == ALL_CALLS - 2 * BATCHES
+    assert resume_and_check(Checkpoint(path, 0)) == ALL_CALLS - 2 * BATCHES
     assert list(tmp_path.iterdir()) == [other]
 
 
 def test_last_epoch_is_not_repeated_after_a_kill_in_the_evaluation(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
-    killed_at(ALL_CALLS, checkpoint)
-    assert killed_at(2, checkpoint) == 1
-    assert resumed(checkpoint) == 3
+    kill_at_call(ALL_CALLS, checkpoint)
+    assert kill_at_call(2, checkpoint) == 1
+    assert resume_and_check(checkpoint) == 3
 
 
 def test_interval_inf_writes_no_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", math.inf)
-    killed_at(ALL_CALLS, checkpoint)
+    kill_at_call(ALL_CALLS, checkpoint)
     assert not list(tmp_path.iterdir())
-    assert resumed(checkpoint) == ALL_CALLS
+    assert resume_and_check(checkpoint) == ALL_CALLS
 
 
 def test_interval_starts_at_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +298,7 @@ def test_checkpoint_of_a_different_training_is_ignored(
     make: Callable[[], nn.Module], changes: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state"
-    killed_at(2 * BATCHES + 1, Checkpoint(path, 0))
+    kill_at_call(2 * BATCHES + 1, Checkpoint(path, 0))
     changes = dict(changes)
     model, expected = make(), make()
     counter = Counter(model)
@@ -316,9 +316,9 @@ def test_damaged_checkpoint_is_a_warning_and_restarts(
     damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
-    killed_at(2 * BATCHES + 1, checkpoint)
+    kill_at_call(2 * BATCHES + 1, checkpoint)
     checkpoint.path.write_bytes(damage(checkpoint.path.read_bytes()))
-    assert resumed(checkpoint) == ALL_CALLS
+    assert resume_and_check(checkpoint) == ALL_CALLS
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert f"{checkpoint.path} is damaged" in warnings[0]
@@ -327,20 +327,20 @@ def test_damaged_checkpoint_is_a_warning_and_restarts(
 
 def test_full_disk_is_an_input_error_and_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
-    killed_at(BATCHES + 1, checkpoint)
+    kill_at_call(BATCHES + 1, checkpoint)
     before = checkpoint.path.read_bytes()
     with full_disk(), pytest.raises(InputError, match=r"cannot write .*state: .*; free disk space") as caught:
         train(dropping_net(), checkpoint)
     assert "\n" not in str(caught.value)
     assert checkpoint.path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [checkpoint.path]
-    assert resumed(checkpoint) == ALL_CALLS - BATCHES
+    assert resume_and_check(checkpoint) == ALL_CALLS - BATCHES
 
 
 @pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), None])
 def test_checkpoint_is_removed_if_the_child_fails(error: Exception | None, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
-    killed_at(BATCHES + 1, checkpoint)
+    kill_at_call(BATCHES + 1, checkpoint)
     model = dropping_net()
 
     def fail() -> None:
@@ -359,7 +359,7 @@ def test_checkpoint_is_removed_if_the_child_fails(error: Exception | None, tmp_p
 
 def test_seconds_include_interrupted_runs(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state", 0)
-    killed_at(BATCHES + 1, checkpoint)
+    kill_at_call(BATCHES + 1, checkpoint)
     with safetensors.safe_open(checkpoint.path, framework="pt") as opened:
         description = json.loads(opened.metadata()["checkpoint"])
     file = CheckpointFile(checkpoint, description["fingerprint"])
@@ -367,7 +367,7 @@ def test_seconds_include_interrupted_runs(tmp_path: Path) -> None:
     assert state is not None
     assert 0 < state.values["seconds"] < 1000
     file.save(State({**state.values, "seconds": 1000.0}, state.tensors))
-    killed_at(BATCHES + 1, checkpoint)
+    kill_at_call(BATCHES + 1, checkpoint)
     assert 1000 < train(dropping_net(), checkpoint).seconds < 2000
 
 

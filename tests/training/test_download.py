@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(autouse=True)
 def collect_unclosed_responses() -> Iterator[None]:
-    """Collect garbage where the warnings about unclosed responses are ignored."""
-    gc.freeze()  # so that the collection skips older objects, which would take half a second
+    """Collect garbage while the warnings about unclosed responses are ignored."""
+    gc.freeze()  # exclude older objects, which would take half a second to collect
     yield
     gc.collect()
 

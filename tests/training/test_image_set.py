@@ -30,7 +30,7 @@ def test_splits_are_a_partition_and_not_empty(count: int, seed: int, fraction: f
     assert train.labels.tolist() == [number % 3 for number in numbers_of(train)]
 
 
-def test_default_split_is_the_papers() -> None:
+def test_default_split_matches_the_paper() -> None:
     train, valid = split_train_valid(numbered(50_000), seed=0)
     assert (len(train), len(valid)) == (45_000, 5_000)
 

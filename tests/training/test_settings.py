@@ -34,7 +34,7 @@ def test_invalid_setting_is_an_error(name: str, value: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_defaults_are_the_papers_search_phase() -> None:
+def test_defaults_match_the_search_phase_of_the_paper() -> None:
     settings = TrainingSettings()
     assert (settings.num_epochs, settings.num_cycles, settings.batch_size) == (70, 3, 128)
     assert (settings.lr_max, settings.lr_min, settings.momentum, settings.weight_decay) == (0.05, 0.001, 0.9, 1e-4)

@@ -1,4 +1,4 @@
-"""Where children are evaluated: here, in other processes, on a cluster; and the store that keeps what is known."""
+"""Executors, which evaluate children in this process, in worker processes or on a cluster; and the store of results."""
 
 from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.executor import Executor, SerialExecutor, Task

@@ -27,17 +27,17 @@ POLL_SECONDS = 0.2
 
 
 class CachingExecutor(Executor):
-    """Evaluates each child once: repeats come from memory, known children from the store, all others from ``inner``.
+    """Evaluates each child once: returns cached results from memory or the store, and sends other children to ``inner``.
 
     With a store, the executor acquires the lease of a child before it evaluates the child, so that no other search that
-    shares the store evaluates it too, and commits the result before the future has it. If another search holds the lease,
-    the future waits for its result; the child is evaluated here if that search dies or releases the lease. A failed
-    evaluation is remembered by this executor, but not stored.
+    shares the store evaluates it too. It commits the result before it completes the future. If another search holds the
+    lease, the future waits for its result; the child is evaluated here if that search dies or releases the lease. A failed
+    evaluation is cached in memory, but not stored.
 
     Args:
         inner: evaluates the children.
         store: the shared store, which this executor closes; None caches in memory only.
-        describe_genotype: the genotype of an architecture as JSON text, as ``SearchSpace.to_json`` returns it.
+        describe_genotype: returns the genotype of an architecture as JSON text, such as ``SearchSpace.to_json``.
         heartbeat_seconds: interval between two heartbeats.
         poll_seconds: interval between two queries for children that other searches evaluate.
 
@@ -82,7 +82,7 @@ class CachingExecutor(Executor):
 
     @property
     def num_waiting(self) -> int:
-        """Number of children that another search evaluates and this one waits for."""
+        """Number of children that this search waits for because another search evaluates them."""
         return len(self._waiting)
 
     def preload(self, evaluation: Evaluation) -> None:
@@ -93,14 +93,14 @@ class CachingExecutor(Executor):
     def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
         """Return the cached evaluation of a child, or evaluate it.
 
-        If the inner executor does not evaluate in the background, this waits for a child that another search evaluates.
+        If ``in_background`` is False, this also waits for a child that another search evaluates.
 
         Raises:
             InputError: if the store cannot be used. Exceptions of the inner executor's ``submit`` are raised too.
         """
         with self._lock:
             if self._is_shut_down:
-                return _cancelled()
+                return _canceled()
             child = architecture.key, seed
             if child in self._evaluations:
                 return _completed(self._evaluations[child])
@@ -116,6 +116,7 @@ class CachingExecutor(Executor):
         return job.future
 
     def shutdown(self) -> None:
+        """Cancel the children under evaluation, shut down the inner executor, and close the store."""
         with self._lock:
             if self._is_shut_down:
                 return
@@ -133,7 +134,7 @@ class CachingExecutor(Executor):
                 self.store.close()
 
     def _registered_digest(self, store: Store) -> str:
-        """The digest of the evaluator's configuration, registered in the store."""
+        """Return the digest of the evaluator's configuration, and register the configuration in the store."""
         with self._lock:
             if self._digest is None:
                 digest = self.evaluator.digest()
@@ -142,7 +143,7 @@ class CachingExecutor(Executor):
             return self._digest
 
     def _try_start(self, job: _Job) -> bool:
-        """Complete a child that is in the store, or start its evaluation; False if another search evaluates it."""
+        """Complete a child that is in the store, or start its evaluation; return False if another search evaluates it."""
         if self.store is not None:
             child = job.architecture.key, self._registered_digest(self.store), job.seed
             known = self.store.get(*child)
@@ -267,7 +268,7 @@ def _completed(evaluation: Evaluation) -> Future[Evaluation]:
     return future
 
 
-def _cancelled() -> Future[Evaluation]:
+def _canceled() -> Future[Evaluation]:
     future: Future[Evaluation] = Future()
     future.cancel()
     future.set_running_or_notify_cancel()

@@ -1,4 +1,4 @@
-"""What every executor offers, in the terms of ``concurrent.futures``, and the one that evaluates here and now."""
+"""Base class of executors, modeled on ``concurrent.futures.Executor``, and the executor that evaluates in this process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nases_env.search_spaces import Architecture
 
 @dataclass(frozen=True)
 class Task:
-    """A child to evaluate: all that travels to where it is evaluated, beside the evaluator's configuration.
+    """A child to evaluate. A worker needs only the task and the evaluator.
 
     Attributes:
-        architecture: the child.
-        seed: the child's own seed.
+        architecture: the architecture of the child.
+        seed: the seed of the child.
     """
 
     architecture: Architecture
@@ -25,17 +25,17 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A short name for files of this child, the same in every run: 16 hexadecimal digits."""
+        """A short name for files of this child, 16 hexadecimal digits; the same in every run."""
         return sha256_hex(f"{self.architecture.key}\x1f{self.seed}")[:16]
 
 
 class Executor(ABC):
-    """Evaluates children with one evaluator, somewhere.
+    """Evaluates children with one evaluator; subclasses decide where.
 
     Attributes:
         evaluator: evaluates the children.
-        in_background: whether ``submit`` returns before the child is evaluated, so that several are evaluated at once.
-        num_from_store: children that needed no evaluation, since a store has them.
+        in_background: whether ``submit`` returns before the child is evaluated, so that several can be in flight.
+        num_from_store: number of children whose result was found in a store.
     """
 
     evaluator: Evaluator
@@ -44,19 +44,19 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
-        """Has a child evaluated.
+        """Submit a child for evaluation.
 
         Returns:
-            A future of the evaluation. It raises ``InputError`` where a person has to mend something before children can be
-            evaluated, and ``CancelledError`` where the executor was shut down before.
+            A future of the evaluation. It raises ``InputError`` if children cannot be evaluated until the user fixes
+            something, and ``CancelledError`` if the executor is shut down first.
         """
 
-    def shutdown(self) -> None:  # noqa: B027 - not all have something to end
-        """Abandons the children under evaluation and ends all workers. To call it twice does no harm."""
+    def shutdown(self) -> None:  # noqa: B027 - optional
+        """Cancel the children under evaluation and stop all workers. Can be called repeatedly."""
 
 
 class SerialExecutor(Executor):
-    """Evaluates each child in this process as it is submitted. What an evaluator raises, ``submit`` raises."""
+    """Evaluates each child in ``submit``, in this process; ``submit`` raises the exceptions of the evaluator."""
 
     in_background = False
 

@@ -1,4 +1,4 @@
-"""Where and how children are evaluated: one settings object, and the executor that it stands for."""
+"""The settings of the execution, and the executor that they describe."""
 
 from __future__ import annotations
 
@@ -28,49 +28,50 @@ EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """Where and how children are evaluated. None of it changes a result.
+    """Where and how children are evaluated. These settings do not affect results.
 
     Raises:
         InputError: if a value is out of range.
     """
 
     executor: Literal["auto", "serial", "processes", "ray", "slurm"] = "auto"
-    """serial: in this process. processes: each in one of num_workers processes that are watched and replaced when they die.
-    ray: on a Ray cluster. slurm: each as a job of Slurm. auto: processes where children are trained and several may be under
-    evaluation at once, or where a limit is set, else serial."""
+    """serial: in this process. processes: in num_workers worker processes, which are monitored and restarted when they die.
+    ray: on a Ray cluster. slurm: each child as a Slurm job. auto: processes if children are trained and several can be in
+    flight, or if a limit is set; else serial."""
     num_workers: int | None = None
-    """Children that are evaluated at the same time; unset: as many as may be in flight, but no more than there are CPU cores
-    (GPUs, where children are trained on them) for."""
+    """Number of workers. Default: the number of children in flight, limited for processes by the number of CPU cores, or of
+    GPUs if children are trained on GPUs."""
     workers_per_gpu: int = 1
-    """Workers that share a GPU, where children are trained on GPUs."""
+    """Number of workers that share a GPU, if children are trained on GPUs."""
     time_limit: float | None = None
-    """Seconds that an attempt at a child may take. Its worker is then killed, and the child tried again; one that is too
+    """Maximum seconds per attempt at a child. After that its worker is killed and the child is retried; a child that is too
     slow in every attempt has the status timed_out."""
     memory_limit: float | None = None
-    """processes: GiB that a worker may occupy. It is then killed, and the child tried again; one that needs too much in
-    every attempt has the status out_of_memory."""
+    """processes: maximum memory of a worker in GiB. A worker that uses more is killed and the child is retried; a child that
+    needs too much in every attempt has the status out_of_memory."""
     max_retries: int = 2
-    """Times that a child is tried again whose worker died, raised an error, or met a limit."""
+    """Number of retries of a child whose worker died, raised an exception or exceeded a limit."""
     ray_address: str | None = None
-    """ray: the address of a running cluster, such as 10.0.0.1:6379; unset: a cluster of this machine alone."""
+    """ray: the address of a running cluster, such as 10.0.0.1:6379; default: start a cluster on this machine."""
     slurm_options: str | None = None
-    """slurm: options of sbatch, as NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120."""
+    """slurm: options of sbatch or submitit as NAME=VALUE,NAME=VALUE, such as partition=gpu,timeout_min=120."""
     checkpoint_interval: float = 120.0
-    """Seconds of training after which a child writes a checkpoint, so that whatever ends its worker costs no more; 0: after
-    every epoch, inf: never."""
+    """Minimum seconds of training between two checkpoints of a child, from which it continues after a crash; 0: after every
+    epoch; inf: never."""
     store: str | None = None
-    """The SQLite file that keeps all results; searches that share one train no child twice. Unset: one in the run folder."""
+    """Path of the result store (SQLite). Searches that share a store reuse each other's results. Default: a file in the run
+    directory."""
     work_dir: str | None = None
-    """The folder for the workers' logs and the children's checkpoints; unset: the run folder, where there is one."""
+    """Folder for worker logs and checkpoints of children. Default: the run directory, if there is one."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             hint = did_you_mean(str(self.executor), EXECUTORS)
             raise InputError(f"unknown executor {self.executor!r}{hint}; known: {', '.join(EXECUTORS)}")
-        for option, least in (("num_workers", 1), ("workers_per_gpu", 1), ("max_retries", 0)):
+        for option, minimum in (("num_workers", 1), ("workers_per_gpu", 1), ("max_retries", 0)):
             value = getattr(self, option)
-            if value is not None and value < least:
-                raise InputError(f"{option} must be at least {least}, not {value}")
+            if value is not None and value < minimum:
+                raise InputError(f"{option} must be at least {minimum}, not {value}")
         for option in ("time_limit", "memory_limit"):
             value = getattr(self, option)
             if value is not None and not value > 0:
@@ -80,10 +81,10 @@ class ExecutionSettings:
 
 
 def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
-    """The settings with ``options``, by name, in place of the defaults.
+    """Return the settings with ``options`` in place of the defaults.
 
     Raises:
-        InputError: if there is no such option, or a value is of the wrong type or out of range.
+        InputError: if an option does not exist, or a value has the wrong type or is out of range.
     """
     options = dict(options or {})
     known = typing.get_type_hints(ExecutionSettings)
@@ -92,7 +93,7 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
             raise InputError(
                 f"unknown option {option!r} of execution{did_you_mean(option, known)}; known: {', '.join(known)}"
             )
-        if option == "executor":  # whose own message is better
+        if option == "executor":  # ``ExecutionSettings`` has a better message
             continue
         try:
             check_type(value, known[option])
@@ -104,22 +105,22 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
 def make_executor(
     evaluator: Evaluator, settings: ExecutionSettings, *, max_in_flight: int, describe: Callable[[Architecture], str]
 ) -> CachingExecutor:
-    """The executor that ``settings`` stand for.
+    """Create the executor that ``settings`` describe.
 
     Args:
-        evaluator: evaluates the children; it is prepared.
-        settings: where and how.
-        max_in_flight: children that may be under evaluation at once.
-        describe: an architecture's genotype as one line of JSON, for the store.
+        evaluator: evaluates the children; it must be prepared.
+        settings: where and how children are evaluated.
+        max_in_flight: maximum number of children in flight.
+        describe: returns the genotype of an architecture as one line of JSON, for the store.
 
     Raises:
-        InputError: if a setting does not go with the executor, or the store or the cluster cannot be used.
+        InputError: if the executor does not support a setting, or the store or the cluster cannot be used.
     """
     name = settings.executor
     if name == "auto":
         limited = settings.time_limit is not None or settings.memory_limit is not None
         name = "processes" if limited or (evaluator.is_expensive and max_in_flight > 1) else "serial"
-    _refuse_ignored(settings, name)
+    _reject_unsupported_options(settings, name)
     if settings.work_dir is not None:
         checkpoints = Path(settings.work_dir, "checkpoints").absolute()
         evaluator = evaluator.with_checkpoints(str(checkpoints), settings.checkpoint_interval)
@@ -131,7 +132,7 @@ def make_executor(
         raise
 
 
-TAKEN_BY = {
+SUPPORTED_BY = {
     "num_workers": ("processes", "ray", "slurm"),
     "workers_per_gpu": ("processes", "ray"),
     "time_limit": ("processes", "ray", "slurm"),
@@ -140,14 +141,14 @@ TAKEN_BY = {
     "ray_address": ("ray",),
     "slurm_options": ("slurm",),
 }
-"""The options that only some executors take."""
+"""The executors that support an option, for options that not all executors support."""
 
 
-def _refuse_ignored(settings: ExecutionSettings, name: str) -> None:
-    for option, executors in TAKEN_BY.items():
+def _reject_unsupported_options(settings: ExecutionSettings, name: str) -> None:
+    for option, executors in SUPPORTED_BY.items():
         if name not in executors and getattr(settings, option) != getattr(ExecutionSettings, option):
             raise InputError(
-                f"the executor {name} does not take {option}; leave it out, or take the executor {' or '.join(executors)}"
+                f"the executor {name} does not take {option}; omit it or use the executor {' or '.join(executors)}"
             )
 
 
@@ -166,7 +167,7 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             memory_limit=settings.memory_limit,
         )
     elif name == "ray":
-        from nases_env.execution.ray_worker import ray_workers  # the module needs the extra
+        from nases_env.execution.ray_worker import ray_workers  # requires the extra ``ray``
 
         workers = ray_workers(
             evaluator,

@@ -1,4 +1,4 @@
-"""Has workers evaluate children side by side, and tries again where an attempt fails."""
+"""Executor that evaluates children in parallel workers and retries failed attempts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from nases_env.search_spaces import Architecture
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILED_IN_A_ROW = 3
-"""Children in a row that may end as ``FAILED``, this one included, before it is the machine or the code that is at fault."""
+MAX_CONSECUTIVE_FAILURES = 3
+"""After this many consecutive ``FAILED`` children the search aborts: the cause is then probably the machine or the code."""
 
 _JOIN_SECONDS = 0.1
 
 
 class AttemptError(Exception):
-    """An attempt at a child that brought no evaluation.
+    """Error of an attempt to evaluate a child.
 
     Attributes:
         reason: what happened, on one line.
-        status: ``FAILED``; ``TIMED_OUT`` or ``OUT_OF_MEMORY`` where the attempt met a limit.
-        log: the last lines of the child's log.
+        status: ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if the attempt exceeded a limit, else ``FAILED``.
+        log: the last lines of the log of the attempt.
     """
 
     def __init__(self, reason: str, *, status: Status = Status.FAILED, log: str = "") -> None:
@@ -42,42 +42,42 @@ class AttemptError(Exception):
 
 
 class Worker(ABC):
-    """Evaluates one child at a time, in a place of its own."""
+    """Evaluates one child at a time, for example in a process or as a job."""
 
     @abstractmethod
     def evaluate(self, task: Task) -> Evaluation:
-        """Evaluates one child. Called from one thread only.
+        """Evaluate one child. Called from one thread only.
 
         Raises:
-            AttemptError: if the attempt brought no evaluation; the next call works again, in a fresh place.
-            InputError: if a person has to mend something first.
+            AttemptError: if the attempt failed. The worker then restarts, so that the next call works again.
+            InputError: if the evaluation needs a fix by the user first.
         """
 
-    def cancel(self) -> None:  # noqa: B027 - not all can
-        """Called from another thread: ends the evaluation under way at once, which then raises ``AttemptError``.
+    def cancel(self) -> None:  # noqa: B027 - optional
+        """Cancel the running evaluation, which then raises ``AttemptError``. Called from another thread.
 
-        Harmless where there is none.
+        Does nothing if no evaluation is running.
         """
 
-    def close(self) -> None:  # noqa: B027 - not all have something to end
-        """Ends the worker. Called from the thread that calls ``evaluate``, or after it has ended."""
+    def close(self) -> None:  # noqa: B027 - optional
+        """Stop the worker. Called from the thread that calls ``evaluate``, or after that thread has ended."""
 
 
 class WorkerPoolExecutor(Executor):
-    """Evaluates children in several workers at once, first come, first served.
+    """Evaluates children in several workers in parallel, in the order of submission.
 
-    A child whose attempt fails is tried again in the same worker, in a fresh place. One whose every attempt failed becomes
-    an evaluation of status ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if all attempts ended so, else ``FAILED``. The last of
-    ``MAX_FAILED_IN_A_ROW`` children that ended as ``FAILED``, with no success between them, and all that fail after it raise
-    ``InputError`` instead.
+    A failed attempt is retried in the same worker, which restarts first. If all attempts at a child fail, its evaluation
+    has the status ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if all attempts have that status, else ``FAILED``. If
+    ``MAX_CONSECUTIVE_FAILURES`` children have the status ``FAILED`` and no child succeeds between them, the future of the
+    last one raises ``InputError`` instead, as does the future of every further such child until one succeeds.
 
     Args:
-        evaluator: the evaluator that the workers evaluate with.
+        evaluator: the evaluator of the workers.
         workers: at least one; the executor closes them.
-        max_retries: times that a child is tried again.
+        max_retries: maximum number of retries per child.
 
     Raises:
-        ValueError: if there is no worker.
+        ValueError: if ``workers`` is empty.
     """
 
     in_background = True
@@ -90,7 +90,7 @@ class WorkerPoolExecutor(Executor):
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._is_shut_down = False
-        self._num_failed_in_a_row = 0
+        self._num_consecutive_failures = 0
         self._workers = {
             threading.Thread(target=self._work, args=(worker,), name=f"nases-worker-{slot}", daemon=True): worker
             for slot, worker in enumerate(workers)
@@ -125,22 +125,22 @@ class WorkerPoolExecutor(Executor):
             worker.cancel()
         for thread, worker in self._workers.items():
             while thread.is_alive():
-                worker.cancel()  # again: the thread may have been about to begin
+                worker.cancel()  # again: the evaluation may have started after the first call
                 thread.join(_JOIN_SECONDS)
 
     def _work(self, worker: Worker) -> None:
-        """What a worker's thread does all its life."""
+        """Evaluate jobs from the queue until it contains None; the body of the thread of a worker."""
         try:
             while (job := self._queue.get()) is not None:
                 if not job.future.set_running_or_notify_cancel():
                     continue
                 try:
                     evaluation = self._evaluate(worker, job.task)
-                except BaseException as error:  # whatever it is, the search must hear of it
+                except BaseException as error:  # forward any exception to the caller
                     job.future.set_exception(error)
                 else:
                     job.future.set_result(evaluation)
-                del job  # not to be kept alive until the next one comes
+                del job  # otherwise it stays in memory while the thread waits for the next job
         finally:
             worker.close()
 
@@ -161,25 +161,25 @@ class WorkerPoolExecutor(Executor):
                 logger.warning("child %s, attempt %d of %d: %s", task.name, len(failures), num_attempts, reason)
             else:
                 with self._lock:
-                    self._num_failed_in_a_row = 0
+                    self._num_consecutive_failures = 0
                 return evaluation
-        return self._give_up(task, failures, time.monotonic() - start)
+        return self._failed_evaluation(task, failures, time.monotonic() - start)
 
-    def _give_up(self, task: Task, failures: Sequence[AttemptError], seconds: float) -> Evaluation:
-        """The evaluation of a child that failed in every attempt."""
+    def _failed_evaluation(self, task: Task, failures: Sequence[AttemptError], seconds: float) -> Evaluation:
+        """Return the evaluation of a child for which every attempt failed."""
         statuses = {failure.status for failure in failures}
         status = failures[0].status if len(statuses) == 1 else Status.FAILED
         reason = "; ".join(dict.fromkeys(one_line(failure.reason) for failure in failures))
         if status is Status.FAILED:
             with self._lock:
-                self._num_failed_in_a_row += 1
-                num_failed = self._num_failed_in_a_row
-            if num_failed >= MAX_FAILED_IN_A_ROW:
+                self._num_consecutive_failures += 1
+                num_failed = self._num_consecutive_failures
+            if num_failed >= MAX_CONSECUTIVE_FAILURES:
                 last_lines = one_line(" ".join(failures[-1].log.splitlines()[-3:]))
-                log = f"; its log ends: {last_lines}" if last_lines else ""
+                log = f"; end of its log: {last_lines}" if last_lines else ""
                 raise InputError(
-                    f"{num_failed} children in a row failed in every attempt, the last one: {reason}{log}; "
-                    "mend it and go on with --resume"
+                    f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
+                    "fix this and continue with --resume"
                 )
         return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, reason=reason)
 
@@ -189,6 +189,6 @@ class _Job(NamedTuple):
     future: Future[Evaluation]
 
     def cancel(self) -> None:
-        """Cancels the future of a job that no worker has taken, and wakes those who wait for it."""
+        """Cancel the future of a job that no worker has started, and notify the threads that wait for it."""
         self.future.cancel()
         self.future.set_running_or_notify_cancel()

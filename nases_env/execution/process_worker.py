@@ -1,4 +1,4 @@
-"""Workers that are processes of this machine, watched and replaced."""
+"""Workers that evaluate children in processes of this machine, which are monitored and restarted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nases_env.execution.pool import AttemptError, Worker
 
 _SCRIPT = Path(__file__).with_name("process_worker_main.py")
 _START_SECONDS = 600.0
-"""Time for a worker to start, in which it imports its modules and loads its data."""
+"""Maximum time for a process to start: to import its modules and load its data."""
 _EXIT_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _LOG_LINES = 20
@@ -39,23 +39,22 @@ _GIB = 2**30
 
 
 class ProcessWorker(Worker):
-    """Evaluates children in a process of its own, a fresh interpreter.
+    """Evaluates children in a separate process, a new Python interpreter.
 
-    The process is started for the first child and serves the next ones too, until it dies, meets a limit or its evaluator
-    raises; the next child then gets a fresh one. It ends with the thread that called ``evaluate``. What a child writes
-    to standard output and standard error is appended to ``log_dir/<task's name>.log``; where that is nothing, no file is
-    left.
+    The process starts with the first child and is reused for the next ones. It is killed and replaced if it dies, exceeds a
+    limit, or its evaluator raises an exception. It ends when the thread that called ``evaluate`` ends. Standard output and
+    standard error of a child are appended to ``log_dir/<name of the task>.log``; a child without output has no file.
 
     Args:
-        evaluator: is pickled for the process.
-        environment: environment variables that the process has beside or in place of this one's.
-        log_dir: the folder for logs, made where it is missing.
-        time_limit: seconds that an attempt may take, without those in which the process starts; None: any time.
-        memory_limit: GiB of main memory that the process may occupy, with the processes that it started and without what
-            it shares with others, such as libraries (Linux alone can tell); None: any.
+        evaluator: the evaluator; it is pickled for the process.
+        environment: environment variables of the process, in addition to those of this process, which they override.
+        log_dir: the folder for logs; it is created if it does not exist.
+        time_limit: maximum duration of an attempt in seconds, not counting the start of the process; None: unlimited.
+        memory_limit: maximum main memory of the process and its subprocesses in GiB, without memory shared with other
+            processes, such as libraries (known on Linux only); None: unlimited.
 
     Raises:
-        InputError: if the evaluator cannot be pickled, or is defined where the process could not import it.
+        InputError: if the evaluator cannot be pickled, or is defined in a place that the process cannot import.
     """
 
     def __init__(
@@ -105,12 +104,12 @@ class ProcessWorker(Worker):
         try:
             self._process = _Process({**os.environ, **self._environment}, self._working_dir, log)
         except OSError as error:
-            raise AttemptError(f"its worker cannot be started: {error}") from error
+            raise AttemptError(f"cannot start its worker: {error}") from error
         self._process.send((sys.path, self._configuration))
         try:
             self._process.receive(_START_SECONDS, self._memory_limit)
         except AttemptError as failure:
-            if failure.status is Status.TIMED_OUT:  # which says nothing of the child
+            if failure.status is Status.TIMED_OUT:  # not the fault of the child
                 raise AttemptError(f"its worker did not start within {_START_SECONDS:g} s") from None
             raise
 
@@ -121,7 +120,7 @@ class ProcessWorker(Worker):
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.end()
+            self._process.terminate()
             self._process = None
 
 
@@ -134,19 +133,27 @@ def process_workers(
     time_limit: float | None = None,
     memory_limit: float | None = None,
 ) -> list[ProcessWorker]:
-    """``num_workers`` processes with ``evaluator.num_threads`` CPU threads each, 1 where it has no such attribute.
+    """Create ``num_workers`` workers with ``evaluator.num_threads`` CPU threads each, 1 without that attribute.
 
-    Where the evaluator's device is the GPU, none in particular, worker i sees GPU i modulo their number alone. See
-    ``ProcessWorker`` for the other arguments.
+    If the evaluator's device is "auto" or "cuda" and there are GPUs, worker i sees GPU i mod num_gpus only.
+
+    Args:
+        evaluator: the evaluator of all workers.
+        num_workers: number of workers.
+        workers_per_gpu: maximum number of workers that share a GPU.
+        log_dir: see ``ProcessWorker``.
+        time_limit: see ``ProcessWorker``.
+        memory_limit: see ``ProcessWorker``.
 
     Raises:
-        InputError: if the evaluator cannot be sent to a process, or there are more workers than the GPUs may have.
+        InputError: if the evaluator cannot be sent to a process, or ``num_workers`` exceeds ``workers_per_gpu`` times the
+            number of GPUs.
     """
     gpus = _gpus(evaluator)
     if gpus and num_workers > len(gpus) * workers_per_gpu:
         raise InputError(
-            f"{num_workers} workers are more than {len(gpus)} GPUs take with workers_per_gpu = {workers_per_gpu}; "
-            "raise that, or lower num_workers"
+            f"{num_workers} workers need more than {len(gpus)} GPUs with workers_per_gpu = {workers_per_gpu}; "
+            "increase workers_per_gpu or decrease num_workers"
         )
     workers = []
     for slot in range(num_workers):
@@ -162,10 +169,10 @@ def process_workers(
 
 
 def default_num_workers(evaluator: Evaluator, num_envs: int, workers_per_gpu: int) -> int:
-    """One worker per environment, but no more than there are GPUs or CPU cores for, and at least one."""
+    """Return ``num_envs``, limited to the number of workers that the GPUs or CPU cores support, and at least 1."""
     gpus = _gpus(evaluator)
-    num_places = len(gpus) * workers_per_gpu if gpus else num_cores() // _num_threads(evaluator)
-    return max(1, min(num_envs, num_places))
+    num_slots = len(gpus) * workers_per_gpu if gpus else num_cores() // _num_threads(evaluator)
+    return max(1, min(num_envs, num_slots))
 
 
 class _Process:
@@ -183,7 +190,7 @@ class _Process:
                 env=environment,
                 cwd=working_dir,
                 pass_fds=[other_end.fileno()],
-                start_new_session=True,  # so that an interrupt from the terminal does not reach it
+                start_new_session=True,  # Ctrl-C in the terminal is not sent to it
             )
         except BaseException:
             self._connection.close()
@@ -192,29 +199,33 @@ class _Process:
             other_end.close()
 
     def send(self, message: Any) -> None:
-        """Sends ``message``; one that has died says so to ``receive``."""
+        """Send ``message``. If the process has died, the next ``receive`` raises the error."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(message)
 
     def receive(self, time_limit: float | None, memory_limit: float | None) -> Any:
-        """What the process made of the last message.
+        """Return the result of the last message.
+
+        Args:
+            time_limit: seconds; None: unlimited.
+            memory_limit: GiB; None: unlimited.
 
         Raises:
-            AttemptError: if it raised an exception, met a limit (seconds and GiB) or died.
-            InputError: if its evaluator raised that.
+            AttemptError: if the process raised an exception, exceeded a limit or died.
+            InputError: if its evaluator raised ``InputError``.
         """
         deadline = math.inf if time_limit is None else time.monotonic() + time_limit
         while not self._connection.poll(max(0.0, min(_POLL_SECONDS, deadline - time.monotonic()))):
             if self._has_died():
-                raise self._death()
-            if memory_limit is not None and self._occupied_bytes() > memory_limit * _GIB:
-                raise AttemptError(f"occupied more than {memory_limit:g} GiB", status=Status.OUT_OF_MEMORY)
+                raise self._exit_error()
+            if memory_limit is not None and self._resident_bytes() > memory_limit * _GIB:
+                raise AttemptError(f"used more than {memory_limit:g} GiB of memory", status=Status.OUT_OF_MEMORY)
             if time.monotonic() >= deadline:
                 raise AttemptError(f"took longer than {time_limit:g} s", status=Status.TIMED_OUT)
         try:
             kind, value = self._connection.recv()
-        except (EOFError, OSError):  # at the start of an answer, or in the middle
-            raise self._death() from None
+        except (EOFError, OSError):  # before the message, or in the middle of it
+            raise self._exit_error() from None
         if kind == "input_error":
             raise InputError(value)
         if kind == "raised":
@@ -222,14 +233,14 @@ class _Process:
         return value
 
     def kill(self) -> None:
-        """Kills it and all that it started; may be called from any thread, and at any time."""
+        """Kill the process and its subprocesses. Can be called from any thread at any time."""
         with self._lock:
-            if self._popen.returncode is None:  # it is not reaped, so that its number is still its own
+            if self._popen.returncode is None:  # not reaped, so its pid cannot have been reused
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._popen.pid, signal.SIGKILL)
 
-    def end(self) -> int:
-        """Kills it where it still runs. Gives its exit status, as ``subprocess`` does."""
+    def terminate(self) -> int:
+        """Kill the process if it is running, and return its exit status as ``subprocess`` does."""
         self.kill()
         with self._lock:
             status = self._popen.wait()
@@ -237,32 +248,33 @@ class _Process:
         return status
 
     def _has_died(self) -> bool:
-        """Whether it has ended. It is not reaped: until then its process group is its own, and can be killed."""
+        """Return whether the process has ended. Does not reap it: before that, its process group can be killed safely."""
         try:
             return psutil.Process(self._popen.pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
         except psutil.NoSuchProcess:
             return True
 
-    def _death(self) -> AttemptError:
+    def _exit_error(self) -> AttemptError:
         start = time.monotonic()
-        while not self._has_died() and time.monotonic() - start < _EXIT_SECONDS:  # its connection closes a little earlier
+        # The connection closes before the process ends.
+        while not self._has_died() and time.monotonic() - start < _EXIT_SECONDS:
             time.sleep(0.01)
-        status = self.end()
+        status = self.terminate()
         return AttemptError(f"killed by {_signal_name(-status)}" if status < 0 else f"exited with status {status}")
 
-    def _occupied_bytes(self) -> int:
-        occupied = 0
+    def _resident_bytes(self) -> int:
+        resident = 0
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process = psutil.Process(self._popen.pid)
             for member in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     memory = member.memory_info()
-                    occupied += memory.rss - getattr(memory, "shared", 0)  # libraries are in memory once for all
-        return occupied
+                    resident += memory.rss - getattr(memory, "shared", 0)  # shared libraries are in memory only once
+        return resident
 
 
 class _Pickler(pickle.Pickler):
-    """Refuses what is defined in the script that runs, which another process would look for in vain."""
+    """Rejects classes and functions of the running script, which another process cannot import."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
@@ -274,16 +286,16 @@ def _pickle(evaluator: Evaluator) -> bytes:
     buffer = io.BytesIO()
     try:
         _Pickler(buffer).dump(evaluator)
-    except Exception as error:  # whatever an attribute may raise
+    except Exception as error:  # attributes may raise any exception
         raise InputError(
             f"the evaluator cannot be sent to another process ({' '.join(str(error).split())}); "
-            "put what it is made of into a module of its own, or use --executor serial"
+            "define its parts in an importable module, or use --executor serial"
         ) from error
     return buffer.getvalue()
 
 
 def _gpus(evaluator: Evaluator) -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs that the workers may share out; none where children train elsewhere."""
+    """Return the ``CUDA_VISIBLE_DEVICES`` value of each GPU for the workers; empty if children are not trained on GPUs."""
     device = getattr(evaluator, "device", None)
     if str(device) not in ("auto", "cuda"):
         return []
@@ -314,7 +326,7 @@ def _open_log(path: Path) -> BinaryIO:
 
 
 def _tail(path: Path, start: int) -> str:
-    """The last lines of what the file has from byte ``start`` on."""
+    """Return the last lines of the file after byte ``start``."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(start, end - _LOG_BYTES))

@@ -1,9 +1,9 @@
-"""What runs in a worker process: it evaluates the children that its parent sends, one after another.
+"""Main program of a worker process: evaluates the children that its parent sends, one after another.
 
-``processes.py`` starts this file as a script, not as a module: it has to be bound to its parent before the imports that take
-seconds, and only then is it told where the parent imports from.
+``process_worker.py`` runs this file as a script, not as a module, because the process must be bound to its parent before the
+imports, which take seconds, and receives the import path of its parent only after that.
 
-    python process_worker_main.py CONNECTION PARENT    # a file descriptor, and the parent's process id
+    python process_worker_main.py CONNECTION PARENT    # a file descriptor, and the pid of the parent
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _MAX_REASON = 300
 
 
 def main() -> None:
+    """Load the evaluator, then evaluate children until the parent ends."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    _die_with(parent)
+    _exit_with_parent(parent)
     os.set_inheritable(descriptor, False)
     connection: Connection[Any, Any] = Connection(descriptor)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -39,7 +40,7 @@ def main() -> None:
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    gc.disable()  # nothing that is imported is rubbish: to look for it would take a third of the time
+    gc.disable()  # imports create no garbage, and collecting it would take a third of the time
     sys.path, configuration = pickle.loads(inbox.get())
     evaluator: Any = None
 
@@ -48,25 +49,25 @@ def main() -> None:
         evaluator = _load(configuration)
         evaluator.prepare()
 
-    _answer(connection, load)
+    _send_result(connection, load)
     gc.freeze()
     gc.enable()
     while True:
         task, log = pickle.loads(inbox.get())
         _write_to(log)
-        _answer(connection, lambda: evaluator.evaluate(task.architecture, task.seed))  # noqa: B023 - it is called at once
+        _send_result(connection, lambda: evaluator.evaluate(task.architecture, task.seed))  # noqa: B023 - called immediately
 
 
-def _die_with(parent: int) -> None:
-    """Has the system end this process with its parent, even where it is stopped or busy; Linux alone can."""
+def _exit_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies, even if it is stopped or busy (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:  # it was gone before
+    if os.getppid() != parent:  # it had died before
         os._exit(1)
 
 
 def _read(connection: Connection[Any, Any], parent: int, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Reads what the parent sends; ends this process and those that it started once the parent is gone."""
+    """Read messages from the parent. When the parent dies, kill this process and its subprocesses."""
     try:
         while os.getppid() == parent:
             if connection.poll(_PARENT_SECONDS):
@@ -81,15 +82,15 @@ def _load(configuration: bytes) -> Any:
 
     try:
         return pickle.loads(configuration)
-    except Exception as error:  # whatever a module may raise when it is imported
+    except Exception as error:  # imports may raise any exception
         raise InputError(
-            f"a worker process cannot load the evaluator ({_describe(error)}); put it into a module that can be imported, "
+            f"a worker process cannot load the evaluator ({_describe(error)}); define it in an importable module, "
             "or use --executor serial"
         ) from error
 
 
-def _answer(connection: Connection[Any, Any], work: Callable[[], Any]) -> None:
-    """Does ``work`` and sends what came of it: ("done", result), ("input_error", line) or ("raised", line)."""
+def _send_result(connection: Connection[Any, Any], work: Callable[[], Any]) -> None:
+    """Call ``work`` and send ("done", result), ("input_error", line) or ("raised", line)."""
     from nases_env.errors import InputError
 
     try:
@@ -99,7 +100,7 @@ def _answer(connection: Connection[Any, Any], work: Callable[[], Any]) -> None:
     except InputError as error:
         _flush()
         connection.send(("input_error", str(error)))
-    except BaseException as error:  # whatever an evaluator may raise
+    except BaseException as error:  # evaluators may raise any exception
         traceback.print_exc()
         _flush()
         connection.send(("raised", _describe(error)))
@@ -111,7 +112,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _write_to(log: str | os.PathLike[str]) -> None:
-    """Has all output of this process, that of C code too, appended to the file ``log``."""
+    """Append all output of this process, including that of C code, to the file ``log``."""
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

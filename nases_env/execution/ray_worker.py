@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: each child is a task of Ray, which finds it a node with a free place."""
+"""Workers that evaluate children on a Ray cluster; each child is a Ray task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
 
-try:  # by name, since some of what Ray offers has no types
+try:  # imported by name, because parts of Ray have no type annotations
     ray: Any = importlib.import_module("ray")
     cloudpickle: Any = importlib.import_module("ray.cloudpickle")
     scheduling_strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
@@ -38,68 +38,70 @@ except ImportError as error:
 
 _POLL_SECONDS = 1.0
 _LOST_SECONDS = 20.0
-"""How long the head node may be out of reach. Ray itself ends this process after 60 s, without a word to the search."""
+"""Maximum time that the head node may be unreachable. After 60 s Ray would end this process without an exception."""
 _LOG_SECONDS = 10.0
 _LOG_LINES = 20
 _LOG_BYTES = 2**20
-"""What is kept of a child's output, from its end."""
+"""Maximum size of a log; only the end of a longer output is kept."""
 _MAX_REASON = 300
 
 
 class RayWorker(Worker):
-    """Has children evaluated on the cluster, one at a time; ``ray_workers`` makes them.
+    """Evaluates children on the cluster, one at a time; created by ``ray_workers``.
 
-    What a child writes to standard output and standard error comes back from its node and is appended to
-    ``log_dir/<task's name>.log``, its last MiB at most; where that is nothing, no file is made.
+    The last MiB of a child's standard output and standard error is fetched from its node and appended to
+    ``log_dir/<name of the task>.log``; a child without output has no file.
     """
 
-    def __init__(self, place: _Place, evaluator: _SharedEvaluator, log_dir: Path, time_limit: float | None) -> None:
-        self._place = place
+    def __init__(
+        self, remote: _RemoteEvaluate, evaluator: _SharedEvaluator, log_dir: Path, time_limit: float | None
+    ) -> None:
+        self._remote = remote
         self._evaluator = evaluator
         self._log_dir = log_dir.absolute()
         self._time_limit = time_limit
         self._lock = threading.Lock()
         self._generator: Any = None
         self._is_closed = False
-        _connection.open_again()
+        _connection.retain()
 
     def evaluate(self, task: Task) -> Evaluation:
-        shared = self._evaluator.shared()
-        generator = self._place.evaluate.remote(self._evaluator.pickled, shared, _dumps(task), _search_path(), os.getcwd())
+        shared = self._evaluator.data_reference()
+        generator = self._remote.evaluate.remote(self._evaluator.pickled, shared, _dumps(task), _search_path(), os.getcwd())
         with self._lock:
             self._generator = generator
-        start: _Start | None = None
+        location: _TaskLocation | None = None
         try:
-            start = ray.get(self._next(None))
+            location = ray.get(self._next(None))
             kind, value, log = ray.get(self._next(self._time_limit))
         except AttemptError as failure:
-            raise self._with_log(failure, task, start) from None
+            raise self._with_log(failure, task, location) from None
         except ray.exceptions.LocalRayletDiedError as error:
-            raise InputError("the Ray node of this machine has died; start it again and go on with --resume") from error
+            raise InputError("the Ray node of this machine has died; restart it and continue with --resume") from error
         except ray.exceptions.TaskCancelledError as error:
-            raise AttemptError("abandoned") from error
+            raise AttemptError("canceled") from error
         except ray.exceptions.RayError as error:
             if isinstance(error, ray.exceptions.ObjectLostError):
                 self._evaluator.forget(shared)
-            raise self._with_log(_failure(error), task, start) from error
+            raise self._with_log(_failure(error), task, location) from error
         finally:
             with self._lock:
                 self._generator = None
         if kind == "input_error":
             self._keep_log(task, log)
-            raise InputError(f"{value}{_elsewhere(start)}")
+            raise InputError(f"{value}{_node_suffix(location)}")
         if kind == "raised":
-            raise self._with_log(AttemptError(f"raised {value}{_elsewhere(start)}"), task, start, log)
+            raise self._with_log(AttemptError(f"raised {value}{_node_suffix(location)}"), task, location, log)
         self._keep_log(task, log)
         evaluation: Evaluation = value
         return evaluation
 
     def _next(self, time_limit: float | None) -> Any:
-        """What the task yields next, as a reference.
+        """Return a reference to the next object that the task yields.
 
         Raises:
-            AttemptError: if that takes longer than ``time_limit`` seconds; the task is cancelled.
-            InputError: if the cluster is gone.
+            AttemptError: if that takes longer than ``time_limit`` seconds; the task is canceled.
+            InputError: if the cluster is unreachable.
         """
         start = time.monotonic()
         while True:
@@ -112,10 +114,12 @@ class RayWorker(Worker):
                 raise AttemptError(f"took longer than {time_limit:g} s", status=Status.TIMED_OUT)
             _connection.check()
 
-    def _with_log(self, failure: AttemptError, task: Task, start: _Start | None, log: bytes | None = None) -> AttemptError:
-        """``failure`` with what the child wrote, which is still on its node where the task has not brought it."""
+    def _with_log(
+        self, failure: AttemptError, task: Task, location: _TaskLocation | None, log: bytes | None = None
+    ) -> AttemptError:
+        """Return ``failure`` with the log of the child, which is fetched from its node if ``log`` is None."""
         if log is None:
-            log = self._place.fetch_log(start) if start is not None else b""
+            log = self._remote.fetch_log(location) if location is not None else b""
         path = self._keep_log(task, log)
         if path is None:
             return failure
@@ -154,43 +158,43 @@ def ray_workers(
     log_dir: Path,
     time_limit: float | None = None,
 ) -> list[RayWorker]:
-    """``num_workers`` workers that share what ``evaluator`` has loaded: it is sent to each node once.
+    """Create ``num_workers`` workers. The data that ``evaluator`` has loaded is sent to each node once.
 
-    A child takes ``evaluator.num_threads`` CPUs of a node, 1 where it has no such attribute, and ``1 / workers_per_gpu`` of
-    a GPU where the evaluator's device is one. More workers than the cluster has room for wait for their turn.
+    A child requires ``evaluator.num_threads`` CPUs of a node, 1 without that attribute, and ``1 / workers_per_gpu`` of a GPU
+    if the evaluator's device is a GPU. If the cluster lacks resources for all workers, their children are queued.
 
     Args:
-        evaluator: is prepared; its parts are importable on every node, or defined in the script itself.
-        num_workers: children that are under evaluation, or wait for room, at once.
-        address: HOST:PORT of a running cluster, one of whose nodes this machine is, or "auto"; None: the cluster that this
-            process is connected to, else one of this machine alone, which ends with the last worker.
-        workers_per_gpu: children that share a GPU.
-        log_dir: the folder for logs on this machine, made where it is missing.
-        time_limit: seconds that an attempt may take from when it runs; None: any time.
+        evaluator: a prepared evaluator; its parts can be imported on every node, or are defined in the script itself.
+        num_workers: maximum number of children that are submitted to the cluster concurrently.
+        address: HOST:PORT of a running cluster that this machine is a node of, or "auto"; None: the cluster that this
+            process is connected to, else a new cluster on this machine, which is shut down with the last worker.
+        workers_per_gpu: number of children that share a GPU.
+        log_dir: the folder for logs on this machine; it is created if it does not exist.
+        time_limit: maximum duration of an attempt in seconds, not counting the time in the queue; None: unlimited.
 
     Raises:
-        InputError: if Ray is not installed, cannot be started or reached, or has no node that a child fits on; or if the
-            evaluator cannot be sent.
+        InputError: if Ray is not installed, cannot be started or reached, or has no node with the required resources; or if
+            the evaluator cannot be sent.
     """
     _connection.open(address)
     try:
-        place = _Place(evaluator, workers_per_gpu)
+        remote = _RemoteEvaluate(evaluator, workers_per_gpu)
         shared_evaluator = _SharedEvaluator(evaluator)
-        return [RayWorker(place, shared_evaluator, log_dir, time_limit) for _ in range(num_workers)]
+        return [RayWorker(remote, shared_evaluator, log_dir, time_limit) for _ in range(num_workers)]
     finally:
         _connection.close()
 
 
 class _Connection:
-    """The connection of this process to Ray. All workers use the same one; where they began it, the last one ends it."""
+    """The connection of this process to Ray, shared by all workers; if they opened it, the last one closes it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._num_users = 0
         self._is_own = False
         self._address: str | None = None
-        self._next_look = 0.0
-        self._missed_since: float | None = None
+        self._next_check = 0.0
+        self._unreachable_since: float | None = None
 
     def open(self, address: str | None) -> None:
         with self._lock:
@@ -199,12 +203,15 @@ class _Connection:
                 self._address = address if self._is_own else None
                 if self._is_own:
                     _init(address)
-            known = (None, self._address, _head())
+            known = (None, self._address, _gcs_address())
             if address not in known:
-                raise InputError(f"this process is connected to the Ray cluster at {_head()} already, not to {address}")
+                raise InputError(
+                    f"this process is already connected to the Ray cluster at {_gcs_address()}, not to {address}; "
+                    "omit ray_address or use another process"
+                )
             self._num_users += 1
 
-    def open_again(self) -> None:
+    def retain(self) -> None:
         with self._lock:
             self._num_users += 1
 
@@ -215,22 +222,24 @@ class _Connection:
                 ray.shutdown()
 
     def check(self) -> None:
-        """Looks for the head node, once a second at most.
+        """Check whether the head node is reachable, at most once per second.
 
         Raises:
-            InputError: if it has been out of reach for ``_LOST_SECONDS``.
+            InputError: if it has been unreachable for ``_LOST_SECONDS``.
         """
         with self._lock:
-            if time.monotonic() < self._next_look:
+            if time.monotonic() < self._next_check:
                 return
             now = time.monotonic()
-            if _answers(_head()):
-                self._missed_since = None
-            elif self._missed_since is None:
-                self._missed_since = now
-            elif now - self._missed_since > _LOST_SECONDS:
-                raise InputError(f"the Ray cluster at {_head()} is gone; start it again and go on with --resume")
-            self._next_look = now + _POLL_SECONDS
+            if _is_reachable(_gcs_address()):
+                self._unreachable_since = None
+            elif self._unreachable_since is None:
+                self._unreachable_since = now
+            elif now - self._unreachable_since > _LOST_SECONDS:
+                raise InputError(
+                    f"the Ray cluster at {_gcs_address()} is unreachable; restart it and continue with --resume"
+                )
+            self._next_check = now + _POLL_SECONDS
 
 
 _connection = _Connection()
@@ -239,26 +248,26 @@ _connection = _Connection()
 def _init(address: str | None) -> None:
     if address is not None and "://" in address:
         raise InputError(f"the Ray address must be HOST:PORT of a cluster with a node on this machine, not {address}")
-    if address not in (None, "auto") and not _answers(address):
-        raise InputError(f"no Ray cluster answers at {address}; start one with ray start --head, or leave ray_address out")
+    if address not in (None, "auto") and not _is_reachable(address):
+        raise InputError(f"there is no Ray cluster at {address}; start one with ray start --head, or omit ray_address")
     arguments = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         arguments |= {"num_cpus": num_cores(), "include_dashboard": False}
     try:
-        with _signal_handlers_kept():
+        with _keep_signal_handlers():
             ray.init(address=address or "local", **arguments)
-    except Exception as error:  # Ray raises many kinds, bare Exception too
+    except Exception as error:  # Ray raises many types, including bare Exception
         if address is None:
             raise InputError(f"cannot start Ray on this machine ({_describe(error)})") from error
         raise InputError(
-            f"cannot join the Ray cluster at {address} ({_describe(error)}); this machine has to be one of its nodes, "
-            "and a cluster with a token wants RAY_AUTH_MODE=token"
+            f"cannot join the Ray cluster at {address} ({_describe(error)}); this machine must be one of its nodes, "
+            "and a cluster with a token requires RAY_AUTH_MODE=token"
         ) from error
 
 
 @contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Puts this process's own handlers back: ``ray.init`` takes SIGTERM for itself, in Python and below it."""
+def _keep_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers of this process, because ``ray.init`` replaces that of SIGTERM, in Python and in C."""
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -269,13 +278,13 @@ def _signal_handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _head() -> str:
-    """HOST:PORT of the cluster's head node."""
-    head: str = ray.get_runtime_context().gcs_address
-    return head
+def _gcs_address() -> str:
+    """Return HOST:PORT of the head node of the cluster."""
+    address: str = ray.get_runtime_context().gcs_address
+    return address
 
 
-def _answers(address: str | None) -> bool:
+def _is_reachable(address: str | None) -> bool:
     host, _, port = str(address).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
@@ -284,13 +293,13 @@ def _answers(address: str | None) -> bool:
         return False
 
 
-class _Start(NamedTuple):
-    """Where a task runs, which it says first.
+class _TaskLocation(NamedTuple):
+    """Where a task runs; the first object that it yields.
 
     Attributes:
         node: Ray's id of the node.
-        host: the node's address.
-        log: the file on that node that the child's output goes to.
+        host: address of the node.
+        log: path of the child's log on that node.
     """
 
     node: str
@@ -298,11 +307,11 @@ class _Start(NamedTuple):
     log: str
 
 
-class _Place:
-    """What a child takes of a node.
+class _RemoteEvaluate:
+    """The remote functions that evaluate a child and read its log, with the resources that a child requires.
 
     Raises:
-        InputError: if no node has that.
+        InputError: if no node has these resources.
     """
 
     def __init__(self, evaluator: Evaluator, workers_per_gpu: int) -> None:
@@ -311,9 +320,9 @@ class _Place:
         num_gpus = 1 / workers_per_gpu if on_gpu else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):
-            wanted = f"num_threads = {num_cpus} CPUs" + (" and a GPU" if on_gpu else "")
-            raise InputError(f"no node of the Ray cluster has the {wanted} that a child takes; start one that has")
-        # One object in flight: the task goes on only when this process knows where it runs. Retries are the supervisor's.
+            required = f"num_threads = {num_cpus} CPUs" + (" and a GPU" if on_gpu else "")
+            raise InputError(f"no node of the Ray cluster has the {required} that a child requires; add such a node")
+        # One object in flight: the task continues after this process has received its location. The pool retries, not Ray.
         self.evaluate = ray.remote(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -323,82 +332,82 @@ class _Place:
         )(_evaluate)
         self._read_log = ray.remote(num_cpus=0, max_retries=0)(_read_log)
 
-    def fetch_log(self, start: _Start) -> bytes:
-        """What the child that began at ``start`` has written; nothing where its node is gone."""
-        there = scheduling_strategies.NodeAffinitySchedulingStrategy(start.node, soft=False)
-        reference = self._read_log.options(scheduling_strategy=there).remote(start.log)
+    def fetch_log(self, location: _TaskLocation) -> bytes:
+        """Return the log of the child at ``location``; empty if its node has died."""
+        on_node = scheduling_strategies.NodeAffinitySchedulingStrategy(location.node, soft=False)
+        reference = self._read_log.options(scheduling_strategy=on_node).remote(location.log)
         try:
             log: bytes = ray.get(reference, timeout=_LOG_SECONDS)
-        except ray.exceptions.RayError:  # a timeout too
+        except ray.exceptions.RayError:  # includes timeouts
             return b""
         return log
 
 
 class _SharedEvaluator:
-    """An evaluator in the object store, where each node gets it from once.
+    """An evaluator whose data is in the object store, from which each node fetches it once.
 
     Attributes:
-        pickled: the evaluator and an identifier of its own.
+        pickled: the pickle of a unique identifier and the evaluator.
 
     Raises:
-        InputError: if it cannot be pickled.
+        InputError: if the evaluator cannot be pickled.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         try:
             self.pickled = _dumps((uuid.uuid4().hex, evaluator))
-        except Exception as error:  # whatever an attribute may raise
+        except Exception as error:  # attributes may raise any exception
             raise InputError(
                 f"the evaluator cannot be sent to a Ray cluster ({_describe(error)}); "
-                "put what it is made of into a module of its own, or use --executor serial"
+                "define its parts in an importable module, or use --executor serial"
             ) from error
         self._evaluator = evaluator
         self._lock = threading.Lock()
         self._reference: Any = None
 
-    def shared(self) -> Any:
-        """A reference to what the evaluator has loaded."""
+    def data_reference(self) -> Any:
+        """Return a reference to the data of the evaluator in the object store."""
         with self._lock:
             if self._reference is None:
                 self._reference = ray.put(self._evaluator.export_data())
             return self._reference
 
     def forget(self, reference: Any) -> None:
-        """Has what ``reference`` stood for put into the store again: it was lost."""
+        """Discard a lost object, so that ``data_reference`` stores the data again."""
         with self._lock:
             if self._reference == reference:
                 self._reference = None
 
 
 def _dumps(value: Any) -> bytes:
-    """The pickle of ``value``, by value where it is defined in the script that runs."""
+    """Return the pickle of ``value``; classes and functions of the running script are pickled by value."""
     pickled: bytes = cloudpickle.dumps(value)
     return pickled
 
 
 def _search_path() -> list[str]:
-    """Where this process imports from, in absolute paths."""
+    """Return the import path of this process as absolute paths."""
     return [os.path.abspath(folder) for folder in sys.path]
 
 
 def _failure(error: Exception) -> AttemptError:
-    """What an error of Ray means for the attempt that met it."""
+    """Return the ``AttemptError`` for an error of Ray."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return AttemptError("killed by Ray, since its node ran out of memory", status=Status.OUT_OF_MEMORY)
+        return AttemptError("killed by Ray because its node ran out of memory", status=Status.OUT_OF_MEMORY)
     reasons = {
         ray.exceptions.NodeDiedError: "its node died",
         ray.exceptions.WorkerCrashedError: "its process died",
-        ray.exceptions.ObjectLostError: "what it needs was lost from the object store",
+        ray.exceptions.ObjectLostError: "its data was lost from the object store",
     }
     known = (reason for kind, reason in reasons.items() if isinstance(error, kind))
     return AttemptError(next(known, f"Ray failed: {_describe(getattr(error, 'cause', error))}"))
 
 
-def _elsewhere(start: _Start | None) -> str:
-    """Which node it was, where that is not this machine's."""
-    if start is None or start.node == ray.get_runtime_context().get_node_id():
+def _node_suffix(location: _TaskLocation | None) -> str:
+    """Return text that names the node; empty if it is the node of this machine."""
+    if location is None or location.node == ray.get_runtime_context().get_node_id():
         return ""
-    return f" (on the Ray node {start.host})"
+    return f" (on the Ray node {location.host})"
 
 
 def _describe(error: BaseException) -> str:
@@ -406,27 +415,27 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-# What follows runs in Ray's worker processes.
+# The code below runs in the worker processes of Ray.
 
 _loaded: tuple[str, Evaluator] | None = None
-"""The evaluator that this process evaluated with last, and its identifier."""
+"""The identifier and the evaluator of the previous task of this process."""
 
 
 def _evaluate(pickled: bytes, shared: Any, task: bytes, search_path: list[str], working_dir: str) -> Iterator[Any]:
-    """Evaluates one child.
+    """Evaluate one child.
 
     Yields:
-        A ``_Start``; then ("done", evaluation, log), ("input_error", line, log) or ("raised", line, log).
+        A ``_TaskLocation``; then ("done", evaluation, log), ("input_error", line, log) or ("raised", line, log).
     """
     handle, path = tempfile.mkstemp(prefix="nases-", suffix=".log")
     try:
-        yield _Start(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), path)
-        if not ray.get_gpu_ids():  # Ray hides no GPU from a task that asks for none
+        yield _TaskLocation(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), path)
+        if not ray.get_gpu_ids():  # Ray does not hide GPUs from a task that requests none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         sys.path += [folder for folder in search_path if folder not in sys.path]
-        if os.path.isdir(working_dir):  # another machine may have no such folder
+        if os.path.isdir(working_dir):  # it may not exist on another machine
             os.chdir(working_dir)
-        with _output_to(handle):
+        with _redirect_output(handle):
             kind, value = _outcome(pickled, shared, task)
     finally:
         os.close(handle)
@@ -439,7 +448,7 @@ def _outcome(pickled: bytes, shared: Any, task: bytes) -> tuple[str, Any]:
         return "done", evaluator.evaluate(loaded_task.architecture, loaded_task.seed)
     except InputError as error:
         return "input_error", str(error)
-    except BaseException as error:  # whatever an evaluator may raise
+    except BaseException as error:  # evaluators may raise any exception
         traceback.print_exc()
         return "raised", _describe(error)
 
@@ -449,9 +458,9 @@ def _load(pickled: bytes, shared: Any, task: bytes) -> tuple[Evaluator, Task]:
     try:
         loaded_task = pickle.loads(task)
         identifier, evaluator = pickle.loads(pickled)
-    except Exception as error:  # whatever a module may raise when it is imported
+    except Exception as error:  # imports may raise any exception
         raise InputError(
-            f"a Ray worker cannot load the evaluator ({_describe(error)}); install what it is made of on every node"
+            f"a Ray worker cannot load the evaluator ({_describe(error)}); install its modules on every node"
         ) from error
     if _loaded is None or _loaded[0] != identifier:
         if shared is None:
@@ -463,8 +472,8 @@ def _load(pickled: bytes, shared: Any, task: bytes) -> tuple[Evaluator, Task]:
 
 
 @contextlib.contextmanager
-def _output_to(descriptor: int) -> Iterator[None]:
-    """Sends all output of this process, that of C code and of ``logging`` too, to ``descriptor``."""
+def _redirect_output(descriptor: int) -> Iterator[None]:
+    """Redirect all output of this process, including that of C code and of ``logging``, to ``descriptor``."""
     _flush()
     before = {standard: os.dup(standard) for standard in (1, 2)}
     handler = logging.StreamHandler()
@@ -493,7 +502,7 @@ def _flush() -> None:
 
 
 def _read_log(path: str) -> bytes:
-    """The end of the file ``path``, which is removed."""
+    """Return the end of the file ``path`` and delete the file."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - _LOG_BYTES))

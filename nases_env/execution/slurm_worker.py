@@ -1,4 +1,4 @@
-"""Workers that are jobs of Slurm, by way of submitit."""
+"""Workers that evaluate children as Slurm jobs, submitted with submitit."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from nases_env.execution.pool import AttemptError, Worker
 
 POLL_SECONDS = 1.0
 NUM_LOG_LINES = 20
-SPARE_MINUTES = 10  # that Slurm gives a job beyond time_limit, to load what it needs
-OWN_OPTIONS = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")  # submitit's names, the same for every cluster
+EXTRA_MINUTES = 10  # added to time_limit for the start of a job
+SUBMITIT_OPTIONS = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
+"""Options of submitit, with the same names for all clusters; other options belong to sbatch."""
 
 
 class SlurmWorker(Worker):
     """Evaluates one child at a time as a job.
 
     Args:
-        evaluator: is pickled for the job.
-        executor: submitit's.
-        time_limit: seconds that a job may run; None: as long as Slurm lets it.
+        evaluator: the evaluator; it is pickled for each job.
+        executor: the executor of submitit.
+        time_limit: maximum run time of a job in seconds; None: limited by Slurm only.
     """
 
     def __init__(self, evaluator: Evaluator, executor: Any, time_limit: float | None) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._time_limit = time_limit
-        self._is_abandoned = threading.Event()
+        self._is_canceled = threading.Event()
 
     def evaluate(self, task: Task) -> Evaluation:
-        self._is_abandoned.clear()
+        self._is_canceled.clear()
         try:
             job = self._executor.submit(_evaluate, self._evaluator, task)
-        except Exception as error:  # sbatch says no, or cannot say anything
-            raise AttemptError(f"its job was not submitted ({one_line(error)})") from error
+        except Exception as error:  # sbatch fails or is missing
+            raise AttemptError(f"cannot submit its job ({one_line(error)})") from error
         self._wait(job)
         try:
             kind, value = job.result()
-        except Exception as error:  # submitit raises many kinds
+        except Exception as error:  # submitit raises many types
             log = _log(job)
-            reason = f"its job {job.job_id} brought no result ({str(error).splitlines()[0]}); see {job.paths.stderr}"
+            reason = f"its job {job.job_id} returned no result ({str(error).splitlines()[0]}); see {job.paths.stderr}"
             raise AttemptError(reason, log=log) from error
         for path in Path(self._executor.folder).glob(f"{job.job_id}_*"):
             path.unlink(missing_ok=True)
@@ -56,12 +57,12 @@ class SlurmWorker(Worker):
         return evaluation
 
     def _wait(self, job: Any) -> None:
-        """Until the job has ended; one that is abandoned or runs for too long is cancelled."""
+        """Wait until the job has ended; cancel it after ``cancel`` or the time limit."""
         deadline: float | None = None
         while not job.paths.result_pickle.exists() and not job.done():
-            if self._is_abandoned.wait(POLL_SECONDS):
+            if self._is_canceled.wait(POLL_SECONDS):
                 job.cancel(check=False)
-                raise AttemptError(f"its job {job.job_id} was cancelled")
+                raise AttemptError(f"its job {job.job_id} was canceled")
             if self._time_limit is None:
                 continue
             if deadline is None and job.state == "RUNNING":
@@ -71,7 +72,7 @@ class SlurmWorker(Worker):
                 raise AttemptError(f"took longer than {self._time_limit:g} s", status=Status.TIMED_OUT)
 
     def cancel(self) -> None:
-        self._is_abandoned.set()
+        self._is_canceled.set()
 
 
 def slurm_workers(
@@ -83,38 +84,39 @@ def slurm_workers(
     time_limit: float | None = None,
     cluster: str = "slurm",
 ) -> list[SlurmWorker]:
-    """``num_workers`` workers, each with one job at a time.
+    """Create ``num_workers`` workers; each runs one job at a time.
 
     Args:
-        evaluator: is prepared; a job has ``evaluator.num_threads`` CPUs, and a GPU where children are trained on GPUs.
-        folder: for the jobs' files, on a file system that all nodes share.
-        options: ``NAME=VALUE,NAME=VALUE``: submitit's own (``timeout_min``, ``mem_gb``, ``cpus_per_task``,
-            ``gpus_per_node``), or those of sbatch.
-        time_limit: seconds that a job may run once it has begun; None: as long as Slurm lets it.
-        cluster: submitit's name of where jobs run.
+        evaluator: a prepared evaluator; a job has ``evaluator.num_threads`` CPUs, and a GPU if children are trained on GPUs.
+        num_workers: maximum number of jobs at a time.
+        folder: the folder for the files of the jobs, on a file system that all nodes share.
+        options: ``NAME=VALUE,NAME=VALUE``: options of submitit (``timeout_min``, ``mem_gb``, ``cpus_per_task``,
+            ``gpus_per_node``) or of sbatch.
+        time_limit: maximum run time of a job in seconds, not counting the time in the queue; None: limited by Slurm only.
+        cluster: where submitit runs the jobs, such as "slurm" or "local".
 
     Raises:
-        InputError: if submitit or Slurm is not installed, an option is wrong, or neither ``time_limit`` nor an option says
-            how long a job may take (submitit would say 5 minutes).
+        InputError: if submitit or Slurm is not installed, an option is invalid, or neither ``time_limit`` nor ``options``
+            limits the run time of a job (the default of submitit is only 5 minutes).
     """
     try:
         import submitit
     except ImportError:
-        raise InputError("the executor slurm needs submitit; install it by: pip install 'nases-env[slurm]'") from None
+        raise InputError("the executor slurm needs submitit: pip install 'nases-env[slurm]'") from None
     parameters: dict[str, Any] = {"cpus_per_task": getattr(evaluator, "num_threads", 1)}
     if resolve_device(getattr(evaluator, "device", "cpu")).type == "cuda":
         parameters["gpus_per_node"] = 1
     if time_limit is not None:
-        parameters["timeout_min"] = math.ceil(time_limit / 60) + SPARE_MINUTES
+        parameters["timeout_min"] = math.ceil(time_limit / 60) + EXTRA_MINUTES
     parameters |= _parse(options)
     if not {"timeout_min", "slurm_time"} & parameters.keys():
-        raise InputError("say how many minutes a job may take, which Slurm has to know: --slurm-options timeout_min=120")
+        raise InputError("Slurm needs a time limit for jobs in minutes: --slurm-options timeout_min=120")
     try:
         executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
         executor.update_parameters(name="nases", **parameters)
     except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
         raise InputError(
-            f"cannot use Slurm ({one_line(error)}); run this where sbatch is, and see --slurm-options"
+            f"cannot use Slurm ({one_line(error)}); run this on a machine with sbatch, and check --slurm-options"
         ) from None
     return [SlurmWorker(evaluator, executor, time_limit) for _ in range(num_workers)]
 
@@ -124,13 +126,15 @@ def _parse(options: str | None) -> dict[str, Any]:
     for option in filter(None, (options or "").split(",")):
         name, equals, value = option.partition("=")
         if not (equals and name.isidentifier() and value):
-            raise InputError(f"slurm_options has {option!r}; give NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120")
-        parsed[name if name in OWN_OPTIONS else f"slurm_{name}"] = int(value) if value.isdigit() else value
+            raise InputError(
+                f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
+            )
+        parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if value.isdigit() else value
     return parsed
 
 
 def _evaluate(evaluator: Evaluator, task: Task) -> tuple[str, Any]:
-    """What runs in the job."""
+    """Evaluate a child; the function that runs in the job."""
     try:
         return "done", evaluator.evaluate(task.architecture, task.seed)
     except InputError as error:
@@ -138,6 +142,6 @@ def _evaluate(evaluator: Evaluator, task: Task) -> tuple[str, Any]:
 
 
 def _log(job: Any) -> str:
-    """The last lines of what the job wrote."""
+    """Return the last lines of the output of the job."""
     text = "".join(stream or "" for stream in (job.stdout(), job.stderr()))
     return "\n".join(text.splitlines()[-NUM_LOG_LINES:])

@@ -1,4 +1,4 @@
-"""``nases store``: what it prints, what it writes, and how it ends."""
+"""``nases store``: output, files and exit status of its subcommands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATUSES = (Status.OK, Status.OK, Status.OK, Status.DIVERGED)
 
 
 def fill(path: Path, accuracies: tuple[float, ...] = (0.25, 0.75, 0.5, 0.0)) -> Path:
-    """A store of four children, the last of which diverged."""
+    """Create a store with four children; the last one diverged."""
     with Store(path) as store:
         store.register_config(DIGEST, DESCRIPTION)
         for seed, (architecture, status, accuracy) in enumerate(zip(ARCHITECTURES, STATUSES, accuracies, strict=True)):
@@ -53,11 +53,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nases_store(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs ``nases store`` and gives what it prints."""
+    """Run ``nases store`` and return its output."""
 
-    def nases_store(*words: str | Path) -> str:
+    def nases_store(*arguments: str | Path) -> str:
         capsys.readouterr()
-        run_store_command(tyro.cli(StoreCommands, args=list(map(str, words))))
+        run_store_command(tyro.cli(StoreCommands, args=list(map(str, arguments))))
         return capsys.readouterr().out
 
     return nases_store
@@ -69,7 +69,7 @@ def change(path: Path, statement: str, *values: Any) -> None:
 
 
 class TestLs:
-    def test_the_best_come_first(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_children_are_sorted_by_accuracy(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
             assert store.acquire("a child", DIGEST, 5)
             out = nases_store("ls", path)
@@ -80,7 +80,7 @@ class TestLs:
         assert "evaluations: 4\nconfigurations: 1\nunder evaluation: 1\n" in out
         assert f"  a child, seed 5: process {os.getpid()} on " in out
 
-    def test_it_lists_what_is_asked_for(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_limit_and_status_filter_the_list(self, path: Path, nases_store: Callable[..., str]) -> None:
         assert "0.7500" in (out := nases_store("ls", path, "--limit", "1"))
         assert "0.5000" not in out
         assert "diverged" in (out := nases_store("ls", path, "--status", "diverged"))
@@ -89,14 +89,14 @@ class TestLs:
         with pytest.raises(InputError, match="--limit must be at least 0, not -1"):
             nases_store("ls", path, "--limit", "-1")
 
-    def test_what_cannot_be_listed_is_an_input_error(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_invalid_value_is_an_input_error(self, path: Path, nases_store: Callable[..., str]) -> None:
         change(path, "UPDATE evaluations SET valid_accuracy = 'good' WHERE seed = 1")
         with pytest.raises(InputError, match="nases store verify"):
             nases_store("ls", path)
 
 
 class TestShow:
-    def test_it_prints_all_that_is_known(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_all_fields_are_printed(self, path: Path, nases_store: Callable[..., str]) -> None:
         (record,) = json.loads(nases_store("show", path, ARCHITECTURES[1].key))
         assert (record["valid_accuracy"], record["status"], record["num_params"]) == (0.75, "ok", 1001)
         assert record["curve"] == [{"epoch": 1, "learning_rate": 0.1, "train_loss": 2.5, "train_accuracy": 0.125}]
@@ -104,15 +104,15 @@ class TestShow:
         assert record["configuration"] == DESCRIPTION
         assert set(record) == {*COLUMNS, "configuration"}
 
-    def test_the_beginning_of_a_key_will_do(self, path: Path, nases_store: Callable[..., str]) -> None:
-        beginning = ARCHITECTURES[2].key[:31] + "…"
-        assert [record["seed"] for record in json.loads(nases_store("show", path, beginning))] == [2]
-        with pytest.raises(InputError, match="4 children whose keys begin with 'enas_micro:'; give more"):
+    def test_prefix_of_a_key_is_accepted(self, path: Path, nases_store: Callable[..., str]) -> None:
+        prefix = ARCHITECTURES[2].key[:31] + "…"
+        assert [record["seed"] for record in json.loads(nases_store("show", path, prefix))] == [2]
+        with pytest.raises(InputError, match="4 architectures whose key starts with 'enas_micro:'; give a longer prefix"):
             nases_store("show", path, "enas_micro:")
-        with pytest.raises(InputError, match="no child whose key begins with 'darts'"):
+        with pytest.raises(InputError, match="0 architectures whose key starts with 'darts'; run: nases store ls"):
             nases_store("show", path, "darts")
 
-    def test_a_whole_key_that_others_begin_with_is_that_childs(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_complete_key_is_not_treated_as_a_prefix(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
             for key, seed in (("space:1", 1), ("space:1", 2), ("space:10", 3)):
                 store.put(Evaluation(key, seed, Status.OK), DIGEST, '{"decisions": [1]}')
@@ -136,7 +136,7 @@ class TestExport:
                 assert Evaluation.from_dict(record) == store.get(record["key"], record["digest"], record["seed"])
         assert [record["genotype"]["search_space"] for record in records] == ["enas_micro"] * 4
 
-    def test_what_cannot_be_written_is_an_input_error(
+    def test_failed_export_is_an_input_error_and_writes_no_file(
         self, path: Path, nases_store: Callable[..., str], tmp_path: Path
     ) -> None:
         with pytest.raises(InputError, match="cannot write"):
@@ -146,7 +146,7 @@ class TestExport:
             nases_store("export", path, "--format", "jsonl", "--output", tmp_path / "table.jsonl")
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
-    def test_a_closed_pipe_is_not_an_error(self, path: Path) -> None:
+    def test_closed_pipe_is_not_an_error(self, path: Path) -> None:
         code = (
             "import sys, tyro; from nases_env.cli.store import *; "
             "sys.stdin.read(); run_store_command(tyro.cli(StoreCommands))"
@@ -167,7 +167,9 @@ class TestExport:
 
 
 class TestMerge:
-    def test_a_new_store_is_made_of_several(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+    def test_several_stores_are_merged_into_a_new_one(
+        self, path: Path, tmp_path: Path, nases_store: Callable[..., str]
+    ) -> None:
         target = tmp_path / "all.sqlite"
         out = nases_store("merge", target, path, fill(tmp_path / "other.sqlite"))
         assert out.splitlines() == [
@@ -176,7 +178,9 @@ class TestMerge:
         ]
         assert nases_store("export", target) == nases_store("export", path)
 
-    def test_results_that_differ_are_listed(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+    def test_conflict_sets_the_exit_status_and_changes_nothing(
+        self, path: Path, tmp_path: Path, nases_store: Callable[..., str]
+    ) -> None:
         other = fill(tmp_path / "other.sqlite", (0.25, 0.875, 0.5, 0.0))
         before = nases_store("export", path)
         with pytest.raises(SystemExit) as ended:
@@ -184,7 +188,7 @@ class TestMerge:
         assert ended.value.code == 1
         assert nases_store("export", path) == before
 
-    def test_what_differs_is_said(self, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_conflicting_results_are_listed(self, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         other = fill(tmp_path / "other.sqlite", (0.25, 0.875, 0.5, 0.0))
         with pytest.raises(SystemExit):
             run_store_command(tyro.cli(StoreCommands, args=["merge", str(path), str(other)]))
@@ -193,10 +197,10 @@ class TestMerge:
             f"  {ARCHITECTURES[1].key}, seed 1: ok 0.875; {path} keeps ok 0.75",
         ]
 
-    def test_a_store_merged_with_itself_stays(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_merge_with_itself_changes_nothing(self, path: Path, nases_store: Callable[..., str]) -> None:
         assert nases_store("merge", path, path) == f"{path}: 0 added, 4 known, 0 differing\n"
 
-    def test_wrong_input_makes_no_store(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+    def test_invalid_source_creates_no_store(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
         with pytest.raises(InputError, match="there is no store"):
             nases_store("merge", tmp_path / "new.sqlite", path, tmp_path / "absent.sqlite")
         with pytest.raises(InputError, match="nothing to merge"):
@@ -204,18 +208,18 @@ class TestMerge:
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
-WRONG = {
-    "the status 'splendid' is none of": "UPDATE evaluations SET status = 'splendid' WHERE seed = 1",
-    "the status 'failed' is none of": "UPDATE evaluations SET status = 'failed' WHERE seed = 1",
-    "valid_accuracy is 1.5": "UPDATE evaluations SET valid_accuracy = 1.5 WHERE seed = 1",
-    "train_accuracy is 'good'": "UPDATE evaluations SET train_accuracy = 'good' WHERE seed = 1",
-    "num_params is -1": "UPDATE evaluations SET num_params = -1 WHERE seed = 1",
-    "the curve is none": "UPDATE evaluations SET curve = '[{' WHERE seed = 1",
-    "the curve is none ": "UPDATE evaluations SET curve = '[{\"epoch\": 1}]' WHERE seed = 1",
-    "the curve is none  ": "UPDATE evaluations SET curve = '7' WHERE seed = 1",
-    "no configuration has its digest": "UPDATE evaluations SET digest = 'other' WHERE seed = 1",
+INVALID = {
+    "status is 'splendid', not one of ok, ": "UPDATE evaluations SET status = 'splendid' WHERE seed = 1",
+    "status is 'failed', not one of ok, ": "UPDATE evaluations SET status = 'failed' WHERE seed = 1",
+    "valid_accuracy is 1.5, not a number in [0, 1]": "UPDATE evaluations SET valid_accuracy = 1.5 WHERE seed = 1",
+    "train_accuracy is 'good', not a number in [0, 1]": "UPDATE evaluations SET train_accuracy = 'good' WHERE seed = 1",
+    "num_params is -1, not a non-negative integer": "UPDATE evaluations SET num_params = -1 WHERE seed = 1",
+    "invalid curve (": "UPDATE evaluations SET curve = '[{' WHERE seed = 1",
+    "invalid curve ( ": "UPDATE evaluations SET curve = '[{\"epoch\": 1}]' WHERE seed = 1",
+    "invalid curve (  ": "UPDATE evaluations SET curve = '7' WHERE seed = 1",
+    "its configuration is missing": "UPDATE evaluations SET digest = 'other' WHERE seed = 1",
     "the digest of its description is": "UPDATE configurations SET description = '{}'",
-    "the genotype is no JSON": "UPDATE evaluations SET genotype = 'x' WHERE seed = 1",
+    "the genotype is not valid JSON (": "UPDATE evaluations SET genotype = 'x' WHERE seed = 1",
     "the genotype has the key": (
         "UPDATE evaluations SET genotype = (SELECT genotype FROM evaluations WHERE seed = 0) WHERE seed = 1"
     ),
@@ -224,20 +228,20 @@ WRONG = {
 
 
 class TestVerify:
-    def test_a_sound_store_passes(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_valid_store_passes_all_checks(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
             store.put(Evaluation("my_space:1", 9, Status.OK), DIGEST, '{"search_space": "my_space", "decisions": [1]}')
         assert nases_store("verify", path).splitlines() == [
-            "✔ the file is whole",
-            "✔ 1 configurations have the digests that they should",
-            "✔ 5 evaluations are such as can be",
-            "✔ 5 evaluations have configurations",
-            "✔ 4 genotypes of search spaces that ship have the keys that they should",
+            "✔ file integrity",
+            "✔ 1 configurations: digests match the descriptions",
+            "✔ 5 evaluations: all values are in range",
+            "✔ 5 evaluations: configurations exist",
+            "✔ 4 genotypes of built-in search spaces: keys match",
         ]
 
-    @pytest.mark.parametrize("message", WRONG)
-    def test_what_is_wrong_is_said(self, path: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-        change(path, WRONG[message])
+    @pytest.mark.parametrize("message", INVALID)
+    def test_error_is_reported(self, path: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        change(path, INVALID[message])
         with pytest.raises(SystemExit) as ended:
             run_store_command(tyro.cli(StoreCommands, args=["verify", str(path)]))
         assert ended.value.code == 1
@@ -247,7 +251,7 @@ class TestVerify:
         (line,) = [line for line in out.splitlines() if line.startswith("  ")]
         assert message.strip() in line
 
-    def test_a_damaged_file_fails(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_corrupt_file_fails(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content = path.read_bytes()
         path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))
         with pytest.raises(SystemExit) as ended:
@@ -255,7 +259,7 @@ class TestVerify:
         assert ended.value.code == 1
         assert capsys.readouterr().out.startswith(f"✘ {path} is not a valid store")
 
-    def test_no_file_is_an_input_error(self, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+    def test_missing_file_is_an_input_error(self, tmp_path: Path, nases_store: Callable[..., str]) -> None:
         with pytest.raises(InputError, match="there is no store"):
             nases_store("verify", tmp_path / "absent.sqlite")
         assert list(tmp_path.iterdir()) == []

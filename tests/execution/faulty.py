@@ -1,4 +1,4 @@
-"""An evaluator that fails on demand, in a module that worker processes import."""
+"""An evaluator that fails on request, in a module that worker processes can import."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from nases_env.search_spaces import Architecture
 
 @dataclass(frozen=True)
 class FaultyEvaluator(OperatorShareEvaluator):
-    """An analytic evaluator that does what tokens tell it to first; its evaluations say in which process they were made.
+    """An ``OperatorShareEvaluator`` with injected faults; ``device`` of an evaluation is the pid of its process.
 
     Attributes:
-        folder: the folder of the tokens, each a file that is called SEED-NUMBER.FAULT and that goes as it is followed.
+        folder: the folder of the fault requests, files named SEED-NUMBER.FAULT; each is deleted before its fault occurs.
     """
 
     search_space: str = "nasbench201"
     operator: str = "skip_connect"
     folder: str = "."
 
-    def break_at(self, seed: int, *faults: str) -> None:
-        """Has the child with ``seed`` meet ``faults``, one an attempt."""
+    def inject(self, seed: int, *faults: str) -> None:
+        """Request ``faults`` for the child with ``seed``, one per attempt."""
         for number, fault in enumerate(faults):
             (Path(self.folder) / f"{seed}-{number}.{fault}").touch()
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        for token in sorted(Path(self.folder).glob(f"{seed}-*"))[:1]:
-            token.unlink()
-            follow(token.suffix[1:], Path(self.folder) / f"{seed}.pid")
+        for request in sorted(Path(self.folder).glob(f"{seed}-*"))[:1]:
+            request.unlink()
+            fail(request.suffix[1:], Path(self.folder) / f"{seed}.pid")
         return replace(super().evaluate(architecture, seed), device=str(os.getpid()))
 
 
-def follow(fault: str, pid_file: Path) -> None:
+def fail(fault: str, pid_file: Path) -> None:
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "stop":
@@ -58,34 +58,34 @@ def follow(fault: str, pid_file: Path) -> None:
         held = [np.ones(2**23) for _ in range(24)]  # 64 MiB each
         time.sleep(600)
         del held
-    elif fault == "fork":  # a grandchild that holds the connection to the parent
+    elif fault == "fork":  # a subprocess that inherits the connection to the parent
         if os.fork() == 0:
-            (pid_file.parent / "grandchild").write_text(str(os.getpid()))
+            (pid_file.parent / "subprocess").write_text(str(os.getpid()))
             time.sleep(600)
-        while not (pid_file.parent / "grandchild").exists():
+        while not (pid_file.parent / "subprocess").exists():
             time.sleep(0.01)
         os._exit(3)
-    elif fault == "cut":  # dies in the middle of its answer
+    elif fault == "cut":  # dies while sending a result
         os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    elif fault == "mend":
-        raise InputError("mend this first")
+    elif fault == "input_error":
+        raise InputError("fix this first")
     elif fault == "write":
         print("written by print")
         ctypes.CDLL(None).puts(b"written by C")
         logging.getLogger("some.library").info("written by logging")
     elif fault == "sleep":
-        write(pid_file)
+        write_pid(pid_file)
         time.sleep(600)
     elif fault == "freeze":
-        write(pid_file)
+        write_pid(pid_file)
         os.kill(os.getpid(), signal.SIGSTOP)
     else:
         raise AssertionError(fault)
 
 
-def write(pid_file: Path) -> None:
-    """Says in which process this is, in a file that is there as a whole or not at all."""
+def write_pid(pid_file: Path) -> None:
+    """Write the pid of this process to ``pid_file`` atomically."""
     new = pid_file.with_suffix(".new")
     new.write_text(str(os.getpid()))
     new.rename(pid_file)

@@ -57,6 +57,8 @@ class Accuracies(Evaluator):
 
 
 class InThread(Worker):
+    """Evaluates in the thread of the executor."""
+
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
@@ -65,11 +67,11 @@ class InThread(Worker):
 
     def cancel(self) -> None:
         if isinstance(self.evaluator, Accuracies):
-            self.evaluator.outcome = self._cancelled
+            self.evaluator.outcome = self._raise_canceled
             self.evaluator.may_end.set()
 
-    def _cancelled(self) -> Evaluation:
-        raise AttemptError("cancelled")
+    def _raise_canceled(self) -> Evaluation:
+        raise AttemptError("canceled")
 
 
 def architecture(seed: int) -> Architecture:
@@ -113,7 +115,7 @@ def make(path: Path) -> Iterator[Callable[..., CachingExecutor]]:
 
 @pytest.fixture
 def other(path: Path) -> Iterator[Store]:
-    """Open the store as another search does."""
+    """Open the store as another search would."""
     with Store(path) as store:
         yield store
 
@@ -131,8 +133,8 @@ def found(seed: int, accuracy: float) -> Evaluation:
 
 
 @pytest.mark.parametrize("background", [False, True])
-class TestBoth:
-    def test_a_known_child_is_not_evaluated_again(
+class TestSerialAndBackground:
+    def test_known_child_is_not_evaluated_again(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, path: Path, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
@@ -151,7 +153,7 @@ class TestBoth:
             assert hashlib.sha256(text.encode()).hexdigest() == digest == evaluator.digest()
             assert [SPACE.from_json(row["genotype"]).key for row in store.rows()] == [row["key"] for row in store.rows()]
 
-    def test_a_result_is_stored_before_the_future_has_it(
+    def test_result_is_stored_before_the_future_is_completed(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -171,7 +173,7 @@ class TestBoth:
         assert future.result(30) == found(1, 0.001)
         assert kept == [(found(1, 0.001), [])]
 
-    def test_a_failed_evaluation_is_not_stored(
+    def test_failed_evaluation_is_not_stored(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
@@ -186,7 +188,7 @@ class TestBoth:
         again = make(Accuracies(), background=background)
         assert again.submit(architecture(1), 1).result(30) == found(1, 0.001), "another search does"
 
-    def test_a_preloaded_child_is_not_evaluated(
+    def test_preloaded_child_is_not_evaluated(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool
     ) -> None:
         executor = make(evaluator, background=background)
@@ -195,8 +197,8 @@ class TestBoth:
         assert executor.submit(architecture(1), 2).result(30) == found_in(1, 2)
         assert (evaluator.seen, executor.num_from_store) == ([2], 0)
 
-    @pytest.mark.parametrize("error", [InputError("fix it"), RuntimeError("a mistake"), KeyboardInterrupt()])
-    def test_an_error_is_raised_and_releases_the_lease(
+    @pytest.mark.parametrize("error", [InputError("fix it"), RuntimeError("a bug"), KeyboardInterrupt()])
+    def test_error_is_raised_and_releases_the_lease(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -218,7 +220,7 @@ class TestBoth:
         evaluator.outcome = None
         assert executor.submit(architecture(1), 1).result(30) == found(1, 0.001)
 
-    def test_a_deleted_store_is_an_error_of_the_future(
+    def test_deleted_store_is_an_error_of_the_future(
         self,
         make: Callable[..., CachingExecutor],
         evaluator: Accuracies,
@@ -244,7 +246,7 @@ class TestBoth:
             executor.submit(architecture(2), 2)
         executor.shutdown()
 
-    def test_the_owner_sends_heartbeats(
+    def test_owner_sends_heartbeats(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
     ) -> None:
         executor = make(evaluator, background=background, heartbeat_seconds=0.01)
@@ -281,7 +283,7 @@ def test_without_a_store_results_are_cached_in_memory(evaluator: Accuracies) -> 
 
 
 class TestWaitingInTheBackground:
-    def test_the_result_of_another_search_is_used(
+    def test_result_of_another_search_is_used(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:
         executor = make(evaluator, background=True)
@@ -295,7 +297,7 @@ class TestWaitingInTheBackground:
         assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 1, [2])
 
     @pytest.mark.parametrize("how", ["released", "died"])
-    def test_a_child_released_by_another_search_is_evaluated_here(
+    def test_child_released_by_another_search_is_evaluated_here(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path, how: str
     ) -> None:
         executor = make(evaluator, background=True)
@@ -311,7 +313,7 @@ class TestWaitingInTheBackground:
         assert (executor.num_waiting, executor.num_from_store, evaluator.seen) == (0, 0, [1])
         assert other.leases() == []
 
-    def test_a_store_deleted_while_waiting_is_an_error_of_the_future(
+    def test_store_deleted_while_waiting_is_an_error_of_the_future(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, path: Path
     ) -> None:
         executor = make(evaluator, background=True)
@@ -327,9 +329,7 @@ class TestWaitingInTheBackground:
         with pytest.raises(InputError, match="was moved, replaced or deleted"):
             future.result(30)
 
-    def test_the_same_child_twice_is_evaluated_once(
-        self, make: Callable[..., CachingExecutor], evaluator: Accuracies
-    ) -> None:
+    def test_same_child_twice_is_evaluated_once(self, make: Callable[..., CachingExecutor], evaluator: Accuracies) -> None:
         executor = make(evaluator, background=True, num_workers=2)
         evaluator.may_end.clear()
         futures = [executor.submit(architecture(1), 1) for _ in range(3)]
@@ -355,7 +355,7 @@ class TestWaitingInTheBackground:
         assert [lease.seed for lease in other.leases()] == [3]
         assert other.count() == 0
 
-    def test_two_searches_evaluate_no_child_twice(self, make: Callable[..., CachingExecutor], path: Path) -> None:
+    def test_two_searches_evaluate_each_child_once(self, make: Callable[..., CachingExecutor], path: Path) -> None:
         evaluators = [Accuracies(), Accuracies()]
         executors = [make(evaluator, background=True, num_workers=2) for evaluator in evaluators]
         seeds = list(range(30))
@@ -366,7 +366,7 @@ class TestWaitingInTheBackground:
         assert sum(executor.num_from_store for executor in executors) == len(seeds)
 
 
-class TestWaitingHere:
+class TestWaitingInSubmit:
     def test_submit_waits_for_another_search(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store
     ) -> None:

@@ -73,7 +73,7 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
         ({"num_workers": "two"}, "num_workers of execution must be"),
     ],
 )
-def test_wrong_settings_are_one_line(options: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_input_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         resolve_execution(options)
     assert "\n" not in str(caught.value)
@@ -82,13 +82,13 @@ def test_wrong_settings_are_one_line(options: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ray_address": "127.0.0.1:1"}, "the executor serial does not take ray_address; .* take the executor ray"),
+        ({"ray_address": "127.0.0.1:1"}, "the executor serial does not take ray_address; .* use the executor ray"),
         ({"executor": "serial", "time_limit": 1.0}, "the executor serial does not take time_limit"),
         ({"executor": "processes", "slurm_options": "partition=x"}, "the executor processes does not take slurm_options"),
         ({"executor": "slurm", "memory_limit": 1.0}, "the executor slurm does not take memory_limit"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(options: dict[str, Any], message: str) -> None:
+def test_unsupported_options_are_input_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         executor_of(CHEAP, **options)
 
@@ -96,7 +96,7 @@ def test_options_that_would_be_ignored_are_refused(options: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("executor", "module", "message"), [("ray", "ray", "nases-env[ray]"), ("slurm", "submitit", "nases-env[slurm]")]
 )
-def test_a_missing_extra_is_named(executor: str, module: str, message: str, tmp_path: Path) -> None:
+def test_missing_extra_is_named(executor: str, module: str, message: str, tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules[{module!r}] = None

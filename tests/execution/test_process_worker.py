@@ -1,4 +1,4 @@
-"""Real processes: whatever ends one, the child is evaluated all the same, and no process is left over."""
+"""Worker processes: faults, limits, logs, shutdown and GPU assignment; no process outlives its executor."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from nases_env.execution.process_worker import ProcessWorker, default_num_worker
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
 
-SECONDS = 120.0  # until a test that hangs fails
+SECONDS = 120.0  # timeout of a test that hangs
 SPACE = get_search_space("nasbench201")
 ARCHITECTURES = [SPACE.sample(np.random.default_rng(seed)) for seed in range(20)]
 
-Supervise = Callable[..., WorkerPoolExecutor]
+MakeExecutor = Callable[..., WorkerPoolExecutor]
 
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> FaultyEvaluator:
-    (tmp_path / "tokens").mkdir()
-    return FaultyEvaluator(folder=str(tmp_path / "tokens"))
+    (tmp_path / "faults").mkdir()
+    return FaultyEvaluator(folder=str(tmp_path / "faults"))
 
 
 @pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Supervise]:
-    """Makes executors on processes, and sees to it that they leave neither a process nor an open file behind."""
+def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
+    """Create executors with worker processes; check that no process and no open file is left after the test."""
     executors = []
     children, files = set(psutil.Process().children()), psutil.Process().num_fds()
 
@@ -68,13 +68,13 @@ def worker(faulty: FaultyEvaluator, tmp_path: Path) -> Iterator[ProcessWorker]:
     worker.close()
 
 
-def anonymous(evaluation: Evaluation) -> Evaluation:
-    """Without what says when and in which process it was made."""
+def without_origin(evaluation: Evaluation) -> Evaluation:
+    """Return the evaluation without the fields that depend on the process and the time."""
     return replace(evaluation, seconds=0.0, device="")
 
 
 def serial(evaluator: Evaluator, seed: int) -> Evaluation:
-    return anonymous(SerialExecutor(evaluator).submit(ARCHITECTURES[seed], seed).result())
+    return without_origin(SerialExecutor(evaluator).submit(ARCHITECTURES[seed], seed).result())
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -85,7 +85,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody reaps has."""
+    """Return whether a process has ended; a zombie has."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -93,14 +93,14 @@ def is_gone(pid: int) -> bool:
 
 
 def pids_of(evaluator: FaultyEvaluator, *seeds: int) -> list[int]:
-    """The processes of children that sleep or are frozen, once they are."""
+    """Wait until the children sleep or are stopped, and return the pids of their processes."""
     files = [Path(evaluator.folder) / f"{seed}.pid" for seed in seeds]
     until(lambda: all(file.exists() for file in files))
     return [int(file.read_text()) for file in files]
 
 
-def test_whatever_ends_a_worker_the_child_is_evaluated_in_the_next(
-    supervise: Supervise, faulty: FaultyEvaluator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_child_is_retried_after_a_fault(
+    make_executor: MakeExecutor, faulty: FaultyEvaluator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reasons = {
         "kill": "killed by SIGKILL",
@@ -110,11 +110,11 @@ def test_whatever_ends_a_worker_the_child_is_evaluated_in_the_next(
         "cut": "killed by SIGKILL",
     }
     for seed, fault in enumerate(reasons):
-        faulty.break_at(seed, fault)
-    executor = supervise(faulty, 2)
+        faulty.inject(seed, fault)
+    executor = make_executor(faulty, 2)
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(len(reasons))]
     for seed, future in enumerate(futures):
-        assert anonymous(future.result(timeout=SECONDS)) == serial(faulty, seed)
+        assert without_origin(future.result(timeout=SECONDS)) == serial(faulty, seed)
     logs = [tmp_path / "logs" / f"{Task(ARCHITECTURES[seed], seed).name}.log" for seed in range(len(reasons))]
     assert {record.getMessage() for record in caplog.records if record.name.startswith("nases_env")} == {
         f"child {log.stem}, attempt 1 of 2: {reason.replace('LOG', str(log))}"
@@ -123,25 +123,28 @@ def test_whatever_ends_a_worker_the_child_is_evaluated_in_the_next(
     assert "Fatal Python error: Segmentation fault" in logs[1].read_text()
     assert logs[2].read_text().endswith("ValueError: no such thing\nas this\n")
     assert set((tmp_path / "logs").iterdir()) == {logs[1], logs[2]}
-    assert is_gone(int((Path(faulty.folder) / "grandchild").read_text()))
+    assert is_gone(int((Path(faulty.folder) / "subprocess").read_text()))
 
 
-def test_a_child_that_meets_a_limit_is_ended(supervise: Supervise, faulty: FaultyEvaluator) -> None:
-    faulty.break_at(0, "allocate", "mend")
-    faulty.break_at(1, "stop")
-    executors = supervise(faulty, 1, max_retries=0, memory_limit=1.25), supervise(faulty, 1, max_retries=0, time_limit=3.0)
+def test_worker_is_killed_at_a_limit(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
+    faulty.inject(0, "allocate", "input_error")
+    faulty.inject(1, "stop")
+    executors = (
+        make_executor(faulty, 1, max_retries=0, memory_limit=1.25),
+        make_executor(faulty, 1, max_retries=0, time_limit=3.0),
+    )
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors)]
     allocated, stopped = (future.result(timeout=SECONDS) for future in futures)
-    assert (allocated.status, allocated.reason) == (Status.OUT_OF_MEMORY, "occupied more than 1.25 GiB")
+    assert (allocated.status, allocated.reason) == (Status.OUT_OF_MEMORY, "used more than 1.25 GiB of memory")
     assert (stopped.status, stopped.reason) == (Status.TIMED_OUT, "took longer than 3 s")
-    # The next processes: one evaluator wants its input mended, the other has nothing to say against the child.
-    mended, evaluated = (executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors))
-    assert str(mended.exception(timeout=SECONDS)) == "mend this first"
-    assert isinstance(mended.exception(), InputError)
-    assert anonymous(evaluated.result(timeout=SECONDS)) == serial(faulty, 1)
+    # The new processes: one evaluator raises an InputError, the other evaluates the child.
+    invalid, evaluated = (executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors))
+    assert str(invalid.exception(timeout=SECONDS)) == "fix this first"
+    assert isinstance(invalid.exception(), InputError)
+    assert without_origin(evaluated.result(timeout=SECONDS)) == serial(faulty, 1)
 
 
-def test_workers_that_cannot_run_at_all_stop_the_search(faulty: FaultyEvaluator, tmp_path: Path) -> None:
+def test_workers_that_cannot_start_raise_input_error(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     worker = ProcessWorker(faulty, environment={"PYTHONHOME": "/nowhere"}, log_dir=tmp_path / "logs")
     executor = WorkerPoolExecutor(faulty, [worker], max_retries=1)
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(4)]
@@ -152,22 +155,22 @@ def test_workers_that_cannot_run_at_all_stop_the_search(faulty: FaultyEvaluator,
         error = future.exception(timeout=SECONDS)
         assert isinstance(error, InputError)
         assert re.fullmatch(
-            r"\d children in a row failed .* its log ends: .*no Python frame.*; mend it .*--resume", str(error)
+            r"\d consecutive children failed .* end of its log: .*no Python frame.*; fix this .*--resume", str(error)
         )
     executor.shutdown()
 
 
-def test_one_process_serves_children_until_an_evaluator_objects(
+def test_process_is_reused_until_it_dies_or_its_evaluator_raises(
     worker: ProcessWorker, faulty: FaultyEvaluator, tmp_path: Path
 ) -> None:
     first, second = (worker.evaluate(Task(ARCHITECTURES[seed], seed)) for seed in (0, 1))
     assert first.device == second.device != str(os.getpid())
     pid = int(first.device)
-    assert os.getpgid(pid) == os.getsid(pid) == pid  # an interrupt from the terminal does not reach it
+    assert os.getpgid(pid) == os.getsid(pid) == pid  # Ctrl-C in the terminal is not sent to it
     assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
     assert list((tmp_path / "logs").iterdir()) == []
 
-    faulty.break_at(2, "write")
+    faulty.inject(2, "write")
     task = Task(ARCHITECTURES[2], 2)
     assert worker.evaluate(task).device == first.device
     worker.evaluate(Task(ARCHITECTURES[3], 3))
@@ -177,11 +180,11 @@ def test_one_process_serves_children_until_an_evaluator_objects(
     assert sorted(lines)[-2:] == ["written by C", "written by print"]
     assert any(line.endswith("INFO some.library: written by logging") for line in lines)
 
-    worker.cancel()  # it sits idle, and is found dead
+    worker.cancel()  # kills the idle process
     with pytest.raises(AttemptError, match=r"^killed by SIGKILL$"):
         worker.evaluate(task)
     assert is_gone(pid)
-    faulty.break_at(2, "raise")
+    faulty.inject(2, "raise")
     written = log.read_text()
     with pytest.raises(AttemptError) as caught:
         worker.evaluate(task)
@@ -194,17 +197,17 @@ def test_one_process_serves_children_until_an_evaluator_objects(
     worker.cancel()
 
 
-def test_a_log_that_cannot_be_written_is_one_clear_line(faulty: FaultyEvaluator, tmp_path: Path) -> None:
+def test_unwritable_log_is_an_input_error(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     worker = ProcessWorker(faulty, environment={}, log_dir=tmp_path / "logs")
     with pytest.raises(InputError, match=r"^cannot write .*choose another folder$"):
         worker.evaluate(Task(ARCHITECTURES[0], 0))
 
 
-def test_shutdown_in_mid_child_leaves_no_process(supervise: Supervise, faulty: FaultyEvaluator) -> None:
-    faulty.break_at(0, "sleep")
-    faulty.break_at(1, "freeze")
-    executor = supervise(faulty, 2)
+def test_shutdown_during_an_evaluation_leaves_no_process(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
+    faulty.inject(0, "sleep")
+    faulty.inject(1, "freeze")
+    executor = make_executor(faulty, 2)
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(4)]
     pids = pids_of(faulty, 0, 1)
     executor.shutdown()
@@ -214,9 +217,9 @@ def test_shutdown_in_mid_child_leaves_no_process(supervise: Supervise, faulty: F
             future.result(timeout=0)
 
 
-def test_shutdown_while_workers_start_leaves_no_process(supervise: Supervise, faulty: FaultyEvaluator) -> None:
+def test_shutdown_while_workers_start_leaves_no_process(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
     before = set(psutil.Process().children())
-    executor = supervise(faulty, 2)
+    executor = make_executor(faulty, 2)
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(2)]
     until(lambda: len(set(psutil.Process().children()) - before) == 2)
     executor.shutdown()
@@ -241,9 +244,9 @@ SEARCH = """
 """
 
 
-def test_workers_do_not_outlive_a_parent_that_is_killed(faulty: FaultyEvaluator) -> None:
-    faulty.break_at(0, "sleep")
-    faulty.break_at(1, "freeze")
+def test_workers_end_if_their_parent_is_killed(faulty: FaultyEvaluator) -> None:
+    faulty.inject(0, "sleep")
+    faulty.inject(1, "freeze")
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(SEARCH), faulty.folder]) as search:
         try:
             pids = pids_of(faulty, 0, 1)
@@ -254,8 +257,8 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(faulty: FaultyEvaluator)
 
 
 @pytest.mark.parametrize(("parent", "status"), [(os.getpid(), -signal.SIGKILL), (10**9, 1)], ids=["later", "before"])
-def test_a_worker_finds_out_itself_that_its_parent_is_gone(parent: int, status: int) -> None:
-    """As where no system ends it with its parent: by the connection that closes, and at its start by the parent's number."""
+def test_worker_detects_the_death_of_its_parent(parent: int, status: int) -> None:
+    """Without help of the kernel, the closed connection shows it, or a different parent pid at the start."""
     script = Path(process_worker.__file__).with_name("process_worker_main.py")
     connection, other_end = multiprocessing.Pipe()
     with other_end:
@@ -269,20 +272,20 @@ def test_a_worker_finds_out_itself_that_its_parent_is_gone(parent: int, status: 
         started.wait()
 
 
-OWN_MODULE = """
+CUSTOM_MODULE = """
     from nases_env.evaluation import OperatorShareEvaluator
     from nases_env.search_spaces.nasbench201 import NasBench201
     from tests.execution.faulty import FaultyEvaluator
 
-    class OwnSpace(NasBench201):
-        name = "own_space"
+    class CustomSpace(NasBench201):
+        name = "custom_space"
 """
 
-OWN_SCRIPT = """
+CUSTOM_SCRIPT = """
     import sys
     from pathlib import Path
     import numpy as np
-    import own_module
+    import custom_module
     from nases_env.errors import InputError
     from nases_env.execution.process_worker import process_workers
     from nases_env.execution.pool import WorkerPoolExecutor
@@ -290,21 +293,21 @@ OWN_SCRIPT = """
 
     folder = Path(sys.argv[1])
 
-    class InTheScript(own_module.FaultyEvaluator):
+    class InTheScript(custom_module.FaultyEvaluator):
         pass
 
     def workers(evaluator):
         return process_workers(evaluator, 2, log_dir=folder)
 
-    for evaluator in (InTheScript("own_module:OwnSpace"), own_module.FaultyEvaluator(folder=open(__file__))):
+    for evaluator in (InTheScript("custom_module:CustomSpace"), custom_module.FaultyEvaluator(folder=open(__file__))):
         try:
             workers(evaluator)
         except InputError as error:
             print(error)
 
-    evaluator = own_module.FaultyEvaluator("own_module:OwnSpace", folder=str(folder))
+    evaluator = custom_module.FaultyEvaluator("custom_module:CustomSpace", folder=str(folder))
     executor = WorkerPoolExecutor(evaluator, workers(evaluator))
-    architecture = get_search_space("own_module:OwnSpace").sample(np.random.default_rng(0))
+    architecture = get_search_space("custom_module:CustomSpace").sample(np.random.default_rng(0))
     sleeping, other = [executor.submit(architecture, seed) for seed in range(2)]
     print(other.result().valid_accuracy == evaluator.evaluate(architecture, 1).valid_accuracy)
     while not (folder / "0.pid").exists():
@@ -312,46 +315,46 @@ OWN_SCRIPT = """
 """
 
 
-def test_a_script_of_ones_own_needs_no_main_guard_and_no_shutdown(faulty: FaultyEvaluator, tmp_path: Path) -> None:
-    """It starts workers as it is read, names a search space of a module beside it, and ends with a child under way."""
-    (tmp_path / "own_module.py").write_text(textwrap.dedent(OWN_MODULE))
-    (tmp_path / "own_script.py").write_text(textwrap.dedent(OWN_SCRIPT))
-    faulty.break_at(0, "sleep")
+def test_custom_script_needs_no_main_guard_and_no_shutdown(faulty: FaultyEvaluator, tmp_path: Path) -> None:
+    """The script starts workers at import time, uses a search space of a local module, and ends during an evaluation."""
+    (tmp_path / "custom_module.py").write_text(textwrap.dedent(CUSTOM_MODULE))
+    (tmp_path / "custom_script.py").write_text(textwrap.dedent(CUSTOM_SCRIPT))
+    faulty.inject(0, "sleep")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "own_script.py", faulty.folder]
+    command = [sys.executable, "custom_script.py", faulty.folder]
     script = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert script.stderr == ""
     assert script.returncode == 0
     in_the_script, unpicklable, is_equal = script.stdout.splitlines()
     assert in_the_script == (
         "the evaluator cannot be sent to another process (InTheScript is defined in the script itself); "
-        "put what it is made of into a module of its own, or use --executor serial"
+        "define its parts in an importable module, or use --executor serial"
     )
-    named = r"'(_io\.TextIOWrapper' object|TextIOWrapper' instances)"  # before Python 3.13, and since
+    named = r"'(_io\.TextIOWrapper' object|TextIOWrapper' instances)"  # before Python 3.13, and since then
     assert re.match(rf"the evaluator cannot be sent to another process \(cannot pickle {named}", unpicklable)
     assert is_equal == "True"
     (pid,) = pids_of(faulty, 0)
     until(lambda: is_gone(pid))
 
 
-class Vanishing(OperatorShareEvaluator):
-    """An evaluator whose class a worker looks for where it is not."""
+class MissingEvaluator(OperatorShareEvaluator):
+    """An evaluator that workers cannot import."""
 
 
-def test_an_evaluator_that_a_worker_cannot_load_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_evaluator_that_workers_cannot_import_is_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     elsewhere = type(sys)("elsewhere")
     monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)
-    monkeypatch.setattr(elsewhere, "Vanishing", Vanishing, raising=False)
-    monkeypatch.setattr(Vanishing, "__module__", "elsewhere")
-    worker = ProcessWorker(Vanishing("nasbench201", "skip_connect"), environment={}, log_dir=tmp_path)
+    monkeypatch.setattr(elsewhere, "MissingEvaluator", MissingEvaluator, raising=False)
+    monkeypatch.setattr(MissingEvaluator, "__module__", "elsewhere")
+    worker = ProcessWorker(MissingEvaluator("nasbench201", "skip_connect"), environment={}, log_dir=tmp_path)
     with pytest.raises(InputError, match=r"^a worker process cannot load the evaluator \(ModuleNotFoundError.*serial$"):
         worker.evaluate(Task(ARCHITECTURES[0], 0))
     worker.close()
 
 
-def test_training_in_a_process_gives_what_it_gives_here(supervise: Supervise) -> None:
+def test_training_in_a_worker_equals_training_in_this_process(make_executor: MakeExecutor) -> None:
     evaluator = TrainingEvaluator("nasbench201", "digits", PRESETS["smoke"], device="cpu")
-    future = supervise(evaluator, 1).submit(ARCHITECTURES[0], 7)
+    future = make_executor(evaluator, 1).submit(ARCHITECTURES[0], 7)
     here = evaluator.evaluate(ARCHITECTURES[0], 7)
     there = future.result(timeout=SECONDS)
     assert there.status is Status.OK
@@ -359,15 +362,15 @@ def test_training_in_a_process_gives_what_it_gives_here(supervise: Supervise) ->
 
 
 @dataclass(frozen=True)
-class Placed(OperatorShareEvaluator):
-    """Evaluates on a device, with threads."""
+class DeviceEvaluator(OperatorShareEvaluator):
+    """An evaluator with a device and a number of threads."""
 
     device: str = "auto"
     num_threads: int = 1
 
 
-def placed(device: str, num_threads: int = 1) -> Placed:
-    return Placed("nasbench201", "skip_connect", device, num_threads)
+def on_device(device: str, num_threads: int = 1) -> DeviceEvaluator:
+    return DeviceEvaluator("nasbench201", "skip_connect", device, num_threads)
 
 
 @pytest.fixture
@@ -382,34 +385,36 @@ def environments(evaluator: Evaluator, num_workers: int, log_dir: Path, workers_
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(("visible", "gpus"), [(None, "01"), ("3,5,7", "35"), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])])
-def test_workers_share_out_the_gpus(
+def test_workers_are_distributed_over_the_gpus(
     visible: str | None, gpus: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     for device in ("auto", "cuda"):
-        seen = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments(placed(device), 3, tmp_path, 2)]
+        seen = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments(on_device(device), 3, tmp_path, 2)]
         assert seen == [gpus[0], gpus[1], gpus[0]]
-    for evaluator in (placed("cpu"), placed("cuda:1"), OperatorShareEvaluator("nasbench201", "skip_connect")):
+    for evaluator in (on_device("cpu"), on_device("cuda:1"), OperatorShareEvaluator("nasbench201", "skip_connect")):
         assert environments(evaluator, 3, tmp_path) == [{"OMP_NUM_THREADS": "1"}] * 3
-    with pytest.raises(InputError, match=r"^5 workers are more than 2 GPUs take with workers_per_gpu = 2; raise that"):
-        environments(placed("auto"), 5, tmp_path, 2)
+    with pytest.raises(
+        InputError, match=r"^5 workers need more than 2 GPUs with workers_per_gpu = 2; increase workers_per_gpu"
+    ):
+        environments(on_device("auto"), 5, tmp_path, 2)
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_as_many_workers_as_there_are_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_number_of_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert default_num_workers(placed("auto"), 16, 3) == 6
-    assert default_num_workers(placed("auto"), 4, 3) == 4
-    assert default_num_workers(placed("cpu"), 16, 3) == 8
-    assert default_num_workers(placed("cpu", num_threads=3), 16, 3) == 2
-    assert default_num_workers(placed("cpu", num_threads=9), 16, 3) == 1
+    assert default_num_workers(on_device("auto"), 16, 3) == 6
+    assert default_num_workers(on_device("auto"), 4, 3) == 4
+    assert default_num_workers(on_device("cpu"), 16, 3) == 8
+    assert default_num_workers(on_device("cpu", num_threads=3), 16, 3) == 2
+    assert default_num_workers(on_device("cpu", num_threads=9), 16, 3) == 1
     assert default_num_workers(OperatorShareEvaluator("nasbench201", "skip_connect"), 1, 1) == 1
-    assert environments(placed("cpu", num_threads=3), 1, tmp_path) == [{"OMP_NUM_THREADS": "3"}]
+    assert environments(on_device("cpu", num_threads=3), 1, tmp_path) == [{"OMP_NUM_THREADS": "3"}]
 
 
-def test_auto_without_a_gpu_maps_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_auto_device_without_a_gpu_assigns_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert environments(placed("auto"), 1, tmp_path) == [{"OMP_NUM_THREADS": "1"}]
+    assert environments(on_device("auto"), 1, tmp_path) == [{"OMP_NUM_THREADS": "1"}]

@@ -1,4 +1,4 @@
-"""Children as jobs: what Slurm does is done here by submitit's local executor."""
+"""Slurm workers, with submitit's local executor instead of Slurm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.execution.test_process_worker import is_gone
 
 pytest.importorskip("submitit")
 
-# submitit leaves the processes of its local executor to the garbage collector.
+# submitit does not close the processes of its local executor.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -36,8 +36,8 @@ def children(num_children: int, space: str = "nasbench201") -> list[Architecture
 
 
 @pytest.fixture(autouse=True)
-def jobs_hear_interrupts() -> Iterator[None]:
-    """submitit ends a local job by SIGINT, which what a shell runs in the background ignores, and all that it starts."""
+def enable_interrupts() -> Iterator[None]:
+    """Enable SIGINT, with which submitit stops local jobs; processes that a shell runs in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -52,7 +52,7 @@ def result(evaluation: Evaluation) -> dict[str, Any]:
     return {**evaluation.to_dict(), "seconds": None, "device": None}
 
 
-def test_children_come_out_as_in_this_process_and_leave_nothing(tmp_path: Path) -> None:
+def test_results_equal_those_of_the_serial_executor_and_no_file_is_left(tmp_path: Path) -> None:
     evaluator = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
     evaluator.prepare()
     space = children(2, "enas_micro")
@@ -65,35 +65,35 @@ def test_children_come_out_as_in_this_process_and_leave_nothing(tmp_path: Path) 
     assert list((tmp_path / "jobs").iterdir()) == []
 
 
-def test_jobs_that_fail_are_tried_again(tmp_path: Path) -> None:
+def test_failed_job_is_retried(tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
-    evaluator.break_at(0, "raise")
-    evaluator.break_at(1, "mend")
-    evaluator.break_at(2, "raise", "raise")
+    evaluator.inject(0, "raise")
+    evaluator.inject(1, "input_error")
+    evaluator.inject(2, "raise", "raise")
     jobs = executor(evaluator, tmp_path / "jobs", num_workers=3)
     futures = [jobs.submit(child, seed) for seed, child in enumerate(children(3))]
     assert futures[0].result(timeout=60).status is Status.OK
-    with pytest.raises(InputError, match="mend this first"):
+    with pytest.raises(InputError, match="fix this first"):
         futures[1].result(timeout=60)
     failed = futures[2].result(timeout=60)
     assert failed.status is Status.FAILED
-    assert "brought no result" in failed.reason
+    assert "returned no result" in failed.reason
     jobs.shutdown()
     assert any("no such thing" in path.read_text() for path in (tmp_path / "jobs").glob("*.err"))
 
 
-def test_a_job_that_cannot_be_submitted_is_a_failed_attempt(tmp_path: Path) -> None:
+def test_job_that_cannot_be_submitted_is_a_failed_attempt(tmp_path: Path) -> None:
     (worker,) = slurm_workers(FaultyEvaluator(), 1, folder=tmp_path / "jobs", options="timeout_min=5", cluster="local")
     (tmp_path / "jobs").rmdir()
     (tmp_path / "jobs").write_text("in the way")
-    with pytest.raises(AttemptError, match="its job was not submitted"):
+    with pytest.raises(AttemptError, match="cannot submit its job"):
         worker.evaluate(Task(children(1)[0], 0))
 
 
 @pytest.mark.parametrize("time_limit", [1.0, None])
-def test_jobs_that_take_too_long_or_are_abandoned_end(time_limit: float | None, tmp_path: Path) -> None:
+def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
-    evaluator.break_at(0, "sleep", "sleep")
+    evaluator.inject(0, "sleep", "sleep")
     jobs = executor(evaluator, tmp_path / "jobs", num_workers=1, time_limit=time_limit)
     future = jobs.submit(children(1)[0], 0)
     pid_file = tmp_path / "0.pid"
@@ -115,19 +115,19 @@ def test_jobs_that_take_too_long_or_are_abandoned_end(time_limit: float | None, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("partition", "slurm_options has 'partition'"),
-        ("=3", "slurm_options has '=3'"),
+        ("partition", "invalid option 'partition' in slurm_options"),
+        ("=3", "invalid option '=3' in slurm_options"),
         ("timeout_min=x", "cannot use Slurm"),
-        ("partition=gpu", "say how many minutes a job may take"),
+        ("partition=gpu", "Slurm needs a time limit for jobs in minutes"),
     ],
 )
-def test_wrong_options_are_one_line(options: str, message: str, tmp_path: Path) -> None:
+def test_invalid_options_are_input_errors(options: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed here")
-def test_no_slurm_is_one_line(tmp_path: Path) -> None:
+def test_missing_slurm_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot use Slurm"):
         slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options="partition=gpu,timeout_min=120")

@@ -106,7 +106,7 @@ class ChildProcess:
         theirs.close()
 
     def receive(self) -> Any:
-        assert self.connection.poll(60), "the process sent nothing"
+        assert self.connection.poll(60), "timed out waiting for a message"
         return self.connection.recv()
 
     def receive_all(self) -> list[Any]:
@@ -160,7 +160,7 @@ class TestResults:
         row = next(row for row in shared_store.rows(evaluation.key) if row["digest"] == digest)
         assert row["genotype"] == genotype
 
-    def test_a_new_store_is_one_file_in_a_new_folder(self, tmp_path: Path) -> None:
+    def test_new_store_is_one_file_in_a_new_folder(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "folder" / "what? 100% #1.sqlite"
         with Store(path) as store:
             store.put(child(1), DIGEST, GENOTYPE)
@@ -171,13 +171,13 @@ class TestResults:
         with Store(path) as store:
             assert store.get("space:0", DIGEST, 1) == child(1)
 
-    def test_the_first_result_is_kept(self, path: Path) -> None:
+    def test_first_result_is_kept(self, path: Path) -> None:
         with Store(path) as store:
             assert store.put(child(1, 0.5), DIGEST, GENOTYPE) == child(1, 0.5)
             assert store.put(child(1, 0.6), DIGEST, GENOTYPE) == child(1, 0.5)
             assert store.count() == 1
 
-    def test_a_failed_evaluation_is_not_stored(self, path: Path) -> None:
+    def test_failed_evaluation_is_not_stored(self, path: Path) -> None:
         with Store(path) as store:
             assert store.acquire("space:0", DIGEST, 1)
             with pytest.raises(ValueError, match="failed"):
@@ -187,7 +187,7 @@ class TestResults:
             assert store.count() == 0
             assert len(store.leases()) == 1
 
-    def test_the_description_is_the_hashed_text(self, path: Path) -> None:
+    def test_digest_is_the_hash_of_the_description(self, path: Path) -> None:
         description = {"b": 1, "a": {"path": Path("x"), "é": None}}
         digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
         with Store(path) as store:
@@ -217,7 +217,7 @@ class TestResults:
                 thread.join()
         assert seeds(path) == set(range(60))
 
-    def test_an_invalid_row_is_an_input_error(self, path: Path) -> None:
+    def test_invalid_row_is_an_input_error(self, path: Path) -> None:
         with Store(path) as store:
             store.put(child(1), DIGEST, GENOTYPE)
             raw(path, "UPDATE evaluations SET curve = 'x'")
@@ -234,7 +234,7 @@ def write(connection: Connection, path: Path, numbers: range) -> None:
     connection.close()
 
 
-def write_for_ever(connection: Connection, path: Path) -> None:
+def write_forever(connection: Connection, path: Path) -> None:
     with Store(path) as store:
         number = 0
         while True:
@@ -261,8 +261,8 @@ def write_until_the_disk_is_full(connection: Connection, path: Path) -> None:
     connection.close()
 
 
-def die_while_making_a_store(connection: Connection, path: Path) -> None:
-    """Be killed by the kernel while writing the second page."""
+def die_while_creating_a_store(connection: Connection, path: Path) -> None:
+    """Create a store with a file size limit of one page, at which the kernel kills this process."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -284,8 +284,8 @@ class TestCrashes:
             assert writer.process.exitcode == 0
         assert seeds(path) == set(range(70))
 
-    def test_a_killed_writer_loses_no_reported_result(self, path: Path, start: Callable[..., ChildProcess]) -> None:
-        writer = start(write_for_ever, path)
+    def test_killed_writer_loses_no_reported_result(self, path: Path, start: Callable[..., ChildProcess]) -> None:
+        writer = start(write_forever, path)
         reported = [writer.receive() for _ in range(20)]
         writer.process.kill()
         reported += writer.receive_all()
@@ -293,7 +293,7 @@ class TestCrashes:
         with Store(path) as store:
             store.put(child(len(reported) + 1), DIGEST, GENOTYPE)
 
-    def test_a_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., ChildProcess]) -> None:
+    def test_full_disk_is_an_input_error_and_loses_nothing(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         ((number, message),) = start(write_until_the_disk_is_full, path).receive_all()
         assert number > 5
         assert str(path) in message
@@ -301,10 +301,10 @@ class TestCrashes:
         assert "\n" not in message
         assert seeds(path) == set(range(number + 1))
 
-    def test_a_store_whose_creation_crashed_is_created_again(self, path: Path, start: Callable[..., ChildProcess]) -> None:
-        maker = start(die_while_making_a_store, path)
-        maker.process.join()
-        assert maker.process.exitcode == -signal.SIGXFSZ
+    def test_store_whose_creation_crashed_is_created_again(self, path: Path, start: Callable[..., ChildProcess]) -> None:
+        creator = start(die_while_creating_a_store, path)
+        creator.process.join()
+        assert creator.process.exitcode == -signal.SIGXFSZ
         assert path.stat().st_size > 0
         assert path.with_name(path.name + "-journal").exists()
         with Store(path) as store:
@@ -313,7 +313,7 @@ class TestCrashes:
         assert seeds(path) == {1}
 
 
-def claim_all(connection: Connection, path: Path, number: int) -> None:
+def acquire_all(connection: Connection, path: Path, number: int) -> None:
     with Store(path) as store:
         connection.send("ready")
         connection.recv()
@@ -321,7 +321,7 @@ def claim_all(connection: Connection, path: Path, number: int) -> None:
         connection.recv()
 
 
-def claim_and_wait(connection: Connection, path: Path, number: int) -> None:
+def acquire_and_wait(connection: Connection, path: Path, number: int) -> None:
     store = Store(path)
     for seed in range(number):
         assert store.acquire("space:0", DIGEST, seed)
@@ -340,7 +340,7 @@ class Clock:
 
 
 class TestLeases:
-    def test_a_lease_is_held_until_release_or_put(self, path: Path) -> None:
+    def test_lease_is_held_until_release_or_put(self, path: Path) -> None:
         with Store(path) as first, Store(path) as second:
             assert first.acquire("space:0", DIGEST, 1)
             assert first.acquire("space:0", DIGEST, 1)
@@ -355,11 +355,11 @@ class TestLeases:
             assert second.acquire("space:0", DIGEST, 1)
             second.put(child(1), DIGEST, GENOTYPE)
             assert {lease.seed for lease in first.leases() if lease.digest == DIGEST} == {2}
-            assert not first.acquire("space:0", DIGEST, 1), "it is known"
+            assert not first.acquire("space:0", DIGEST, 1), "the child has a result"
             second.release_all()
             assert first.leases() == []
 
-    def test_closing_releases(self, path: Path) -> None:
+    def test_close_releases_the_leases(self, path: Path) -> None:
         with Store(path) as first:
             second = Store(path)
             assert second.acquire("space:0", DIGEST, 1)
@@ -368,13 +368,13 @@ class TestLeases:
             second.release("space:0", DIGEST, 1)
             assert first.acquire("space:0", DIGEST, 1)
 
-    def test_exactly_one_of_two_racing_processes_wins(self, path: Path, start: Callable[..., ChildProcess]) -> None:
+    def test_exactly_one_of_two_processes_acquires_a_lease(self, path: Path, start: Callable[..., ChildProcess]) -> None:
         number = 40
-        dead = start(claim_and_wait, path, number // 2)
+        dead = start(acquire_and_wait, path, number // 2)
         assert dead.receive() == "leased"
         dead.process.kill()
         dead.process.join()
-        racers = [start(claim_all, path, number) for _ in range(2)]
+        racers = [start(acquire_all, path, number) for _ in range(2)]
         for racer in racers:
             assert racer.receive() == "ready"
         for racer in racers:
@@ -384,10 +384,10 @@ class TestLeases:
             racer.connection.send("end")
         assert sorted(won[0] + won[1]) == list(range(number))
 
-    def test_the_lease_of_a_dead_process_is_taken_over_immediately(
+    def test_lease_of_a_dead_process_is_taken_over_immediately(
         self, path: Path, start: Callable[..., ChildProcess], caplog: pytest.LogCaptureFixture
     ) -> None:
-        owner = start(claim_and_wait, path, 1)
+        owner = start(acquire_and_wait, path, 1)
         assert owner.receive() == "leased"
         with Store(path, heartbeat_timeout=float("inf")) as store:
             assert not store.acquire("space:0", DIGEST, 0)
@@ -398,13 +398,13 @@ class TestLeases:
                 assert store.acquire("space:0", DIGEST, 0)
         assert f"took over space:0, seed 0, from process {owner.process.pid}" in caplog.text
 
-    def test_a_reused_process_id_does_not_own_the_lease(self, path: Path) -> None:
+    def test_reused_process_id_does_not_own_the_lease(self, path: Path) -> None:
         with Store(path) as first, Store(path, heartbeat_timeout=float("inf")) as second:
             assert first.acquire("space:0", DIGEST, 1)
             raw(path, "UPDATE leases SET process_start_time = 'earlier'")
             assert second.acquire("space:0", DIGEST, 1)
 
-    def test_an_owner_on_another_host_expires_without_heartbeats(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_owner_on_another_host_expires_without_heartbeats(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock()
         with Store(path) as far, Store(path, heartbeat_timeout=60) as near, Store(path, heartbeat_timeout=60) as late:
             for module in (store_module, liveness):
@@ -418,25 +418,25 @@ class TestLeases:
             assert not near.acquire("space:0", DIGEST, 1)
             far.heartbeat()
             clock.now += 2
-            assert not near.acquire("space:0", DIGEST, 1), "it has beaten since"
+            assert not near.acquire("space:0", DIGEST, 1), "it has sent a heartbeat"
             clock.now += 59
             assert not near.acquire("space:0", DIGEST, 1)
             clock.now += 1
-            assert not late.acquire("space:0", DIGEST, 1), "this one has only begun to watch"
+            assert not late.acquire("space:0", DIGEST, 1), "this is its first observation of the lease"
             assert near.acquire("space:0", DIGEST, 1)
             (lease,) = near.leases()
             assert lease.host == "near/boot/1"
             far.release("space:0", DIGEST, 1)
             far.heartbeat()
-            assert near.leases() == [lease], "the lease is no longer the other's"
+            assert near.leases() == [lease], "the other store has lost the lease"
             far.put(child(1, 0.25), DIGEST, GENOTYPE)
             assert near.put(child(1, 0.75), DIGEST, GENOTYPE) == child(1, 0.25)
             assert near.leases() == []
 
-    def test_setting_the_clock_back_changes_nothing(
+    def test_setting_the_clock_back_has_no_effect(
         self, path: Path, start: Callable[..., ChildProcess], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        owner = start(claim_and_wait, path, 1)
+        owner = start(acquire_and_wait, path, 1)
         assert owner.receive() == "leased"
         with Store(path, heartbeat_timeout=60) as store:
             seen: list[float] = []
@@ -448,7 +448,7 @@ class TestLeases:
             monkeypatch.setattr("time.time", lambda: -1e9)
             monkeypatch.setattr("psutil.boot_time", lambda: -1e9)
             monkeypatch.setattr(store_module, "datetime", SimpleNamespace(now=now))
-            assert not store.acquire("space:0", DIGEST, 0), "its owner lives"
+            assert not store.acquire("space:0", DIGEST, 0), "its owner is alive"
             assert store.acquire("space:0", DIGEST, 1)
             assert store.put(child(1), DIGEST, GENOTYPE) == child(1)
             assert store.put(child(2), DIGEST, GENOTYPE) == child(2)
@@ -519,7 +519,7 @@ class TestVersions:
         assert migrate_description(old) == new
         assert migrate_description(new) == new
 
-    def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_migration_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_version_1(path)
         broken = (*MIGRATIONS, ("CREATE TABLE more (x)", "INSERT INTO absent VALUES (1)"))
         monkeypatch.setattr(schema, "MIGRATIONS", broken)
@@ -532,7 +532,7 @@ class TestVersions:
         assert seeds(path) == {7}
 
     @pytest.mark.parametrize("read_only", [False, True])
-    def test_a_newer_version_is_not_modified(self, path: Path, read_only: bool) -> None:
+    def test_newer_version_is_not_modified(self, path: Path, read_only: bool) -> None:
         Store(path).close()
         raw(path, "PRAGMA user_version = 99")
         before = folder_content(path.parent)
@@ -540,7 +540,7 @@ class TestVersions:
             Store(path, read_only=read_only)
         assert folder_content(path.parent) == before
 
-    def test_a_newer_version_in_use_is_not_modified(self, path: Path) -> None:
+    def test_newer_version_in_use_is_not_modified(self, path: Path) -> None:
         Store(path).close()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("PRAGMA user_version = 99")  # only in the write-ahead log
@@ -566,16 +566,16 @@ def foreign(path: Path, mode: str) -> bytes:
 
 
 BROKEN: dict[str, Callable[[Path], bytes]] = {
-    "a text": lambda path: b"key,accuracy\n" * 300,
-    "a short text": lambda path: b"hello",
+    "text": lambda path: b"key,accuracy\n" * 300,
+    "short text": lambda path: b"hello",
     "zeros": lambda path: bytes(8192),
-    "a header alone": lambda path: filled(path)[:100],
-    "a damaged header": lambda path: b"x" + filled(path)[1:],
-    "a damaged schema": lambda path: (whole := filled(path))[:100] + b"\xff" * 3996 + whole[4096:],
+    "only a header": lambda path: filled(path)[:100],
+    "damaged header": lambda path: b"x" + filled(path)[1:],
+    "damaged schema": lambda path: (whole := filled(path))[:100] + b"\xff" * 3996 + whole[4096:],
     "damaged pages": lambda path: (whole := filled(path))[:12288] + b"\xa5" * 8192 + whole[20480:],
-    "the first half": lambda path: (whole := filled(path))[: len(whole) // 2],
-    "another program's": lambda path: foreign(path, "DELETE"),
-    "another program's with a log": lambda path: foreign(path, "WAL"),
+    "first half": lambda path: (whole := filled(path))[: len(whole) // 2],
+    "file of another program": lambda path: foreign(path, "DELETE"),
+    "file of another program with a log": lambda path: foreign(path, "WAL"),
 }
 
 
@@ -606,21 +606,21 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", ["file/results.sqlite", "folder", "/proc/nases/results.sqlite", "/dev/null", "x" * 300])
     @pytest.mark.parametrize("read_only", [False, True])
-    def test_an_impossible_path_is_an_input_error(self, tmp_path: Path, name: str, read_only: bool) -> None:
+    def test_invalid_path_is_an_input_error(self, tmp_path: Path, name: str, read_only: bool) -> None:
         (tmp_path / "file").write_text("in the way")
         (tmp_path / "folder").mkdir()
-        with pytest.raises(InputError, match="name") as raised:
+        with pytest.raises(InputError, match="choose") as raised:
             Store(tmp_path / name, read_only=read_only)
         assert "\n" not in str(raised.value)
         assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
 
-    def test_reading_creates_no_file(self, path: Path) -> None:
+    def test_read_only_store_does_not_create_a_file(self, path: Path) -> None:
         with pytest.raises(InputError, match="there is no store"):
             Store(path, read_only=True)
         assert list(path.parent.iterdir()) == []
 
     @pytest.mark.parametrize("loss", ["folder", "file", "replaced", "log"])
-    def test_a_file_removed_while_open_is_an_input_error(
+    def test_file_removed_while_open_is_an_input_error(
         self, path: Path, tmp_path_factory: pytest.TempPathFactory, loss: str
     ) -> None:
         store = Store(path)
@@ -645,14 +645,14 @@ class TestFiles:
             assert str(path) in str(raised.value)
         store.close()
 
-    def test_a_link_is_followed(self, path: Path) -> None:
+    def test_link_is_followed(self, path: Path) -> None:
         link = path.with_name("link")
         link.symlink_to(path)
         with Store(link) as store:
             store.put(child(1), DIGEST, GENOTYPE)
         assert seeds(path) == {1}
 
-    def test_a_file_locked_for_too_long_is_an_input_error(self, path: Path) -> None:
+    def test_file_locked_for_too_long_is_an_input_error(self, path: Path) -> None:
         with Store(path, busy_timeout=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(InputError, match="another program is using it"):
@@ -675,7 +675,7 @@ class TestFiles:
 
 
 def use_without_permission(connection: Connection, path: Path) -> None:
-    """Become another user, because root ignores permissions."""
+    """Use a read-only store; first become another user, because root ignores permissions."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(65534, 65534, 65534)
@@ -689,7 +689,7 @@ def use_without_permission(connection: Connection, path: Path) -> None:
     connection.close()
 
 
-def test_a_read_only_file_can_be_read(start: Callable[..., ChildProcess]) -> None:
+def test_read_only_file_can_be_read(start: Callable[..., ChildProcess]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "results.sqlite"
@@ -726,7 +726,7 @@ class TestMerge:
             (copied,) = [row for row in target.rows() if row["seed"] == 1]
             assert (copied["created"], copied["host"]) == ("then", "there")
 
-    def test_an_error_copies_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_merge_copies_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with Store(path) as target, Store(path.with_name("other.sqlite")) as source:
             source.put(child(1), DIGEST, GENOTYPE)
 

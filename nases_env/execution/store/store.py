@@ -134,7 +134,9 @@ class Store:
                 if not self.read_only:
                     self.release_all()
             except InputError as error:
-                logger.warning("cannot release the leases, other searches will wait until this process has ended: %s", error)
+                logger.warning(
+                    "cannot release the leases; other searches wait for them until this process has ended: %s", error
+                )
             finally:
                 self._is_closed = True
                 self._db.close()
@@ -354,14 +356,14 @@ class Store:
         if self._identity is not None and self._identify() != self._identity:
             raise InputError(
                 f"the store {self.path} was moved, replaced or deleted while it was in use; "
-                "restore it or name another file, and start again"
+                "restore it or choose another file, and start again"
             )
 
     def _identify(self) -> tuple[tuple[int, int] | None, ...]:
         """Return the inodes of the file and its write-ahead log."""
-        return _inode(self._file), _inode(self._beside("-wal"))
+        return _inode(self._file), _inode(self._auxiliary_file("-wal"))
 
-    def _beside(self, suffix: str) -> Path:
+    def _auxiliary_file(self, suffix: str) -> Path:
         return self._file.with_name(self._file.name + suffix)
 
     @contextmanager
@@ -376,7 +378,7 @@ class Store:
             text = str(error)
             if type(error) is sqlite3.DatabaseError:
                 raise CorruptStoreError(
-                    f"{self.path} is not a valid store ({text}); restore a copy of it or name another file"
+                    f"{self.path} is not a valid store ({text}); restore a copy of it or choose another file"
                 ) from error
             advice = next((advice for word, advice in _ADVICE.items() if word in text), "run nases store verify")
             raise InputError(f"cannot use the store {self.path} ({text}); {advice}") from error
@@ -399,7 +401,7 @@ class Store:
             before = self._stat()
             if before is None or before.st_size == 0:
                 if self.read_only:
-                    raise InputError(f"there is no store {self.path}; name an existing file")
+                    raise InputError(f"there is no store {self.path}; choose an existing file")
                 return None
             try:
                 return self._read_schema_version()
@@ -409,17 +411,17 @@ class Store:
                     raise  # the file did not change, so another process is not the cause
 
     def _read_schema_version(self) -> int:
-        if self._beside("-journal").exists() and self._is_being_created():
+        if self._auxiliary_file("-journal").exists() and self._is_being_created():
             return 0
         with closing(self._connect("mode=ro&immutable=1")) as db:
             self._check_owner(db)
-            if not self._beside("-wal").exists():
+            if not self._auxiliary_file("-wal").exists():
                 return self._check_content(db)
         with closing(self._connect("mode=ro")) as db:
             return self._check_content(db)
 
     def _is_being_created(self) -> bool:
-        """Whether another process is creating the store, or was killed while creating it, which SQLite repairs.
+        """Return whether another process is creating the store, or was killed while creating it, which SQLite repairs.
 
         The file is then incomplete, so its header must be read without SQLite.
         """
@@ -432,13 +434,13 @@ class Store:
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         if _pragma(db, "application_id") != APPLICATION_ID:
-            raise InputError(f"{self.path} is a SQLite file of another program; name another file")
+            raise InputError(f"{self.path} is a SQLite file of another program; choose another file")
 
     def _check_version(self, version: int) -> None:
         if version > SCHEMA_VERSION:
             raise InputError(
                 f"the store {self.path} has schema version {version}, and this nases_env supports up to {SCHEMA_VERSION}; "
-                "update nases_env or name another file"
+                "update nases_env or choose another file"
             )
 
     def _check_content(self, db: sqlite3.Connection) -> int:
@@ -455,15 +457,15 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"cannot open the store {self.path} ({error.strerror}); name another file") from None
+            raise InputError(f"cannot open the store {self.path} ({error.strerror}); choose another file") from None
         if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"cannot open the store {self.path}: it is not a regular file; name a file")
+            raise InputError(f"cannot open the store {self.path}: it is not a regular file; choose a file")
         return found
 
     def _open_to_read(self, version: int | None) -> sqlite3.Connection:
         writable = os.access(self._file, os.W_OK) and os.access(self._file.parent, os.W_OK)
         # A writable file is opened for writing, so that SQLite can remove its auxiliary files.
-        alone = not writable and not self._beside("-wal").exists()
+        alone = not writable and not self._auxiliary_file("-wal").exists()
         db = self._connect("mode=ro&immutable=1" if alone else "mode=rw")
         try:
             if version is not None and version < SCHEMA_VERSION:
@@ -482,7 +484,7 @@ class Store:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot create the folder {self.path.parent} ({error.strerror}); name another file for the store"
+                f"cannot create the folder {self.path.parent} ({error.strerror}); choose another file for the store"
             ) from None
         db = self._connect("mode=rwc")
         try:
@@ -523,14 +525,14 @@ class Store:
                     raise
             time.sleep(_RETRY_SECONDS)
         if mode != "wal":
-            raise InputError(f"the store {self.path} cannot be on this file system; name a file on a local disk")
+            raise InputError(f"the store {self.path} cannot be on this file system; choose a file on a local disk")
 
 
 _ADVICE = {
-    "full": "free some space there or name another file",
-    "I/O": "free some space there, check the disk, or name another file",
-    "readonly": "make the file and its folder writable or name another file",
-    "unable to open": "make the file and its folder readable and writable or name another file",
+    "full": "free some space there or choose another file",
+    "I/O": "free some space there, check the disk, or choose another file",
+    "readonly": "make the file and its folder writable or choose another file",
+    "unable to open": "make the file and its folder readable and writable or choose another file",
     "locked": "another program is using it: close that program and start again",
 }
 """Advice by a word in the message of SQLite."""

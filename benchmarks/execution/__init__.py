@@ -1,1 +1,1 @@
-"""What the benchmark of execution measures: one module a part, each with a function ``measure``."""
+"""Benchmark of executors, the store and resuming; one module per part, each with a function ``measure``."""

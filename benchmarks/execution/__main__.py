@@ -1,17 +1,18 @@
-"""What it costs to evaluate children elsewhere, to keep what is found, and to go on with a search.
+"""Benchmark of the cost of executors, of the store, and of resuming a search.
 
     python -m benchmarks.execution --output execution.json
 
-Four parts, each of which can be measured alone:
+Four parts, which can be measured separately with ``--parts``:
 
-- scaling: children of the digits a minute with several worker processes, each with one thread. "all at once" hands all
-  over and waits; the searches are whole ones, with run folder and store, and are told of children in the order in which
-  they asked. All variants evaluate the same children, which is checked. The start of the workers is left out.
-- overhead: what processes and Ray add to a child of a millisecond.
-- store: rows a second that are committed one by one.
-- resume: seconds until a search with many children behind it goes on.
+- scaling: children per minute on digits with several worker processes of one thread each. "all submitted" submits all
+  children together and waits for them. "search" is a complete search with run directory and store, which receives results
+  in proposal order. The start of the workers is not included. All variants evaluate the same children, which is checked.
+- overhead: the time that processes and Ray add to a child of 1 ms.
+- store: rows per second, committed one by one.
+- resume: seconds to resume a search with many recorded children.
 
-The variants of a part take turns, so that other work on the machine slows all alike; ratios are taken within a repeat.
+The variants of a part are interleaved, so that other load on the machine slows all of them equally; ratios are computed
+within a repeat.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common.interleave import Figures
-from benchmarks.env_overhead import spread
+from benchmarks.common.interleave import Measurements
+from benchmarks.env_overhead import median_and_range
 from benchmarks.execution import commits, overhead, resume, scaling
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
@@ -39,57 +40,57 @@ from nases_env.errors import InputError
 
 Part = Literal["scaling", "overhead", "store", "resume"]
 PARTS: tuple[Part, ...] = ("scaling", "overhead", "store", "resume")
-MIN_WIDTH = 140  # characters of the tables, where no terminal says how wide it is
+MIN_WIDTH = 140  # of the tables in characters, if the output is not a terminal
 
 
 @dataclass(frozen=True)
 class Args:
-    """What is measured."""
+    """Options of the benchmark."""
 
     parts: tuple[Part, ...] = PARTS
-    """What is measured."""
+    """Parts to measure."""
     num_repeats: int = 5
-    """Times that each variant is measured."""
+    """Number of measurements of each variant."""
     num_workers: tuple[int, ...] = (1, 2)
-    """scaling and store: numbers of processes, in increasing order; overhead: the largest."""
+    """scaling and store: numbers of processes, in increasing order. overhead: the largest is used."""
     preset: str = "cpu"
-    """scaling: size and training of the children."""
+    """scaling: preset of the children."""
     num_children: int = 12
-    """scaling: children of each run."""
-    num_waiting: int = 500
-    """overhead: children of each variant in a repeat."""
+    """scaling: number of children per run."""
+    num_overhead_children: int = 500
+    """overhead: number of children per variant and repeat."""
     num_commits: int = 500
-    """store: rows of each process in a repeat."""
+    """store: number of rows per process and repeat."""
     num_rows: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """resume: children that are recorded."""
+    """resume: numbers of recorded children."""
     num_searched: int = 1_000
-    """resume: of these, the first ones, that a search really evaluates; the others are written down at once."""
+    """resume: number of recorded children that a search evaluates; the others are written directly."""
     folder: Path | None = None
-    """A folder on the disk to measure, for files that are gone in the end; unset: the system's for temporary files."""
+    """Folder for temporary files, on the disk to measure. Default: the temporary folder of the system."""
     seed: int = 0
-    """Decides the children."""
+    """Seed of the children."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the results."""
 
     def __post_init__(self) -> None:
-        for option in ("num_repeats", "num_children", "num_waiting", "num_commits", "num_searched"):
+        for option in ("num_repeats", "num_children", "num_overhead_children", "num_commits", "num_searched"):
             if getattr(self, option) < 1:
                 raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(self, option)}")
         if self.folder is not None and not self.folder.is_dir():
-            raise InputError(f"--folder must be a folder that exists, not {self.folder}")
+            raise InputError(f"--folder must be an existing folder, not {self.folder}")
         for option in ("parts", "num_workers", "num_rows"):
             if not getattr(self, option):
-                raise InputError(f"--{option.replace('_', '-')} must name at least one")
+                raise InputError(f"--{option.replace('_', '-')} must have at least one value")
         for option in ("num_workers", "num_rows"):
             values = getattr(self, option)
             if min(values) < 1 or list(values) != sorted(set(values)):
-                raise InputError(f"--{option.replace('_', '-')} must be numbers from 1 on, in increasing order")
+                raise InputError(f"--{option.replace('_', '-')} must be numbers of at least 1 in increasing order")
 
 
-def make_parts(args: Args, folder: Path) -> dict[Part, Callable[[], dict[str, Figures]]]:
-    """What measures each part that is asked for."""
+def make_parts(args: Args, folder: Path) -> dict[Part, Callable[[], dict[str, Measurements]]]:
+    """Return the measure functions of ``args.parts`` by name."""
     repeats = {"num_repeats": args.num_repeats}
-    parts: dict[Part, Callable[[], dict[str, Figures]]] = {
+    parts: dict[Part, Callable[[], dict[str, Measurements]]] = {
         "scaling": partial(
             scaling.measure,
             folder,
@@ -100,7 +101,7 @@ def make_parts(args: Args, folder: Path) -> dict[Part, Callable[[], dict[str, Fi
             **repeats,
         ),
         "overhead": partial(
-            overhead.measure, folder, num_workers=max(args.num_workers), num_children=args.num_waiting, **repeats
+            overhead.measure, folder, num_workers=max(args.num_workers), num_children=args.num_overhead_children, **repeats
         ),
         "store": partial(commits.measure, folder, num_processes=args.num_workers, num_rows=args.num_commits, **repeats),
         "resume": partial(
@@ -115,35 +116,36 @@ def show(number: float) -> str:
 
 
 def make_table(title: str, results: dict[str, dict[str, dict[str, float]]]) -> Table:
-    """One row a variant; median (least–most), or the value where it was measured once."""
+    """Return a table with one row per variant: median (min–max), or only the value if it was measured once."""
     table = Table(title=title, title_justify="left")
     table.add_column("variant", no_wrap=True)
     for name in next(iter(results.values())):
         table.add_column(name.replace("_", " "), justify="right")
-    for variant, figures in results.items():
+    for variant, metrics in results.items():
         cells = []
-        for figure in figures.values():
-            median, least, most = (show(figure[of]) for of in ("median", "least", "most"))
-            cells.append(median if least == most else f"{median} ({least}–{most})")
+        for metric in metrics.values():
+            median, minimum, maximum = (show(metric[statistic]) for statistic in ("median", "min", "max"))
+            cells.append(median if minimum == maximum else f"{median} ({minimum}–{maximum})")
         table.add_row(variant, *cells)
     return table
 
 
 def main(args: Args) -> None:
-    """Measure scaling, overhead, the store and resumption."""
+    """Measure scaling, overhead, the store and resuming."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))
     results = {}
     with torch_threads(1), tempfile.TemporaryDirectory(prefix="nases-", dir=args.folder) as folder:
         for name, measure in make_parts(args, Path(folder)).items():
-            figures = measure()
+            measurements = measure()
             results[name] = {
-                variant: {figure: spread(values) for figure, values in own.items()} for variant, own in figures.items()
+                variant: {metric: median_and_range(values) for metric, values in own.items()}
+                for variant, own in measurements.items()
             }
-            console.print(make_table(f"{name}: median (least–most) of {args.num_repeats} repeats", results[name]))
+            console.print(make_table(f"{name}: median (min–max) of {args.num_repeats} repeats", results[name]))
             if name == "overhead" and not overhead.has_ray():
-                console.print("Ray is not installed, and was not measured")
+                console.print("Ray is not installed and was not measured")
     if args.output is not None:
         settings = {option: value for option, value in asdict(args).items() if option not in ("output", "folder")}
         record = {

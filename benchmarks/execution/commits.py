@@ -1,4 +1,4 @@
-"""Rows per second that a store commits one by one, from one process and from several at once."""
+"""Rows per second that a store commits one by one, with one and with several concurrent processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from benchmarks.common.interleave import Figures, take_turns
+from benchmarks.common.interleave import Measurements, interleave
 from nases_env.atomic_io import append_line
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import Store
@@ -37,18 +37,27 @@ EVALUATION = Evaluation(
     curve=tuple(EpochRecord(epoch, 0.1, 1.0, 0.5) for epoch in range(1, 11)),
 )
 DIGEST = "0" * 64
-START_SECONDS = 120.0  # for processes to start
+START_SECONDS = 120.0  # timeout for the start of the processes
 
 
-def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_repeats: int) -> dict[str, Figures]:
-    """The figures by variant: rows that are put, and rows that are leased and put, by each number of processes.
+def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_repeats: int) -> dict[str, Measurements]:
+    """Measure ``put``, and ``acquire`` and ``put``, for each number of processes.
 
-    ``num_rows`` is that of one process in one repeat; each repeat has a new store. The first variant is what the disk does
-    without a store: as many lines, each appended to a file and synchronised.
+    Each repeat uses a new store. The first variant is the baseline without a store: it appends as many lines to a file and
+    flushes each to disk.
+
+    Args:
+        folder: the folder for the files.
+        num_processes: numbers of processes.
+        num_rows: number of rows per process and repeat.
+        num_repeats: number of measurements of each variant.
+
+    Returns:
+        The measurements by variant.
     """
     numbers = count()
 
-    def figures_of(writers: Writers, leases: bool) -> dict[str, float]:
+    def measure_writers(writers: Writers, leases: bool) -> dict[str, float]:
         path = folder / f"{next(numbers)}.sqlite"
         Store(path).close()
         return {"rows_per_second": writers.num_processes * num_rows / max(writers.write(path, num_rows, leases))}
@@ -63,49 +72,52 @@ def measure(folder: Path, *, num_processes: tuple[int, ...], num_rows: int, num_
     with ExitStack() as stack:
         pools = [stack.enter_context(writers(number)) for number in num_processes]
         variants = {"lines of a file, processes = 1": append}
-        for leases, what in ((False, "put"), (True, "lease and put")):
+        for leases, operation in ((False, "put"), (True, "lease and put")):
             for pool in pools:
-                variants[f"{what}, processes = {pool.num_processes}"] = partial(figures_of, pool, leases)
-        return take_turns(variants, num_repeats, warm_up=True)
+                variants[f"{operation}, processes = {pool.num_processes}"] = partial(measure_writers, pool, leases)
+        return interleave(variants, num_repeats, warm_up=True)
 
 
 class Writers:
-    """Processes that write to a store at the same time."""
+    """Processes that write to a store concurrently."""
 
     def __init__(self, pool: ProcessPoolExecutor, num_processes: int) -> None:
         self._pool = pool
         self.num_processes = num_processes
 
     def write(self, path: Path, num_rows: int, leases: bool) -> list[float]:
-        """The seconds that each process took for ``num_rows`` rows; they begin together."""
+        """Let each process write ``num_rows`` rows, starting together, and return the seconds of each process."""
         futures = [self._pool.submit(write_rows, path, slot, num_rows, leases) for slot in range(self.num_processes)]
         return [future.result() for future in futures]
 
 
 @contextmanager
 def writers(num_processes: int) -> Iterator[Writers]:
-    """New processes, that end with the block."""
+    """Start processes, which end with the ``with`` block."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(num_processes)
-    with ProcessPoolExecutor(num_processes, context, _keep, (barrier,)) as pool:
+    with ProcessPoolExecutor(num_processes, context, _set_barrier, (barrier,)) as pool:
         try:
             yield Writers(pool, num_processes)
         except BaseException:
-            barrier.abort()  # wakes those who wait for each other
+            barrier.abort()  # wakes processes that wait at the barrier
             raise
 
 
 _barrier: multiprocessing.synchronize.Barrier | None = None
-"""Of this process and those that write with it; None where it is alone."""
+"""Shared by the writers of a pool; None if there is only this process."""
 
 
-def _keep(barrier: multiprocessing.synchronize.Barrier) -> None:
+def _set_barrier(barrier: multiprocessing.synchronize.Barrier) -> None:
     global _barrier
     _barrier = barrier
 
 
 def write_rows(path: Path, slot: int, num_rows: int, leases: bool) -> float:
-    """Commits ``num_rows`` rows of ``slot`` one by one, each leased before if ``leases``; gives the seconds."""
+    """Commit ``num_rows`` rows one by one, with a lease for each if ``leases``, and return the seconds.
+
+    ``slot`` is the index of the process; it determines the seeds of the rows.
+    """
     with Store(path) as store:
         if _barrier is not None:
             _barrier.wait(START_SECONDS)

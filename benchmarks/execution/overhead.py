@@ -1,4 +1,4 @@
-"""What processes and Ray add to a child that takes next to no time."""
+"""Overhead of worker processes and Ray, measured with children of 1 ms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from benchmarks.common.interleave import Figures, take_turns
+from benchmarks.common.interleave import Measurements, interleave
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution import ExecutionSettings, Executor, make_executor
 from nases_env.search_spaces import Architecture, get_search_space
@@ -26,11 +26,11 @@ RAY_OBJECT_STORE_BYTES = 100 * 2**20
 
 @dataclass(frozen=True)
 class WaitingEvaluator(Evaluator):
-    """A child that waits.
+    """Evaluates a child by sleeping.
 
     Attributes:
-        search_space: as every evaluator has one.
-        wait_seconds: what a child takes.
+        search_space: name of the search space.
+        wait_seconds: duration of an evaluation.
     """
 
     search_space: str = SPACE.name
@@ -42,11 +42,20 @@ class WaitingEvaluator(Evaluator):
         return Evaluation(architecture.key, seed, Status.OK, seconds=time.perf_counter() - start)
 
 
-def measure(folder: Path, *, num_workers: int, num_children: int, num_repeats: int) -> dict[str, Figures]:
-    """The figures by variant: of each executor, with one child at a time and with all in flight.
+def measure(folder: Path, *, num_workers: int, num_children: int, num_repeats: int) -> dict[str, Measurements]:
+    """Measure each executor with one child at a time and with all children in flight.
 
-    The overhead is in milliseconds of a worker: what a child takes beyond what it takes in this process, times the workers
-    that share the children. Ray is left out where it is not installed.
+    The overhead is the worker time per child, which is the time per child times the number of workers in use, minus the time
+    per child in this process. Ray is omitted if it is not installed.
+
+    Args:
+        folder: the folder for logs and for Ray's files.
+        num_workers: number of workers of each executor.
+        num_children: number of children per variant and repeat.
+        num_repeats: number of measurements of each variant.
+
+    Returns:
+        The measurements by variant.
     """
     with ExitStack() as stack:
         executors, startup_seconds = {}, {"serial": 0.0}
@@ -61,40 +70,40 @@ def measure(folder: Path, *, num_workers: int, num_children: int, num_repeats: i
             startup_seconds[name] = time.perf_counter() - start
         seeds = count(1)
 
-        def figures_of(executor: Executor, way: Callable[[Executor, range], None]) -> Mapping[str, float]:
+        def measure_executor(executor: Executor, submit_all: Callable[[Executor, range], None]) -> Mapping[str, float]:
             first = next(seeds) * num_children
             start = time.perf_counter()
-            way(executor, range(first, first + num_children))
+            submit_all(executor, range(first, first + num_children))
             return {"milliseconds_per_child": 1000 * (time.perf_counter() - start) / num_children}
 
-        variants = {"serial": partial(figures_of, executors["serial"], one_at_a_time)}
+        variants = {"serial": partial(measure_executor, executors["serial"], one_at_a_time)}
         for name in list(executors)[1:]:
-            variants[f"{name}, one at a time"] = partial(figures_of, executors[name], one_at_a_time)
-            variants[f"{name}, all in flight"] = partial(figures_of, executors[name], all_in_flight)
-        figures = take_turns(variants, num_repeats, warm_up=True)
-    serial = figures["serial"]["milliseconds_per_child"]
-    for name, own in figures.items():
+            variants[f"{name}, one at a time"] = partial(measure_executor, executors[name], one_at_a_time)
+            variants[f"{name}, all in flight"] = partial(measure_executor, executors[name], all_in_flight)
+        measurements = interleave(variants, num_repeats, warm_up=True)
+    serial = measurements["serial"]["milliseconds_per_child"]
+    for name, own in measurements.items():
         num_sharing = num_workers if name.endswith("all in flight") else 1
         own["overhead_milliseconds"] = [
             num_sharing * value - here for value, here in zip(own["milliseconds_per_child"], serial, strict=True)
         ]
         own["startup_seconds"] = [startup_seconds[name.partition(",")[0]]]
-    return figures
+    return measurements
 
 
 def has_ray() -> bool:
-    """Whether Ray is installed."""
+    """Return whether Ray is installed."""
     return importlib.util.find_spec("ray") is not None
 
 
 def one_at_a_time(executor: Executor, seeds: range) -> None:
-    """Evaluates a child of each of ``seeds``, each when the one before is known."""
+    """Evaluate a child per seed; submit each after the result of the previous one."""
     for seed in seeds:
         executor.submit(ARCHITECTURE, seed).result()
 
 
 def all_in_flight(executor: Executor, seeds: range) -> None:
-    """Hands a child of each of ``seeds`` over at once, and waits for all."""
+    """Submit a child per seed, then wait for all of them."""
     futures = [executor.submit(ARCHITECTURE, seed) for seed in seeds]
     for future in futures:
         future.result()
@@ -102,6 +111,7 @@ def all_in_flight(executor: Executor, seeds: range) -> None:
 
 @contextmanager
 def running(settings: ExecutionSettings) -> Iterator[Executor]:
+    """Create an executor, which is shut down at the end of the ``with`` block."""
     executor = make_executor(WaitingEvaluator(), settings, max_in_flight=1, describe=SPACE.to_json)
     try:
         yield executor
@@ -111,7 +121,7 @@ def running(settings: ExecutionSettings) -> Iterator[Executor]:
 
 @contextmanager
 def local_ray_cluster(folder: Path) -> Iterator[None]:
-    """A Ray cluster of this machine's cores, on loopback, that executors find and use; its home folder is ``folder``."""
+    """Start a Ray cluster on this machine, on the loopback interface, with ``folder`` as its home folder."""
     import ray
 
     home = os.environ.get("HOME")

@@ -1,4 +1,4 @@
-"""Seconds until a search that has many children behind it goes on with the next."""
+"""Seconds to resume a search with many recorded children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, cast
 import psutil
 from nases_agents.random_search import RandomSearch
 
-from benchmarks.common.interleave import Figures, take_turns
+from benchmarks.common.interleave import Measurements, interleave
 from nases_env.envs import NASESEnv
 from nases_env.execution import Store
 from nases_env.execution.store import COLUMNS
@@ -31,51 +31,54 @@ AGENT = "random_search"
 MIB = 2**20
 
 
-class _Asked(BaseException):
-    """Ends a search at the first child that it does not know."""
+class _NewChild(BaseException):
+    """Stops a search at the first child that is not recorded."""
 
 
 def measure(
     folder: Path, *, num_rows: tuple[int, ...], num_searched: int, num_repeats: int, seed: int
-) -> dict[str, Figures]:
-    """The figures by number of recorded children. Each resumption is that of a process of its own, without its imports.
+) -> dict[str, Measurements]:
+    """Measure how long it takes to resume a search, in a new process each time, not counting its imports.
 
     Args:
-        folder: for the run folders.
-        num_rows: recorded children.
-        num_searched: of these, the first ones, that a search has really evaluated; see ``make_run_folder``.
-        num_repeats: resumptions of each run folder.
-        seed: of the searches.
+        folder: the folder for the run directories.
+        num_rows: numbers of recorded children.
+        num_searched: number of recorded children that a search evaluates; see ``make_run_dir``.
+        num_repeats: number of measurements per run directory.
+        seed: seed of the searches.
+
+    Returns:
+        The measurements by number of recorded children.
     """
     variants, sizes = {}, {}
     for number in num_rows:
         run_dir = folder / f"{number}-children"
-        make_run_folder(run_dir, number, num_searched, seed)
+        make_run_dir(run_dir, number, num_searched, seed)
         variants[f"{number:,} children"] = partial(in_new_process, run_dir, number + 1)
         sizes[f"{number:,} children"] = {
             "trajectory_mib": [(run_dir / TRAJECTORY).stat().st_size / MIB],
             "store_mib": [(run_dir / STORE).stat().st_size / MIB],
         }
-    figures = take_turns(variants, num_repeats)
-    return {name: {**own, **sizes[name]} for name, own in figures.items()}
+    measurements = interleave(variants, num_repeats)
+    return {name: {**own, **sizes[name]} for name, own in measurements.items()}
 
 
-def make_run_folder(run_dir: Path, num_children: int, num_searched: int, seed: int) -> None:
-    """The run folder of a random search with ``num_children`` children.
+def make_run_dir(run_dir: Path, num_children: int, num_searched: int, seed: int) -> None:
+    """Create the run directory of a random search with ``num_children`` children.
 
-    The first ``num_searched`` are those of a real search. The others are what that search would have written to the
-    trajectory and the store, at once. Of them there are no curves, which a search that goes on does not read.
+    The first ``num_searched`` children are evaluated by a search. The others are written directly to the trajectory and the
+    store, as that search would have written them, but without TensorBoard curves, which are not read when a search resumes.
     """
     budget = min(num_children, num_searched)
     args = SearchArgs(env_id=ENV_ID, budget=budget, run_dir=run_dir, seed=seed)
     with _quiet(), SearchRun(args, agent=AGENT) as run:
         run.search(RandomSearch(run.env, args))
     if num_children > budget:
-        lengthen(run_dir, args, num_children)
+        extend(run_dir, args, num_children)
 
 
-def lengthen(run_dir: Path, args: SearchArgs, num_children: int) -> None:
-    """Appends what the random search ``args`` would have found, up to child ``num_children``, to its run folder."""
+def extend(run_dir: Path, args: SearchArgs, num_children: int) -> None:
+    """Append the children that the random search ``args`` would evaluate, up to ``num_children``, to its run directory."""
     records = list(read_trajectory(run_dir))
     env = make_env(args)
     nases = cast(NASESEnv, env.unwrapped)
@@ -107,50 +110,50 @@ def lengthen(run_dir: Path, args: SearchArgs, num_children: int) -> None:
 
 
 def resume(run_dir: Path, budget: int) -> dict[str, float]:
-    """Goes on with the search in ``run_dir`` until it asks for the first child that it does not know.
+    """Resume the search in ``run_dir`` until it submits the first child that is not recorded, and return the durations.
 
-    Reading is all until the search could begin: its arguments, the environment, the trajectory, and the store, which is
-    checked as it is opened. Replaying is what follows. To open the store is then measured once more by itself.
+    Reading covers everything before the search: its arguments, the environment, the trajectory, and the store, whose
+    integrity is checked when it is opened. Replaying is the rest. Opening the store is then measured once more separately.
     """
     with _quiet():
         bytes_before = psutil.Process().memory_info().rss
         start, cpu_start = time.perf_counter(), time.process_time()
         args = dataclasses.replace(load_args(SearchArgs, run_dir), budget=budget)
         run = SearchRun(args, agent=AGENT)
-        has_read = time.perf_counter()
-        with contextlib.suppress(_Asked), run:
+        read_end = time.perf_counter()
+        with contextlib.suppress(_NewChild), run:
             run.env.executor.inner.submit = _stop  # type: ignore[assignment, method-assign]
             try:
                 run.search(RandomSearch(run.env, args))
             finally:
-                has_replayed, cpu_end = time.perf_counter(), time.process_time()
-        opened = time.perf_counter()
+                replay_end, cpu_end = time.perf_counter(), time.process_time()
+        open_start = time.perf_counter()
         Store(run_dir / STORE).close()
-        seconds_to_open = time.perf_counter() - opened
+        seconds_to_open = time.perf_counter() - open_start
     if len(run.loop.trials) != budget - 1:
         raise RuntimeError(f"{len(run.loop.trials)} children were replayed, not {budget - 1}")
     return {
-        "seconds": has_replayed - start,
+        "seconds": replay_end - start,
         "cpu_seconds": cpu_end - cpu_start,
-        "reading_seconds": has_read - start,
-        "of_it_opening_store": seconds_to_open,
-        "replaying_seconds": has_replayed - has_read,
-        "occupied_mib": (psutil.Process().memory_info().rss - bytes_before) / MIB,
+        "reading_seconds": read_end - start,
+        "opening_store_seconds": seconds_to_open,
+        "replaying_seconds": replay_end - read_end,
+        "memory_mib": (psutil.Process().memory_info().rss - bytes_before) / MIB,
     }
 
 
 def _stop(*_: Any) -> Any:
-    raise _Asked
+    raise _NewChild
 
 
 def in_new_process(run_dir: Path, budget: int) -> dict[str, float]:
-    """``resume`` in a process of its own."""
+    """Call ``resume`` in a new process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(resume, run_dir, budget).result()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what a search prints."""
+    """Suppress the output of a search."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

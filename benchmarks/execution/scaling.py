@@ -1,4 +1,4 @@
-"""Children per minute with several worker processes: all handed over at once, and in a search that is told in order."""
+"""Children per minute with several worker processes: all children submitted together, and in a search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import psutil
 from nases_agents.random_search import RandomSearch
 
-from benchmarks.common.interleave import Figures, quotients, take_turns
+from benchmarks.common.interleave import Measurements, interleave, paired_ratios
 from nases_env import visualization
 from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
@@ -24,17 +24,17 @@ from nases_env.seeding import numpy_generator
 
 ENV_ID = "NASES-Digits-v0"
 AGENT = "random_search"
-WORKER_SCRIPT = "process_worker_main.py"  # what the command line of a worker process names
+WORKER_SCRIPT = "process_worker_main.py"  # in the command line of a worker process
 
 
 class Run(NamedTuple):
-    """One run through the children.
+    """One evaluation of all children.
 
     Attributes:
-        seconds: wall time from the first child to the last, with the workers running before.
-        startup_seconds: until the last worker had started.
-        evaluations: one a child, in the order in which they were asked for.
-        num_from_store: children that were not evaluated since a store had them.
+        seconds: wall time from the first child to the last, not counting the start of the workers.
+        startup_seconds: time until all workers had started.
+        evaluations: one per child, in proposal order.
+        num_from_store: number of children whose result was found in a store.
     """
 
     seconds: float
@@ -45,49 +45,61 @@ class Run(NamedTuple):
 
 def measure(
     folder: Path, *, num_workers: tuple[int, ...], preset: str, num_children: int, num_repeats: int, seed: int
-) -> dict[str, Figures]:
-    """The figures by variant: each number of workers with all children at once, and in searches of as many and of twice as
-    many children in flight.
+) -> dict[str, Measurements]:
+    """Measure each number of workers with all children submitted together, and in searches.
+
+    The searches have one or two children in flight per worker.
+
+    Args:
+        folder: the folder for the run directories.
+        num_workers: numbers of workers.
+        preset: preset of the children.
+        num_children: number of children per run.
+        num_repeats: number of measurements of each variant.
+        seed: seed of the search.
+
+    Returns:
+        The measurements by variant.
 
     Raises:
-        RuntimeError: if the variants did not evaluate the same children, with the same results.
+        RuntimeError: if a variant evaluated other children, or got other results.
     """
     args = SearchArgs(env_id=ENV_ID, preset=preset, device="cpu", budget=num_children, seed=seed)
-    draw_something(args)
-    ways = {"all at once": partial(all_at_once, args)} | {
-        f"search, {factor} in flight a worker": partial(whole_search, args, folder, factor) for factor in (1, 2)
+    draw_once(args)
+    modes = {"all submitted": partial(submit_all, args)} | {
+        f"search, {factor} in flight per worker": partial(run_search, args, folder, factor) for factor in (1, 2)
     }
     results: list[list[Evaluation]] = []
 
-    def figures_of(way: str, workers: int) -> dict[str, float]:
-        run = ways[way](workers)
+    def measure_mode(mode: str, workers: int) -> dict[str, float]:
+        run = modes[mode](workers)
         results.append([dataclasses.replace(evaluation, seconds=0.0) for evaluation in run.evaluations])
         if run.num_from_store or results[-1] != results[0]:
-            raise RuntimeError(f"{way} with {workers} workers did not evaluate what the others did")
-        busy_timeout = sum(evaluation.seconds for evaluation in run.evaluations)
+            raise RuntimeError(f"{mode} with {workers} workers did not evaluate the same children as the other variants")
+        busy_seconds = sum(evaluation.seconds for evaluation in run.evaluations)
         return {
             "children_per_minute": 60 * num_children / run.seconds,
-            "busy_share": busy_timeout / (workers * run.seconds),
-            "seconds_per_child": busy_timeout / num_children,
+            "busy_share": busy_seconds / (workers * run.seconds),
+            "seconds_per_child": busy_seconds / num_children,
             "startup_seconds": run.startup_seconds,
         }
 
-    names = {(way, workers): f"{way}, workers = {workers}" for way in ways for workers in num_workers}
-    figures = take_turns({name: partial(figures_of, *variant) for variant, name in names.items()}, num_repeats)
-    for (way, workers), name in names.items():
-        rates = {other: figures[names[other]]["children_per_minute"] for other in names}
-        own = rates[way, workers]
-        figures[name] = {
+    names = {(mode, workers): f"{mode}, workers = {workers}" for mode in modes for workers in num_workers}
+    measurements = interleave({name: partial(measure_mode, *variant) for variant, name in names.items()}, num_repeats)
+    for (mode, workers), name in names.items():
+        rates = {other: measurements[names[other]]["children_per_minute"] for other in names}
+        own = rates[mode, workers]
+        measurements[name] = {
             "children_per_minute": own,
-            "times_fewest_workers": quotients(own, rates[way, num_workers[0]]),
-            "times_all_at_once": quotients(own, rates["all at once", workers]),
-            **figures[name],
+            "times_fewest_workers": paired_ratios(own, rates[mode, num_workers[0]]),
+            "times_all_submitted": paired_ratios(own, rates["all submitted", workers]),
+            **measurements[name],
         }
-    return figures
+    return measurements
 
 
-def all_at_once(args: SearchArgs, num_workers: int) -> Run:
-    """Hands the children of a random search over at once, and waits for all; no store."""
+def submit_all(args: SearchArgs, num_workers: int) -> Run:
+    """Submit the children of a random search together and wait for all of them, without a store."""
     env = make_env(args)
     nases = cast(NASESEnv, env.unwrapped)
     try:
@@ -103,8 +115,8 @@ def all_at_once(args: SearchArgs, num_workers: int) -> Run:
         env.close()
 
 
-def whole_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) -> Run:
-    """A random search with ``factor × num_workers`` children in flight, in a new run folder with a store of its own."""
+def run_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) -> Run:
+    """Run a random search with ``factor × num_workers`` children in flight, in a new run directory with a new store."""
     args = dataclasses.replace(
         args,
         num_envs=factor * num_workers,
@@ -125,10 +137,10 @@ def whole_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) 
 
 
 def start_workers(nases: NASESEnv, num_workers: int) -> float:
-    """Has each worker evaluate a child that is none of a search's; the seconds until the last of them had started.
+    """Start all workers by evaluating one other child per worker, and return the seconds until the last one had started.
 
     Raises:
-        RuntimeError: if that did not start as many processes.
+        RuntimeError: if the number of worker processes is not ``num_workers``.
     """
     architecture = nases.search_space.sample(numpy_generator(0, "workers start"))
     start = time.monotonic()
@@ -136,12 +148,12 @@ def start_workers(nases: NASESEnv, num_workers: int) -> float:
     seconds = [time.monotonic() - start - future.result().seconds for future in as_completed(futures)]
     num_started = sum(any(part.endswith(WORKER_SCRIPT) for part in child.cmdline()) for child in psutil.Process().children())
     if num_started != num_workers:
-        raise RuntimeError(f"{num_started} worker processes run, not {num_workers}")
+        raise RuntimeError(f"{num_started} worker processes are running, not {num_workers}")
     return max(seconds)
 
 
-def draw_something(args: SearchArgs) -> None:
-    """Draws a cell, so that no search has to load what is needed for that."""
+def draw_once(args: SearchArgs) -> None:
+    """Draw a cell, so that the modules for drawing are not loaded during a measured search."""
     env = make_env(args)
     nases = cast(NASESEnv, env.unwrapped)
     env.reset(seed=args.seed)

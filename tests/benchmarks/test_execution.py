@@ -1,4 +1,4 @@
-"""The benchmark of execution: all variants do the same work, and the figures are what they say."""
+"""The benchmark of execution: all variants do the same work, and the metrics are correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.common.interleave import quotients, take_turns
+from benchmarks.common.interleave import interleave, paired_ratios
 from benchmarks.execution import commits, overhead, resume, scaling
 from benchmarks.execution.__main__ import Args, main
 from nases_env.errors import InputError
@@ -25,36 +25,36 @@ from tests.commands import run_benchmark
 
 
 @pytest.fixture(autouse=True)
-def _no_process_stays() -> Any:
+def _no_process_is_left() -> Any:
     before = set(psutil.Process().children())
     yield
     new = set(psutil.Process().children()) - before
     assert all("resource_tracker" in " ".join(child.cmdline()) for child in new)
 
 
-def test_variants_take_turns() -> None:
+def test_variants_are_interleaved() -> None:
     order: list[str] = []
 
     def measure(name: str) -> dict[str, float]:
         order.append(name)
         return {"number": float(len(order))}
 
-    figures = take_turns({name: partial(measure, name) for name in "ab"}, 2, warm_up=True)
+    metrics = interleave({name: partial(measure, name) for name in "ab"}, 2, warm_up=True)
     assert order == list("ababab")
-    assert figures == {"a": {"number": [3.0, 5.0]}, "b": {"number": [4.0, 6.0]}}
-    assert quotients([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
+    assert metrics == {"a": {"number": [3.0, 5.0]}, "b": {"number": [4.0, 6.0]}}
+    assert paired_ratios([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
 
 
-def test_all_at_once_and_searches_evaluate_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_variants_evaluate_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[scaling.Run] = []
 
-    def recorded(way: Callable[..., scaling.Run], *arguments: Any) -> scaling.Run:
-        runs.append(way(*arguments))
+    def recorded(mode: Callable[..., scaling.Run], *arguments: Any) -> scaling.Run:
+        runs.append(mode(*arguments))
         return runs[-1]
 
-    for way in (scaling.all_at_once, scaling.whole_search):
-        monkeypatch.setattr(scaling, way.__name__, partial(recorded, way))
-    output, num_children = tmp_path / "figures.json", 3
+    for mode in (scaling.submit_all, scaling.run_search):
+        monkeypatch.setattr(scaling, mode.__name__, partial(recorded, mode))
+    output, num_children = tmp_path / "metrics.json", 3
     options: dict[str, Any] = {"num_repeats": 1, "num_workers": (1,), "preset": "smoke", "num_children": num_children}
     main(Args(parts=("scaling",), folder=tmp_path, output=output, **options))
     one, *others = ([replace(evaluation, seconds=0.0) for evaluation in run.evaluations] for run in runs)
@@ -64,9 +64,9 @@ def test_all_at_once_and_searches_evaluate_the_same_children(tmp_path: Path, mon
         assert run.num_from_store == 0
         assert run.startup_seconds > 0
         assert run.seconds > max(evaluation.seconds for evaluation in run.evaluations)
-    figures = json.loads(output.read_text())["results"]["scaling"]
-    assert len(figures) == 3
-    for run, variant in zip(runs, figures.values(), strict=True):
+    metrics = json.loads(output.read_text())["results"]["scaling"]
+    assert len(metrics) == 3
+    for run, variant in zip(runs, metrics.values(), strict=True):
         assert variant["children_per_minute"]["median"] == pytest.approx(60 * num_children / run.seconds)
 
 
@@ -78,39 +78,39 @@ def fake_run(seconds: Callable[[int], float], args: SearchArgs, *rest: Any, accu
     return scaling.Run(seconds(rest[-1]), 1.0, evaluations, num_from_store=0)
 
 
-def test_figures_of_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scaling, "all_at_once", partial(fake_run, lambda num_workers: 30.0 / num_workers))
-    monkeypatch.setattr(scaling, "whole_search", partial(fake_run, lambda num_workers: 60.0 / num_workers))
+def test_metrics_of_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scaling, "submit_all", partial(fake_run, lambda num_workers: 30.0 / num_workers))
+    monkeypatch.setattr(scaling, "run_search", partial(fake_run, lambda num_workers: 60.0 / num_workers))
     measure = partial(scaling.measure, tmp_path, num_workers=(1, 2), preset="smoke", num_children=4, num_repeats=2, seed=0)
-    figures = measure()
-    assert len(figures) == 6
-    assert figures["all at once, workers = 2"] == {
+    metrics = measure()
+    assert len(metrics) == 6
+    assert metrics["all submitted, workers = 2"] == {
         "children_per_minute": [16.0, 16.0],
         "times_fewest_workers": [2.0, 2.0],
-        "times_all_at_once": [1.0, 1.0],
+        "times_all_submitted": [1.0, 1.0],
         "busy_share": [0.8, 0.8],
         "seconds_per_child": [6.0, 6.0],
         "startup_seconds": [1.0, 1.0],
     }
-    assert figures["search, 2 in flight a worker, workers = 2"]["times_all_at_once"] == [0.5, 0.5]
+    assert metrics["search, 2 in flight per worker, workers = 2"]["times_all_submitted"] == [0.5, 0.5]
 
-    monkeypatch.setattr(scaling, "whole_search", partial(fake_run, lambda num_workers: 60.0, accuracy=0.6))
-    with pytest.raises(RuntimeError, match="did not evaluate what the others did"):
+    monkeypatch.setattr(scaling, "run_search", partial(fake_run, lambda num_workers: 60.0, accuracy=0.6))
+    with pytest.raises(RuntimeError, match="did not evaluate the same children as the other variants"):
         measure()
 
 
-def test_overhead_is_what_a_child_takes_beyond_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_overhead_is_the_worker_time_beyond_the_serial_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(overhead, "has_ray", lambda: False)
-    figures = overhead.measure(tmp_path, num_workers=2, num_children=4, num_repeats=2)
-    assert list(figures) == ["serial", "processes, one at a time", "processes, all in flight"]
-    serial = figures["serial"]["milliseconds_per_child"]
+    metrics = overhead.measure(tmp_path, num_workers=2, num_children=4, num_repeats=2)
+    assert list(metrics) == ["serial", "processes, one at a time", "processes, all in flight"]
+    serial = metrics["serial"]["milliseconds_per_child"]
     assert min(serial) >= 1.0
-    assert figures["serial"]["overhead_milliseconds"] == [0.0, 0.0]
+    assert metrics["serial"]["overhead_milliseconds"] == [0.0, 0.0]
     for name, num_sharing in (("processes, one at a time", 1), ("processes, all in flight", 2)):
-        own = figures[name]
+        own = metrics[name]
         assert own["startup_seconds"][0] > 0
-        for value, beyond, here in zip(own["milliseconds_per_child"], own["overhead_milliseconds"], serial, strict=True):
-            assert beyond == pytest.approx(num_sharing * value - here)
+        for value, added, here in zip(own["milliseconds_per_child"], own["overhead_milliseconds"], serial, strict=True):
+            assert added == pytest.approx(num_sharing * value - here)
 
 
 @pytest.mark.parametrize("leases", [False, True])
@@ -130,53 +130,53 @@ def test_processes_write_to_one_store(tmp_path: Path) -> None:
         assert sorted(row["seed"] for row in store.rows()) == list(range(10))
 
 
-def test_a_lengthened_run_folder_is_that_of_a_real_search(tmp_path: Path) -> None:
-    real, lengthened = tmp_path / "real", tmp_path / "lengthened"
-    resume.make_run_folder(real, 12, 12, 0)
-    resume.make_run_folder(lengthened, 12, 4, 0)
-    assert list(read_trajectory(lengthened)) == list(read_trajectory(real))
-    assert read_config(lengthened)["configuration"] == read_config(real)["configuration"]
+def test_extended_run_directory_equals_that_of_a_search(tmp_path: Path) -> None:
+    real, extended = tmp_path / "real", tmp_path / "extended"
+    resume.make_run_dir(real, 12, 12, 0)
+    resume.make_run_dir(extended, 12, 4, 0)
+    assert list(read_trajectory(extended)) == list(read_trajectory(real))
+    assert read_config(extended)["configuration"] == read_config(real)["configuration"]
     rows = []
-    for path in (real, lengthened):
+    for path in (real, extended):
         with Store(path / STORE) as store:
             rows.append([{**row, "created": ""} for row in store.rows()])
             assert len(rows[-1]) == 12
     assert rows[0] == rows[1]
 
 
-def test_a_search_is_gone_on_with_until_its_first_new_child(tmp_path: Path) -> None:
-    resume.make_run_folder(tmp_path / "run", 12, 4, 0)
+def test_search_is_resumed_until_its_first_new_child(tmp_path: Path) -> None:
+    resume.make_run_dir(tmp_path / "run", 12, 4, 0)
     trajectory = (tmp_path / "run" / TRAJECTORY).read_bytes()
     for _ in range(2):
-        figures = resume.resume(tmp_path / "run", 13)
+        metrics = resume.resume(tmp_path / "run", 13)
         assert (tmp_path / "run" / TRAJECTORY).read_bytes() == trajectory
-        assert figures["seconds"] == pytest.approx(figures["reading_seconds"] + figures["replaying_seconds"])
-        assert min(figures[name] for name in ("reading_seconds", "replaying_seconds", "of_it_opening_store")) > 0
+        assert metrics["seconds"] == pytest.approx(metrics["reading_seconds"] + metrics["replaying_seconds"])
+        assert min(metrics[name] for name in ("reading_seconds", "replaying_seconds", "opening_store_seconds")) > 0
     with pytest.raises(RuntimeError, match="12 children were replayed, not 13"):
         resume.resume(tmp_path / "run", 14)
 
 
-def test_figures_of_parts_that_are_asked_for(tmp_path: Path) -> None:
+def test_selected_parts_are_measured(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    output = tmp_path / "out" / "figures.json"
+    output = tmp_path / "out" / "metrics.json"
     parts = ("--parts", "store", "resume", "--folder", "disk", "--output", str(output))
     few = ("--num-repeats", "1", "--num-workers", "1", "--num-commits", "3", "--num-rows", "5", "--num-searched", "3")
     printed = run_benchmark("execution", (*parts, *few), tmp_path).stdout
-    figures = json.loads(output.read_text())
-    assert list(figures["results"]) == ["store", "resume"]
-    assert list(figures["results"]["store"]) == [
+    metrics = json.loads(output.read_text())
+    assert list(metrics["results"]) == ["store", "resume"]
+    assert list(metrics["results"]["store"]) == [
         "lines of a file, processes = 1",
         "put, processes = 1",
         "lease and put, processes = 1",
     ]
-    assert list(figures["results"]["resume"]) == ["5 children"]
-    for results in figures["results"].values():
+    assert list(metrics["results"]["resume"]) == ["5 children"]
+    for results in metrics["results"].values():
         for variant in results.values():
             for name, spread in variant.items():
-                assert spread["least"] <= spread["median"] <= spread["most"]
-                assert spread["most"] > 0, name
-    assert figures["settings"]["num_commits"] == 3
-    assert figures["num_cores"] == os.cpu_count()
+                assert spread["min"] <= spread["median"] <= spread["max"]
+                assert spread["max"] > 0, name
+    assert metrics["settings"]["num_commits"] == 3
+    assert metrics["num_cores"] == os.cpu_count()
     assert not list((tmp_path / "disk").iterdir())
     assert "lease and put, processes = 1" in printed
     assert "5 children" in printed
@@ -194,6 +194,6 @@ def test_figures_of_parts_that_are_asked_for(tmp_path: Path) -> None:
         {"num_rows": (0,)},
     ],
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_invalid_options_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)

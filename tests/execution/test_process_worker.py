@@ -200,7 +200,7 @@ def test_process_is_reused_until_it_dies_or_its_evaluator_raises(
 def test_unwritable_log_is_an_input_error(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     worker = ProcessWorker(faulty, environment={}, log_dir=tmp_path / "logs")
-    with pytest.raises(InputError, match=r"^cannot write .*choose another folder$"):
+    with pytest.raises(InputError, match=r"^cannot write .*choose a different directory$"):
         worker.evaluate(Task(ARCHITECTURES[0], 0))
 
 

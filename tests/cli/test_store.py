@@ -107,7 +107,7 @@ class TestShow:
     def test_prefix_of_a_key_is_accepted(self, path: Path, nases_store: Callable[..., str]) -> None:
         prefix = ARCHITECTURES[2].key[:31] + "…"
         assert [record["seed"] for record in json.loads(nases_store("show", path, prefix))] == [2]
-        with pytest.raises(InputError, match="4 architectures whose key starts with 'enas_micro:'; give a longer prefix"):
+        with pytest.raises(InputError, match="4 architectures whose key starts with 'enas_micro:'; pass a longer prefix"):
             nases_store("show", path, "enas_micro:")
         with pytest.raises(InputError, match="0 architectures whose key starts with 'darts'; run: nases store ls"):
             nases_store("show", path, "darts")

@@ -1,1 +1,1 @@
-"""What the campaign of faults is made of: search spaces that fail on demand, a tormentor of searches, and checks."""
+"""Fault-injection benchmark: search spaces that fail on request, the fault injector, and the checks."""

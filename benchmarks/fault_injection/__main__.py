@@ -1,17 +1,17 @@
-"""Does a search survive whatever happens to it? One that is tormented is compared with one that nobody disturbs.
+"""Fault-injection benchmark: a search with injected faults must produce the same trajectory as one without faults.
 
-    python -m benchmarks.fault_injection --output faults.json
+    python -m benchmarks.fault_injection --output fault_injection.json
 
-"toy" is regularized evolution on children that cost 50 ms, "digits" is REINFORCE on children that are trained and write
-checkpoints. Each search runs from the command line twice, with the same options. The second time, at random moments, workers
-are killed, workers are stopped so that they hang, children raise an exception, occupy too much memory, end their process or
-write junk, and the search itself is killed and gone on with by --resume. In the end both must have the same trajectory and
-the same results, and nothing may be left over.
+``toy`` is regularized evolution on children that take 50 ms; ``digits`` is REINFORCE on children that are trained and write
+checkpoints. Each search runs twice from the command line with the same options: once without faults (the reference) and once
+with faults at random moments. Workers are killed or stopped (a stopped worker hangs). Children raise an exception, exceed
+the memory limit, exit their process or print random bytes. The search itself is killed and resumed with ``--resume``. At the
+end, both searches must have the same trajectory and the same results, and no lease, process or temporary file may remain.
 
-"two_searches_toy" and "two_searches_digits" start two equal searches at once on one store: each child must be evaluated once
-in all.
+``two_searches_toy`` and ``two_searches_digits`` run two equal searches concurrently on one store; each child must be
+evaluated only once.
 
-Only processes that the benchmark started are touched: they have a mark in their environment.
+The benchmark signals only processes that it has started; they have a marker in their environment.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.fault_injection import checks
-from benchmarks.fault_injection.control_dir import FaultFolder
+from benchmarks.fault_injection.control_dir import ControlDir
 from benchmarks.fault_injection.injector import (
     FAULTS,
     SEARCH_KILL,
+    FaultInjector,
     SearchFailed,
-    Tormentor,
     draw_schedule,
     first_occurrences,
     wait_for_end,
@@ -53,34 +53,34 @@ Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits"]
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 MEMORY_LIMIT_GIB = 1.0
-OCCUPIED_MIB = 1536  # by a child whose token says so, beside what its worker occupies anyway
-MIN_WIDTH = 120
+ALLOCATED_MIB = 1536  # by a child with the fault "memory", in addition to the memory of its worker
+MIN_WIDTH = 120  # characters of the table if the output is not a terminal
 
 
 @dataclass(frozen=True)
 class Args:
-    """What is done to which searches."""
+    """Options of the benchmark."""
 
     campaigns: tuple[Campaign, ...] = CAMPAIGNS
-    """toy and digits: a search that is tormented. two_searches: one of them, undisturbed, twice at once on one store."""
+    """toy and digits: a search with injected faults. two_searches_*: two concurrent searches without faults on one store."""
     toy_children: int = 200
-    """The budget of the toy search."""
+    """Budget of the toy search."""
     digits_children: int = 24
-    """The budget of the search on digits."""
+    """Budget of the search on digits."""
     num_kills: int = 20
-    """Kills of each search itself."""
+    """Number of kills of each search."""
     num_faults: int = 5
-    """Times of each other fault: workers are killed or stopped, children raise, occupy memory, exit or print."""
+    """Number of faults of each other kind, listed under injected faults in the output."""
     num_envs: int = 4
-    """Children in flight at once."""
+    """Number of concurrent evaluations."""
     num_workers: int = 2
-    """Worker processes of a search."""
+    """Number of worker processes of a search."""
     seed: int = 0
-    """Decides the searches, and when what is done to them."""
+    """Seed of the searches and of the faults."""
     work_dir: Path | None = None
-    """New folder for all that the searches write; unset: a temporary one, which stays where a check fails."""
+    """New directory for the files of the searches; unset: a temporary one, which is kept if a check fails."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
         least = {"toy_children": 2, "digits_children": 2, "num_kills": 0, "num_faults": 0, "num_envs": 1, "num_workers": 1}
@@ -90,18 +90,18 @@ class Args:
         if not self.campaigns:
             raise InputError(f"name at least one campaign with --campaigns: {', '.join(CAMPAIGNS)}")
         if self.work_dir is not None and self.work_dir.exists():
-            raise InputError(f"--work-dir {self.work_dir} exists; name a new folder")
+            raise InputError(f"--work-dir {self.work_dir} exists; pass a new directory")
 
 
-class Kind(NamedTuple):
-    """A search that is tormented.
+class Scenario(NamedTuple):
+    """A search into which faults are injected.
 
     Attributes:
-        agent: the name of a file in ``agents``.
-        options: of its command line, beside those of all kinds.
-        num_children: its budget.
-        num_ahead: children that it may record before the next event.
-        max_pause: seconds that an event waits at most once it is due: about what ``num_ahead`` children take.
+        agent: name of a file in ``agents``, without suffix.
+        options: command-line options of the search.
+        num_children: budget of the search.
+        num_ahead: number of children that it may record before the next event.
+        max_pause: maximum delay of an event in seconds after it is due; about the duration of ``num_ahead`` children.
     """
 
     agent: str
@@ -111,39 +111,46 @@ class Kind(NamedTuple):
     max_pause: float
 
 
-def make_kinds(args: Args) -> dict[str, Kind]:
-    """The searches by name. Limits of time are such that a busy machine does not meet them."""
+def make_scenarios(args: Args) -> dict[str, Scenario]:
+    """Return the searches by name. The time limits are generous enough for a busy machine."""
     common = (
         *("--seed", str(args.seed), "--num-envs", str(args.num_envs), "--executor", "processes"),
         *("--num-workers", str(args.num_workers), "--max-retries", "20", "--memory-limit", str(MEMORY_LIMIT_GIB)),
     )
     toy = (
-        *("--env-id", "NASES-Query-v0", "--search-space", "faults.spaces:ToySpace"),
+        *("--env-id", "NASES-Query-v0", "--search-space", "benchmarks.fault_injection.faulty_spaces:ToySpace"),
         *("--budget", str(args.toy_children), "--time-limit", "5"),
     )
     digits = (
-        *("--env-id", "NASES-Digits-v0", "--search-space", "faults.spaces:TrainedSpace", "--preset", "smoke"),
+        *(
+            "--env-id",
+            "NASES-Digits-v0",
+            "--search-space",
+            "benchmarks.fault_injection.faulty_spaces:TrainedSpace",
+            "--preset",
+            "smoke",
+        ),
         *("--budget", str(args.digits_children), "--time-limit", "10", "--child.num-epochs", "4"),
         *("--checkpoint-interval", "0", "--learning-starts", "6", "--train-freq", "3"),
     )
     return {
-        "toy": Kind("regularized_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
-        "digits": Kind("reinforce", (*common, *digits), args.digits_children, 2, 1.5),
+        "toy": Scenario("regularized_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
+        "digits": Scenario("reinforce", (*common, *digits), args.digits_children, 2, 1.5),
     }
 
 
 @contextmanager
-def ended(*searches: SearchProcess) -> Iterator[None]:
-    """Leaves no process behind, whatever happens inside."""
+def killed_at_exit(*searches: SearchProcess) -> Iterator[None]:
+    """Kill all remaining processes of ``searches`` when the context exits."""
     try:
         yield
     finally:
         for search in searches:
-            search.end()
+            search.kill_all()
 
 
-def run_undisturbed(*searches: SearchProcess) -> float:
-    """The seconds that ``searches`` take, which are started together."""
+def run_without_faults(*searches: SearchProcess) -> float:
+    """Run ``searches`` concurrently without faults, and return the seconds that they take."""
     start = time.monotonic()
     for search in searches:
         search.start()
@@ -151,129 +158,131 @@ def run_undisturbed(*searches: SearchProcess) -> float:
     return time.monotonic() - start
 
 
-def torment(kind: Kind, args: Args, name: str, folder: Path) -> dict[str, Any]:
-    """The figures of one campaign: a search that nobody disturbs, and the same one tormented."""
-    reference, tormented = (
-        SearchProcess(kind.agent, kind.options, folder / each, FaultFolder(folder / each / "faults"))
-        for each in ("undisturbed", "tormented")
+def run_with_faults(scenario: Scenario, args: Args, name: str, folder: Path) -> dict[str, Any]:
+    """Run one campaign, a search with and without faults, and return its measurements."""
+    reference, faulted = (
+        SearchProcess(scenario.agent, scenario.options, folder / each, ControlDir(folder / each / "control"))
+        for each in ("reference", "faulted")
     )
-    figures: dict[str, Any] = {"children": kind.num_children, "counts": {}, "seconds": {}}
-    with ended(reference, tormented):
+    metrics: dict[str, Any] = {"children": scenario.num_children, "counts": {}, "seconds": {}}
+    with killed_at_exit(reference, faulted):
         try:
-            figures["seconds"]["undisturbed"] = run_undisturbed(reference)
+            metrics["seconds"]["reference"] = run_without_faults(reference)
         except SearchFailed as failure:
-            return {**figures, "checks": {"the undisturbed search ends": [str(failure)]}}
+            return {**metrics, "checks": {"the reference search ends": [str(failure)]}}
         keys = [record["key"] for record in read_trajectory(reference.run_dir)]
         rng = numpy_generator(args.seed, "fault campaign", name)
         last = first_occurrences(keys)[-1]
-        schedule = draw_schedule(rng, last, args.num_kills, args.num_faults, kind.max_pause)
-        tormentor = Tormentor(tormented, keys, num_ahead=kind.num_ahead, memory=OCCUPIED_MIB, rng=rng)
+        schedule = draw_schedule(rng, last, args.num_kills, args.num_faults, scenario.max_pause)
+        injector = FaultInjector(faulted, keys, num_ahead=scenario.num_ahead, memory=ALLOCATED_MIB, rng=rng)
         start = time.monotonic()
         failures = []
         with tqdm(total=len(schedule), unit="event", desc=name, dynamic_ncols=True) as bar:
             try:
-                tormentor.run(schedule, lambda event: bar.update())
+                injector.run(schedule, lambda event: bar.update())
             except SearchFailed as failure:
                 failures.append(str(failure))
-        figures["seconds"]["tormented"] = time.monotonic() - start
-        figures["checks"] = check_tormented(tormentor, reference, args, failures)
-        figures["counts"] = {
-            **tormentor.counts,
-            "repeated_evaluations": checks.num_repeated(tormented),
-            "continued_trainings": checks.num_continued(tormented),
+        metrics["seconds"]["faulted"] = time.monotonic() - start
+        metrics["checks"] = check_faulted(injector, reference, args, failures)
+        metrics["counts"] = {
+            **injector.counts,
+            "repeated_evaluations": checks.num_repeated(faulted),
+            "resumed_trainings": checks.num_resumed_trainings(faulted),
         }
-        figures["failed_attempts"] = checks.failed_attempts(tormented)
-    return figures
+        metrics["failed_attempts"] = checks.failed_attempts(faulted)
+    return metrics
 
 
-def check_tormented(
-    tormentor: Tormentor, reference: SearchProcess, args: Args, failures: Sequence[str]
+def check_faulted(
+    injector: FaultInjector, reference: SearchProcess, args: Args, failures: Sequence[str]
 ) -> dict[str, list[str]]:
-    """What is checked of a tormented search, and what is wrong with it."""
-    counts, tormented = tormentor.counts, tormentor.search
+    """Check a search with injected faults, and return the problems by check."""
+    counts, faulted = injector.counts, injector.search
     expected = {SEARCH_KILL: args.num_kills, "resume": args.num_kills, **dict.fromkeys(FAULTS, args.num_faults)}
-    ends = f"the search ends with all its children after {args.num_kills} kills and {len(FAULTS) * args.num_faults} faults"
-    missing = [f"{counts[what]} of {number} {what}" for what, number in expected.items() if counts[what] != number]
+    ends = f"the search ends with all children after {args.num_kills} kills and {len(FAULTS) * args.num_faults} faults"
+    missing = [f"{counts[kind]} of {number} {kind}" for kind, number in expected.items() if counts[kind] != number]
     if failures or missing:
         return {ends: [*failures, *missing]}
-    # A completed evaluation is lost only where its worker, or its search, ends before the result is in the store.
+    # A completed evaluation is lost only if its worker or its search ends before the result is in the store.
     max_lost = counts[SEARCH_KILL] * args.num_workers + counts["kill"] + counts["stop"]
     return {
         ends: [],
-        "the trajectory is that of the undisturbed search": checks.find(checks.trajectory_differs, tormented, reference),
-        "the store has each child once, with the undisturbed results": checks.find(
-            checks.store_differs, tormented, reference
+        "the trajectory equals the reference": checks.run_check(checks.compare_trajectories, faulted, reference),
+        "the store has each child once, with the results of the reference": checks.run_check(
+            checks.compare_stores, faulted, reference
         ),
-        "no evaluation is repeated but for those lost with a killed process": [
-            *checks.find(checks.completions_differ, reference, 0),
-            *checks.find(checks.completions_differ, tormented, max_lost),
+        "only evaluations lost with a killed process are repeated": [
+            *checks.run_check(checks.check_completed, reference, 0),
+            *checks.run_check(checks.check_completed, faulted, max_lost),
         ],
-        **checks.check_alone(tormented),
+        **checks.run_common_checks(faulted),
     }
 
 
-def run_two(kind: Kind, folder: Path) -> dict[str, Any]:
-    """The figures of two equal searches that share a store."""
-    faults, store = FaultFolder(folder / "faults"), folder / "store" / "shared.sqlite"
-    first, second = (SearchProcess(kind.agent, kind.options, folder / each, faults, store) for each in ("first", "second"))
-    figures: dict[str, Any] = {"children": kind.num_children, "counts": {}, "seconds": {}}
-    with ended(first, second):
+def run_two(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Run two equal searches that share a store, and return the measurements."""
+    control, store = ControlDir(folder / "control"), folder / "store" / "shared.sqlite"
+    first, second = (
+        SearchProcess(scenario.agent, scenario.options, folder / each, control, store) for each in ("first", "second")
+    )
+    metrics: dict[str, Any] = {"children": scenario.num_children, "counts": {}, "seconds": {}}
+    with killed_at_exit(first, second):
         try:
-            figures["seconds"]["undisturbed"] = run_undisturbed(first, second)
+            metrics["seconds"]["reference"] = run_without_faults(first, second)
         except SearchFailed as failure:
-            return {**figures, "checks": {"both searches end": [str(failure)]}}
-        figures["counts"]["repeated_evaluations"] = checks.num_repeated(first)
-        figures["checks"] = {
+            return {**metrics, "checks": {"both searches end": [str(failure)]}}
+        metrics["counts"]["repeated_evaluations"] = checks.num_repeated(first)
+        metrics["checks"] = {
             "both searches end": [],
-            "both trajectories are the same": checks.find(checks.trajectory_differs, second, first),
-            "the store has each child once": checks.find(checks.store_lacks, first),
-            "each child is evaluated once in all": checks.find(checks.completions_differ, first, 0),
-            **checks.check_alone(first, second),
+            "both trajectories are equal": checks.run_check(checks.compare_trajectories, second, first),
+            "the store has each child once": checks.run_check(checks.check_store_content, first),
+            "each child is evaluated only once": checks.run_check(checks.check_completed, first, 0),
+            **checks.run_common_checks(first, second),
         }
-    return figures
+    return metrics
 
 
 def run_campaigns(args: Args, folder: Path) -> dict[str, dict[str, Any]]:
-    """The figures of all campaigns by name."""
-    kinds = make_kinds(args)
-    figures: dict[str, dict[str, Any]] = {}
-    for name, kind in kinds.items():
+    """Run the selected campaigns, and return their measurements by name."""
+    scenarios = make_scenarios(args)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, scenario in scenarios.items():
         if name in args.campaigns:
-            figures[name] = torment(kind, args, name, folder / name)
-    for name, kind in kinds.items():
-        twice = f"two_searches_{name}"
-        if twice in args.campaigns:
-            figures[twice] = run_two(kind, folder / twice)
-    return figures
+            metrics[name] = run_with_faults(scenario, args, name, folder / name)
+    for name, scenario in scenarios.items():
+        pair = f"two_searches_{name}"
+        if pair in args.campaigns:
+            metrics[pair] = run_two(scenario, folder / pair)
+    return metrics
 
 
-def show(console: Console, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints what was done and what is wrong."""
-    table = Table(title="what was done", title_justify="left")
+def show(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the injected faults and the result of each check."""
+    table = Table(title="injected faults", title_justify="left")
     table.add_column("", no_wrap=True)
     rows = {
         "children": ["children"],
         "search killed, resumed": [SEARCH_KILL, "resume"],
         "workers killed, stopped": ["kill", "stop"],
-        "… with a child under evaluation": ["while_evaluating"],
+        "… while evaluating a child": ["while_evaluating"],
         "children that raised": ["raise"],
-        "… took too much memory": ["memory"],
+        "… exceeded the memory limit": ["memory"],
         "… exited": ["exit"],
-        "… wrote junk": ["print"],
-        "evaluations repeated": ["repeated_evaluations"],
-        "trainings continued": ["continued_trainings"],
-        "seconds undisturbed": ["undisturbed"],
-        "seconds": ["tormented"],
+        "… printed random bytes": ["print"],
+        "repeated evaluations": ["repeated_evaluations"],
+        "resumed trainings": ["resumed_trainings"],
+        "seconds without faults": ["reference"],
+        "seconds with faults": ["faulted"],
     }
-    flat = {name: {"children": each["children"], **each["counts"], **each["seconds"]} for name, each in figures.items()}
-    for name in figures:
+    flat = {name: {"children": each["children"], **each["counts"], **each["seconds"]} for name, each in metrics.items()}
+    for name in metrics:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for title, names in rows.items():
         table.add_row(
             title, *(", ".join(f"{each[name]:.0f}" for name in names if name in each) or "–" for each in flat.values())
         )
     console.print(table)
-    for name, each in figures.items():
+    for name, each in metrics.items():
         for check, problems in each["checks"].items():
             console.print(f"{'✘' if problems else '✔'} {name}: {check}", highlight=False, markup=False, soft_wrap=True)
             for problem in checks.shorten(problems):
@@ -281,22 +290,22 @@ def show(console: Console, figures: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def main(args: Args) -> None:
-    """Torment searches and check that they end as if nothing had been."""
+    """Inject faults into searches and compare them with searches without faults."""
     folder = Path(tempfile.mkdtemp(prefix="nases-faults-")) if args.work_dir is None else args.work_dir.absolute()
     try:
-        figures = run_campaigns(args, folder)
+        metrics = run_campaigns(args, folder)
     except BaseException:
         if args.work_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    passed = not any(problems for each in figures.values() for problems in each["checks"].values())
+    passed = not any(problems for each in metrics.values() for problems in each["checks"].values())
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))
-    show(console, figures)
+    show(console, metrics)
     if args.output is not None:
         record = {
-            "benchmark": "fault_campaign",
+            "benchmark": "fault_injection",
             "settings": {name: value for name, value in asdict(args).items() if name not in ("output", "work_dir")},
             "passed": passed,
             "campaigns": {
@@ -307,12 +316,12 @@ def main(args: Args) -> None:
                         for check, problems in each["checks"].items()
                     },
                 }
-                for name, each in figures.items()
+                for name, each in metrics.items()
             },
         }
         write_atomically(args.output, (json.dumps(record, indent=2) + "\n").encode())
     if not passed:
-        console.print(f"what the searches wrote is in {folder}", highlight=False, soft_wrap=True)
+        console.print(f"the files of the searches are in {folder}", highlight=False, soft_wrap=True)
         sys.exit(1)
     if args.work_dir is None:
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What must be true of a search that has ended, whatever was done to it: each check gives what is wrong."""
+"""Checks of a search that has ended; each returns the problems that it finds, as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nases_env.execution import Store
 from nases_env.execution.store import RESULT_COLUMNS, Row
 from nases_env.search.run_dir import STORE, read_trajectory
 
-RUN_FOLDER = (
+RUN_DIR_FILES = (
     "config.json",
     "evaluations.jsonl",
     "best.json",
@@ -32,27 +32,27 @@ RUN_FOLDER = (
     "events.out.tfevents.*",
     "logs/[0-9a-f]*.log",
 )
-"""What a run folder may hold when its search has ended, beside its store."""
+"""Patterns of the files in a run directory after the search has ended, except for the store."""
 
 CURVE = "search/reward"
-NOT_REPEATED = ("seconds", "device")  # of a child, which are no part of its result
+NOT_COMPARED = ("seconds", "device")  # fields of a child that are not part of its result
 
 REASONS = {
     "killed": "killed by SIGKILL",
     "timed out": "took longer than",
-    "out of memory": "occupied more than",
+    "out of memory": "used more than",
     "raised": "raised RuntimeError",
     "exited": "exited with status 3",
 }
-"""Why attempts at children fail, by the words in which a search says so."""
+"""Reasons of failed attempts, and the words with which the log of a search reports them."""
 
-_END_SECONDS = 1.0
+_EXIT_SECONDS = 1.0
 _MAX_SHOWN = 5
 
 
-def trajectory_differs(search: SearchProcess, other: SearchProcess) -> list[str]:
-    """Where two trajectories are not equal in all but the wall time and the device."""
-    ours, theirs = _trajectory(search), _trajectory(other)
+def compare_trajectories(search: SearchProcess, reference: SearchProcess) -> list[str]:
+    """Compare two trajectories, except for wall time and device."""
+    ours, theirs = _trajectory(search), _trajectory(reference)
     problems = [] if len(ours) == len(theirs) else [f"{len(ours)} children, not {len(theirs)}"]
     for number, (own, their) in enumerate(zip(ours, theirs, strict=False), start=1):
         names = [name for name in {**own, **their} if own.get(name) != their.get(name)]
@@ -60,122 +60,124 @@ def trajectory_differs(search: SearchProcess, other: SearchProcess) -> list[str]
     return problems
 
 
-def store_differs(search: SearchProcess, other: SearchProcess) -> list[str]:
-    """Where two stores do not hold the same children with the same results, or hold one twice."""
-    ours, theirs = _rows(search), _rows(other)
-    problems = _repeats(ours) + _repeats(theirs)
+def compare_stores(search: SearchProcess, reference: SearchProcess) -> list[str]:
+    """Check that two stores contain the same children with the same results, each child once."""
+    ours, theirs = _rows(search), _rows(reference)
+    problems = _duplicates(ours) + _duplicates(theirs)
     results, expected = ({_child(row): _result(row) for row in rows} for rows in (ours, theirs))
     problems += [f"{child} is missing" for child in expected.keys() - results.keys()]
-    problems += [f"{child} is not one of the search" for child in results.keys() - expected.keys()]
+    problems += [f"{child} is not in the reference" for child in results.keys() - expected.keys()]
     for child in expected.keys() & results.keys():
         if results[child] != expected[child]:
             problems.append(f"{child} is {results[child]}, not {expected[child]}")
     return problems
 
 
-def store_lacks(search: SearchProcess) -> list[str]:
-    """Where the store does not hold the children of the trajectory, each once, and no others."""
+def check_store_content(search: SearchProcess) -> list[str]:
+    """Check that the store contains exactly the children of the trajectory, each once."""
     rows = _rows(search)
     expected, found = {record["key"] for record in _trajectory(search)}, {row["key"] for row in rows}
-    problems = _repeats(rows) + [f"{key} is missing" for key in expected - found]
-    return problems + [f"{key} is not one of the search" for key in found - expected]
+    problems = _duplicates(rows) + [f"{key} is missing" for key in expected - found]
+    return problems + [f"{key} is not in the trajectory" for key in found - expected]
 
 
 def num_repeated(search: SearchProcess) -> int:
-    """Evaluations that were completed, of children that had been completed before."""
-    completed = Counter(entry.key for entry in search.faults.entries() if entry.what == "completed")
+    """Return the number of completed evaluations of children that had been completed before."""
+    completed = Counter(entry.key for entry in search.control.entries() if entry.event == "completed")
     return completed.total() - len(completed)
 
 
-def completions_differ(search: SearchProcess, max_repeated: int) -> list[str]:
-    """Where not just the children of the store were completed, or more were completed again than can be."""
-    completed = {entry.key for entry in search.faults.entries() if entry.what == "completed"}
+def check_completed(search: SearchProcess, max_repeated: int) -> list[str]:
+    """Check that exactly the children in the store were completed, with at most ``max_repeated`` repeated evaluations."""
+    completed = {entry.key for entry in search.control.entries() if entry.event == "completed"}
     stored = {row["key"] for row in _rows(search)}
-    problems = [f"{key} is in the store and was never completed" for key in stored - completed]
-    problems += [f"{key} was completed and is not in the store" for key in completed - stored]
+    problems = [f"{key} is in the store but was never completed" for key in stored - completed]
+    problems += [f"{key} was completed but is not in the store" for key in completed - stored]
     if (repeated := num_repeated(search)) > max_repeated:
         problems.append(f"{repeated} completed evaluations were repeated; at most {max_repeated} can have been lost")
     return problems
 
 
-def claims_left(search: SearchProcess) -> list[str]:
-    """Claims that are still in the store."""
+def find_leases(search: SearchProcess) -> list[str]:
+    """Return the leases that are still in the store."""
     with Store(search.store, read_only=True) as store:
-        return [f"process {lease.pid} leases {lease.key}" for lease in store.leases()]
+        return [f"process {lease.pid} holds the lease of {lease.key}" for lease in store.leases()]
 
 
-def processes_left(search: SearchProcess) -> list[str]:
-    """Processes of the search that still run, a moment after it has ended."""
-    deadline = time.monotonic() + _END_SECONDS
-    while (left := search.processes()) and time.monotonic() < deadline:
+def find_processes(search: SearchProcess) -> list[str]:
+    """Return the processes of the search that are still running one second after its end."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    while (running := search.processes()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [f"process {process.pid} runs" for process in left]
+    return [f"process {process.pid} is still running" for process in running]
 
 
-def files_left(search: SearchProcess) -> list[str]:
-    """What lies in the run folder and is none of its files, what is missing there, and what lies among temporary files."""
+def check_files(search: SearchProcess) -> list[str]:
+    """Check that the run directory contains exactly the expected files and that no temporary file remains."""
     own_store = search.store == search.run_dir / STORE
-    allowed = (*RUN_FOLDER, STORE) if own_store else RUN_FOLDER
+    allowed = (*RUN_DIR_FILES, STORE) if own_store else RUN_DIR_FILES
     found = _files(search.run_dir)
-    problems = [f"{name} is left in the run folder" for name in found if not any(fnmatch(name, way) for way in allowed)]
-    needed = [way for way in allowed if "*" not in way]
-    problems += [f"{name} is missing in the run folder" for name in needed if name not in found]
+    problems = [
+        f"unexpected {name} in the run directory" for name in found if not any(fnmatch(name, pattern) for pattern in allowed)
+    ]
+    required = [pattern for pattern in allowed if "*" not in pattern]
+    problems += [f"{name} is missing in the run directory" for name in required if name not in found]
     if not own_store:
-        beside = search.store.parent.glob(f"*{search.store.name}?*")
-        problems += [f"{path.name} is left beside the store" for path in beside]
-    return problems + [f"{name} is left among the temporary files" for name in _files(search.temporary_dir)]
+        siblings = search.store.parent.glob(f"*{search.store.name}?*")
+        problems += [f"unexpected {path.name} next to the store" for path in siblings]
+    return problems + [f"unexpected {name} in the temporary directory" for name in _files(search.temporary_dir)]
 
 
-def store_is_wrong(search: SearchProcess) -> list[str]:
-    """What ``nases store verify`` says where it does not pass."""
-    said = io.StringIO()
+def verify_store(search: SearchProcess) -> list[str]:
+    """Run ``nases store verify``; return its exit status and output if it fails."""
+    output = io.StringIO()
     try:
-        with redirect_stdout(said):
+        with redirect_stdout(output):
             run_store_command(VerifyArgs(search.store))
-    except SystemExit as ended:
-        return [f"status {ended.code}", *said.getvalue().splitlines()]
+    except SystemExit as exit_:
+        return [f"exit status {exit_.code}", *output.getvalue().splitlines()]
     return []
 
 
-def curve_differs(search: SearchProcess) -> list[str]:
-    """Where TensorBoard's curve of rewards is not that of the trajectory, each step once."""
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+def check_curve(search: SearchProcess) -> list[str]:
+    """Check that TensorBoard's reward curve equals the rewards of the trajectory, with each step once."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it logs a warning for every restart
     events = EventAccumulator(str(search.run_dir), size_guidance={"scalars": 0}).Reload()
     if CURVE not in events.Tags()["scalars"]:
         return [f"there is no curve {CURVE}"]
-    shown = [event.step for event in events.Scalars(CURVE)]
+    steps = [event.step for event in events.Scalars(CURVE)]
     rewards = {event.step: event.value for event in events.Scalars(CURVE)}
     expected = {record["child"]: record["reward"] for record in _trajectory(search)}
-    problems = [f"step {step} is there {number} times" for step, number in Counter(shown).items() if number > 1]
+    problems = [f"step {step} occurs {number} times" for step, number in Counter(steps).items() if number > 1]
     problems += [f"step {step} is missing" for step in expected.keys() - rewards.keys()]
-    problems += [f"step {step} is no child" for step in rewards.keys() - expected.keys()]
+    problems += [f"step {step} is not in the trajectory" for step in rewards.keys() - expected.keys()]
     for step in rewards.keys() & expected.keys():
-        if abs(rewards[step] - expected[step]) > 1e-6:  # TensorBoard keeps single precision
+        if abs(rewards[step] - expected[step]) > 1e-6:  # TensorBoard stores single precision
             problems.append(f"step {step} is {rewards[step]}, not {expected[step]}")
     return problems
 
 
 def shorten(problems: Sequence[str]) -> list[str]:
-    """The first few, and how many more there are."""
+    """Return the first few problems, and a line with the number of the others."""
     more = len(problems) - _MAX_SHOWN
     return [*problems[:_MAX_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
-def num_continued(search: SearchProcess) -> int:
-    """Trainings that were continued from a checkpoint, by the children's logs."""
+def num_resumed_trainings(search: SearchProcess) -> int:
+    """Return the number of trainings that were resumed from a checkpoint, according to the logs of the children."""
     logs = (search.run_dir / "logs").glob("*.log")
     return sum(log.read_bytes().count(b"resuming after epoch") for log in logs)
 
 
 def failed_attempts(search: SearchProcess) -> dict[str, int]:
-    """How often attempts at children failed, by reason; one that fails as the search is killed is in none."""
+    """Return the number of failed attempts by reason; attempts that were lost when the search was killed are not counted."""
     output = search.output.read_text(errors="replace")
     return {name: len(re.findall(rf"attempt \d+ of \d+: {words}", output)) for name, words in REASONS.items()}
 
 
 def _trajectory(search: SearchProcess) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in record.items() if name not in NOT_REPEATED}
+        {name: value for name, value in record.items() if name not in NOT_COMPARED}
         for record in read_trajectory(search.run_dir)
     ]
 
@@ -189,8 +191,8 @@ def _child(row: Row) -> str:
     return f"{row['key']}, configuration {row['digest'][:8]}, seed {row['seed']}"
 
 
-def _repeats(rows: Sequence[Row]) -> list[str]:
-    return [f"{child} is there {number} times" for child, number in Counter(map(_child, rows)).items() if number > 1]
+def _duplicates(rows: Sequence[Row]) -> list[str]:
+    return [f"{child} occurs {number} times" for child, number in Counter(map(_child, rows)).items() if number > 1]
 
 
 def _result(row: Row) -> dict[str, Any]:
@@ -198,27 +200,27 @@ def _result(row: Row) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[str]:
-    """All that is in ``folder``, but folders that are called ``logs``."""
+    """Return all paths in ``folder``, except for directories named ``logs``."""
     return [
         str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if not (path.is_dir() and path.name == "logs")
     ]
 
 
-def find(check: Callable[..., list[str]], *arguments: Any) -> list[str]:
-    """What ``check`` finds, or why the files cannot be read that it looks at."""
+def run_check(check: Callable[..., list[str]], *arguments: Any) -> list[str]:
+    """Return the problems that ``check`` finds, or the error message if it cannot read its files."""
     try:
         return check(*arguments)
     except InputError as error:
         return [str(error)]
 
 
-def check_alone(*searches: SearchProcess) -> dict[str, list[str]]:
-    """The checks that every search must pass by itself, by what they say."""
+def run_common_checks(*searches: SearchProcess) -> dict[str, list[str]]:
+    """Run the checks that need no second search, and return the problems of all ``searches`` by check."""
     checks = {
-        "no lease is left in the store": claims_left,
-        "no process is left": processes_left,
-        "no file is left that should not be there": files_left,
-        "nases store verify passes": store_is_wrong,
-        "TensorBoard's curve has each child once": curve_differs,
+        "no lease remains in the store": find_leases,
+        "no process is still running": find_processes,
+        "no file is missing or unexpected": check_files,
+        "nases store verify passes": verify_store,
+        "TensorBoard's curve has each child once": check_curve,
     }
-    return {name: [problem for search in searches for problem in find(check, search)] for name, check in checks.items()}
+    return {name: [problem for search in searches for problem in run_check(check, search)] for name, check in checks.items()}

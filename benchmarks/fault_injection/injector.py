@@ -1,4 +1,4 @@
-"""What is done to a search from outside, and when: drawn before it begins, from a seeded generator."""
+"""The fault injector: it runs a search and injects faults at random moments, drawn in advance from a seeded generator."""
 
 from __future__ import annotations
 
@@ -12,66 +12,66 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from benchmarks.fault_injection.control_dir import TOKENS
+from benchmarks.fault_injection.control_dir import FAULT_REQUESTS
 from benchmarks.fault_injection.search_process import SearchProcess
 
 SEARCH_KILL = "search_kill"
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-FAULTS = (*SIGNALS, *TOKENS)
-"""What may happen to a worker: it is killed or stopped from outside, or follows a token."""
+FAULTS = (*SIGNALS, *FAULT_REQUESTS)
+"""Faults of workers: signals sent by the injector, and faults that a child injects on request."""
 
-SHARE_AT_START = 0.25
-"""Of the kills of a search, those that meet it while it starts again after another."""
+STARTUP_KILL_SHARE = 0.25
+"""Share of the kills of a search that happen during the restart after the previous kill."""
 
-START_SECONDS = 6.0
-"""Such a kill comes within this time, in which a search imports, replays what it knows and starts its workers."""
+STARTUP_SECONDS = 6.0
+"""Such a kill happens within this time, in which a search imports, replays its trajectory and starts its workers."""
 
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 _POLL_SECONDS = 0.01
 
 
 class Event(NamedTuple):
-    """Something that is done to a search.
+    """A scheduled fault.
 
     Attributes:
-        what: ``SEARCH_KILL`` or one of ``FAULTS``.
-        num_children: children that the search must have recorded before.
-        pause: seconds to wait then.
-        while_starting: whether it may come before a worker has begun a child.
+        kind: ``SEARCH_KILL`` or one of ``FAULTS``.
+        num_children: the event is due when the search has recorded this number of children.
+        pause: seconds to wait after the event is due.
+        during_startup: whether the event may be due before a worker has started a child.
     """
 
-    what: str
+    kind: str
     num_children: int
     pause: float
-    while_starting: bool = False
+    during_startup: bool = False
 
 
-class SearchFailed(Exception):  # noqa: N818 - it is the search that failed
-    """The search ended by itself, or did nothing for minutes."""
+class SearchFailed(Exception):  # noqa: N818 - the search failed, not the injector
+    """The search exited unexpectedly, or made no progress until the timeout."""
 
 
 def draw_schedule(
     rng: np.random.Generator, max_children: int, num_kills: int, num_faults: int, max_pause: float
 ) -> list[Event]:
-    """Events in the order in which they are done, each at a random moment of the search.
+    """Draw the events, each at a random moment of the search, and return them in order.
 
     Args:
-        rng: decides all.
-        max_children: the latest that an event may be due is when so many children are recorded.
-        num_kills: kills of the search itself.
-        num_faults: times of each of ``FAULTS``.
-        max_pause: seconds that an event waits at most, once it is due.
+        rng: generator of all random numbers.
+        max_children: maximum of ``Event.num_children``.
+        num_kills: number of kills of the search itself.
+        num_faults: number of times that each of ``FAULTS`` is injected.
+        max_pause: maximum of ``Event.pause`` in seconds, except for kills during a restart.
     """
 
-    def event(what: str) -> Event:
-        return Event(what, int(rng.integers(max_children + 1)), float(rng.uniform(0, max_pause)))
+    def event(kind: str) -> Event:
+        return Event(kind, int(rng.integers(max_children + 1)), float(rng.uniform(0, max_pause)))
 
     moments: list[list[Event]] = [[event(fault)] for fault in FAULTS for _ in range(num_faults)]
     kills: list[list[Event]] = []
     for _ in range(num_kills):
-        if kills and rng.random() < SHARE_AT_START:
-            pause = float(rng.uniform(0, START_SECONDS))
-            kills[-1].append(Event(SEARCH_KILL, kills[-1][0].num_children, pause, while_starting=True))
+        if kills and rng.random() < STARTUP_KILL_SHARE:
+            pause = float(rng.uniform(0, STARTUP_SECONDS))
+            kills[-1].append(Event(SEARCH_KILL, kills[-1][0].num_children, pause, during_startup=True))
         else:
             kills.append([event(SEARCH_KILL)])
     moments += kills
@@ -79,22 +79,22 @@ def draw_schedule(
     return [event for index in order for event in moments[index]]
 
 
-class Tormentor:
-    """Runs a search and does to it what a schedule says.
+class FaultInjector:
+    """Runs a search and injects the faults of a schedule.
 
-    The search cannot run away: a child that comes a little after the next event has to wait for it, and the last child for
-    all events.
+    The search cannot finish before the schedule: a child shortly after the next event waits for that event, and the last
+    child waits for all events.
 
     Args:
-        search: the search, not begun.
-        keys: those of its children, in the order in which an undisturbed search records them.
-        num_ahead: children that the search may record before the next event.
-        memory: MiB that a child occupies whose token says so; beyond the limit.
-        rng: decides which worker is met.
+        search: the search, not started yet.
+        keys: keys of its children, in the order of the reference trajectory.
+        num_ahead: number of children that the search may record before the next event.
+        memory: MiB that a child allocates for the fault ``memory``; more than the memory limit.
+        rng: selects the worker that receives a signal.
 
     Attributes:
-        counts: how often each event was done; ``resume``: how often the search was started again; ``while_evaluating``: how
-            many of the killed and stopped workers had a child under evaluation.
+        counts: number of injected faults of each kind; ``resume``: number of times that the search was resumed;
+            ``while_evaluating``: number of killed and stopped workers that were evaluating a child.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class Tormentor:
         self._num_ahead = num_ahead
         self._memory = memory
         self._rng = rng
-        self._num_entries = 0  # of the children's log when the search was started last
+        self._num_entries = 0  # length of the children's log at the last start of the search
 
-    def run(self, schedule: Sequence[Event], done: Callable[[Event], object] = lambda event: None) -> None:
-        """Runs the search to its end.
+    def run(self, schedule: Sequence[Event], on_event: Callable[[Event], object] = lambda event: None) -> None:
+        """Run the search to its end.
 
         Args:
-            schedule: as ``draw_schedule`` gives it, no event later than the last child that is new.
-            done: is told of each event when it is done.
+            schedule: as returned by ``draw_schedule``; no event may be later than the last child with a new key.
+            on_event: called after each event.
 
         Raises:
-            SearchFailed: if it ends before its time, with another status than 0, or is stuck.
+            SearchFailed: if the search exits early or with a nonzero status, or makes no progress until the timeout.
         """
         if schedule:
             self._hold_after(schedule[0])
@@ -126,92 +126,93 @@ class Tormentor:
             self._hold_after(event)
             self._wait_until(partial(self._is_due, event))
             time.sleep(event.pause)
-            self._do(event.what)
-            self.counts[event.what] += 1
-            done(event)
-        self.search.faults.hold(())
+            self._inject(event.kind)
+            self.counts[event.kind] += 1
+            on_event(event)
+        self.search.control.hold(())
         wait_for_end([self.search])
 
     def _start(self) -> None:
-        self._num_entries = len(self.search.faults.entries())
+        self._num_entries = len(self.search.control.entries())
         self.search.start()
 
     def _is_due(self, event: Event) -> bool:
         if self.search.num_children() < event.num_children:
             return False
-        return event.while_starting or len(self.search.faults.entries()) > self._num_entries
+        return event.during_startup or len(self.search.control.entries()) > self._num_entries
 
     def _hold_after(self, event: Event) -> None:
         index = next((index for index in self._first if index >= event.num_children + self._num_ahead), self._first[-1])
-        self.search.faults.hold((self._keys[index], self._keys[self._first[-1]]))
+        self.search.control.hold((self._keys[index], self._keys[self._first[-1]]))
 
-    def _do(self, what: str) -> None:
-        if what == SEARCH_KILL:
+    def _inject(self, kind: str) -> None:
+        if kind == SEARCH_KILL:
             if not self.search.kill():
-                raise SearchFailed(_describe_end(self.search))
+                raise SearchFailed(_describe_exit(self.search))
             self._start()
             self.counts["resume"] += 1
-        elif what in SIGNALS:
-            self._wait_until(lambda: self._signal_a_worker(what))
+        elif kind in SIGNALS:
+            self._wait_until(lambda: self._signal_worker(kind))
         else:
-            token = self.search.faults.put(what, str(self._memory))
-            self._wait_until(lambda: not token.exists())
+            request = self.search.control.request(kind, str(self._memory))
+            self._wait_until(lambda: not request.exists())
 
-    def _signal_a_worker(self, what: str) -> bool:
-        """Signals a random worker; False where there is none.
+    def _signal_worker(self, kind: str) -> bool:
+        """Send a signal to a random worker; return False if there is none.
 
-        One that is stopped must have evaluated a child: no time limit of a child's holds while a worker starts.
+        Only workers that have started a child are stopped, because the time limit of a child does not apply while a worker
+        starts.
         """
-        last = {entry.pid: entry.what for entry in self.search.faults.entries()}
+        last = {entry.pid: entry.event for entry in self.search.control.entries()}
         workers = sorted(self.search.workers(), key=lambda worker: worker.pid)
-        if what == "stop":
+        if kind == "stop":
             workers = [worker for worker in workers if worker.pid in last and not _is_stopped(worker)]
         if not workers:
             return False
         worker = workers[self._rng.integers(len(workers))]
         try:
-            worker.send_signal(SIGNALS[what])
+            worker.send_signal(SIGNALS[kind])
         except psutil.NoSuchProcess:
             return False
-        self.counts["while_evaluating"] += last.get(worker.pid) == "begun"
+        self.counts["while_evaluating"] += last.get(worker.pid) == "started"
         return True
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
             if not self.search.is_running:
-                raise SearchFailed(_describe_end(self.search))
+                raise SearchFailed(_describe_exit(self.search))
             if time.monotonic() > deadline:
-                raise SearchFailed(f"stuck for {PATIENCE_SECONDS:g} s, after {self.search.num_children()} children")
+                raise SearchFailed(f"stuck for {TIMEOUT_SECONDS:g} s, after {self.search.num_children()} children")
             time.sleep(_POLL_SECONDS)
 
 
 def first_occurrences(keys: Sequence[str]) -> list[int]:
-    """The indices of those ``keys`` that have not come before."""
+    """Return the indices at which each distinct key of ``keys`` occurs for the first time."""
     first: dict[str, int] = {}
     return [index for index, key in enumerate(keys) if first.setdefault(key, index) == index]
 
 
 def wait_for_end(searches: Sequence[SearchProcess]) -> None:
-    """Waits until ``searches``, which have been started, have ended.
+    """Wait until all of ``searches``, which have been started, have ended.
 
     Raises:
-        SearchFailed: if one ends with another status than 0, or does nothing for minutes.
+        SearchFailed: if one exits with a nonzero status, or makes no progress until the timeout.
     """
     for search in searches:
         num_children, deadline = -1, 0.0
         while search.is_running:
             if (now := search.num_children()) != num_children:
-                num_children, deadline = now, time.monotonic() + PATIENCE_SECONDS
+                num_children, deadline = now, time.monotonic() + TIMEOUT_SECONDS
             if time.monotonic() > deadline:
-                raise SearchFailed(f"stuck for {PATIENCE_SECONDS:g} s, after {num_children} children")
+                raise SearchFailed(f"stuck for {TIMEOUT_SECONDS:g} s, after {num_children} children")
             time.sleep(_POLL_SECONDS)
         if search.exit_status != 0:
-            raise SearchFailed(_describe_end(search))
+            raise SearchFailed(_describe_exit(search))
 
 
-def _describe_end(search: SearchProcess) -> str:
-    return f"ended by itself with status {search.exit_status} after {search.num_children()} children; see {search.output}"
+def _describe_exit(search: SearchProcess) -> str:
+    return f"exited with status {search.exit_status} after {search.num_children()} children; see {search.output}"
 
 
 def _is_stopped(process: psutil.Process) -> bool:

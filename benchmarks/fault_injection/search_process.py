@@ -1,4 +1,4 @@
-"""A search that is started from the command line, and all processes that it starts in turn."""
+"""A search started from the command line, with all of its descendant processes."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from pathlib import Path
 import psutil
 
 import nases_env
-from benchmarks.fault_injection.control_dir import FOLDER_VARIABLE, FaultFolder
+from benchmarks.fault_injection.control_dir import CONTROL_DIR_VARIABLE, ControlDir
 from nases_env.search.run_dir import CONFIG, STORE, TRAJECTORY
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ROOT / "agents"
 WORKER = str(Path(nases_env.__file__).parent / "execution" / "process_worker_main.py")
-MARKER_VARIABLE = "NASES_FAULT_CAMPAIGN"
+MARKER_VARIABLE = "NASES_FAULT_MARKER"
 
-_END_SECONDS = 5.0
+_KILL_SECONDS = 5.0
 
 
 class SearchProcess:
-    """A search with a run folder, a folder for temporary files and a mark of its own.
+    """A search with a separate run directory, temporary directory and marker.
 
-    All processes of the search, its workers too, have the mark in their environment; no other is ever touched.
+    All processes of the search, including its workers, have the marker in their environment. Only processes with the marker
+    are signaled.
 
     Args:
-        agent: the name of a file in ``agents``.
-        options: of the agent's command line, without the run folder.
-        folder: a new folder for all that the search writes.
-        faults: the folder that its children ask; several searches may share one.
-        store: the store, where it is not the run folder's own.
+        agent: name of a file in ``agents``, without suffix.
+        options: command-line options of the agent, without the run directory.
+        folder: a new directory for all files of the search.
+        control: control directory of its children; several searches may share one.
+        store: path of the store; the default is a file in the run directory.
     """
 
     def __init__(
-        self, agent: str, options: Sequence[str], folder: Path, faults: FaultFolder, store: Path | None = None
+        self, agent: str, options: Sequence[str], folder: Path, control: ControlDir, store: Path | None = None
     ) -> None:
         self.run_dir = folder / "run"
         self.temporary_dir = folder / "tmp"
         self.output = folder / "output.log"
-        self.faults = faults
+        self.control = control
         self.store = store or self.run_dir / STORE
         self.exit_status: int | None = None
         self._command = [sys.executable, str(AGENTS / f"{agent}.py")]
@@ -56,15 +57,15 @@ class SearchProcess:
         self.temporary_dir.mkdir(parents=True)
 
     def start(self) -> None:
-        """Begins the search, or goes on with it where it has been begun."""
-        begun = (self.run_dir / CONFIG).exists()
-        options = ["--resume", str(self.run_dir)] if begun else [*self._options, "--run-dir", str(self.run_dir)]
+        """Start the search, or resume it if it has been started before."""
+        is_started = (self.run_dir / CONFIG).exists()
+        options = ["--resume", str(self.run_dir)] if is_started else [*self._options, "--run-dir", str(self.run_dir)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "TMPDIR": str(self.temporary_dir.absolute()),
-            "TORCHINDUCTOR_CACHE_DIR": str((self._folder / "torch").absolute()),  # which torch makes and leaves
-            FOLDER_VARIABLE: str(self.faults.path.absolute()),
+            "TORCHINDUCTOR_CACHE_DIR": str((self._folder / "torch").absolute()),  # torch leaves files there
+            CONTROL_DIR_VARIABLE: str(self.control.path.absolute()),
             MARKER_VARIABLE: self._marker,
         }
         self.exit_status = None
@@ -75,19 +76,19 @@ class SearchProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # so that Ctrl-C reaches the campaign alone, which ends the search
+                start_new_session=True,  # Ctrl-C reaches only the benchmark, which kills the search
             )
 
     @property
     def is_running(self) -> bool:
-        """Whether the process of the search runs; where it has ended by itself, ``exit_status`` says how."""
+        """Whether the main process of the search runs; after it has exited, ``exit_status`` is set."""
         if self._process is not None and self._process.poll() is not None:
             self.exit_status = self._process.returncode
             self._process = None
         return self._process is not None
 
     def kill(self) -> bool:
-        """Kills the search's own process at once; False where it had ended before."""
+        """Kill the main process of the search with SIGKILL; return False if it had exited before."""
         if not self.is_running:
             return False
         assert self._process is not None
@@ -97,7 +98,7 @@ class SearchProcess:
         return self.exit_status == -signal.SIGKILL
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes, those that are starting too."""
+        """Return the worker processes of the search, including those that are still starting."""
         if self._process is None:
             return []
         with contextlib.suppress(psutil.Error):
@@ -106,21 +107,21 @@ class SearchProcess:
         return []
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the search that run."""
+        """Return all running processes of the search."""
         return [process for process in psutil.process_iter() if self._is_marked(process)]
 
-    def end(self) -> None:
-        """Kills all that runs."""
+    def kill_all(self) -> None:
+        """Kill all running processes of the search."""
         self.kill()
-        deadline = time.monotonic() + _END_SECONDS
-        while (left := self.processes()) and time.monotonic() < deadline:
-            for process in left:
+        deadline = time.monotonic() + _KILL_SECONDS
+        while (running := self.processes()) and time.monotonic() < deadline:
+            for process in running:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs(left, timeout=1)
+            psutil.wait_procs(running, timeout=1)
 
     def num_children(self) -> int:
-        """Children that the search has recorded."""
+        """Return the number of children that the search has recorded."""
         trajectory = self.run_dir / TRAJECTORY
         return trajectory.read_bytes().count(b"\n") if trajectory.exists() else 0
 

@@ -1,1 +1,1 @@
-"""Benchmarks: every claim of speed or quality comes from one of these."""
+"""Benchmarks of speed and quality."""

@@ -1,10 +1,10 @@
-"""How many children a second the environments step through where evaluating one costs nothing, and what decoding takes.
+"""Overhead of the environments: steps per second with a free evaluation, and the share of decoding.
 
     python -m benchmarks.env_overhead --output overhead.json
 
-"single" is one environment as gymnasium.make gives it, "vector" NASESVectorEnv of K sub-environments, "sync" Gymnasium's
-SyncVectorEnv of K single ones. Every child is a new one. In each repeat all take turns, so that other work on the machine
-slows all alike; ratios are taken within a repeat.
+"single" is the environment of ``gymnasium.make``, "vector" is ``NASESVectorEnv`` with K sub-environments, and "sync" is
+Gymnasium's ``SyncVectorEnv`` of K single environments. No child is repeated. All variants are measured in each repeat, so
+that other load on the machine slows all of them equally; ratios are computed within a repeat.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from nases_env.seeding import derive_seed, numpy_generator
 
 @dataclass(frozen=True)
 class Args:
-    """What is measured."""
+    """Options of the benchmark."""
 
     env_id: str = "NASES-Synthetic-v0"
-    """An environment whose children cost nothing; NASES-NASBench201-v0 needs its table."""
+    """Environment with a free evaluation; NASES-NASBench201-v0 needs its table."""
     num_envs: tuple[int, ...] = (1, 16, 256)
-    """K: the sizes of the vector environments."""
+    """Numbers K of sub-environments of the vector environments."""
     num_children: int = 1024
-    """Children that each steps through in a repeat, in whole steps of K."""
+    """Children per variant and repeat, rounded up to a multiple of K."""
     num_repeats: int = 7
-    """Timed repeats, after one that is not timed."""
+    """Number of timed repeats, after one warm-up repeat."""
     num_threads: int = 1
-    """CPU threads that torch decodes with."""
+    """Number of CPU threads of torch."""
     seed: int = 0
-    """Decides the actions: standard-normal embeddings."""
+    """Seed of the actions, which are standard-normal embeddings."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
         for option in ("num_children", "num_repeats"):
@@ -61,7 +61,7 @@ class Args:
 
 
 class Timing(NamedTuple):
-    """The seconds that ``num_children`` took, and what of them went into decoding."""
+    """Duration of ``num_children`` evaluations in seconds, and the part of it spent in decoding."""
 
     num_children: int
     seconds: float
@@ -77,7 +77,7 @@ class Timing(NamedTuple):
 
 
 class Stopwatch:
-    """Sums the seconds that environments spend in ``decode_batch``."""
+    """Accumulates the seconds that environments spend in ``decode_batch``."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -95,7 +95,13 @@ class Stopwatch:
 
 
 class Variant:
-    """One way to step through children: ``shape`` is that of its actions, ``step`` takes such."""
+    """A kind of environment.
+
+    Args:
+        step: the ``step`` method of the environment.
+        shape: shape of its actions; two-dimensional for vector environments.
+        envs: environments whose decoding is timed.
+    """
 
     def __init__(self, step: Callable[[Any], Any], shape: tuple[int, ...], envs: list[NASESEnv]) -> None:
         self.step = step
@@ -105,7 +111,7 @@ class Variant:
             self.stopwatch.watch(env)
 
     def measure(self, args: Args, *names: str) -> Timing:
-        """Steps through children that ``names`` decide."""
+        """Step through random children; ``names`` determines their random stream."""
         size = self.shape[0] if len(self.shape) == 2 else 1
         num_steps = -(-args.num_children // size)
         rng = numpy_generator(args.seed, "env overhead", *names)
@@ -119,7 +125,7 @@ class Variant:
 
 
 def make_variants(args: Args) -> dict[str, Variant]:
-    """By name: single, and of each size vector and sync. All are reset."""
+    """Return the variants by name, reset: single, and vector and sync of each size."""
     seed = derive_seed(args.seed, "env overhead") % 2**32
     single = gym.make(args.env_id, max_episode_steps=-1)
     single.reset(seed=seed)
@@ -142,12 +148,13 @@ def make_variants(args: Args) -> dict[str, Variant]:
     return variants
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(values)), "least": min(values), "most": max(values)}
+def median_and_range(values: list[float]) -> dict[str, float]:
+    """Return median, minimum and maximum of ``values``."""
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
 
 
 def main(args: Args) -> None:
-    """Measure steps per second of the environment and of its vector environment, decoding included."""
+    """Measure the steps per second of the environment and of its vector environments, including decoding."""
     with torch_threads(args.num_threads):
         variants = make_variants(args)
         timings: dict[str, list[Timing]] = {name: [] for name in variants}
@@ -156,7 +163,7 @@ def main(args: Args) -> None:
                 timing = variant.measure(args, name, str(repeat))
                 if repeat > 0:
                     timings[name].append(timing)
-    table = Table(title=f"{args.env_id}: children per second, median (least–most) of {args.num_repeats} repeats")
+    table = Table(title=f"{args.env_id}: children per second, median (range) of {args.num_repeats} repeats")
     for heading in ("environment", "children/s", "times single", "decoding"):
         table.add_column(heading, justify="right", no_wrap=True)
     results = {}
@@ -165,16 +172,16 @@ def main(args: Args) -> None:
             own.steps_per_second / single.steps_per_second for own, single in zip(measured, timings["single"], strict=True)
         ]
         results[name] = {
-            "steps_per_second": spread([timing.steps_per_second for timing in measured]),
-            "times_single": spread(ratios),
-            "decode_share": spread([timing.decode_share for timing in measured]),
+            "steps_per_second": median_and_range([timing.steps_per_second for timing in measured]),
+            "times_single": median_and_range(ratios),
+            "decode_share": median_and_range([timing.decode_share for timing in measured]),
         }
         rate, ratio, share = results[name].values()
         table.add_row(
             name,
-            f"{rate['median']:,.0f} ({rate['least']:,.0f}–{rate['most']:,.0f})",
-            f"{ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f})",
-            f"{share['median']:.0%} ({share['least']:.0%}–{share['most']:.0%})",
+            f"{rate['median']:,.0f} ({rate['min']:,.0f}–{rate['max']:,.0f})",
+            f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})",
+            f"{share['median']:.0%} ({share['min']:.0%}–{share['max']:.0%})",
         )
     Console().print(table)
     if args.output is not None:

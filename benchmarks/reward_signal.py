@@ -1,8 +1,8 @@
-"""Does the reward say something about the architecture? The spread between architectures against the spread between seeds.
+"""Signal and noise of the reward: its variance between architectures and its variance between seeds.
 
-Trains every one of some random architectures under several seeds, with a preset as a search uses it, and divides the
-variance of the validation accuracy (one-way random-effects analysis of variance) into a part between architectures, which a
-search can learn from, and a part between seeds, which is noise. ICC, the intraclass correlation, is the first part's share.
+Random architectures are each trained with several seeds, with the preset of a search. A one-way random-effects analysis of
+variance splits the variance of the validation accuracy into a component between architectures (the signal of a search) and a
+component between seeds (noise). The ICC (intraclass correlation) is the share of the first component.
 
     python -m benchmarks.reward_signal --env-ids NASES-Digits-v0 NASES-CIFAR10-v0
 """
@@ -38,24 +38,24 @@ from nases_env.seeding import derive_seed, numpy_generator
 
 @dataclass
 class Args:
-    """What is trained."""
+    """Options of the benchmark."""
 
     env_ids: tuple[str, ...] = ("NASES-Digits-v0", "NASES-CIFAR10-v0")
-    """The environments."""
+    """Ids of the environments."""
     preset: str = "cpu"
-    """The children's preset."""
+    """Preset of the children."""
     num_architectures: int = 12
-    """Random architectures."""
+    """Number of random architectures."""
     num_seeds: int = 3
-    """Trainings of each architecture."""
+    """Number of trainings of each architecture."""
     seed: int = 0
-    """Of the architectures and of their trainings."""
+    """Seed of the architectures and of their trainings."""
     data_dir: str | None = None
-    """The folder with the data; unset: NASES_DATA_DIR."""
+    """Directory with the data; unset: NASES_DATA_DIR."""
     num_processes: int = os.cpu_count() or 1
-    """Trainings side by side, one thread each."""
+    """Number of parallel trainings, with one thread each."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the measurements."""
 
 
 def evaluate(job: tuple[TrainingEvaluator, Architecture, int]) -> Evaluation:
@@ -63,8 +63,12 @@ def evaluate(job: tuple[TrainingEvaluator, Architecture, int]) -> Evaluation:
     return evaluator.evaluate(architecture, seed)
 
 
-def analyse(accuracies: np.ndarray) -> dict[str, float]:
-    """The variance components of accuracies of shape (architectures, seeds), in percentage points."""
+def analyze(accuracies: np.ndarray) -> dict[str, float]:
+    """Estimate the variance components of ``accuracies``, shape (architectures, seeds), in [0, 1].
+
+    Returns:
+        Mean and standard deviations in percentage points, and the ICC.
+    """
     num_seeds = accuracies.shape[1]
     within = accuracies.var(axis=1, ddof=1).mean()
     between = max(0.0, accuracies.mean(axis=1).var(ddof=1) - within / num_seeds)
@@ -77,10 +81,10 @@ def analyse(accuracies: np.ndarray) -> dict[str, float]:
 
 
 def icc_interval(accuracies: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the ICC, resampling architectures."""
+    """Return the 95 % bootstrap interval of the ICC, from resampled architectures."""
     result = scipy.stats.bootstrap(
         (np.arange(len(accuracies)),),
-        lambda rows: analyse(accuracies[rows])["icc"],
+        lambda rows: analyze(accuracies[rows])["icc"],
         vectorized=False,
         n_resamples=1000,
         method="percentile",
@@ -108,7 +112,7 @@ def measure(env_id: str, args: Args, pool: ProcessPoolExecutor) -> dict[str, Any
         "env_id": env_id,
         "preset": nases.preset,
         "settings": dataclasses.asdict(nases.settings),
-        **analyse(accuracies),
+        **analyze(accuracies),
         "icc_low": low,
         "icc_high": high,
         "median_seconds_per_child": statistics.median(evaluation.seconds for evaluation in evaluations),
@@ -118,13 +122,13 @@ def measure(env_id: str, args: Args, pool: ProcessPoolExecutor) -> dict[str, Any
 
 
 def main(args: Args) -> None:
-    """Measure how much of the reward is the architecture and how much is chance."""
+    """Measure the shares of architecture and seed in the variance of the reward."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.num_processes, mp_context=context) as pool:
         results = [measure(env_id, args, pool) for env_id in args.env_ids]
-    title = f"{args.num_architectures} architectures × {args.num_seeds} seeds: validation accuracy in %, and its deviation"
+    title = f"{args.num_architectures} architectures × {args.num_seeds} seeds: validation accuracy in %, mean and sd"
     table = Table(title=title)
-    for heading in ("environment", "preset", "mean", "of architectures", "of seeds", "ICC (95 %)", "s/child"):
+    for heading in ("environment", "preset", "mean", "sd of architectures", "sd of seeds", "ICC (95 %)", "s/child"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(

@@ -1,10 +1,10 @@
-"""What one device makes of some minutes: a search for as long as they last, and a final training of its best child.
+"""Search and final training within a given time on one device.
 
     python -m benchmarks.search_then_train --search-minutes 10 --train-minutes 10 --output session.json
 
-REINFORCE evaluates as many children as the first minutes allow, several at once with --num-envs. The best by validation
-accuracy is trained on all training images, for as many epochs as fit into the other minutes by the time that one takes, and
-is tested once. Nothing is chosen by the test images.
+REINFORCE evaluates as many children as fit into the minutes of the search, ``--num-envs`` of them concurrently. The child
+with the best validation accuracy is trained on all training images and tested once. The number of epochs is computed from
+the measured time per epoch. No choice depends on the test images.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ from nases_env.search import SearchLoop, make_env
 from nases_env.search_spaces import get_search_space
 from nases_env.training import EpochRecord
 
-ENDLESS = 10**9  # children: more than any session evaluates
+UNLIMITED_BUDGET = 10**9  # children; the time limit always ends the search first
 
 
 @dataclass(frozen=True)
 class Args:
-    """What is done."""
+    """Options of the benchmark."""
 
     env_id: str = "NASES-CIFAR10-v0"
-    """The environment, one that trains children."""
+    """Id of an environment that trains children."""
     preset: str = "auto"
-    """Of the children and of the final training; auto: gpu where there is one, else cpu."""
+    """Preset of the children and of the final training; auto: gpu if there is a GPU, otherwise cpu."""
     search_minutes: float = 10.0
-    """A child that is under way when they are over is finished."""
+    """Minutes of the search; children that are running at the end are finished."""
     train_minutes: float = 10.0
-    """The number of epochs is what fits into them, but at least one."""
+    """Minutes of the final training, which lasts at least one epoch."""
     num_envs: int = 1
-    """Children at once, each in a process of its own where there are several."""
+    """Number of concurrent evaluations; if more than one, children are evaluated in worker processes."""
     workers_per_gpu: int = 1
-    """Processes that share a GPU."""
+    """Number of worker processes per GPU."""
     data_dir: str | None = None
-    """The folder with the data; unset: the environment variable NASES_DATA_DIR, else a folder of the user's cache."""
+    """Directory with the data; unset: the environment variable NASES_DATA_DIR, or a directory in the user's cache."""
     device: str = "auto"
-    """A torch device; auto: the GPU where there is one."""
+    """A torch device; auto: the GPU if there is one."""
     seed: int = 0
-    """Of the search and of the final training."""
+    """Seed of the search and of the final training."""
     model: Path | None = None
-    """Keep the trained model in this file, as nases_env.load_model reads it."""
+    """Save the trained model to this file; nases_env.load_model reads it."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
         for option in ("search_minutes", "train_minutes"):
@@ -77,7 +77,7 @@ class Args:
 
 
 class TimedSearch(SearchLoop):
-    """A search that ends when its time is over."""
+    """A search that ends at a deadline, but not before the first child."""
 
     deadline = math.inf
 
@@ -90,7 +90,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     """Search until the time is over; return the search and its measurements."""
     options = ReinforceArgs(
         env_id=args.env_id,
-        budget=ENDLESS,
+        budget=UNLIMITED_BUDGET,
         seed=args.seed,
         num_envs=args.num_envs,
         preset=args.preset,
@@ -100,17 +100,17 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     )
     nases = make_env(options).unwrapped
     if not isinstance(nases, ImageEnv):
-        raise InputError(f"{args.env_id} trains no children; name an environment of images")
+        raise InputError(f"{args.env_id} trains no children; pass an environment that trains on images")
     nases.reset(seed=args.seed)
     nases.start(options.execution, max_in_flight=args.num_envs)
-    timed = TimedSearch(nases, ENDLESS, args.num_envs)
+    timed = TimedSearch(nases, UNLIMITED_BUDGET, args.num_envs)
     start = time.monotonic()
     timed.deadline = start + 60 * args.search_minutes
     timed.run(Reinforce(nases, options), options.ask_batch_size)
     minutes = (time.monotonic() - start) / 60
     assert timed.best is not None
     evaluations = [child.evaluation for child in timed.trials]
-    figures = {
+    metrics = {
         "minutes": minutes,
         "num_children": len(evaluations),
         "num_distinct": len({evaluation.key for evaluation in evaluations}),
@@ -121,15 +121,15 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
         "genotype": json.loads(nases.search_space.to_json(timed.best.architecture)),
     }
     console.print(
-        f"search: {figures['num_children']} children in {minutes:.1f} minutes, best validation accuracy "
-        f"{figures['best_valid_accuracy']:.2%}",
+        f"search: {metrics['num_children']} children in {minutes:.1f} minutes, best validation accuracy "
+        f"{metrics['best_valid_accuracy']:.2%}",
         highlight=False,
     )
-    return timed, figures
+    return timed, metrics
 
 
 def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
-    """Trains the best child of a search to the end; the figures on it."""
+    """Train and test the best child of a search, and return the measurements."""
     nases = timed.env
     assert isinstance(nases, ImageEnv)
     assert isinstance(nases.evaluator, TrainingEvaluator)
@@ -139,10 +139,10 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     final = FinalTraining(
         space, timed.best.architecture, nases.evaluator.dataset, settings, data_dir=args.data_dir, device=args.device
     )
-    time_of = time_training(
+    timing = time_training(
         space, settings, final.train_images, device=args.device, num_threads=1, architectures=[final.architecture]
     )
-    num_epochs = max(1, int((60 * args.train_minutes - time_of.overhead) / time_of.per_epoch))
+    num_epochs = max(1, int((60 * args.train_minutes - timing.overhead) / timing.per_epoch))
     final = replace(final, settings=replace(settings, num_epochs=num_epochs, num_cycles=1))
     ends = [time.perf_counter()]
 
@@ -162,13 +162,13 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
     )
     return {
         **{name: value for name, value in result.to_dict().items() if name != "curve"},
-        "seconds_per_epoch": {"median": median(seconds), "least": min(seconds), "most": max(seconds)},
+        "seconds_per_epoch": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
         "settings": asdict(final.settings),
     }
 
 
 def main(args: Args) -> None:
-    """Search for some minutes, train the best child for some more, and test it once."""
+    """Search for a given time, train the best child for a given time, and test it once."""
     console = Console()
     console.print(f"on {device_name(resolve_device(args.device))}", highlight=False)
     timed, found = search(args, console)

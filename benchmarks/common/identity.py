@@ -1,4 +1,4 @@
-"""Digests of what decides a search's result, so that a record of another experiment is not taken for one of this."""
+"""Digests of everything that determines the result of a search, so that records of other experiments are not reused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from nases_env.envs import ImageEnv, NASESEnv
 
 Table = dict[str, tuple[float, float]]
 
-MAX_ENUMERATED = 10**5  # architectures; the best of a larger space is not looked for
+MAX_ENUMERATED = 10**5  # architectures; larger spaces are not enumerated
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "stable-baselines3")
 
 
 def read_table(nases: NASESEnv) -> Table | None:
-    """Validation and test accuracy of every architecture, by its key; None where these are not known, or too many."""
+    """Return validation and test accuracy of all architectures by key; None if unknown or if the space is too large."""
     space, report_test_accuracy = nases.search_space, getattr(nases.evaluator, "report_test_accuracy", None)
     if report_test_accuracy is None or math.prod(space.decision_sizes) > MAX_ENUMERATED:
         return None
@@ -39,12 +39,12 @@ def read_table(nases: NASESEnv) -> Table | None:
 
 
 def describe_environment(nases: NASESEnv, table: Table | None, table_path: str | None) -> dict[str, Any]:
-    """Return what determines every search in an environment, except for options; JSON values.
+    """Return what determines all searches in an environment, except for their options; JSON values.
 
     Args:
         nases: the environment.
-        table: what ``read_table`` read in it.
-        table_path: path of the table, as passed to the environment.
+        table: the result of ``read_table``.
+        table_path: path of the table, as passed to the environment; hashed if ``table`` is None.
     """
     weights = {name: weight.contiguous() for name, weight in nases.embedding.state_dict().items()}
     sources = set(Path(nases_env.__file__).parent.rglob("*.py"))
@@ -64,7 +64,7 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
 
 
 def sources_of(definition: Any) -> set[Path]:
-    """The file in which a class or function is defined, and the files of the same package that it uses."""
+    """Return the file that defines a class or function, and the files of the same package that it imports, recursively."""
     package = definition.__module__.partition(".")[0]
     pending: list[ModuleType | None] = [inspect.getmodule(definition)]
     modules: set[ModuleType] = set()
@@ -82,5 +82,5 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 
 
 def digest_of_text(text: str) -> str:
-    """The SHA-256 of ``text``."""
+    """Return the SHA-256 of ``text``."""
     return hashlib.sha256(text.encode()).hexdigest()

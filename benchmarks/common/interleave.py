@@ -1,35 +1,38 @@
-"""Variants that take turns, so that other work on the machine slows all alike."""
+"""Interleaved measurement: variants are measured in turns, so that other load on the machine slows all of them equally."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-Figures = dict[str, list[float]]
-"""The figures of a variant by name: of each, one value a repeat."""
+Measurements = dict[str, list[float]]
+"""The measurements of a variant: for each metric, one value per repeat."""
 
 Measure = Callable[[], Mapping[str, float]]
-"""Measures a variant once and gives its figures by name."""
+"""Measures a variant once and returns its metrics by name."""
 
 
-def take_turns(variants: Mapping[str, Measure], num_repeats: int, *, warm_up: bool = False) -> dict[str, Figures]:
-    """Measures all variants, then all again, ``num_repeats`` times.
+def interleave(variants: Mapping[str, Measure], num_repeats: int, *, warm_up: bool = False) -> dict[str, Measurements]:
+    """Measure all variants once, then all of them again, ``num_repeats`` times in total.
 
     Args:
-        variants: by name.
-        num_repeats: how often each is measured.
-        warm_up: whether each is measured once more before, without being recorded.
+        variants: measure functions by name of the variant.
+        num_repeats: number of recorded measurements of each variant.
+        warm_up: whether to measure each variant once more at the beginning, without recording it.
+
+    Returns:
+        The measurements by name of the variant.
     """
-    figures: dict[str, Figures] = {name: {} for name in variants}
+    measurements: dict[str, Measurements] = {name: {} for name in variants}
     if warm_up:
         for measure in variants.values():
             measure()
     for _ in range(num_repeats):
         for name, measure in variants.items():
-            for figure, value in measure().items():
-                figures[name].setdefault(figure, []).append(value)
-    return figures
+            for metric, value in measure().items():
+                measurements[name].setdefault(metric, []).append(value)
+    return measurements
 
 
-def quotients(values: Sequence[float], references: Sequence[float]) -> list[float]:
-    """Each value over the reference of the same repeat."""
+def paired_ratios(values: Sequence[float], references: Sequence[float]) -> list[float]:
+    """Divide each value by the reference of the same repeat."""
     return [value / reference for value, reference in zip(values, references, strict=True)]

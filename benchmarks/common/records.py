@@ -1,4 +1,4 @@
-"""Records of searches: one line of JSON per search, on disk as soon as it has ended, so that a comparison can be resumed."""
+"""Records of searches: one JSON line per search, written when the search ends, so that a comparison can be resumed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Record:
-    """One search, as far as statistics need it.
+    """The data of one search that the statistics need.
 
     Attributes:
-        agent: the name of the agent's row.
-        seed: of the search, the agent and the order of the operators.
-        settings: digest of all else that decides the result.
+        agent: name of the agent.
+        seed: seed of the search, the agent and the order of the operators.
+        settings: digest of everything else that determines the result.
         seconds: wall time of the search.
         rewards: validation accuracy of each child in [0, 1], in order.
-        repeats: the numbers, from 1, of the children that had been evaluated before.
-        bests: the numbers, from 1, of the children that were better than all before.
-        test_accuracies: of the best children so far, in [0, 1], read after the search; None if the environment has none.
+        duplicate_steps: the numbers, from 1, of the children that had been evaluated before.
+        incumbent_steps: the numbers, from 1, of the children that were better than all previous ones.
+        test_accuracies: test accuracies in [0, 1] of the children at ``incumbent_steps``, read after the search; None if the
+            environment has none.
     """
 
     agent: str
@@ -38,8 +39,8 @@ class Record:
     settings: str
     seconds: float
     rewards: list[float]
-    repeats: list[int]
-    bests: list[int]
+    duplicate_steps: list[int]
+    incumbent_steps: list[int]
     test_accuracies: list[float] | None
 
     def valid_accuracy(self, budgets: Sequence[int]) -> Numbers:
@@ -50,34 +51,34 @@ class Record:
     def test_accuracy(self, budgets: Sequence[int]) -> Numbers:
         """Return the test accuracy of the best of the first n children for each n in ``budgets``; shape (budgets,)."""
         assert self.test_accuracies is not None
-        return np.asarray(self.test_accuracies)[np.searchsorted(self.bests, budgets, side="right") - 1]
+        return np.asarray(self.test_accuracies)[np.searchsorted(self.incumbent_steps, budgets, side="right") - 1]
 
     def num_distinct(self, budget: int) -> int:
-        """Distinct children among the first ``budget``."""
-        return budget - int(np.searchsorted(self.repeats, budget, side="right"))
+        """Return the number of distinct children among the first ``budget``."""
+        return budget - int(np.searchsorted(self.duplicate_steps, budget, side="right"))
 
 
-def find_bests(rewards: Sequence[float]) -> list[int]:
-    """The numbers, from 1, of the children that are better than all before; the first always is."""
+def find_incumbent_steps(rewards: Sequence[float]) -> list[int]:
+    """Return the numbers, from 1, of the children that are better than all previous ones; the first always is."""
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(rewards)[:-1]])
     numbers: list[int] = (np.flatnonzero(np.asarray(rewards) > best_before) + 1).tolist()
     return numbers
 
 
-def find_repeats(keys: Sequence[str]) -> list[int]:
-    """The numbers, from 1, of the children whose key had come before."""
+def find_duplicate_steps(keys: Sequence[str]) -> list[int]:
+    """Return the numbers, from 1, of the children whose key occurred before."""
     first: dict[str, int] = {}
     return [number for number, key in enumerate(keys, start=1) if first.setdefault(key, number) < number]
 
 
 class RecordFile:
-    """The records of a comparison in a file that several runs of it may add to, one after the other."""
+    """The records of a comparison, in a file that consecutive runs append to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self) -> tuple[list[Record], bool]:
-        """The records, and whether a last one that was cut off in the middle had to be dropped from the file.
+        """Return the records, and whether the last line was incomplete; an incomplete line is removed from the file.
 
         Raises:
             InputError: if the file cannot be read, or a line before the last is not a record.
@@ -87,18 +88,18 @@ class RecordFile:
         try:
             content = self.path.read_bytes()
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}; name another --output") from None
-        *lines, rest = content.split(b"\n")
+            raise InputError(f"cannot read {self.path}: {error.strerror}; pass another --output") from None
+        *lines, incomplete = content.split(b"\n")
         records = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
-        if rest:
-            self._truncate(len(content) - len(rest))
-        return records, bool(rest)
+        if incomplete:
+            self._truncate(len(content) - len(incomplete))
+        return records, bool(incomplete)
 
     def append(self, record: Record) -> None:
-        """Adds ``record``, on the disk when this returns.
+        """Append ``record``; it is on disk when this method returns.
 
         Raises:
-            InputError: if it cannot be written.
+            InputError: if the file cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class RecordFile:
             return Record(**json.loads(line))
         except (ValueError, TypeError):
             raise InputError(
-                f"line {number} of {self.path} is not a record of this benchmark; remove that line, or name another --output"
+                f"line {number} of {self.path} is not a record of this benchmark; remove that line, or pass another --output"
             ) from None
 
     def _truncate(self, size: int) -> None:

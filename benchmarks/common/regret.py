@@ -1,4 +1,4 @@
-"""Regret curves: mean difference over seeds between the optimum and the best of the first n children."""
+"""Regret curves: difference between the optimum and the best of the first n children, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Curve:
     high: Numbers
 
     def to_dict(self) -> dict[str, list[float]]:
-        """All as JSON values."""
+        """Return the arrays as JSON values."""
         return {"mean": self.mean.tolist(), "low": self.low.tolist(), "high": self.high.tolist()}
 
 
-def points_until(budget: int) -> list[int]:
-    """Numbers of children from 1 to ``budget``, about evenly spaced on a logarithmic axis."""
+def log_spaced(budget: int) -> list[int]:
+    """Return numbers of children from 1 to ``budget``, about evenly spaced on a logarithmic axis."""
     points: list[int] = np.unique(np.geomspace(1, budget, NUM_POINTS).round().astype(int)).tolist()
     return points
 
@@ -46,13 +46,13 @@ def points_until(budget: int) -> list[int]:
 def curves(
     records: Mapping[str, Sequence[Record]], points: Sequence[int], optimum: Mapping[str, float], seed: int
 ) -> dict[str, dict[str, Curve]]:
-    """The regret against each of ``optimum``'s accuracies, of each agent, after ``points`` children.
+    """Compute the regret curve of each agent for each accuracy in ``optimum``.
 
     Args:
-        records: of each agent.
+        records: records by agent.
         points: numbers of children.
-        optimum: "valid_accuracy" and, where it is known, "test_accuracy", in [0, 1].
-        seed: of the bootstrap.
+        optimum: "valid_accuracy" and, if known, "test_accuracy", in [0, 1].
+        seed: seed of the bootstrap.
     """
     rng = numpy_generator(seed, "search quality", "regret")
     panels: dict[str, dict[str, Curve]] = {}
@@ -69,7 +69,7 @@ def draw(
     panels: Mapping[str, Mapping[str, Curve]],
     groups: Sequence[Sequence[str]],
 ) -> Figure:
-    """The ``curves`` of the agents of each group in a row of panels of their own, one panel a kind of accuracy."""
+    """Draw regret curves: one row of panels per group of agents, one column per kind of accuracy."""
     num_rows, num_columns = len(groups), len(panels)
     size = (PANEL_WIDTH * num_columns + LEGEND_WIDTH, PANEL_HEIGHT * num_rows)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -78,7 +78,7 @@ def draw(
     all_axes = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey="col")
     for row, group in zip(all_axes, groups, strict=True):
         for axes, (measure, panel) in zip(row, panels.items(), strict=True):
-            # The legend names the agents in the order in which the last panel's curves end, the one above the other.
+            # The legend lists the agents from top to bottom in the order of the right ends of the curves of the last panel.
             for agent in sorted(group, key=lambda agent: -panel[agent].mean[-1]):
                 index, curve = agents.index(agent), panel[agent]
                 color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]

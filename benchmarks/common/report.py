@@ -1,4 +1,4 @@
-"""From records to figures, and from figures to tables."""
+"""Statistics of records, and their tables."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A table of text, to be printed and to be written as Markdown."""
+class TextTable:
+    """A table of text that is printed and written as Markdown."""
 
     title: str
     headings: list[str]
     rows: list[list[str]]
 
     def to_rich(self) -> Table:
-        """For a terminal."""
+        """Return the table for a terminal."""
         table = Table(title=self.title, title_justify="left")
         for index, heading in enumerate(self.headings):
             table.add_column(heading, justify="right" if index else "left", no_wrap=True)
@@ -35,28 +35,28 @@ class Grid:
         return table
 
     def to_markdown(self) -> str:
-        """A heading and a pipe table."""
+        """Return a Markdown heading and a pipe table."""
         rule = ["---", *["---:"] * (len(self.headings) - 1)]
         return "\n".join(
             [f"### {self.title}", "", *(f"| {' | '.join(row)} |" for row in [self.headings, rule, *self.rows]), ""]
         )
 
 
-def analyse(
+def analyze(
     records: Mapping[str, Sequence[Record]],
     budgets: Sequence[int],
     baseline: str,
     differences: Mapping[str, tuple[str, str]],
     seed: int,
 ) -> Report:
-    """The figures of each agent at each budget, and the differences between agents; accuracies in [0, 1].
+    """Compute the metrics of each agent at each budget, and the differences between agents; accuracies in [0, 1].
 
     Args:
-        records: of each agent, in the order of the same seeds.
-        budgets: children.
-        baseline: the agent over which the probability of improvement is given.
-        differences: names of pairs (ours, theirs) of agents; those of which one was not run are left out.
-        seed: of the bootstrap.
+        records: records by agent; all agents have the same seeds in the same order.
+        budgets: numbers of children.
+        baseline: agent to which the probability of improvement refers.
+        differences: pairs (ours, theirs) of agents by title; pairs with an agent that was not run are omitted.
+        seed: seed of the bootstrap.
     """
     measure = "valid_accuracy" if next(iter(records.values()))[0].test_accuracies is None else "test_accuracy"
     rng = numpy_generator(seed, "search quality", "bootstrap")
@@ -89,25 +89,25 @@ def analyse(
     return {"measure": measure, "baseline": baseline, "agents": agents, "differences": paired}
 
 
-def tables(report: Report) -> list[Grid]:
-    """One table a budget, the best agent first, and one of the differences."""
+def make_tables(report: Report) -> list[TextTable]:
+    """Return one table per budget, sorted by accuracy, and a table of the differences."""
     measure, agents = report["measure"], report["agents"]
     budgets = list(next(iter(agents.values()))["at"])
     num_seeds = len(next(iter(agents.values()))["at"][budgets[0]][measure]["values"])
     name = "test accuracy %" if measure == "test_accuracy" else "validation accuracy %"
-    grids = []
+    tables = []
     for budget in budgets:
         columns: dict[str, list[str]] = {}
         for agent in sorted(agents, key=lambda agent: -agents[agent]["at"][budget][measure]["mean"]):
-            figures = agents[agent]["at"][budget]
-            compared, better = figures[measure], figures.get("probability_of_improvement")
+            metrics = agents[agent]["at"][budget]
+            compared, better = metrics[measure], metrics.get("probability_of_improvement")
             cells = {
                 "agent": agent,
                 f"{name} (95 %)": _interval(compared["mean"], compared["low"], compared["high"]),
                 "sd": f"{100 * compared['sd']:.2f}",
                 f"P(> {report['baseline']}) (95 %)": _interval(**better, scale=1) if better else "–",
-                "validation %": f"{100 * figures['valid_accuracy']['mean']:.2f}",
-                "distinct": f"{figures['distinct_children']:.1f}",
+                "validation %": f"{100 * metrics['valid_accuracy']['mean']:.2f}",
+                "distinct": f"{metrics['distinct_children']:.1f}",
                 "s/search": f"{agents[agent]['seconds_per_search']:.2f}",
             }
             if measure == "valid_accuracy":
@@ -115,14 +115,14 @@ def tables(report: Report) -> list[Grid]:
             for heading, cell in cells.items():
                 columns.setdefault(heading, []).append(cell)
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        grids.append(Grid(f"best by validation of {budget} children, {num_seeds} seeds", list(columns), rows))
+        tables.append(TextTable(f"best by validation of {budget} children, {num_seeds} seeds", list(columns), rows))
     if report["differences"]:
         rows = []
         for title, at in report["differences"].items():
             rows.append([title, *(_interval(**at[budget], sign="+") for budget in budgets)])
         headings = ["difference", *(f"at {budget} (95 %)" for budget in budgets)]
-        grids.append(Grid(f"differences in {name}, paired by seed", headings, rows))
-    return grids
+        tables.append(TextTable(f"differences in {name}, paired by seed", headings, rows))
+    return tables
 
 
 def _summary(values: Numbers, rng: np.random.Generator) -> Report:

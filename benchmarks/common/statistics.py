@@ -1,7 +1,7 @@
-"""What is said of numbers that a few seeds gave, each with a 95 % bootstrap interval.
+"""Statistics over a few seeds, each with a 95 % bootstrap interval.
 
-As in Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021): percentile intervals,
-resampling seeds, and the probability of improvement.
+The methods are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021):
+percentile intervals from resampled seeds, and the probability of improvement.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 NUM_RESAMPLES = 5000
-BATCH_SIZE = 50  # resamples that are held in memory at once
+BATCH_SIZE = 50  # resamples in memory at the same time
 
 
 class Estimate(NamedTuple):
-    """A number and the ends of its 95 % bootstrap interval."""
+    """A value and the bounds of its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -27,21 +27,21 @@ class Estimate(NamedTuple):
 
 
 def mean(values: Numbers, rng: np.random.Generator) -> Estimate:
-    """The mean of one value a seed, shape (seeds,); of differences between two agents on the same seeds, the paired one."""
+    """Estimate the mean of ``values``, one per seed, shape (seeds,); for a paired comparison, pass differences by seed."""
     low, high = mean_band(values[:, None], rng)
     return Estimate(float(values.mean()), float(low[0]), float(high[0]))
 
 
 def mean_band(values: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
-    """The ends of the intervals of means over seeds: shape (seeds, points) gives two of shape (points,)."""
+    """Return the lower and upper bounds, shape (points,), of the means over seeds of ``values``, shape (seeds, points)."""
     low, high = _bootstrap((values,), np.mean, rng)
     return low, high
 
 
 def probability_of_improvement(ours: Numbers, baseline: Numbers, rng: np.random.Generator) -> Estimate:
-    """P(X > Y) + P(X = Y) / 2 for one seed X of ``ours`` and one Y of ``baseline``, shapes (seeds,), drawn independently.
+    """Estimate P(X > Y) + P(X = Y) / 2 for independent draws X from ``ours`` and Y from ``baseline``, shapes (seeds,).
 
-    It is the Mann-Whitney statistic over the number of pairs. Both samples are resampled.
+    This is the Mann-Whitney statistic divided by the number of pairs. Both samples are resampled.
     """
     wins = (ours[:, None] > baseline) + 0.5 * (ours[:, None] == baseline)
 

@@ -1,4 +1,4 @@
-"""Jobs side by side in processes, one thread each, that end with the command that started them."""
+"""Parallel execution of jobs in worker processes with one thread each, which end with the parent process."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def run_all(work: Callable[[Job], Result], jobs: Iterable[Job], num_processes: int) -> Generator[Result]:
-    """Yields ``work(job)`` of all jobs as they end: in new processes, or in this one if one process is enough.
+def map_unordered(work: Callable[[Job], Result], jobs: Iterable[Job], num_processes: int) -> Generator[Result]:
+    """Yield ``work(job)`` for all jobs in the order in which they finish.
 
-    Close it, or let an error pass through it, to end the jobs under way.
+    With ``num_processes=1``, the jobs run in this process. Closing the generator, or an exception in it, terminates the
+    running jobs.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: if the system ended a process, as it does where memory runs out.
-        Exception: what ``work`` raised.
+        concurrent.futures.process.BrokenProcessPool: if the system killed a process, usually because memory ran out.
+        Exception: any exception raised by ``work``.
     """
     if num_processes == 1:
         with torch_threads(1), threadpool_limits(1):
@@ -38,7 +39,7 @@ def run_all(work: Callable[[Job], Result], jobs: Iterable[Job], num_processes: i
         with _interrupts_ignored():
             running = {pool.submit(work, job) for job in islice(remaining, num_processes)}
         while running:
-            # No more jobs are handed out than there are processes: one that waits in a process could not be called back.
+            # At most one job per process is submitted, because a job that is queued in a process cannot be canceled.
             done, running = wait(running, return_when=FIRST_COMPLETED)
             running |= {pool.submit(work, job) for job in islice(remaining, len(done))}
             for future in done:
@@ -58,7 +59,7 @@ def _start() -> None:
 
 @contextmanager
 def _interrupts_ignored() -> Generator[None]:
-    """Processes that start inside ignore Ctrl-C, which a terminal sends to all: this one ends the others."""
+    """Make child processes started in this context ignore Ctrl-C; the parent terminates them instead."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

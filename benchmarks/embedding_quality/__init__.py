@@ -1,1 +1,1 @@
-"""Compare embeddings."""
+"""Comparison of embeddings."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.embedding_quality --output embeddings.json
 
-Each embedding is pretrained and measured, and then agents act through it on the landscapes of NASES-Synthetic-v0: random
+Each embedding is pretrained and measured. Then agents use it on the landscapes of NASES-Synthetic-v0: random
 rewards with interactions between decisions, on which a search takes seconds. The best reward within a budget is compared. An
 embedding that reconstructs well may be hard to search in, because a step in it changes too much, or because good
 architectures are not reachable. All rows search the same landscapes with the same seeds, landscape s with seed s, and are
@@ -34,12 +34,11 @@ from tqdm import tqdm
 from benchmarks.common import statistics
 from benchmarks.common.identity import describe_environment, digest_of_files, digest_of_text, sources_of
 from benchmarks.common.records import Record, RecordFile
-from benchmarks.common.report import Grid
+from benchmarks.common.report import TextTable
 from benchmarks.common.statistics import Numbers
-from benchmarks.common.workers import run_all
-from benchmarks.search_quality.__main__ import MIN_WIDTH, ROWS, Job, complete
+from benchmarks.common.workers import map_unordered
+from benchmarks.search_quality.comparison import AGENTS, MIN_WIDTH, Job, complete
 from nases_env.atomic_io import write_atomically
-from nases_env.command_line import run_command
 from nases_env.embedding import (
     PRESETS,
     PretrainSettings,
@@ -56,8 +55,8 @@ from nases_env.search import SearchArgs, make_env
 from nases_env.search_spaces import SearchSpace, get_search_space, import_path
 from nases_env.seeding import numpy_generator
 
-# Least squares as strong as it gets: with the default's schedule, standardisation and noise. At the default's learning rate
-# of 2e-2 its error stays far above the one at 5e-3.
+# The best settings found for least squares, with the schedule, standardization and noise of the default. With the default
+# learning rate of 2e-2, its error stays far above the error with 5e-3.
 LEAST_SQUARES = PretrainSettings(loss="least_squares", learning_rate=5e-3, num_calibration_rounds=0)
 UNCALIBRATED = PretrainSettings(num_calibration_rounds=0)
 
@@ -73,34 +72,34 @@ SETTINGS: dict[str, PretrainSettings] = {
     "calibrated_n30": dataclasses.replace(PRESETS["default"], embedding_size=30),
     "calibrated_n20_noise0.3": dataclasses.replace(PRESETS["default"], embedding_size=20, noise_std=0.3),
 }
-"""How embeddings are pretrained, by the name of their row. Uncalibrated and calibrated are of the loss cross-entropy."""
+"""Compared pretraining settings by name. Uncalibrated and calibrated settings use the cross-entropy loss."""
 
-REFERENCE = "calibrated_n20"  # the row with which the others are compared: what ships for enas_micro
-AGENTS = ("reinforce", "model_assisted")  # which act through an embedding
-BASELINES = ("random_search", "regularized_evolution")  # which need none
+REFERENCE = "calibrated_n20"  # the settings of the built-in weights of enas_micro, with which the others are compared
+EMBEDDING_AGENTS = ("reinforce", "model_assisted")  # agents that use an embedding
+BASELINES = ("random_search", "regularized_evolution")  # agents that use none
 ENV_ID = "NASES-Synthetic-v0"
 
 
 @dataclass
 class Args:
-    """What is compared."""
+    """Options of the benchmark."""
 
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """Rows of the comparison."""
+    """Names of the pretraining settings."""
     num_steps: int | None = None
-    """Steps of every pretraining; unset: those of the settings."""
+    """Number of steps of every pretraining; unset: as in the settings."""
     num_pretrainings: int = 1
-    """Pretrainings of each row, with the seeds from 0 on; landscape s is searched through number s modulo this."""
+    """Number of pretrainings of each setting, with seeds from 0; landscape s uses pretraining s modulo this number."""
     num_seeds: int = 60
-    """Landscapes that are searched, at least 2."""
+    """Number of landscapes, at least 2."""
     num_assisted_seeds: int | None = None
-    """Of these, the first ones, that model-assisted REINFORCE searches, which takes ten times as long; unset: all."""
+    """Number of landscapes for model-assisted REINFORCE, which takes ten times as long; unset: all."""
     budgets: tuple[int, ...] = (100, 200)
-    """Children after which the best is compared; a search ends at the largest."""
+    """Numbers of children after which the best is compared; a search ends at the largest."""
     search_space: str = "enas_micro"
     """Name of a built-in search space or MODULE:CLASS of a custom one; it must define cell_graphs."""
     num_processes: int = os.cpu_count() or 1
-    """Pretrainings and searches side by side, one thread each; with 1, in the process of the command itself."""
+    """Number of parallel pretrainings and searches, with one thread each; 1 runs them in the main process."""
     output: Path = Path("embedding_quality.json")
     """JSON file for the measurements; the other files are written next to it."""
 
@@ -108,24 +107,26 @@ class Args:
         for name in self.settings:
             if name not in SETTINGS:
                 raise InputError(f"unknown settings {name!r}{did_you_mean(name, SETTINGS)}; known: {', '.join(SETTINGS)}")
-        least = {"num_steps": 1, "num_pretrainings": 1, "num_seeds": 2, "num_assisted_seeds": 2, "num_processes": 1}
-        for option, number in least.items():
+        minimums = {"num_steps": 1, "num_pretrainings": 1, "num_seeds": 2, "num_assisted_seeds": 2, "num_processes": 1}
+        for option, number in minimums.items():
             if getattr(self, option) is not None and getattr(self, option) < number:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {number}, not {getattr(self, option)}")
         if self.num_assisted_seeds is not None and self.num_assisted_seeds > self.num_seeds:
             raise InputError(f"--num-assisted-seeds must be at most --num-seeds, {self.num_seeds}")
         if not self.settings or min(self.budgets, default=0) < 1:
-            raise InputError("name at least one row with --settings, and one number of children, from 1 on, with --budgets")
+            raise InputError(
+                "pass at least one name with --settings, and at least one number of children, 1 or larger, with --budgets"
+            )
         if self.output.suffix != ".json":
             raise InputError(f"--output must end in .json, as {self.output.with_suffix('.json')} does, not {self.output}")
 
     def num_landscapes(self, agent: str) -> int:
-        """Landscapes that ``agent`` searches."""
+        """Return the number of landscapes that ``agent`` searches."""
         return self.num_assisted_seeds or self.num_seeds if agent == "model_assisted" else self.num_seeds
 
 
 class Pretraining(NamedTuple):
-    """One embedding: how it is made, and the file that it is kept in."""
+    """Settings, seed and file of one embedding."""
 
     settings: PretrainSettings
     seed: int
@@ -134,7 +135,7 @@ class Pretraining(NamedTuple):
 
 
 class Searches(NamedTuple):
-    """The searches of one row by one agent, in the order of landscapes."""
+    """The searches of one agent with one pretraining setting, ordered by landscape."""
 
     row: str
     agent: str
@@ -142,7 +143,7 @@ class Searches(NamedTuple):
 
 
 def make_pretrainings(args: Args, space: SearchSpace) -> dict[str, list[Pretraining]]:
-    """Those of each row. The file's name holds a digest of all that decides what is in it."""
+    """Return the pretrainings by name of the settings. The file name has a digest of everything that determines the file."""
     folder = args.output.with_suffix(".embeddings")
     common = {
         "search_space": space.name,
@@ -175,7 +176,7 @@ def remove_damaged(pretrainings: Sequence[Pretraining], space: SearchSpace) -> N
 
 
 def train_and_measure(pretraining: Pretraining) -> tuple[Path, QualityReport]:
-    """Trains an embedding unless its file is there, and measures what the file holds."""
+    """Train an embedding if its file does not exist, and measure the embedding in the file."""
     space = get_search_space(pretraining.search_space)
     if not pretraining.path.exists():
         save_embedding(pretrain(space, pretraining.settings, pretraining.seed)[0], pretraining.path)
@@ -183,12 +184,12 @@ def train_and_measure(pretraining: Pretraining) -> tuple[Path, QualityReport]:
 
 
 def measure_all(pretrainings: Mapping[str, Sequence[Pretraining]], num_processes: int) -> dict[str, list[QualityReport]]:
-    """The reports of each row's embeddings."""
+    """Train and measure all embeddings; return their reports by name of the settings."""
     wanted = [pretraining for several in pretrainings.values() for pretraining in several]
     reports: dict[Path, QualityReport] = {}
     with (
         tqdm(total=len(wanted), unit="embedding", dynamic_ncols=True) as bar,
-        closing(run_all(train_and_measure, wanted, num_processes)) as measured,
+        closing(map_unordered(train_and_measure, wanted, num_processes)) as measured,
     ):
         for path, report in measured:
             reports[path] = report
@@ -197,10 +198,10 @@ def measure_all(pretrainings: Mapping[str, Sequence[Pretraining]], num_processes
 
 
 def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]]) -> list[Searches]:
-    """All searches: those of every row by the agents that need an embedding, and those of the others."""
+    """Return all searches: of EMBEDDING_AGENTS with every setting, and of BASELINES."""
     common = {"env_id": ENV_ID, "search_space": args.search_space, "budget": max(args.budgets)}
-    first = next(iter(pretrainings.values()))[:1]  # the environment has an embedding, even where the agent needs none
-    rows = [(name, agent, several) for name, several in pretrainings.items() for agent in AGENTS]
+    first = next(iter(pretrainings.values()))[:1]  # the environment needs an embedding even if the agent does not
+    rows = [(name, agent, several) for name, several in pretrainings.items() for agent in EMBEDDING_AGENTS]
     rows += [(name, name, first) for name in BASELINES]
     searches = []
     for name, agent, several in rows:
@@ -220,13 +221,13 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
 
 
 def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
-    """Digest of all that decides a search of ``agent`` through the embedding in ``path``, but the landscape and the seed."""
+    """Return the digest of everything that determines a search of ``agent`` with ``path``, except for landscape and seed."""
     env = make_env(SearchArgs(**common, embedding=str(path), env_kwargs={"landscape_seed": 0}))
     environment = describe_environment(cast(NASESEnv, env.unwrapped), None, None)
     if agent in BASELINES:
         del environment["embedding"]
-    options = dataclasses.asdict(dataclasses.replace(ROWS[agent].options, **common))
-    code = digest_of_files(sources_of(ROWS[agent].agent))
+    options = dataclasses.asdict(dataclasses.replace(AGENTS[agent].options, **common))
+    code = digest_of_files(sources_of(AGENTS[agent].agent))
     return digest_of_text(json.dumps({**options, **environment, "agent_code": code}, default=str))
 
 
@@ -244,24 +245,24 @@ def run_searches(searches: Sequence[Searches], file: RecordFile, args: Args) -> 
     }
 
 
-def analyse(best: Mapping[tuple[str, str], Numbers], budgets: Sequence[int]) -> dict[str, Any]:
-    """The figures of each agent: for each row, budget by budget, the mean best reward and its difference from REFERENCE's.
+def analyze(best: Mapping[tuple[str, str], Numbers], budgets: Sequence[int]) -> dict[str, Any]:
+    """Compute the mean best reward and its difference from REFERENCE, by agent, row and budget.
 
     Each agent is compared with the baselines on the same landscapes.
 
     Args:
-        best: as ``run_searches`` gives it.
-        budgets: children, ascending.
+        best: the result of ``run_searches``.
+        budgets: numbers of children, ascending.
     """
     rng = numpy_generator(0, "embedding quality", "bootstrap")
-    figures: dict[str, Any] = {}
-    for agent in AGENTS:
+    metrics: dict[str, Any] = {}
+    for agent in EMBEDDING_AGENTS:
         rows = {row: values for (row, by), values in best.items() if by == agent}
         num_landscapes = len(next(iter(rows.values())))
         rows.update({name: best[name, name][:num_landscapes] for name in BASELINES})
-        figures[agent] = {"num_landscapes": num_landscapes, "rows": {}}
+        metrics[agent] = {"num_landscapes": num_landscapes, "rows": {}}
         for row, values in rows.items():
-            figures[agent]["rows"][row] = at = {}
+            metrics[agent]["rows"][row] = at = {}
             for index, budget in enumerate(budgets):
                 at[str(budget)] = {
                     **statistics.mean(values[:, index], rng)._asdict(),
@@ -270,11 +271,13 @@ def analyse(best: Mapping[tuple[str, str], Numbers], budgets: Sequence[int]) -> 
                 if REFERENCE in rows and row != REFERENCE:
                     difference = values[:, index] - rows[REFERENCE][:, index]
                     at[str(budget)]["difference"] = statistics.mean(difference, rng)._asdict()
-    return figures
+    return metrics
 
 
-def quality_grid(pretrainings: Mapping[str, Sequence[Pretraining]], reports: Mapping[str, Sequence[QualityReport]]) -> Grid:
-    """What the embeddings keep; the mean of each row's pretrainings."""
+def quality_table(
+    pretrainings: Mapping[str, Sequence[Pretraining]], reports: Mapping[str, Sequence[QualityReport]]
+) -> TextTable:
+    """Return the table of quality metrics, averaged over the pretrainings of each setting."""
     rows = []
     for name, several in reports.items():
         settings = pretrainings[name][0].settings
@@ -292,15 +295,15 @@ def quality_grid(pretrainings: Mapping[str, Sequence[Pretraining]], reports: Map
     title = (
         f"embeddings of {report.search_space} after {' or '.join(map(str, steps))} steps: reconstruction accuracy "
         f"({report.chance_accuracy:.3f} by chance), entropy of decisions (1 is uniform), distinct of {report.num_samples:,} "
-        f"and how many of {report.num_decisions} decisions a step of 0.1 changes"
+        f"samples, and how many of {report.num_decisions} decisions a step of 0.1 changes"
     )
-    headings = ["settings", "loss", "n", "noise", "kept", "entropy: least", "mean", "distinct", "changed"]
-    return Grid(title, headings, rows)
+    headings = ["settings", "loss", "n", "noise", "accuracy", "entropy: min", "mean", "distinct", "changed"]
+    return TextTable(title, headings, rows)
 
 
-def search_grid(agent: str, figures: Mapping[str, Any]) -> Grid:
-    """What an agent found through the embeddings, and the baselines without."""
-    rows = figures["rows"]
+def search_table(agent: str, metrics: Mapping[str, Any]) -> TextTable:
+    """Return the table of the rewards that an agent found with each embedding, and of the baselines."""
+    rows = metrics["rows"]
     budgets = list(next(iter(rows.values())))
     headings = ["settings", *(f"best of {budget}" for budget in budgets)]
     if REFERENCE in rows:
@@ -311,8 +314,8 @@ def search_grid(agent: str, figures: Mapping[str, Any]) -> Grid:
         if REFERENCE in rows:
             line += [_interval(at[budget].get("difference"), sign="+") for budget in budgets]
         lines.append(line)
-    title = f"best reward of {agent}, mean over {figures['num_landscapes']} landscapes (95 %)"
-    return Grid(f"{title}; {' and '.join(BASELINES)} need no embedding", headings, lines)
+    title = f"best reward of {agent}, mean over {metrics['num_landscapes']} landscapes (95 %)"
+    return TextTable(f"{title}; {' and '.join(BASELINES)} use no embedding", headings, lines)
 
 
 def _interval(estimate: Mapping[str, float] | None, sign: str = "") -> str:
@@ -322,10 +325,12 @@ def _interval(estimate: Mapping[str, float] | None, sign: str = "") -> str:
 
 
 def main(args: Args) -> None:
-    """Compare embeddings by what they keep and by what agents find through them."""
+    """Compare embeddings by quality metrics and by the results of agents that use them."""
     space = get_search_space(args.search_space)
     architecture = space.sample(numpy_generator(0, "embedding quality", "architecture"))
-    RandomLandscapeEvaluator(space).evaluate(architecture, 0)  # a space without graphs is refused before anything is trained
+    RandomLandscapeEvaluator(space).evaluate(
+        architecture, 0
+    )  # raises an error for a space without graphs before any training
     pretrainings = make_pretrainings(args, space)
     remove_damaged([pretraining for several in pretrainings.values() for pretraining in several], space)
     file = RecordFile(args.output.with_suffix(".records.jsonl"))
@@ -338,7 +343,7 @@ def main(args: Args) -> None:
             "a worker process was killed, probably because memory ran out; run the same command with fewer --num-processes "
             f"to resume from the files next to {args.output}"
         ) from error
-    figures = analyse(best, sorted(set(args.budgets)))
+    metrics = analyze(best, sorted(set(args.budgets)))
     content = {
         "benchmark": "embedding_quality",
         "settings": dataclasses.asdict(args),
@@ -350,18 +355,14 @@ def main(args: Args) -> None:
             }
             for name, several in reports.items()
         },
-        "search": figures,
+        "search": metrics,
     }
-    grids = [quality_grid(pretrainings, reports), *(search_grid(agent, figures[agent]) for agent in AGENTS)]
+    tables = [quality_table(pretrainings, reports), *(search_table(agent, metrics[agent]) for agent in EMBEDDING_AGENTS)]
     write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
-    write_atomically(args.output.with_suffix(".md"), "\n".join(grid.to_markdown() for grid in grids).encode())
+    write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))
-    for grid in grids:
-        console.print(grid.to_rich())
-    console.print(f"figures and tables: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_command(Args, main)
+    for text_table in tables:
+        console.print(text_table.to_rich())
+    console.print(f"measurements and tables: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""Compare agents."""
+"""Comparison of agents."""

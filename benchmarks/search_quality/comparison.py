@@ -4,18 +4,18 @@
     python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
 Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.
-(An agent that plans with its budget would plan with the largest.) Repeated children count. The agents see validation
-accuracies. If the evaluator can report the test accuracy of fully trained children, it is read after a search, and the test
-accuracy of the child with the best validation accuracy is compared; otherwise its validation accuracy. All agents search the
-same environments. If an environment can permute its operators, the seed of the search determines the order, so that no agent
-profits from a particular order.
+(An agent that adapts to its budget adapts to the largest.) Repeated children count toward the budget. The agents see only
+validation accuracies. If the evaluator can report the test accuracy of fully trained children, it is read after a search,
+and the test accuracy of the child with the best validation accuracy is compared; otherwise its validation accuracy is. All
+agents search the same environments. If an environment can permute its operators, the seed of the search determines their
+order, so no agent profits from a particular order.
 
 The tables in Markdown (.md), regret curves (.png, .svg), and one line per search (.records.jsonl) are written next to the
 output. A record is on disk as soon as its search has ended, and the same command resumes an interrupted comparison. A record
 is reused only if everything that determines it is equal: the options of agent and environment, the largest budget, the
-table, the embedding, the code, and the versions of libraries. Other records stay in the file, and their searches run again.
+table, the embedding, the code, and the versions of libraries. Other records stay in the file unused.
 
-To compare another agent or other options, add a line to ROWS.
+To compare another agent or other options, add a line to AGENTS.
 """
 
 from __future__ import annotations
@@ -45,11 +45,10 @@ from tqdm import tqdm
 
 from benchmarks.common import regret, report
 from benchmarks.common.identity import Table, describe_environment, digest_of_files, digest_of_text, read_table, sources_of
-from benchmarks.common.records import Record, RecordFile, find_bests, find_repeats
-from benchmarks.common.workers import run_all
+from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, find_incumbent_steps
+from benchmarks.common.workers import map_unordered
 from nases_env import visualization
 from nases_env.atomic_io import write_atomically
-from nases_env.command_line import run_command
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
 from nases_env.search import SearchArgs, SearchLoop, make_env
@@ -59,14 +58,14 @@ from nases_env.signals import defer_signals
 NO_LEARNING = 1e-12  # a learning rate
 
 
-class Row(NamedTuple):
+class Entry(NamedTuple):
     """An agent in the comparison.
 
     Attributes:
         agent: an ``Agent`` class with the arguments (environment, options), or a function of (search, options) that uses up
             the budget of the search.
         options: options of the agent; environment, budget and seed are those of the comparison.
-        variant_of: the row from which this one differs in one option.
+        variant_of: the name of the agent of which this one is a variant.
     """
 
     agent: type[Agent] | Callable[[SearchLoop, Any], None]
@@ -74,57 +73,57 @@ class Row(NamedTuple):
     variant_of: str | None = None
 
 
-ROWS: dict[str, Row] = {
-    "random_search": Row(RandomSearch, SearchArgs()),
-    "regularized_evolution": Row(RegularizedEvolution, regularized_evolution.Args()),
-    "local_search": Row(LocalSearch, local_search.Args()),
-    "discrete_reinforce": Row(DiscreteReinforce, discrete_reinforce.Args()),
-    "discrete_reinforce_independent": Row(DiscreteReinforce, discrete_reinforce.Args(controller="independent")),
-    "reinforce": Row(Reinforce, reinforce.Args()),
-    "model_assisted": Row(ModelAssisted, model_assisted.Args()),
-    "ppo": Row(sb3.learn, sb3.Args(algorithm="ppo")),
-    "a2c": Row(sb3.learn, sb3.Args(algorithm="a2c")),
-    "sac": Row(sb3.learn, sb3.Args(algorithm="sac")),
-    "td3": Row(sb3.learn, sb3.Args(algorithm="td3")),
-    "reinforce_random_weights": Row(Reinforce, reinforce.Args(init="random"), "reinforce"),
-    "reinforce_no_learning": Row(Reinforce, reinforce.Args(learning_rate=NO_LEARNING), "reinforce"),
-    "reinforce_paper": Row(Reinforce, reinforce.Args(**reinforce.PAPER), "reinforce"),
-    "reinforce_paper_random_weights": Row(Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"),
+AGENTS: dict[str, Entry] = {
+    "random_search": Entry(RandomSearch, SearchArgs()),
+    "regularized_evolution": Entry(RegularizedEvolution, regularized_evolution.Args()),
+    "local_search": Entry(LocalSearch, local_search.Args()),
+    "discrete_reinforce": Entry(DiscreteReinforce, discrete_reinforce.Args()),
+    "discrete_reinforce_independent": Entry(DiscreteReinforce, discrete_reinforce.Args(controller="independent")),
+    "reinforce": Entry(Reinforce, reinforce.Args()),
+    "model_assisted": Entry(ModelAssisted, model_assisted.Args()),
+    "ppo": Entry(sb3.learn, sb3.Args(algorithm="ppo")),
+    "a2c": Entry(sb3.learn, sb3.Args(algorithm="a2c")),
+    "sac": Entry(sb3.learn, sb3.Args(algorithm="sac")),
+    "td3": Entry(sb3.learn, sb3.Args(algorithm="td3")),
+    "reinforce_random_weights": Entry(Reinforce, reinforce.Args(init="random"), "reinforce"),
+    "reinforce_no_learning": Entry(Reinforce, reinforce.Args(learning_rate=NO_LEARNING), "reinforce"),
+    "reinforce_paper": Entry(Reinforce, reinforce.Args(**reinforce.PAPER), "reinforce"),
+    "reinforce_paper_random_weights": Entry(Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"),
 }
-"""The agents, by the name under which they are compared."""
+"""The compared agents by name."""
 
 BASELINE = "random_search"
 
 DIFFERENCES: dict[str, tuple[str, str]] = {
     "model-assisted – model-free": ("model_assisted", "reinforce"),
     "simulator weights – random weights": ("reinforce", "reinforce_random_weights"),
-    "the same in Algorithm 1 as it stands": ("reinforce_paper", "reinforce_paper_random_weights"),
+    "simulator weights – random weights (Algorithm 1)": ("reinforce_paper", "reinforce_paper_random_weights"),
     "embedding – discrete actions of an LSTM": ("reinforce", "discrete_reinforce"),
     "embedding – independent discrete actions": ("reinforce", "discrete_reinforce_independent"),
     "learning – no learning": ("reinforce", "reinforce_no_learning"),
-    "our defaults – Algorithm 1 as it stands": ("reinforce", "reinforce_paper"),
+    "our defaults – Algorithm 1": ("reinforce", "reinforce_paper"),
 }
-"""What sets two rows apart, and the two rows, which are compared seed by seed."""
+"""Pairs of agents that are compared seed by seed, by the title of their difference."""
 
-MIN_WIDTH = 140  # characters of the tables, where no terminal says how wide it is
+MIN_WIDTH = 140  # characters of the tables if the output is not a terminal
 
 
 @dataclass
 class Args:
-    """What is compared."""
+    """Options of the benchmark."""
 
-    agents: tuple[str, ...] = tuple(ROWS)
-    """Rows of the comparison."""
+    agents: tuple[str, ...] = tuple(AGENTS)
+    """Names of the agents."""
     num_seeds: int = 100
-    """Searches of each agent, at least 2."""
+    """Number of searches of each agent, at least 2."""
     first_seed: int = 0
-    """The seeds are this one and those that follow."""
+    """First seed; the others follow consecutively."""
     budgets: tuple[int, ...] = (100, 300)
-    """Children after which the best is compared; a search ends at the largest."""
+    """Numbers of children after which the best is compared; a search ends at the largest."""
     env_id: str = "NASES-NASBench201-v0"
-    """The environment, by its id; MODULE:ID for one that MODULE registers."""
+    """Id of the environment; MODULE:ID if MODULE registers it."""
     table: str | None = None
-    """The table of results, for an environment that reads one; unset: where that environment's documentation says."""
+    """File with the table of results, for an environment that reads one; unset: the default path of the environment."""
     search_space: str | None = None
     """Name of a built-in search space or MODULE:CLASS of a custom one; unset: that of the environment."""
     embedding: str | None = None
@@ -132,21 +131,23 @@ class Args:
     preset: str = "auto"
     """Size and training of the children, for an environment that trains them."""
     data_dir: str | None = None
-    """The folder with the data, for an environment that trains; unset: NASES_DATA_DIR."""
+    """Directory with the data, for an environment that trains; unset: NASES_DATA_DIR."""
     num_processes: int = os.cpu_count() or 1
-    """Searches side by side, one thread each; with 1, in the process of the command itself."""
+    """Number of parallel searches, with one thread each; 1 runs them in the main process."""
     output: Path = Path("search_quality.json")
     """JSON file for the measurements; the other files are written next to it."""
 
     def __post_init__(self) -> None:
         for name in self.agents:
-            if name not in ROWS:
-                raise InputError(f"unknown agent {name!r}{did_you_mean(name, ROWS)}; known: {', '.join(ROWS)}")
-        for option, least in {"num_seeds": 2, "first_seed": 0, "num_processes": 1}.items():
-            if getattr(self, option) < least:
-                raise InputError(f"--{option.replace('_', '-')} must be at least {least}, not {getattr(self, option)}")
+            if name not in AGENTS:
+                raise InputError(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; known: {', '.join(AGENTS)}")
+        for option, minimum in {"num_seeds": 2, "first_seed": 0, "num_processes": 1}.items():
+            if getattr(self, option) < minimum:
+                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
         if not self.agents or not self.budgets or min(self.budgets) < 1:
-            raise InputError("name at least one agent with --agents, and one number of children, from 1 on, with --budgets")
+            raise InputError(
+                "pass at least one agent with --agents, and at least one number of children, 1 or larger, with --budgets"
+            )
         if self.output.suffix != ".json":
             raise InputError(f"--output must end in .json, as {self.output.with_suffix('.json')} does, not {self.output}")
 
@@ -155,9 +156,9 @@ class Job(NamedTuple):
     """One search.
 
     Attributes:
-        agent: the name of its row.
-        changes: what the comparison sets of the row's options.
-        settings: digest of all that decides the result but the seed.
+        agent: name of the agent.
+        changes: options set by the comparison; they override those of the agent.
+        settings: digest of everything that determines the result, except for the seed.
     """
 
     agent: str
@@ -166,13 +167,13 @@ class Job(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Of everything random in the search."""
+        """Seed of everything random in the search."""
         return int(self.changes["seed"])
 
     @property
     def options(self) -> SearchArgs:
-        """All options, the agent's and the environment's."""
-        return dataclasses.replace(ROWS[self.agent].options, **self.changes)
+        """All options of the agent and of the environment."""
+        return dataclasses.replace(AGENTS[self.agent].options, **self.changes)
 
 
 def environment_options(args: Args) -> dict[str, Any]:
@@ -183,20 +184,21 @@ def environment_options(args: Args) -> dict[str, Any]:
 
 
 def open_environment(args: Args) -> NASESEnv:
-    """The environment, with all that it needs found."""
+    """Return the environment after a reset, which fails if a required file is missing."""
     env = make_env(SearchArgs(**environment_options(args)))
     env.reset(seed=args.first_seed)
     return cast(NASESEnv, env.unwrapped)
 
 
 def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> list[Job]:
-    """All searches, seed by seed, so that a comparison that is interrupted has as many of each agent."""
+    """Return all searches, ordered by seed, so that an interrupted comparison has about equally many of each agent."""
     permutes = "operator_permutation_seed" in inspect.signature(type(nases)).parameters
     changes, jobs = environment_options(args), []
+    hashed = {**changes, "env_kwargs": {}}  # without the path of the table, whose content is in ``environment``
     for name in dict.fromkeys(args.agents):
-        agent, options, _ = ROWS[name]
+        agent, options, _ = AGENTS[name]
         settings = {
-            **dataclasses.asdict(dataclasses.replace(options, **changes)),
+            **dataclasses.asdict(dataclasses.replace(options, **hashed)),
             **environment,
             "agent_code": digest_of_files(sources_of(agent)),
         }
@@ -208,8 +210,8 @@ def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> li
 
 
 def run_search(job: Job) -> Record:
-    """Runs a search, and looks test accuracies up when it is over."""
-    agent, options = ROWS[job.agent].agent, job.options
+    """Run a search; the test accuracies are read after its end."""
+    agent, options = AGENTS[job.agent].agent, job.options
     start = time.perf_counter()
     env = make_env(options)
     env.reset(seed=job.seed)
@@ -222,7 +224,7 @@ def run_search(job: Job) -> Record:
     children = search.trials[: options.budget]
     assert len(children) == options.budget, f"{job.agent} evaluated {len(children)} of {options.budget} children"
     rewards = [child.evaluation.reward for child in children]
-    bests = find_bests(rewards)
+    incumbent_steps = find_incumbent_steps(rewards)
     report_test_accuracy = getattr(search.env.evaluator, "report_test_accuracy", None)
     return Record(
         agent=job.agent,
@@ -230,28 +232,28 @@ def run_search(job: Job) -> Record:
         settings=job.settings,
         seconds=seconds,
         rewards=rewards,
-        repeats=find_repeats([child.evaluation.key for child in children]),
-        bests=bests,
+        duplicate_steps=find_duplicate_steps([child.evaluation.key for child in children]),
+        incumbent_steps=incumbent_steps,
         test_accuracies=report_test_accuracy
-        and [float(report_test_accuracy(children[number - 1].architecture)) for number in bests],
+        and [float(report_test_accuracy(children[number - 1].architecture)) for number in incumbent_steps],
     )
 
 
 def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[str, list[Record]]:
-    """Runs the searches that ``file`` lacks, and gives the records of all, by agent and in the order of seeds."""
+    """Run the searches that are missing in ``file``; return all records by agent, ordered by seed."""
     known, was_cut_off = file.load()
     if was_cut_off:
-        print(f"the last record in {file.path} was cut off: that search runs again")
+        print(f"the last record in {file.path} was incomplete: its search runs again")
     finished = {(record.agent, record.seed, record.settings): record for record in known}
     wanted = {(job.agent, job.seed, job.settings): job for job in jobs}
     missing = [job for key, job in wanted.items() if key not in finished]
     if known:
         num_others = len(finished.keys() - wanted.keys())
-        print(f"{len(wanted) - len(missing)} are already in {file.path}, with {num_others} of other seeds, options or code")
+        print(f"{len(wanted) - len(missing)} searches are already in {file.path}, {num_others} with other seeds or settings")
     sys.stdout.flush()
     with (
         tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="search", dynamic_ncols=True) as bar,
-        closing(run_all(run_search, missing, num_processes)) as records,
+        closing(map_unordered(run_search, missing, num_processes)) as records,
     ):
         for record in records:
             with defer_signals():
@@ -266,7 +268,7 @@ def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[
 
 
 def find_optimum(records: Mapping[str, Sequence[Record]], table: Table | None) -> dict[str, float]:
-    """The best validation and test accuracy: in the table, or else, in any of the searches."""
+    """Return the best validation and test accuracy in the table; without a table, in all searches."""
     found = [record for rows in records.values() for record in rows]
     valid_accuracies, test_accuracies = (
         zip(*table.values(), strict=True)
@@ -281,7 +283,7 @@ def find_optimum(records: Mapping[str, Sequence[Record]], table: Table | None) -
 
 
 def main(args: Args) -> None:
-    """Compare agents on the same searches over many seeds."""
+    """Compare agents on the same environment over many seeds."""
     nases = open_environment(args)
     table = read_table(nases)
     environment = describe_environment(nases, table, args.table)
@@ -308,11 +310,11 @@ def write_results(
     records: Mapping[str, Sequence[Record]],
     table: Table | None,
 ) -> None:
-    """Figures, tables and curves of a comparison that is complete, to files and to the terminal."""
-    figures = report.analyse(records, sorted(set(args.budgets)), BASELINE, DIFFERENCES, args.first_seed)
-    grids = report.tables(figures)
+    """Write metrics, tables and curves of a finished comparison to files, and print the tables."""
+    metrics = report.analyze(records, sorted(set(args.budgets)), BASELINE, DIFFERENCES, args.first_seed)
+    tables = report.make_tables(metrics)
     optimum = find_optimum(records, table)
-    points = regret.points_until(max(args.budgets))
+    points = regret.log_spaced(max(args.budgets))
     curves = regret.curves(records, points, optimum, args.first_seed)
     content = {
         "benchmark": "search_quality",
@@ -320,7 +322,7 @@ def write_results(
         "permuted": "operator_permutation_seed" in jobs[0].options.env_kwargs,
         "environment": environment,
         "options": {job.agent: dataclasses.asdict(job.options) for job in jobs},
-        **figures,
+        **metrics,
         "optimum": {**optimum, "is_known": table is not None},
         "regret": {
             "children": points,
@@ -328,21 +330,19 @@ def write_results(
         },
     }
     write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
-    write_atomically(args.output.with_suffix(".md"), "\n".join(grid.to_markdown() for grid in grids).encode())
-    best = "the best there is" if table else "the best found in any search"
-    agents = [name for name in records if ROWS[name].variant_of not in records]
+    write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
+    best = "the optimum" if table else "the best of all searches"
+    agents = [name for name in records if AGENTS[name].variant_of not in records]
     variants = [name for name in records if name not in agents]
-    groups = [agents, [*dict.fromkeys(str(ROWS[name].variant_of) for name in variants), *variants]] if variants else [agents]
+    groups = (
+        [agents, [*dict.fromkeys(str(AGENTS[name].variant_of) for name in variants), *variants]] if variants else [agents]
+    )
     figure = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups)
     for ending in (".png", ".svg"):
         visualization.save(figure, args.output.with_suffix(ending))
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))
-    for grid in grids:
-        console.print(grid.to_rich())
-    console.print(f"figures, tables and curves: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    run_command(Args, main)
+    for text_table in tables:
+        console.print(text_table.to_rich())
+    console.print(f"measurements, tables and curves: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)

@@ -1,1 +1,1 @@
-"""What the benchmark of training throughput measures, and the plain code that it compares with."""
+"""Training-throughput benchmark: its measurements, and the conventional implementation that it compares with."""

@@ -1,15 +1,15 @@
-"""How many images a second a child trains on, its data pipeline included, against the usual way to write such a training.
+"""Training throughput of a child, including its data pipeline, compared with a conventional PyTorch implementation.
 
     python -m benchmarks.throughput --configurations cpu --output throughput.json
     python -m benchmarks.throughput --configurations gpu --num-images 12800 --output throughput.json
 
-"plain" is what ports of DARTS and ENAS do: PIL pictures through torchvision's transforms and a DataLoader (with workers and
-pinned memory on a GPU), channels first, float32, a module an operation, unfused SGD, and a look at every loss. "ours" is
-``train_classifier`` on the same cells, weights and images. Both take turns, an epoch each, so that other work on the machine
-slows both alike; ratios are taken within a turn. Only whole epochs after a first one are timed.
+"plain" is the style of common ports of DARTS and ENAS: PIL images, torchvision's transforms and a DataLoader (with workers
+and pinned memory on a GPU), channels first, float32, one module per operation, unfused SGD, ``loss.item()`` in every step.
+"ours" is ``train_classifier`` on the same cells, weights and images. Both train one epoch in turn, so that other load on the
+machine slows both equally; ratios are computed within a turn. The first epoch of each is a warm-up and is not timed.
 
-Also measured: how far the losses of both differ on the same batches, how long the first step of a child takes, and what
-share of the device's peak, as multiplying large matrices shows it, a training step reaches.
+The benchmark also measures the difference between the losses of both on the same batches, the latency of the first training
+step of a child, and the share of the peak performance of the device, as reached by products of large matrices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.env_overhead import spread
+from benchmarks.env_overhead import median_and_range
 from benchmarks.throughput import first_step
 from benchmarks.throughput.children import (
     CONFIGURATIONS,
@@ -50,39 +50,39 @@ from nases_env.networks import EnasMicroNetwork, count_flops
 from nases_env.search_spaces import Architecture
 from nases_env.training import EpochRecord, ImageSet, TrainingSettings, train_classifier
 
-TRAINING_PASSES = 3  # a step takes the operations of three forward passes
-PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices that show the peak
+TRAINING_PASSES = 3  # a training step needs about as many operations as three forward passes
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices that measure the peak performance
 PEAK_PRODUCTS = 10
 
 
 @dataclass(frozen=True)
 class Args:
-    """What is measured."""
+    """Options of the benchmark."""
 
     configurations: Literal["smoke", "cpu", "gpu"] = "cpu"
-    """The children's sizes. cpu: N = 1, F = 8 and N = 2, F = 16. gpu: N = 2, F = 20 and N = 5, F = 40."""
+    """Sizes of the children. cpu: N = 1, F = 8 and N = 2, F = 16. gpu: N = 2, F = 20 and N = 5, F = 40."""
     device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
+    """cpu, cuda, or auto: the GPU if there is one."""
     data: Data = "synthetic"
-    """synthetic: random pixels. cifar10: from the folder that NASES_DATA_DIR names."""
+    """synthetic: random pixels. cifar10: read from the directory in NASES_DATA_DIR."""
     num_architectures: int = 4
-    """Random pairs of cells of each size."""
+    """Number of random architectures of each size."""
     num_repeats: int = 3
-    """Turns of each architecture."""
+    """Number of turns of each architecture."""
     num_images: int = 384
-    """Images of an epoch."""
+    """Images per epoch."""
     batch_size: int = 128
     """Images per step."""
     image_size: int = 32
-    """Side of the images in pixels, a multiple of 4."""
+    """Height and width of the images in pixels, a multiple of 4."""
     num_steps: int = 5
-    """Steps in which the losses are compared."""
+    """Number of training steps in which the losses are compared."""
     num_threads: int = 1
-    """CPU threads that torch computes with."""
+    """Number of CPU threads of torch."""
     seed: int = 0
-    """Decides cells, weights, images and augmentation."""
+    """Seed of architectures, weights, images and augmentation."""
     output: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
         for option in ("num_architectures", "num_repeats", "num_steps"):
@@ -99,7 +99,7 @@ class Args:
 def images_per_second(
     args: Args, network: EnasMicroNetwork, images: ImageSet, device: torch.device
 ) -> dict[str, list[float]]:
-    """Images a second of the plain training and of ours, one figure a turn of each."""
+    """Measure the images per second of both implementations; return one value per turn for each."""
     num_trained = args.num_images - args.num_images % args.batch_size
     settings = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=args.batch_size)
     num_workers = min(MAX_GPU_WORKERS, num_cores()) if device.type == "cuda" else 0
@@ -124,18 +124,18 @@ def images_per_second(
 def measure_child(
     args: Args, configuration: Configuration, architecture: Architecture, images: ImageSet, device: torch.device
 ) -> dict[str, Any]:
-    """All figures of one child."""
+    """Return all measurements of one child."""
 
-    def fresh() -> EnasMicroNetwork:
+    def make_child() -> EnasMicroNetwork:
         return make_network(architecture, configuration, args.image_size, args.seed)
 
     settings = TrainingSettings(batch_size=args.batch_size)
-    losses = compare_losses(fresh(), images, settings, device, num_steps=args.num_steps, seed=args.seed)
-    rates = images_per_second(args, fresh(), images, device)
+    losses = compare_losses(make_child(), images, settings, device, num_steps=args.num_steps, seed=args.seed)
+    rates = images_per_second(args, make_child(), images, device)
     return {
         "configuration": configuration.name,
         "architecture": architecture.key,
-        "flops_per_image": count_flops(fresh(), images.image_shape),
+        "flops_per_image": count_flops(make_child(), images.image_shape),
         "images_per_second": rates,
         "ratios": [ours / plain for plain, ours in zip(rates["plain"], rates["ours"], strict=True)],
         "losses": losses,
@@ -143,7 +143,7 @@ def measure_child(
 
 
 def measure_peak(device: torch.device) -> float:
-    """Floating-point operations a second of a large product of matrices: float32 on a CPU, bfloat16 on a GPU."""
+    """Return floating-point operations per second of large matrix products: float32 on a CPU, bfloat16 on a GPU."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = PEAK_SIDE[device.type]
     matrix = torch.ones(side, side, dtype=dtype, device=device)
@@ -156,20 +156,20 @@ def measure_peak(device: torch.device) -> float:
 
 
 def summarize(children: list[dict[str, Any]], peak: float) -> dict[str, dict[str, float]]:
-    """The spreads over the children of one size: each counts with the median of its turns."""
+    """Return median and range over the children of one size; each child is represented by the median of its turns."""
     rates = {name: [float(np.median(child["images_per_second"][name])) for child in children] for name in ("plain", "ours")}
     ratios = [float(np.median(child["ratios"])) for child in children]
     shares = [
         TRAINING_PASSES * child["flops_per_image"] * rate / peak for child, rate in zip(children, rates["ours"], strict=True)
     ]
-    summary = {**{name: spread(values) for name, values in rates.items()}, "ratio": spread(ratios)}
-    return {**summary, "share_of_peak": spread(shares)}
+    summary = {**{name: median_and_range(values) for name, values in rates.items()}, "ratio": median_and_range(ratios)}
+    return {**summary, "share_of_peak": median_and_range(shares)}
 
 
 def make_table(title: str, children: list[dict[str, Any]]) -> Table:
-    """One row a child: medians of its turns, and how far the losses of both sides differ."""
+    """Return a table with one row per child: medians of its turns, and the largest difference between the losses."""
     table = Table(title=title, title_justify="left")
-    for heading in ("child", "plain", "ours", "ours / plain", "losses differ", "in float64"):
+    for heading in ("child", "plain", "ours", "ours / plain", "loss difference", "in float64"):
         table.add_column(heading, justify="right", no_wrap=True)
     for index, child in enumerate(children):
         rates, ratios, differences = child["images_per_second"], child["ratios"], child["losses"]["largest_difference"]
@@ -184,15 +184,15 @@ def make_table(title: str, children: list[dict[str, Any]]) -> Table:
 
 def describe_summary(summary: dict[str, dict[str, float]], latency: dict[str, dict[str, float]], peak: float) -> str:
     ratio, share = summary["ratio"], summary["share_of_peak"]["median"]
-    seconds = ", ".join(f"{kind} {figures['median']:.2f}" for kind, figures in latency.items())
+    seconds = ", ".join(f"{kind} {values['median']:.2f}" for kind, values in latency.items())
     return (
-        f"ours / plain: {ratio['median']:.2f} ({ratio['least']:.2f}–{ratio['most']:.2f}); {share:.1%} of the peak of "
-        f"{peak / 1e9:,.0f} GFLOP/s\nseconds from submission to the first step's end: {seconds}"
+        f"ours / plain: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f}); {share:.1%} of the peak of "
+        f"{peak / 1e9:,.0f} GFLOP/s\nseconds from submission to the end of the first step: {seconds}"
     )
 
 
 def main(args: Args) -> None:
-    """Measure how many images a second a child trains on against the usual way to write such a training."""
+    """Compare the training throughput of a child with a conventional implementation."""
     device = resolve_device(args.device)
     if device.type not in PEAK_SIDE:
         raise InputError(f"--device must be cpu, cuda or auto, not {args.device}")
@@ -213,13 +213,13 @@ def main(args: Args) -> None:
             )
             children += own
             summary[configuration.name] = summarize(own, peak)
-            latency[configuration.name] = {kind: spread(values) for kind, values in seconds.items()}
-            console.print(make_table(f"{configuration.name}: images a second in training, {device_name(device)}", own))
+            latency[configuration.name] = {kind: median_and_range(values) for kind, values in seconds.items()}
+            console.print(make_table(f"{configuration.name}: training images per second, {device_name(device)}", own))
             console.print(describe_summary(summary[configuration.name], latency[configuration.name], peak))
     if args.output is not None:
         settings = {option: value for option, value in asdict(args).items() if option != "output"}
         record = {
-            "benchmark": "child_throughput",
+            "benchmark": "throughput",
             "settings": settings,
             "torch": torch.__version__,
             "device": device_name(device),

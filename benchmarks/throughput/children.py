@@ -1,4 +1,4 @@
-"""The children, the images and the curves that both sides of the comparison share."""
+"""Children and images that both implementations train on, and the comparison of their losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nases_env.training import ImageSet, TrainingSettings, channel_statistics, l
 from nases_env.training.augmentation import augment, draw_augmentation
 
 NUM_CLASSES = 10
-MAX_COMPARED = 32  # images of a batch on which losses are compared: float64 takes room and time
+MAX_COMPARED = 32  # batch size of the loss comparison; float64 is slow and needs more memory
 SPACE = get_search_space("enas_micro")
 
 Data = Literal["synthetic", "cifar10"]
@@ -27,7 +27,7 @@ Data = Literal["synthetic", "cifar10"]
 
 @dataclass(frozen=True)
 class Configuration:
-    """The size of the children: N and F."""
+    """Size of the children: N and F."""
 
     cells_per_stage: int
     num_filters: int
@@ -45,30 +45,30 @@ CONFIGURATIONS = {
 
 
 def read_images(data: Data, num_images: int, image_size: int, seed: int) -> ImageSet:
-    """``num_images`` images of ``image_size`` x ``image_size`` pixels in three colours.
+    """Return ``num_images`` RGB images of ``image_size`` x ``image_size`` pixels.
 
     Raises:
-        InputError: if CIFAR-10 is asked for and not there, or has fewer.
+        InputError: if ``data`` is "cifar10" and the data set is missing or has fewer images.
     """
     if data == "synthetic":
         generator = torch_generator(seed, "synthetic images")
         images = torch.randint(256, (num_images, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
         labels = torch.randint(NUM_CLASSES, (num_images,), generator=generator)
         return ImageSet(images, labels, tuple(map(str, range(NUM_CLASSES))))
-    images_there = load_images("cifar10", train=True, image_size=image_size, download=False)
-    if num_images > len(images_there):
-        raise InputError(f"--num-images must be at most {len(images_there)} with CIFAR-10, not {num_images}")
-    chosen = torch.randperm(len(images_there), generator=torch_generator(seed, "chosen images"))[:num_images]
-    return images_there.subset(chosen)
+    all_images = load_images("cifar10", train=True, image_size=image_size, download=False)
+    if num_images > len(all_images):
+        raise InputError(f"--num-images must be at most {len(all_images)} with CIFAR-10, not {num_images}")
+    chosen = torch.randperm(len(all_images), generator=torch_generator(seed, "chosen images"))[:num_images]
+    return all_images.subset(chosen)
 
 
 def random_architecture(seed: int, index: int) -> Architecture:
-    """Every decision is uniform."""
+    """Return an architecture with uniformly random decisions."""
     return SPACE.sample(numpy_generator(seed, "cells", str(index)))
 
 
 def make_network(architecture: Architecture, configuration: Configuration, image_size: int, seed: int) -> EnasMicroNetwork:
-    """The child with weights that ``seed`` decides."""
+    """Return the child network with random weights that are determined by ``seed``."""
     settings = NetworkSettings(configuration.cells_per_stage, configuration.num_filters)
     with seeded_torch(seed, "weights"):
         network = SPACE.build(architecture, settings, num_classes=NUM_CLASSES, image_shape=(3, image_size, image_size))
@@ -84,14 +84,22 @@ def compare_losses(
     num_steps: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Both networks, each with its own optimiser, on the same augmented batches, in float32 and in float64.
+    """Train both networks on the same augmented batches, in float32 and in float64, and compare their losses.
 
-    Training magnifies rounding from step to step. So what the plain network loses in float32 is the measure of what the
-    other may lose.
+    Rounding errors grow from step to step. The difference between float32 and float64 of the plain network shows how large a
+    difference between the networks is explained by rounding alone.
+
+    Args:
+        network: the child network; it is not changed.
+        images: training images.
+        settings: batch size and settings of SGD.
+        device: device of the training.
+        num_steps: number of training steps.
+        seed: seed of the batches and their augmentation.
 
     Returns:
-        ``float32`` and ``float64``: of each network a loss a step; ``largest_difference``: between the networks, by
-        precision; ``largest_rounding``: between the precisions, by network.
+        ``float32`` and ``float64``: the losses of each step, by network. ``largest_difference``: the maximum between the
+        networks, by precision. ``largest_rounding``: the maximum between the precisions, by network.
     """
     num_images = min(MAX_COMPARED, settings.batch_size)
     padding = images.image_shape[1] // 8

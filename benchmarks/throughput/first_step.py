@@ -1,4 +1,4 @@
-"""Seconds from handing a child to an executor until its first step of training has ended."""
+"""Startup latency: seconds from the submission of a child to the end of its first training step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _FirstStepEndedError(Exception):
 
 @dataclass(frozen=True)
 class FirstStepEvaluator(Evaluator):
-    """A child of one batch, that ends when it has been trained on it: nothing is measured."""
+    """Trains a child on one batch and stops; no accuracy is measured."""
 
     configuration: Configuration
     batch_size: int
@@ -47,15 +47,25 @@ class FirstStepEvaluator(Evaluator):
 
 
 def measure(evaluator: FirstStepEvaluator, folder: Path, *, num_repeats: int, seed: int) -> dict[str, list[float]]:
-    """Seconds by where the child is trained: in this process, in a worker that runs, and in one that has to start."""
+    """Measure the latency in this process (serial), in a running worker (warm) and in a worker that has to start (cold).
+
+    Args:
+        evaluator: evaluator of the child.
+        folder: directory for the files of the workers.
+        num_repeats: number of measurements of each kind.
+        seed: seed of the architecture.
+
+    Returns:
+        Seconds of each repeat, by kind.
+    """
     architecture = random_architecture(seed, 0)
     seconds: dict[str, list[float]] = {"serial": [], "warm worker": [], "cold worker": []}
 
     for repeat in range(num_repeats):
-        for kind in ("serial", "processes"):
+        for name in ("serial", "processes"):
             settings = (
                 ExecutionSettings(executor="serial")
-                if kind == "serial"
+                if name == "serial"
                 else ExecutionSettings(executor="processes", num_workers=1, work_dir=str(folder / f"workers-{repeat}"))
             )
             executor = make_executor(evaluator, settings, max_in_flight=1, describe=SPACE.to_json)
@@ -67,7 +77,7 @@ def measure(evaluator: FirstStepEvaluator, folder: Path, *, num_repeats: int, se
                     times.append(time.perf_counter() - start)
             finally:
                 executor.shutdown()
-            if kind == "serial":
+            if name == "serial":
                 seconds["serial"].append(times[1])
             else:
                 seconds["cold worker"].append(times[0])

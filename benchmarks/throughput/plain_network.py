@@ -1,7 +1,8 @@
-"""The child network in the usual style of ports of DARTS and ENAS: a module an operation, each with a ReLU of its own.
+"""The child network in the style of common PyTorch ports of DARTS and ENAS: one module per operation, each with its ReLU.
 
-It has the parameters of ``EnasMicroNetwork`` under the same names, so that one's state loads into the other. Loose ends are
-concatenated, pooling is torch's, and factorised reductions have strides; images have sides that are multiples of four.
+It has the same parameters as ``EnasMicroNetwork``, under the same names, so their state dicts are interchangeable. Loose
+ends are concatenated, pooling uses the modules of torch, and factorized reductions use strided convolutions. The sides of
+the images must be multiples of four.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class SepConv(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Two 1x1 convolutions of stride 2, one of them shifted by a pixel, concatenated; batch norm."""
+    """Two 1x1 convolutions of stride 2, one shifted by a pixel; concatenation; batch norm."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -72,17 +73,17 @@ def make_operation(operator: int, channels: int, stride: int) -> nn.Module:
 
 class PlainCell(nn.Module):
     def __init__(
-        self, cell: Cell, in_channels: tuple[int, int], channels: int, *, stride: int, older_is_larger: bool
+        self, cell: Cell, in_channels: tuple[int, int], channels: int, *, stride: int, reduction_prev: bool
     ) -> None:
         super().__init__()
-        older, newer = in_channels
+        prev_prev, prev = in_channels
         self.cell = cell
-        if older_is_larger:
-            self.fit_older: nn.Module = nn.Sequential(nn.ReLU(), FactorizedReduce(older, channels))
+        if reduction_prev:
+            self.preprocess0: nn.Module = nn.Sequential(nn.ReLU(), FactorizedReduce(prev_prev, channels))
         else:
-            self.fit_older = nn.Identity() if older == channels else relu_conv_bn(older, channels)
-        self.fit_newer = nn.Sequential(
-            nn.Identity() if newer == channels else relu_conv_bn(newer, channels), relu_conv_bn(channels, channels)
+            self.preprocess0 = nn.Identity() if prev_prev == channels else relu_conv_bn(prev_prev, channels)
+        self.preprocess1 = nn.Sequential(
+            nn.Identity() if prev == channels else relu_conv_bn(prev, channels), relu_conv_bn(channels, channels)
         )
         self.operations = nn.ModuleList(
             make_operation(operator, channels, stride if source < 2 else 1)
@@ -90,48 +91,50 @@ class PlainCell(nn.Module):
             for source, operator in ((a, operator_a), (b, operator_b))
         )
         self.loose_ends = loose_ends(cell)
-        self.fit_loose_ends = nn.ModuleList(
+        self.reduce_loose_ends = nn.ModuleList(
             FactorizedReduce(channels, channels) if stride == 2 and end < 2 else nn.Identity() for end in self.loose_ends
         )
         self.out_channels = channels * len(self.loose_ends)
 
-    def forward(self, older: Tensor, newer: Tensor) -> Tensor:
-        values = [self.fit_older(older), self.fit_newer(newer)]
+    def forward(self, prev_prev: Tensor, prev: Tensor) -> Tensor:
+        values = [self.preprocess0(prev_prev), self.preprocess1(prev)]
         for node, (a, _, b, _) in enumerate(self.cell):
             values.append(self.operations[2 * node](values[a]) + self.operations[2 * node + 1](values[b]))
-        return torch.cat([fit(values[end]) for end, fit in zip(self.loose_ends, self.fit_loose_ends, strict=True)], dim=1)
+        return torch.cat(
+            [reduce(values[end]) for end, reduce in zip(self.loose_ends, self.reduce_loose_ends, strict=True)], dim=1
+        )
 
 
 class PlainNetwork(nn.Module):
-    """The plain form of ``network``, without drop-path and auxiliary head, with a copy of its weights."""
+    """Conventional implementation of ``network`` with a copy of its weights, without drop-path and auxiliary head."""
 
     def __init__(self, network: EnasMicroNetwork) -> None:
         super().__init__()
         cells = [cast(MicroCell, cell) for cell in network.cells]
         stem = cast(nn.Conv2d, network.stem[0])
-        older = newer = stem.out_channels
+        prev_prev = prev = stem.out_channels
         self.stem = nn.Sequential(
-            nn.Conv2d(stem.in_channels, newer, 3, padding=1, bias=False), nn.BatchNorm2d(newer, eps=1e-3, momentum=0.1)
+            nn.Conv2d(stem.in_channels, prev, 3, padding=1, bias=False), nn.BatchNorm2d(prev, eps=1e-3, momentum=0.1)
         )
         self.cells = nn.ModuleList()
-        after_reduction = False
+        reduction_prev = False
         for index, cell in enumerate(cells):
             reduces = index in network.reductions
             channels = cell.out_channels // len(cell.loose_ends)
             plain = PlainCell(
-                cell.cell, (older, newer), channels, stride=2 if reduces else 1, older_is_larger=after_reduction
+                cell.cell, (prev_prev, prev), channels, stride=2 if reduces else 1, reduction_prev=reduction_prev
             )
             self.cells.append(plain)
-            older, newer, after_reduction = newer, plain.out_channels, reduces
+            prev_prev, prev, reduction_prev = prev, plain.out_channels, reduces
         linear = cast(nn.Linear, network.classifier[3])
         self.classifier = nn.Sequential(
-            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(newer, linear.out_features, bias=False)
+            nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(prev, linear.out_features, bias=False)
         )
         self.load_state_dict(network.state_dict())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, shape (batch, classes), of float images of shape (batch, channels, height, width)."""
-        older = newer = self.stem(images)
+        """Return logits, shape (batch, classes), for float images of shape (batch, channels, height, width)."""
+        prev_prev = prev = self.stem(images)
         for cell in self.cells:
-            older, newer = newer, cell(older, newer)
-        return cast(Tensor, self.classifier(newer))
+            prev_prev, prev = prev, cell(prev_prev, prev)
+        return cast(Tensor, self.classifier(prev))

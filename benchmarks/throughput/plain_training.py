@@ -1,4 +1,4 @@
-"""An epoch of training in the usual style: a DataLoader of PIL pictures, torchvision's transforms, unfused SGD, float32."""
+"""Conventional training: a DataLoader of PIL images, torchvision's transforms, unfused SGD, float32."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torchvision import transforms
 
 from nases_env.training import ImageSet, TrainingSettings, channel_statistics
 
-MAX_GPU_WORKERS = 8  # processes that read for a GPU
+MAX_GPU_WORKERS = 8  # DataLoader processes on a GPU
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """The images of a set as PIL pictures, augmented one by one as they are read."""
+class PilDataset(Dataset[tuple[Tensor, int]]):
+    """The images of an ``ImageSet`` as PIL images, augmented one by one when they are read."""
 
     def __init__(self, images: ImageSet, crop_padding: int) -> None:
         self.pixels = images.images.permute(0, 2, 3, 1).numpy()
@@ -40,10 +40,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 class PlainTraining:
-    """Trains a model, in channels-first order, an epoch a call.
+    """Trains a model in channels-first memory format, one epoch per call.
 
     Args:
-        num_workers: processes that read and augment; 0: this one does.
+        model: the model; moved to ``device``.
+        images: training images.
+        settings: batch size and settings of SGD.
+        device: device of the training.
+        num_workers: number of DataLoader processes; 0 reads and augments in this process.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class PlainTraining:
             model.parameters(), settings.lr_max, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
         )
         self.loader = DataLoader(
-            Pictures(images, images.image_shape[1] // 8),
+            PilDataset(images, images.image_shape[1] // 8),
             batch_size=settings.batch_size,
             shuffle=True,
             drop_last=True,
@@ -66,7 +70,7 @@ class PlainTraining:
         )
 
     def steps(self) -> Iterator[float]:
-        """The loss of each step of an epoch."""
+        """Train for one epoch and yield the loss of each step."""
         for images, labels in self.loader:
             inputs, targets = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
             self.optimizer.zero_grad()
@@ -76,7 +80,7 @@ class PlainTraining:
             yield loss.item()
 
     def epoch(self) -> float:
-        """The seconds that an epoch takes."""
+        """Train for one epoch and return its duration in seconds."""
         start = time.perf_counter()
         for _ in self.steps():
             pass

@@ -1,4 +1,4 @@
-"""An environment such as a person may register: a formula in place of training, and a test accuracy."""
+"""A custom environment: a formula in place of training, and a test accuracy."""
 
 from __future__ import annotations
 

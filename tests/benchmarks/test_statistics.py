@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, and ties count half."""
+"""Tests of the bootstrap intervals and of the probability of improvement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_distribution_where_seeds_are_many() -> None:
+def test_interval_of_a_mean_over_many_seeds_is_the_normal_interval() -> None:
     values = np.random.default_rng(1).normal(5.0, 2.0, size=400)
     estimate = statistics.mean(values, rng())
     error = scipy.stats.norm.ppf(0.975) * values.std(ddof=1) / np.sqrt(400)
@@ -26,21 +26,21 @@ def test_interval_of_a_mean_is_that_of_the_normal_distribution_where_seeds_are_m
     assert estimate.high == pytest.approx(values.mean() + error, abs=0.02)
 
 
-def test_intervals_hold_the_true_mean_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_contain_the_true_mean_with_nominal_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "NUM_RESAMPLES", 500)
     samples = np.random.default_rng(2).exponential(size=(300, 30))
     estimates = [statistics.mean(sample, rng()) for sample in samples]
-    held = np.mean([estimate.low <= 1.0 <= estimate.high for estimate in estimates])
-    assert 0.87 <= held <= 0.97  # percentile intervals of 30 skewed values are a little too narrow
+    coverage = np.mean([estimate.low <= 1.0 <= estimate.high for estimate in estimates])
+    assert 0.87 <= coverage <= 0.97  # percentile intervals of 30 skewed values are a little too narrow
 
 
-def test_seeds_that_all_agree_leave_no_doubt() -> None:
+def test_equal_seeds_have_an_interval_of_width_zero() -> None:
     assert statistics.mean(np.full(5, 0.25), rng()) == (0.25, 0.25, 0.25)
     assert statistics.probability_of_improvement(np.full(5, 2.0), np.full(4, 1.0), rng()) == (1, 1, 1)
     assert statistics.probability_of_improvement(np.full(5, 1.0), np.full(4, 1.0), rng()) == (0.5, 0.5, 0.5)
 
 
-def test_band_holds_the_interval_of_each_point() -> None:
+def test_mean_band_has_an_interval_per_point() -> None:
     values = np.random.default_rng(3).normal(size=(20, 4)) * [1, 10, 100, 0]
     low, high = statistics.mean_band(values, rng())
     width = high - low
@@ -59,13 +59,13 @@ def test_probability_of_improvement_counts_ties_half() -> None:
 
 
 @given(SMALL_NUMBERS, SMALL_NUMBERS)
-def test_probability_of_improvement_is_mann_whitneys_statistic(
+def test_probability_of_improvement_is_the_mann_whitney_statistic(
     ours: statistics.Numbers, baseline: statistics.Numbers
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "NUM_RESAMPLES", 20)
-        there = statistics.probability_of_improvement(ours, baseline, rng())
-        back = statistics.probability_of_improvement(baseline, ours, rng())
+        forward = statistics.probability_of_improvement(ours, baseline, rng())
+        backward = statistics.probability_of_improvement(baseline, ours, rng())
     statistic = scipy.stats.mannwhitneyu(ours, baseline, method="asymptotic").statistic
-    assert there.value == pytest.approx(statistic / (len(ours) * len(baseline)))
-    assert there.value + back.value == pytest.approx(1)
+    assert forward.value == pytest.approx(statistic / (len(ours) * len(baseline)))
+    assert forward.value + backward.value == pytest.approx(1)

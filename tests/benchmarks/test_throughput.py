@@ -1,4 +1,4 @@
-"""The benchmark of throughput: both sides train the same children on the same images, and the figures are what they say."""
+"""Tests of the throughput benchmark: both implementations compute the same function, and the measurements are consistent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("index", range(2))
-def test_the_plain_network_is_the_same_function(index: int) -> None:
+def test_plain_network_computes_the_same_function(index: int) -> None:
     network = make_network(random_architecture(1, index), SMOKE, 12, seed=0)
     plain = PlainNetwork(network)
     assert {name: tensor.shape for name, tensor in plain.state_dict().items()} == {
@@ -35,7 +35,7 @@ def test_the_plain_network_is_the_same_function(index: int) -> None:
     assert losses["largest_rounding"]["ours"] > 0
 
 
-def test_a_plain_epoch_trains_on_whole_batches_of_standardised_images() -> None:
+def test_plain_epoch_uses_full_batches_of_standardized_images() -> None:
     torch.manual_seed(0)
     images = read_images("synthetic", 19, 8, 0)
     network = PlainNetwork(make_network(random_architecture(0, 0), SMOKE, 8, seed=0))
@@ -50,40 +50,40 @@ def test_a_plain_epoch_trains_on_whole_batches_of_standardised_images() -> None:
     assert 0.5 < batch.std() < 1.5
 
 
-def test_synthetic_images_are_decided_by_the_seed() -> None:
+def test_synthetic_images_are_determined_by_the_seed() -> None:
     images, again, others = (read_images("synthetic", 4, 8, seed).images for seed in (0, 0, 1))
     assert torch.equal(images, again)
     assert not torch.equal(images, others)
 
 
-def test_cifar10_is_not_replaced_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cifar10_raises_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError, match="CIFAR-10 is not in"):
         read_images("cifar10", 4, 32, 0)
 
 
-def test_a_child_ends_after_its_first_step() -> None:
+def test_first_step_evaluator_stops_after_the_first_step() -> None:
     architecture = random_architecture(0, 0)
     evaluation = FirstStepEvaluator(SMOKE, 4, 8, "cpu", 1).evaluate(architecture, 0)
     assert (evaluation.key, evaluation.num_epochs) == (architecture.key, 0)
 
 
-def test_children_are_summarised_by_the_medians_of_their_turns() -> None:
+def test_children_are_summarized_by_the_medians_of_their_turns() -> None:
     children = [
         {"images_per_second": {"plain": [10, 20, 90], "ours": [60, 40, 50]}, "ratios": [2, 3, 9], "flops_per_image": 2},
         {"images_per_second": {"plain": [30], "ours": [100]}, "ratios": [5], "flops_per_image": 1},
     ]
     assert summarize(children, peak=1000.0) == {
-        "plain": {"median": 25.0, "least": 20.0, "most": 30.0},
-        "ours": {"median": 75.0, "least": 50.0, "most": 100.0},
-        "ratio": {"median": 4.0, "least": 3.0, "most": 5.0},
-        "share_of_peak": {"median": 0.3, "least": 0.3, "most": 0.3},
+        "plain": {"median": 25.0, "min": 20.0, "max": 30.0},
+        "ours": {"median": 75.0, "min": 50.0, "max": 100.0},
+        "ratio": {"median": 4.0, "min": 3.0, "max": 5.0},
+        "share_of_peak": {"median": 0.3, "min": 0.3, "max": 0.3},
     }
 
 
-def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("child_throughput.PEAK_SIDE", {"cpu": 64})
-    output = tmp_path / "out" / "figures.json"
+def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.throughput.__main__.PEAK_SIDE", {"cpu": 64})
+    output = tmp_path / "out" / "metrics.json"
     main(
         Args(
             configurations="smoke",
@@ -97,18 +97,18 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
             output=output,
         )
     )
-    figures = json.loads(output.read_text())
-    (child,) = figures["children"]
+    metrics = json.loads(output.read_text())
+    (child,) = metrics["children"]
     assert child["architecture"] == random_architecture(0, 0).key
     rates = child["images_per_second"]
     assert len(rates["plain"]) == len(rates["ours"]) == 1
     assert child["ratios"] == [ours / plain for plain, ours in zip(rates["plain"], rates["ours"], strict=True)]
-    assert figures["summary"] == {"N=1 F=2": summarize([child], figures["peak_flops_per_second"])}
-    latency = figures["seconds_to_first_step"]["N=1 F=2"]
+    assert metrics["summary"] == {"N=1 F=2": summarize([child], metrics["peak_flops_per_second"])}
+    latency = metrics["seconds_to_first_step"]["N=1 F=2"]
     assert list(latency) == ["serial", "warm worker", "cold worker"]
-    assert all(seconds["least"] > 0 for seconds in latency.values())
+    assert all(seconds["min"] > 0 for seconds in latency.values())
     printed = capsys.readouterr().out
-    assert "N=1 F=2: images a second" in printed
+    assert "N=1 F=2: training images per second" in printed
     assert f"ours / plain: {child['ratios'][0]:.2f}" in printed
 
 
@@ -123,6 +123,6 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         {"image_size": 6},
     ],
 )
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+def test_out_of_range_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)

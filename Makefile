@@ -1,4 +1,4 @@
-# Every target makes its own virtual environment first; nothing else needs to be installed but Python and make.
+# Every target creates the virtual environment first. Only Python and make have to be installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ $(READY): pyproject.toml setup.cfg
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# The main job: an architecture search on scikit-learn's digits. Other options: make search ARGS="--help"
+# The default target: an architecture search on scikit-learn's digits. List its options: make search ARGS="--help"
 search: $(READY)
 	$(BIN)/python agents/reinforce.py $(ARGS)
 

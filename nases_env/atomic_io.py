@@ -1,4 +1,4 @@
-"""Atomic file writes: a reader sees the complete file or none."""
+"""Atomic file writes: a reader sees either the complete file or no file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nases_env.errors import InputError
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write ``content`` to a temporary file in the folder of ``path``, then move it to ``path``.
+    """Write ``content`` to a temporary file in the directory of ``path``, then move it to ``path``.
 
     Raises:
-        InputError: If the folder is not writable or the disk is full. An existing file at ``path`` is then unchanged.
+        InputError: if the directory is not writable or the disk is full. An existing file at ``path`` is then unchanged.
     """
     path = Path(path)
     try:
@@ -37,7 +37,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 def write_error(path: str | Path, error: OSError) -> InputError:
     """Return the ``InputError`` for a failure to write ``path``."""
-    return InputError(f"cannot write {path}: {error.strerror or error}; free disk space or choose another folder")
+    return InputError(f"cannot write {path}: {error.strerror or error}; free disk space or choose a different directory")
 
 
 def _umask() -> int:
@@ -50,7 +50,7 @@ def append_line(path: str | Path, line: str) -> None:
     """Append ``line`` and a newline to the file ``path`` and flush it to disk.
 
     Raises:
-        InputError: If the line cannot be written. The file is then unchanged.
+        InputError: if the line cannot be written. The file is then unchanged.
     """
     try:
         with open(path, "ab", buffering=0) as file:
@@ -70,9 +70,9 @@ def is_fresh(folder: Path, marker: str, ignore: Collection[str] = ()) -> bool:
     """Return whether ``folder`` is missing, empty, or holds only leftovers of an aborted start.
 
     Args:
-        folder: The folder to check.
-        marker: The file that is written first, atomically. A folder that contains it is in use.
-        ignore: Names of other files that may exist before ``marker``.
+        folder: the directory to check.
+        marker: the file that is written first, atomically. A directory that contains it is in use.
+        ignore: names of other files that may exist before ``marker``.
     """
     if not folder.exists():
         return True

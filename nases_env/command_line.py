@@ -45,11 +45,11 @@ def parse(args_type: Any, **options: Any) -> Any:
     """Parse the command line into ``args_type``, a dataclass or a union of dataclasses.
 
     Args:
-        args_type: The type of the result.
-        **options: Passed to ``tyro.cli``.
+        args_type: the type of the result.
+        **options: passed to ``tyro.cli``.
 
     Raises:
-        InputError: If there is an unknown option.
+        InputError: if there is an unknown option.
     """
     args, unknown = tyro.cli(args_type, return_unknown_args=True, **options)
     if unknown:
@@ -59,7 +59,7 @@ def parse(args_type: Any, **options: Any) -> Any:
 
 
 def given_preset(options: Sequence[str] | None = None) -> str | None:
-    """Return the value of ``--preset`` in ``options``, which determines the defaults of other options; None: not given."""
+    """Return the value of ``--preset`` in ``options``, which determines the defaults of other options; None if not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?")
     preset: str | None = parser.parse_known_args(options)[0].preset

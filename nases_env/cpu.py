@@ -21,7 +21,7 @@ def torch_threads(num_threads: int) -> Iterator[None]:
     """Set the number of torch's CPU threads to ``num_threads`` inside the context and restore it afterwards.
 
     Raises:
-        InputError: If ``num_threads`` is less than 1.
+        InputError: if ``num_threads`` is less than 1.
     """
     require_minimum(1, num_threads=num_threads)
     before = torch.get_num_threads()

@@ -10,16 +10,16 @@ from nases_env.errors import InputError
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the torch device named ``device``; "auto" is the GPU if there is one, else the CPU.
+    """Return the torch device named ``device``; "auto" is the GPU if there is one, otherwise the CPU.
 
     Raises:
-        InputError: If the device is not available.
+        InputError: if the device is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # which of the two depends on the build of torch
+    except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
     return torch.device(device)
 

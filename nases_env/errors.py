@@ -15,7 +15,7 @@ class InputError(Exception):
 
 
 def one_line(error: object) -> str:
-    """Return the message of ``error`` on one line; the name of its type if the message is empty."""
+    """Return the message of ``error`` on one line, or its type name if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

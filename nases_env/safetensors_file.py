@@ -1,4 +1,4 @@
-"""Safetensors files that carry a JSON record and a digest of their content."""
+"""Safetensors files that contain a JSON record and a digest of their content."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
 
     Raises:
         FileNotFoundError: if there is no file.
-        InvalidFileError: if the file is not intact or holds another kind of content.
+        InvalidFileError: if the file is damaged or contains a different kind of content.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:

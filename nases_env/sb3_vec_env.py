@@ -20,8 +20,8 @@ from nases_env.errors import InputError
 class SB3VecEnv(VecEnv):
     """Wrap a Gymnasium vector environment as a ``VecEnv`` of Stable-Baselines3; it behaves like ``DummyVecEnv``.
 
-    Attributes and methods are those of the sub-environments if the vector environment gives access to them, as Gymnasium's
-    do, else those of the vector environment itself, the same for every index. ``set_options`` takes one dict, which is
+    Attributes and methods are taken from the sub-environments if the vector environment exposes them, as Gymnasium's do;
+    otherwise from the vector environment, with the same value for every index. ``set_options`` takes one dict, which is
     passed to ``reset`` of the vector environment unchanged. Wrap it in ``VecMonitor`` for SB3's episode statistics.
 
     Args:
@@ -29,7 +29,7 @@ class SB3VecEnv(VecEnv):
             does. Closing this environment closes it.
 
     Raises:
-        InputError: if ``env`` has another autoreset mode.
+        InputError: if ``env`` has a different autoreset mode.
 
     Example:
         >>> import gymnasium, nases_env
@@ -92,7 +92,7 @@ class SB3VecEnv(VecEnv):
         return cast("Sequence[NDArray[Any] | None]", self.env.render())
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the attribute ``attr_name`` of the sub-environments ``indices``; None: of all."""
+        """Return the attribute ``attr_name`` of the sub-environments ``indices``; None means all."""
         base = self.env.unwrapped
         values = base.get_attr(attr_name) if hasattr(base, "get_attr") else [getattr(base, attr_name)] * self.num_envs
         return [values[index] for index in self._get_indices(indices)]
@@ -127,7 +127,7 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether each sub-environment is wrapped by ``wrapper_class``; False if they are not objects in this process."""
+        """Return whether each sub-environment is wrapped by ``wrapper_class``; False if it has no object in this process."""
         envs = getattr(self.env.unwrapped, "envs", [None] * self.num_envs)
         return [is_wrapped(envs[index], wrapper_class) for index in self._get_indices(indices)]
 

@@ -18,7 +18,7 @@ def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
     deferred. Only the main thread handles signals; in other threads this has no effect.
 
     Args:
-        *numbers: The signals to defer; SIGINT and SIGTERM by default.
+        *numbers: the signals to defer; SIGINT and SIGTERM by default.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -12,8 +12,8 @@ def import_user_module(name: str) -> ModuleType:
     """Import the module ``name``; as with ``python -m``, it may be in the working directory.
 
     Raises:
-        ImportError: If there is no such module.
-        Exception: Any exception that the module raises on import.
+        ImportError: if there is no such module.
+        Exception: any exception that the module raises on import.
     """
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -42,7 +42,7 @@ OUTPUT_COLOR = "#fdeaea"
 WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # inches; a data unit is an inch
 DOTS_PER_INCH = 80
 BOX_WIDTH, BOX_HEIGHT = 1.05, 0.3
-BOX_PITCH = 1.15 * BOX_HEIGHT  # ten boxes fit below each other
+BOX_PITCH = 1.15 * BOX_HEIGHT  # so that ten boxes fit in a column
 MARGIN = 0.75
 SUM_RADIUS = 0.17
 FONT_SIZE = 8.5
@@ -51,11 +51,11 @@ ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
 CHOICE_COLOR = "#4ea3d8"
 
 _OUTPUT = -1  # index of the output in the layout
-_Item = tuple[int, bool]  # (value, whether its node is here or only its line passes)
+_Item = tuple[int, bool]  # (value, whether the node is in this column, or only its line passes through)
 
 
 def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
-    """Draw the cells of an architecture, one below the other, each from left to right.
+    """Draw the cells of an architecture, stacked vertically, each drawn left to right.
 
     Green boxes are the inputs of a cell. A node is the sum (+) of its operators, or zero without operators; the output
     concatenates the loose ends (dashed lines). The color of a line identifies its value. Branches with "none" are omitted.

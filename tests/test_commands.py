@@ -77,7 +77,7 @@ def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, mo
         ("--env-id", "NASES-CIFAR"): "no environment 'NASES-CIFAR'",
         ("--embedding", "absent.safetensors"): "absent.safetensors",
         ("--child.num-epochs", "0"): "num_epochs must be at least 1, not 0",
-        ("--env-id", "NASES-ImageFolder-v0"): "image_folder needs a folder of images",
+        ("--env-id", "NASES-ImageFolder-v0"): "image_folder requires a directory of images",
         ("--run-dir", "/dev/null/run"): "/dev/null/run",
         ("--num-threads", "0"): "num_threads must be at least 1, not 0",
         ("--std", "-1"): "--std must be a positive number",

@@ -1,1 +1,1 @@
-"""The ``nases`` command, one file a subcommand."""
+"""The ``nases`` command, one file per subcommand."""

@@ -43,7 +43,7 @@ def draw_command(args: DrawArgs) -> None:
     try:
         text = args.architecture.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {args.architecture} ({error}); name a JSON file with a genotype") from None
+        raise InputError(f"cannot read {args.architecture} ({error}); pass a JSON file with a genotype") from None
     search_space, architecture = parse_architecture(text, args.search_space)
     from nases_env import visualization  # imports matplotlib, which is slow
 

@@ -23,7 +23,7 @@ class ExportArgs:
     """Convert a trained model for use without NASES.
 
     The exported model maps images with values in [0, 1] to logits. It is loaded again and compared with the original on
-    random images. If a logit differs by more than 1e-4 (or 1e-5 of the largest logit, if that is more), the command fails
+    random images. If a logit differs by more than 1e-4 (or 1e-5 of the largest logit, if that is larger), the command fails
     and writes nothing.
     """
 
@@ -54,7 +54,7 @@ def export_command(args: ExportArgs) -> None:
     output = args.output or file.with_suffix(SUFFIXES[args.format])
     if output.is_dir():
         raise InputError(
-            f"{output} is a directory; give --output a file, such as {output / file.stem}{SUFFIXES[args.format]}"
+            f"{output} is a directory; pass a file to --output, such as {output / file.stem}{SUFFIXES[args.format]}"
         )
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size

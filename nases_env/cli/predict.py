@@ -19,7 +19,7 @@ from nases_env.model_io.serialization import load_model
 class PredictArgs:
     """Classify images with a trained model and print the most probable classes of each.
 
-    An image that cannot be read is reported in one line and the others are classified; the exit status is then 2.
+    An image that cannot be read is reported in one line, and the remaining images are classified; the exit status is then 2.
     """
 
     run: tyro.conf.Positional[Path] = field(metadata={"help": MODEL_HELP})

@@ -31,7 +31,8 @@ class PretrainArgs:
 
     output: Path = field(
         metadata={
-            "help": "A .safetensors file, or a directory for SEARCH_SPACE.safetensors; the metrics go next to it as .json."
+            "help": "A .safetensors file, or a directory for SEARCH_SPACE.safetensors. "
+            "The metrics are saved in a .json file of the same name."
         }
     )
     search_space: str = field(
@@ -44,7 +45,7 @@ class PretrainArgs:
         metadata={"help": "Number of CPU threads; the file is bit-identical only for the same number."},
     )
     settings: tyro.conf.OmitArgPrefixes[tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[PretrainSettings | None]]] = (
-        field(default=None, metadata={"help": "Settings of the training; the defaults are those of --preset:"})
+        field(default=None, metadata={"help": "Training settings; the defaults are set by --preset:"})
     )
 
 
@@ -54,7 +55,7 @@ def main(options: Sequence[str]) -> None:
 
 
 def parse_pretrain(options: Sequence[str]) -> PretrainArgs:
-    """Parse the options of ``nases pretrain``; those that are not given have the values of the preset."""
+    """Parse the options of ``nases pretrain``; options that are not given default to the preset's values."""
     settings = PRESETS.get(given_preset(options) or "default")
     default = PretrainArgs(tyro.MISSING, settings=settings)
     args: PretrainArgs = parse(PretrainArgs, prog="nases pretrain", args=options, default=default)
@@ -88,14 +89,16 @@ def _weights_path(output: Path, search_space: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot create the directory {path.parent} ({error.strerror}); give another --output") from None
+        raise InputError(
+            f"cannot create the directory {path.parent} ({error.strerror}); choose a different --output"
+        ) from None
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}; give another --output")
+        raise InputError(f"cannot write {path}; choose a different --output")
     return path
 
 
 def _command(args: PretrainArgs, file_name: str) -> str:
-    """Return the command that reproduces the file in the working directory, without options that have their defaults."""
+    """Return the command that reproduces the file in the working directory, without options that have default values."""
     words = ["nases", "pretrain", "--output", file_name]
     preset = PRESETS[args.preset]
     for values, defaults in ((args, PretrainArgs(args.output)), (args.settings or preset, preset)):

@@ -43,7 +43,7 @@ def main(options: Sequence[str]) -> None:
 
 
 def parse_reproduce(options: Sequence[str]) -> ReproduceArgs:
-    """Parse the options of ``nases reproduce``; child settings that are not given have the values of the preset."""
+    """Parse the options of ``nases reproduce``; child settings that are not given default to the preset's values."""
     preset, child = resolve_preset(given_preset(options) or "auto")
     default = ReproduceArgs(child=child, final=RETRAIN_PRESETS[preset])
     args: ReproduceArgs = parse(ReproduceArgs, prog="nases reproduce", args=options, default=default)
@@ -54,8 +54,7 @@ def reproduce_command(args: ReproduceArgs) -> None:
     """Run ``nases reproduce``.
 
     Raises:
-        InputError: if an argument is not valid, data are missing, the output directory belongs to something else, or a step
-            fails.
+        InputError: if an argument is invalid, data is missing, the output directory has other content, or a step fails.
     """
     agents = _list_agents()
     for agent in args.agents:
@@ -103,11 +102,11 @@ def _run(step: Step) -> None:
     else:
         _run_agent([sys.executable, "-m", f"nases_agents.{step.agent}", *options])
     if not step.is_done:
-        raise InputError(f"this command stopped before it was finished: {step.command}")
+        raise InputError(f"this command stopped early: {step.command}")
 
 
 def _run_agent(command: Sequence[str]) -> None:
-    """Run ``command`` and wait for its end, also after an interrupt, so that the agent can close its run directory.
+    """Run ``command`` and wait for it to exit, even after an interrupt, so that the agent can close its run directory.
 
     Raises:
         SystemExit: with the exit status of ``command`` if it is not 0.
@@ -116,7 +115,7 @@ def _run_agent(command: Sequence[str]) -> None:
         try:
             status = process.wait()
         except KeyboardInterrupt:
-            # Ctrl-C in a terminal has reached the agent too; a signal that was sent to this process alone has not.
+            # Ctrl-C in a terminal also interrupts the agent; a signal sent only to this process does not.
             try:
                 process.wait(INTERRUPT_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -128,7 +127,7 @@ def _run_agent(command: Sequence[str]) -> None:
 
 
 def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
-    """Return the evaluator of the searches and check that its data are available."""
+    """Return the evaluator of the searches and check that its data is available."""
     args = plan.args
     env = make_env(
         SearchArgs(
@@ -143,7 +142,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
     try:
         evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
         if not isinstance(evaluator, TrainingEvaluator):
-            raise InputError(f"{plan.env_id} does not train networks; choose another environment with --env-id")
+            raise InputError(f"{plan.env_id} does not train networks; choose a different environment with --env-id")
         evaluator.prepare()
         return evaluator
     finally:
@@ -163,10 +162,10 @@ def _child_presets(plan: Plan) -> dict[str, Any]:
 
 
 def _check_config(plan: Plan) -> bool:
-    """Return whether the output directory holds this reproduction; False if it is new.
+    """Return whether the output directory contains this reproduction; False if the directory is new.
 
     Raises:
-        InputError: if it holds another reproduction or something else.
+        InputError: if it contains a different reproduction or anything else.
     """
     path = plan.output / CONFIG
     try:
@@ -178,14 +177,17 @@ def _check_config(plan: Plan) -> bool:
                 before[name] = dataclasses.asdict(load_settings(before.get(name), preset))
     except FileNotFoundError:
         if not is_fresh(plan.output, CONFIG):
-            raise InputError(f"{plan.output} exists and is not a reproduction; give another --output") from None
+            raise InputError(f"{plan.output} exists and is not a reproduction; choose a different --output") from None
         return False
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); give another --output") from error
+        raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
     changed = [name for name, value in _config(plan).items() if before.get(name) != value]
     if changed:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-        raise InputError(f"{plan.output} was started with other {options}; repeat those, or give another --output")
+        raise InputError(
+            f"{plan.output} was started with different values of {options}; pass the original values, or choose a different "
+            "--output"
+        )
     return True
 
 
@@ -203,7 +205,7 @@ def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
         print_line(f"{format_duration(seconds[step.stage]):>16}  {step.command}")
     concurrent = f" with {plan.args.num_envs} concurrent children" if plan.args.num_envs > 1 else ""
     where = device_name(resolve_device(evaluator.device))
-    print_line(f"{format_duration(total):>16}  in total on {where}{concurrent}, if no child is repeated;")
+    print_line(f"{format_duration(total):>16}  total on {where}{concurrent}, assuming no repeated children;")
     print_line(f"{'':>16}  estimated from a few batches of {NUM_NETWORKS} random architectures")
 
 

@@ -38,7 +38,7 @@ def status_command(args: StatusArgs) -> None:
     """Run ``nases status``.
 
     Raises:
-        InputError: if it is not a run directory, or its store cannot be read.
+        InputError: if ``run_dir`` is not a run directory, or its store cannot be read.
     """
     config = read_config(args.run_dir)
     is_running = is_locked(args.run_dir)
@@ -64,7 +64,7 @@ def status_command(args: StatusArgs) -> None:
 
 
 def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:
-    """Return the pending children of this configuration: those of this search and of others that share its store."""
+    """Return the leases of this configuration, including leases of other searches that share the store."""
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
     digest = config_digest(config["configuration"])
     with Store(path, read_only=True) as store:

@@ -66,7 +66,7 @@ class ExportArgs:
 
 @dataclass(frozen=True)
 class MergeArgs:
-    """Copy the results that a store lacks from other stores.
+    """Copy the results that are missing in a store from other stores.
 
     Conflicting results are listed and not copied; the exit status is then 1.
     """
@@ -177,7 +177,7 @@ def _show(args: ShowArgs) -> None:
     if prefix in keys:
         keys = {prefix}
     if len(keys) != 1:
-        advice = "give a longer prefix" if keys else f"run: nases store ls {args.path}"
+        advice = "pass a longer prefix" if keys else f"run: nases store ls {args.path}"
         raise InputError(f"{args.path} has {len(keys)} architectures whose key starts with {prefix!r}; {advice}")
     records = [
         {**_record(row), "configuration": _parse(configurations.get(row["digest"], "null"))}
@@ -220,7 +220,7 @@ def _export(args: ExportArgs) -> None:
 
 def _merge(args: MergeArgs) -> None:
     if not args.sources:
-        raise InputError("nothing to merge; name the stores to copy from after the target")
+        raise InputError("nothing to merge; pass the stores to copy from after the target")
     num_differing = 0
     with ExitStack() as stack:
         sources = {path: stack.enter_context(Store(path, read_only=True)) for path in args.sources}
@@ -301,13 +301,13 @@ def _invalid_values(row: Row) -> Iterator[str]:
 
 
 def _genotype_error(row: Row) -> tuple[bool, str]:
-    """Return whether the genotype is of a built-in search space, and its error or an empty string."""
+    """Return whether the genotype belongs to a built-in search space, and its error or an empty string."""
     try:
         genotype = json.loads(row["genotype"])
     except (TypeError, ValueError) as error:
         return False, f"the genotype is not valid JSON ({error})"
     name = genotype.get("search_space") if isinstance(genotype, dict) else None
-    if name not in SEARCH_SPACES:  # a custom search space: never import a module that a file names
+    if name not in SEARCH_SPACES:  # a custom search space: never import a module named in a file
         return False, ""
     try:
         key = get_search_space(name).from_json(row["genotype"]).key

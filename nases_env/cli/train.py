@@ -40,23 +40,26 @@ class TrainArgs:
         default=None, metadata={"help": "Output directory. Default: final, in the run directory or next to the file."}
     )
     preset: str | None = field(
-        default=None, metadata={"help": f"{', '.join(RETRAIN_PRESETS)} or auto. Default: that of the search, or auto."}
+        default=None,
+        metadata={"help": f"{', '.join(RETRAIN_PRESETS)} or auto. Default: the search's value; auto if there is no search."},
     )
-    dataset: str | None = field(default=None, metadata={"help": f"{', '.join(DATASETS)}. Default: that of the search."})
+    dataset: str | None = field(default=None, metadata={"help": f"{', '.join(DATASETS)}. Default: the search's value."})
     seeds: int = field(default=1, metadata={"help": "Number of networks to train, each with its own seed."})
     seed: int = field(default=0, metadata={"help": "The first seed."})
     data_dir: str | None = field(
-        default=None, metadata={"help": "Directory with the data sets. Default: that of the search."}
+        default=None, metadata={"help": "Directory with the data sets. Default: the search's value."}
     )
     device: str | None = field(
-        default=None, metadata={"help": "Torch device or auto. Default: that of the search, or auto."}
+        default=None, metadata={"help": "Torch device or auto. Default: the search's value; auto if there is no search."}
     )
-    num_threads: int | None = field(default=None, metadata={"help": "CPU threads. Default: those of the search, or 1."})
+    num_threads: int | None = field(
+        default=None, metadata={"help": "Number of CPU threads. Default: the search's value; 1 if there is no search."}
+    )
     search_space: str | None = field(
         default=None, metadata={"help": "Custom search space of an architecture file as MODULE:CLASS."}
     )
     child: ChildOptions = field(
-        default=None, metadata={"help": "Settings of the network and its training; the defaults are those of --preset:"}
+        default=None, metadata={"help": "Settings of the network and its training; the defaults are set by --preset:"}
     )
 
 
@@ -66,7 +69,7 @@ def main(options: Sequence[str]) -> None:
 
 
 def parse_train(options: Sequence[str]) -> TrainArgs:
-    """Parse the options of ``nases train``; child settings that are not given have the values of the preset."""
+    """Parse the options of ``nases train``; child settings that are not given default to the preset's values."""
 
     def read(preset: str) -> TrainArgs:
         _, child = resolve_preset(preset, presets=RETRAIN_PRESETS)
@@ -83,7 +86,7 @@ def train_command(args: TrainArgs) -> None:
     """Run ``nases train``.
 
     Raises:
-        InputError: if an argument is not valid, data are missing, the output directory belongs to another training, or a
+        InputError: if an argument is invalid, data is missing, the output directory belongs to a different training run, or
             training fails.
     """
     if args.seeds < 1 or args.seed < 0:
@@ -112,7 +115,7 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
         def show(record: EpochRecord) -> None:
             bar.set_postfix_str(f"loss {record.train_loss:.3f}, train {record.train_accuracy:.2%}", refresh=False)
             if bar.n == 0 and record.epoch > 1:
-                bar.initial = record.epoch - 1  # a resumed training: excludes earlier epochs from the estimated time
+                bar.initial = record.epoch - 1  # if resumed, excludes earlier epochs from the estimated time
             bar.update(record.epoch - bar.n)
 
         try:
@@ -136,7 +139,7 @@ def _from_run(args: TrainArgs) -> FinalTraining:
             raise InputError(f"the search in {args.source} did not train networks; train its best.json, with --dataset")
         best = max(read_trajectory(args.source), key=lambda record: record["reward"])
         if best["status"] != Status.OK:
-            raise InputError(f"no child of {args.source} was trained successfully; run another search")
+            raise InputError(f"no child of {args.source} was trained successfully; run a new search")
         space = get_search_space(evaluator.search_space)
         architecture = space.from_json((args.source / "best.json").read_text())
     except OSError as error:
@@ -159,9 +162,9 @@ def _from_file(args: TrainArgs) -> FinalTraining:
         text = args.source.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"cannot read {args.source} ({reason}); name a run directory or an architecture file") from None
+        raise InputError(f"cannot read {args.source} ({reason}); pass a run directory or an architecture file") from None
     if args.dataset is None:
-        raise InputError(f"an architecture file does not name a data set; give --dataset: {', '.join(DATASETS)}")
+        raise InputError(f"an architecture file does not specify a data set; pass --dataset: {', '.join(DATASETS)}")
     space, architecture = parse_architecture(text, args.search_space)
     return FinalTraining(
         space,
@@ -179,5 +182,5 @@ def _settings(args: TrainArgs, preset: str) -> ChildSettings:
     for name in IGNORED_SETTINGS:
         if getattr(settings, name) is not None:
             option = f"--child.{name.replace('_', '-')}"
-            raise InputError(f"{option} has no effect on a final training; leave it out")
+            raise InputError(f"{option} has no effect on a final training; omit it")
     return settings

@@ -1,4 +1,4 @@
-"""``nases validate``: train children of a run again and compare them with the recorded results."""
+"""``nases validate``: retrain children of a run and compare them with the recorded results."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from nases_env.search.options import SearchArgs, load_args, make_env
 from nases_env.search.run_dir import changed_settings, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
 
-GPU_TOLERANCE = 0.02  # of an accuracy; floating-point sums in a different order drift apart during a training
+GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge during training
 
 
 @dataclass(frozen=True)
 class ValidateArgs:
-    """Train children of a run again from the recorded architectures and seeds, and compare the results.
+    """Retrain children of a run from the recorded architectures and seeds, and compare the results.
 
-    Prints one line per child, which begins with a check mark or a cross. The exit status is 1 if a result differs.
+    Print one line per child, starting with a check mark or a cross. The exit status is 1 if a result differs.
     """
 
     run_dir: tyro.conf.Positional[Path] = field(metadata={"help": "The run directory."})
     sample: int | None = field(
-        default=None, metadata={"help": "Number of children to train, sampled at random. Default: all."}
+        default=None, metadata={"help": "Number of children to retrain, sampled at random. Default: all."}
     )
     seed: int = field(default=0, metadata={"help": "Random seed of the sample."})
     tolerance: float | None = field(
         default=None,
         metadata={"help": f"Allowed difference of an accuracy. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
     )
-    device: str | None = field(default=None, metadata={"help": "Torch device. Default: that of the run."})
+    device: str | None = field(default=None, metadata={"help": "Torch device. Default: the run's device."})
     num_envs: int = field(default=1, metadata={"help": "Number of concurrent evaluations."})
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(
         default_factory=ExecutionSettings, metadata={"help": "Where and how children are evaluated:"}
@@ -58,7 +58,7 @@ def validate_command(args: ValidateArgs) -> None:
     """Run ``nases validate``; exit with status 1 if a result differs.
 
     Raises:
-        InputError: if it is not a run directory, or its children cannot be evaluated again.
+        InputError: if ``run_dir`` is not a run directory, or its children cannot be retrained.
     """
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
@@ -101,7 +101,7 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
         chosen = numpy_generator(args.seed, "validate").permutation(len(records))[: args.sample]
         records = [records[index] for index in sorted(chosen)]
     if not records:
-        raise InputError(f"{args.run_dir} has no child with a result to train again")
+        raise InputError(f"{args.run_dir} has no child with a result to retrain")
     return records
 
 

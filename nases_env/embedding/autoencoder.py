@@ -139,8 +139,8 @@ class Decoder(nn.Module, ABC):
 class CategoricalDecoder(Decoder):
     """A decoder that outputs logits over the choices of each decision, trained with cross-entropy.
 
-    The paper's decoder regresses numbers with least squares. Where the embedding lacks information, regression predicts the
-    mean, so that middle choices are overrepresented. A categorical distribution has no such bias.
+    The paper's decoder regresses numbers with least squares. If the embedding lacks information, regression predicts the
+    mean, which overrepresents middle choices. A categorical distribution has no such bias.
     """
 
     choices: Tensor
@@ -207,8 +207,8 @@ class Embedding(nn.Module):
             search_space: defines the decisions and the number of decisions per time step.
             embedding_size: n, at least 1.
             hidden_size: hidden size of both LSTMs, at least 1.
-            loss: ``cross_entropy``: the decoder is a ``CategoricalDecoder``; ``least_squares``: a ``RegressionDecoder``, as
-                in the paper.
+            loss: ``cross_entropy`` for a ``CategoricalDecoder``; ``least_squares`` for a ``RegressionDecoder``, as in the
+                paper.
             seed: seed of the initial weights.
 
         Raises:
@@ -270,8 +270,8 @@ class Embedding(nn.Module):
         """Return a trainable controller g_k that shares no memory with this embedding.
 
         Args:
-            init: ``simulator``: start from the simulator's weights, as in the paper; ``random``: from random weights, with
-                mean and standard deviation measured again, so that both start at the same scale.
+            init: ``simulator`` starts from the simulator's weights, as in the paper; ``random`` starts from random weights
+                and measures mean and standard deviation again, so that both start at the same scale.
             seed: seed of the random weights.
 
         Raises:

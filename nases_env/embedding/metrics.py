@@ -34,7 +34,7 @@ class QualityReport:
         reconstruction_accuracy: share of the decisions of u that decode(encode(u)) preserves.
         chance_accuracy: the same for a decoder that guesses uniformly.
         prior_decision_entropy: entropy of each decision when standard-normal embeddings are decoded, divided by the entropy
-            of the uniform distribution. Decisions with a single choice are left out.
+            of the uniform distribution. Decisions with a single choice are omitted.
         prior_decision_entropy_min: minimum of ``prior_decision_entropy``.
         prior_decision_entropy_mean: mean of ``prior_decision_entropy``.
         reconstructed_decision_entropy: the same when the embeddings of uniform vectors are decoded.
@@ -78,7 +78,7 @@ def quality_report(
         num_samples: number of vectors and of embeddings.
 
     Raises:
-        InputError: if the embedding belongs to another search space, or the search space has a single architecture.
+        InputError: if the embedding belongs to a different search space, or the search space has a single architecture.
     """
     if embedding.decision_sizes != search_space.decision_sizes:
         raise InputError(f"the embedding is for the search space {embedding.search_space_name}, not for {search_space.name}")

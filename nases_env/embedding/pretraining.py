@@ -22,7 +22,7 @@ FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.02  # of the calibration, in nats
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Hyperparameters of pretraining. The defaults are those of the built-in embeddings; ``PRESETS`` also has the paper's.
+    """Hyperparameters of pretraining. The built-in embeddings use the defaults; ``PRESETS`` also contains the paper's.
 
     Raises:
         InputError: if a value is out of range, or calibration is combined with the loss ``least_squares``.
@@ -74,7 +74,7 @@ class PretrainSettings:
             raise InputError("calibration needs the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
 
     def embedding_size_for(self, search_space: SearchSpace) -> int:
-        """Return ``embedding_size`` if it is set, else min(m, 20) for the m decisions of ``search_space``."""
+        """Return ``embedding_size`` if it is set; otherwise min(m, 20), where m is the number of decisions."""
         if self.embedding_size is not None:
             return self.embedding_size
         return min(search_space.num_decisions, MAX_DEFAULT_EMBEDDING_SIZE)
@@ -91,7 +91,7 @@ PRESETS = {
         num_calibration_rounds=0,
     ),
 }
-"""``default`` made the built-in embeddings; ``paper`` is section 4.1, which does not state batch size, steps and sizes."""
+"""The built-in embeddings use ``default``; ``paper`` is section 4.1, which omits batch size, steps and sizes."""
 
 
 def pretrain(

@@ -38,14 +38,14 @@ def save_embedding(embedding: Embedding, path: str | os.PathLike[str]) -> None:
 
 
 def load_embedding(search_space: SearchSpace, path: str | os.PathLike[str] | None = None) -> Embedding:
-    """Load a frozen embedding from a file, or the built-in one of ``search_space``; every call returns a new object.
+    """Load a frozen embedding from a file, or the built-in embedding of ``search_space``. Every call returns a new object.
 
     Args:
         search_space: the search space that the embedding was trained for.
         path: a file written by ``save_embedding``; None: the built-in embedding.
 
     Raises:
-        InputError: if the file does not exist, is not intact, or belongs to another search space.
+        InputError: if the file does not exist, is damaged, or belongs to a different search space.
     """
     if path is not None:
         return _load(search_space, Path(path))
@@ -75,7 +75,7 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
     for name, value in expected.items():
         if record.get(name) != value:
             raise InputError(
-                f"{path} has {name.replace('_', ' ')} {record.get(name)}, but {search_space.name} needs {value}; train "
+                f"{path} has {name.replace('_', ' ')} {record.get(name)}, but {search_space.name} requires {value}; train "
                 f"an embedding for it with {_command(search_space, 'FILE')}"
             )
     try:
@@ -88,7 +88,7 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
 
 
 def _invalid(search_space: SearchSpace, path: Path, reason: str) -> InputError:
-    return InputError(f"{path} is not an intact embedding ({reason}); create it again with {_command(search_space, path)}")
+    return InputError(f"{path} is damaged or not an embedding ({reason}); recreate it with {_command(search_space, path)}")
 
 
 def _command(search_space: SearchSpace, output: Path | str) -> str:

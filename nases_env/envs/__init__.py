@@ -1,4 +1,4 @@
-"""The Gymnasium environments, one a file."""
+"""The Gymnasium environments, one per file."""
 
 from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation
 from nases_env.envs.image import ImageEnv

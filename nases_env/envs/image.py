@@ -53,7 +53,7 @@ class ImageEnv(NASESEnv):
             - num_epochs: Number of epochs.
             - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last num_epochs.
             - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for
-              very short trainings.
+              very short training runs.
             - lr_max: Learning rate at the start of a cosine cycle, or the peak of the triangle.
             - lr_min: Learning rate at the end of a cosine cycle.
             - momentum: Nesterov momentum.

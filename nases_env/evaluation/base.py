@@ -25,7 +25,7 @@ class Evaluator(ABC):
     """The search space, or its name as ``get_search_space`` accepts it."""
 
     is_expensive: ClassVar[bool] = True
-    """Whether an evaluation takes long enough for worker processes to pay off."""
+    """Whether an evaluation takes long enough to be worth a worker process."""
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
@@ -78,7 +78,7 @@ def config_digest(description: Mapping[str, Any]) -> str:
 
 
 def describe_search_space(space: SearchSpace) -> dict[str, Any]:
-    """Return what determines the networks of ``space``, as JSON values; includes the source of a custom search space."""
+    """Return everything that determines the networks of ``space``, including a custom space's source, as JSON values."""
     described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
     if type(space) not in SEARCH_SPACES.values():
         described["class"] = import_path(space)

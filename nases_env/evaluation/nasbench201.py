@@ -51,7 +51,7 @@ class NasBench201Evaluator(Evaluator):
     def __post_init__(self) -> None:
         space = get_search_space(self.search_space)
         if not isinstance(space, NasBench201):
-            raise InputError(f"the table of NAS-Bench-201 needs the search space nasbench201, not {space.name}")
+            raise InputError(f"the table of NAS-Bench-201 requires the search space nasbench201, not {space.name}")
 
     def prepare(self) -> None:
         self._rows()

@@ -18,7 +18,7 @@ from nases_env.training import TrainingSettings
 
 @dataclass(frozen=True)
 class ChildSettings(NetworkSettings, TrainingSettings):
-    """Settings of a child: everything that affects its accuracy, except for its architecture, data set and seed.
+    """Settings of a child: everything that affects its accuracy, except its architecture, data set and seed.
 
     Raises:
         InputError: if a value is out of range.
@@ -90,7 +90,7 @@ def resolve_preset(
     """Return a preset with some of its fields replaced.
 
     Args:
-        name: a name in ``presets``, or "auto": ``gpu`` if torch finds a GPU, else ``cpu``.
+        name: a name in ``presets``, or "auto": ``gpu`` if torch finds a GPU, otherwise ``cpu``.
         overrides: values of fields of ``ChildSettings`` by name.
         presets: ``PRESETS`` or ``RETRAIN_PRESETS``.
 
@@ -123,20 +123,20 @@ def _describe(hint: Any) -> str:
 
 
 def settings_overrides(settings: ChildSettings | None, preset: ChildSettings) -> dict[str, Any]:
-    """Return the fields of ``settings`` that differ from ``preset``, by name; None is the preset itself."""
+    """Return the fields of ``settings`` that differ from ``preset``, by name; ``settings`` None means the preset itself."""
     values = {} if settings is None else vars(settings)
     return {name: value for name, value in values.items() if value != getattr(preset, name)}
 
 
 def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> ChildSettings:
-    """Rebuild settings from JSON values, including those that an earlier version wrote.
+    """Rebuild settings from JSON values, including values written by an earlier version.
 
     Args:
-        values: fields by name, also by a name that the field had before; None is the preset itself.
-        preset: provides the fields that are missing or "preset".
+        values: fields by current or former name; None if the settings equal the preset.
+        preset: provides the fields that are missing or have the value "preset".
 
     Raises:
-        InputError: if there is no such field, or a value is out of range.
+        InputError: if a field is unknown, or a value is out of range.
     """
     given = {name: value for name, value in (values or {}).items() if value != "preset"}
     if "drop_path_keep" in given:

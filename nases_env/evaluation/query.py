@@ -29,7 +29,7 @@ class QueryEvaluator(Evaluator):
         """Query one architecture to check that the search space provides accuracies.
 
         Raises:
-            InputError: as ``evaluate``.
+            InputError: see ``evaluate``.
         """
         search_space = get_search_space(self.search_space)
         self.evaluate(search_space.architecture([0] * search_space.num_decisions), seed=0)

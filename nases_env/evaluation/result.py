@@ -11,7 +11,7 @@ from nases_env.training import EpochRecord
 
 
 class Status(str, Enum):
-    """How an evaluation ended. All statuses except for ``FAILED`` are properties of the child and are stored.
+    """How an evaluation ended. All statuses except ``FAILED`` are properties of the child and are stored.
 
     Executors set ``TIMED_OUT`` if every attempt exceeded the time limit, and ``FAILED`` if every attempt ended without a
     result because the worker died or raised an error. ``FAILED`` is an infrastructure failure and is never stored.

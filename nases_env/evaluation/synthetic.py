@@ -13,7 +13,7 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.search_spaces.graph import CellGraph
 from nases_env.seeding import numpy_generator
 
-LOGISTIC_SCALE = 2.0  # scores, of about unit standard deviation, are divided by it before the logistic function
+LOGISTIC_SCALE = 2.0  # scores (standard deviation about 1) are divided by this before the logistic function
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RandomLandscapeEvaluator(Evaluator):
         graphs = get_search_space(self.search_space).cell_graphs(architecture)
         num_branches = sum(len(node) for graph in graphs for node in graph.nodes)
         if num_branches == 0:
-            raise InputError(f"{architecture.key} has no cell graph with operators; use another search space")
+            raise InputError(f"{architecture.key} has no cell graph with operators; use a different search space")
         score = sum(self._score(graph) for graph in graphs) / math.sqrt(2 * num_branches)
         reward = 1 / (1 + math.exp(-score / LOGISTIC_SCALE))
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=reward, train_accuracy=reward)

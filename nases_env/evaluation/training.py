@@ -37,9 +37,9 @@ class TrainingEvaluator(Evaluator):
         settings: size and training of the child.
         data_dir: the directory with the data sets; None: see ``load_images``.
         download: whether to download a missing data set.
-        device: a torch device, or "auto": the GPU if there is one, else the CPU.
+        device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
         split_seed: seed of the validation split, a tenth of the training images; the same for every child.
-        num_threads: CPU threads per training; use 1 if several processes train in parallel.
+        num_threads: CPU threads per training run; use 1 if several processes train in parallel.
         checkpoint_dir: directory of the checkpoints; None: no checkpoints. An interrupted child resumes from its checkpoint
             with the same result. The file name is unique to the configuration (``digest``), the architecture's key and the
             seed; the file is removed after the evaluation.
@@ -191,4 +191,4 @@ def _load_splits(data: _DataArguments) -> _Splits:
 
 
 SPLIT_CACHE: DataCache[_DataArguments, _Splits] = DataCache(_load_splits)
-"""The splits used recently in this process, and those imported from another process."""
+"""The splits used recently in this process, and splits imported from another process."""

@@ -49,7 +49,7 @@ def export_model(
     Args:
         model: the model; it is not modified.
         path: the file.
-        format: ``onnx`` needs the packages of ``nases-env[export]``; ``torch-export`` is read by ``torch.export.load``.
+        format: ``onnx`` requires the packages of ``nases-env[export]``; ``torch-export`` is read by ``torch.export.load``.
         batch_size: fixed batch size N of the export; None: any batch size.
 
     Returns:
@@ -57,8 +57,8 @@ def export_model(
 
     Raises:
         InputError: if packages are missing, ``batch_size`` is not positive, the network cannot be exported, a logit differs
-            by more than 1e-4 and by more than 1e-5 of the largest logit, or the file cannot be written. No file is written
-            then.
+            by more than 1e-4 and by more than 1e-5 of the largest logit, or the file cannot be written. In these
+            cases no file is written.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
@@ -84,7 +84,7 @@ def _check(model: TrainedModel, exported: Function, batch_sizes: tuple[int, ...]
     if not difference <= max(TOLERANCE, RELATIVE_TOLERANCE * largest):  # true for NaN as well
         raise InputError(
             f"the logits of the export differ from the model's by {difference:.1e} (largest logit: {largest:.1e}); no file "
-            "was written: try another --format, or another version of torch or onnxruntime"
+            "was written: try a different --format, or a different version of torch or onnxruntime"
         )
     return difference
 
@@ -144,5 +144,5 @@ def _packages() -> Any:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise InputError(
-            f"export to ONNX needs additional packages ({one_line(error)}): pip install 'nases-env[export]'"
+            f"export to ONNX requires additional packages ({one_line(error)}): pip install 'nases-env[export]'"
         ) from error

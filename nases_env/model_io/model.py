@@ -84,10 +84,10 @@ class TrainedModel(nn.Module):
 
         Args:
             image: a PNG or JPEG file, or an image in memory. Large JPEG files are decoded at reduced resolution, as in the
-                data sets; an image that is already open is not, so its values may differ slightly.
+                data sets; an image in memory is not, so its values may differ slightly.
 
         Raises:
-            InputError: if the file cannot be read, or the model's images have neither one nor three channels.
+            InputError: if the file cannot be read, or the number of the model's image channels is neither 1 nor 3.
         """
         channels, *size = self.image_shape
         if channels not in (1, 3):

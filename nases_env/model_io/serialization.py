@@ -68,7 +68,7 @@ def write_genotype(
 
     Args:
         path: the file.
-        search_space: see ``genotype_record``, as for the other arguments.
+        search_space: the search space.
         architecture: the architecture.
         settings: the size of the network.
         num_classes: number of classes.
@@ -90,7 +90,7 @@ def _genotype(search_space: SearchSpace, architecture: Architecture) -> dict[str
 
 
 def _network(settings: NetworkSettings) -> dict[str, Any]:
-    """Return the fields of ``NetworkSettings``, without those of subclasses."""
+    """Return the fields of ``NetworkSettings``, without the fields of subclasses."""
     return {setting.name: getattr(settings, setting.name) for setting in dataclasses.fields(NetworkSettings)}
 
 
@@ -130,16 +130,16 @@ def load_model(
     """Load a trained model in evaluation mode.
 
     Args:
-        path: a file ``model.safetensors``, or a directory that has it in itself, in ``seed-*/``, or in ``final/`` (as a run
-            directory does). If there are several seeds, the lowest is loaded, because choosing by test accuracy would bias
+        path: a file ``model.safetensors``, or a directory that contains it directly, in ``seed-*/``, or in ``final/`` (like
+            a run directory). If there are several seeds, the lowest is loaded, because choosing by test accuracy would bias
             the test accuracy.
         search_space: the custom search space of the model, an object or ``MODULE:CLASS``. None: one of the built-in search
             spaces. The name in the file is never imported.
-        device: a torch device, or "auto": the GPU if there is one, else the CPU.
+        device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
 
     Raises:
-        InputError: if there is no model, it is not intact, of a newer format version or of another search space, or the
-            device does not exist.
+        InputError: if there is no model, it is damaged, has a newer format version, or belongs to a different search space,
+            or the device does not exist.
 
     Example:
         >>> model = load_model("runs/NAME")
@@ -196,7 +196,7 @@ def _seed(file: Path) -> re.Match[str] | None:
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the record and the tensors of an intact file of this format version or an older one."""
+    """Return the record and the tensors of ``file``; reject damaged files and newer format versions."""
     try:
         record, tensors = load_tensors(file, "model")
         if record["format_version"] > FORMAT_VERSION:
@@ -206,7 +206,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             )
     except (InvalidFileError, OSError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} is not an intact NASES model ({one_line(error)}); copy it again, or train it again with `nases train`"
+            f"{file} is damaged or not a NASES model ({one_line(error)}); copy it again, or retrain it with `nases train`"
         ) from error
     return record, tensors
 
@@ -216,5 +216,5 @@ def _search_space(file: Path, name: Any, given: str | SearchSpace | None) -> Sea
         raise InputError(f"{file} uses the custom search space {name!r}; pass it as MODULE:CLASS (search_space)")
     space = get_search_space(name if given is None else given)
     if space.name != name:
-        raise InputError(f"{file} uses the search space {name!r}, not {space.name!r}; pass the right one")
+        raise InputError(f"{file} uses the search space {name!r}, not {space.name!r}; pass the original search space")
     return space

@@ -1,4 +1,4 @@
-"""How large a network is and how much it computes."""
+"""Parameter and FLOP counts of networks."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch.func import functional_call
 
 
 def count_parameters(model: nn.Module) -> int:
-    """The number of trainable parameters, an auxiliary head's among them."""
+    """Return the number of trainable parameters, including those of an auxiliary head."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """The floating-point operations of convolutions and matrix products for one image in evaluation mode.
+    """Return the number of floating-point operations of convolutions and matrix products for one image in evaluation mode.
 
-    A multiply-add counts as two, so papers that report multiply-adds (MACs) give half of this number. Pooling, activations,
-    batch norm and additions count as nothing. Only shapes are computed (torch's "meta" device): no memory is taken for
-    values, no random number is drawn, and ``model`` is left as it was. It may itself be on the meta device.
+    A multiply-add counts as two, so papers that report multiply-adds (MACs) state half of this number. Pooling, activations,
+    batch norm and additions are not counted. Only shapes are computed (torch's "meta" device): nothing is allocated, no
+    random numbers are drawn, and ``model`` is not modified. ``model`` may itself be on the meta device.
 
     Args:
-        model: any classifier of images.
+        model: any image classifier.
         image_shape: (channels, height, width).
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow to import

@@ -1,7 +1,7 @@
-"""Operations with the same values and gradients as those of torch, but faster on a CPU.
+"""Operations with the same values and gradients as torch's, but faster on a CPU.
 
-Their gradients have the memory format of the values. The gradient of a strided slice in torch does not: combined with a
-channels-last value, batch norm and ReLU take five to fifteen times as long.
+Their gradients have the memory format of the values. The gradient of a strided slice in torch does not: with it and
+a channels-last value, batch norm and ReLU take five to fifteen times as long.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MIN_PIXELS = 16_384  # of a batch; with fewer, batch norm by columns is not faster
-MIN_SIDE = 8  # pixels; on smaller maps, splitting the gradient of a 5x5 weight is not faster
+MIN_PIXELS = 16_384  # minimum batch size in pixels for which column-wise batch norm is faster
+MIN_SIDE = 8  # minimum side in pixels for which splitting the gradient of a 5x5 weight is faster
 
 
 def use_cpu_ops(value: Tensor) -> bool:
-    """Whether to use the operations of this module for ``value``.
+    """Return whether to use the operations of this module for ``value``.
 
-    They are not used under autocast, which casts only the inputs of torch's operators, nor while torch traces a graph to
-    compile or export it, which should contain plain operators.
+    They are not used under autocast, which casts only the inputs of torch's operators, nor while torch traces a graph for
+    compilation or export, because the graph should contain plain operators.
     """
     return value.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
@@ -147,9 +147,9 @@ def batch_norm(
 ) -> Tensor:
     """Apply batch norm in training mode, which updates the running statistics in place.
 
-    Torch sums the channels of a channels-last map pixel by pixel, in vectors that a few channels do not fill and in float32:
-    means over 100,000 pixels have errors in the fifth digit. Here each column of the map is summed separately first, which
-    reduces the error at least tenfold and takes half of the time at 8 channels.
+    Torch sums the channels of a channels-last map pixel by pixel, in float32 and in vectors that a few channels do not fill,
+    so means over 100,000 pixels have errors in the fifth digit. Here each column of the map is summed separately first,
+    which reduces the error at least tenfold and halves the time at 8 channels.
 
     Args:
         value: shape (batch, channels, height, width), on a CPU.
@@ -207,7 +207,7 @@ class _BatchNormByColumns(torch.autograd.Function):
             gradient.contiguous(memory_format=torch.channels_last),
             value,
             weight,
-            None,  # running statistics serve evaluation only
+            None,  # running statistics are only used for evaluation
             None,
             mean,
             inverse_std,

@@ -32,8 +32,8 @@ from nases_env.networks.settings import NetworkSettings
 Node: TypeAlias = tuple[int, int, int, int]
 """(input a, operator a, input b, operator b): the sum of operator a applied to input a and operator b applied to input b.
 
-Input 0 is the output of the cell before the previous one, 1 that of the previous cell, and 2, 3, ... are the earlier nodes.
-Operators are indices into ``OPERATORS``."""
+Input 0 is the output of the cell before the previous one, 1 is the output of the previous cell, and 2, 3, ... are earlier
+nodes. Operators are indices into ``OPERATORS``."""
 
 Cell: TypeAlias = tuple[Node, ...]
 
@@ -44,7 +44,7 @@ POOLINGS = (OPERATORS.index("avg_pool_3x3"), OPERATORS.index("max_pool_3x3"))
 def check_cell(cell: Cell) -> None:
     """Raise ``InputError`` unless ``cell`` has a node, and all nodes read earlier values with known operators."""
     if not cell:
-        raise InputError("a cell needs at least one node; this one has none")
+        raise InputError("a cell needs at least one node, but this cell has none")
     for index, node in enumerate(cell):
         if len(node) != 4:
             raise InputError(f"node {index} of a cell has {len(node)} numbers; it needs (input, operator, input, operator)")
@@ -76,7 +76,8 @@ class MicroCell(nn.Module):
         in_channels: channels of the outputs of the cell before the previous one and of the previous cell.
         channels: channels of each node.
         stride: 1 for a normal cell; 2 for a reduction cell, whose operations on the two inputs halve height and width.
-        older_is_larger: whether the older input has twice the height and width of the newer.
+        reduction_prev: whether the previous cell is a reduction cell, so that ``prev_prev`` has twice the height and width
+            of ``prev``.
     """
 
     def __init__(
@@ -139,8 +140,8 @@ class AuxiliaryHead(nn.Sequential):
     """The auxiliary classifier of ENAS, for feature maps of any size.
 
     ENAS pools windows of 5x5 at stride 3, from 8x8 to 2x2. Here adaptive average pooling returns 2x2 for any size. The rest
-    equals ENAS: 1x1 convolution to 128 channels, 2x2 convolution to 768 padded to keep 2x2, each
-    followed by batch norm and ReLU, then global average pooling and a linear layer without bias.
+    is identical to ENAS: 1x1 convolution to 128 channels, 2x2 convolution to 768 padded to keep 2x2, each followed by batch
+    norm and ReLU, then global average pooling and a linear layer without bias.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -184,7 +185,7 @@ class EnasMicroNetwork(nn.Module):
         reduction: the nodes of the reduction cells.
         settings: N, F, drop-path and auxiliary head.
         num_classes: length of the logits.
-        image_shape: (channels, height, width) of the images; the network takes any height and width.
+        image_shape: (channels, height, width) of the images; any height and width are supported.
 
     Raises:
         InputError: if a cell reads a later value or uses an unknown operator, or a number is not positive.
@@ -241,12 +242,12 @@ class EnasMicroNetwork(nn.Module):
         he_initialize(self)
 
     def set_drop_path_progress(self, fraction: float | Tensor) -> None:
-        """Set the fraction of the training that is done, which scales the drop-path probability.
+        """Set the completed fraction of the training, which scales the drop-path probability.
 
         Args:
-            fraction: from 0 at the start to 1 at the end; larger values count as 1. A number, or a float tensor without
-                dimensions on the device of the network, which every forward pass reads without synchronization and which
-                may be changed in place.
+            fraction: from 0 at the start to 1 at the end; larger values are clipped to 1. A number, or a float tensor of
+                shape () on the device of the network, which every forward pass reads without synchronization and which may
+                be changed in place.
 
         Raises:
             InputError: if ``fraction`` is a negative number or NaN.
@@ -256,7 +257,7 @@ class EnasMicroNetwork(nn.Module):
         self._progress = fraction
 
     def drop_path_prob(self, cell_index: int) -> float | Tensor:
-        """Return the drop-path probability of a cell: grows with depth and training progress; 0 in evaluation mode."""
+        """Return the drop-path probability of a cell, which grows with depth and training progress; 0 in evaluation mode."""
         if not self.training or self.max_drop_path_prob == 0.0:
             return 0.0
         progress = self._progress

@@ -38,20 +38,20 @@ def build_network(
     """Build the network of a ``genotype.json``, initialized from torch's default generator.
 
     It maps float32 images (N, channels, height, width) to logits (N, num_classes). The order of the nodes in a cell does not
-    matter: the network equals the one that the search trains, and its weights can be loaded.
+    matter: the network equals the one that the search trained, so its weights can be loaded.
 
     Args:
         genotype: content of the file: ``search_space``, the keys of the genotype, and ``network``, ``num_classes`` and
             ``image_shape``. The ``best.json`` of a search lacks the last three; pass them as arguments.
-        network: the size of the network; None takes that of the genotype.
-        num_classes: length of the logits; None takes that of the genotype.
-        image_shape: (channels, height, width) of the images; None takes that of the genotype.
+        network: the size of the network; None uses the genotype's value.
+        num_classes: length of the logits; None uses the genotype's value.
+        image_shape: (channels, height, width) of the images; None uses the genotype's value.
 
     Raises:
         InputError: if it is not a genotype of a built-in search space, or a value is missing or out of range.
     """
     if not isinstance(genotype, Mapping):
-        raise InputError(f"a genotype must be a JSON object, such as that of genotype.json, not {genotype!r}")
+        raise InputError(f"a genotype must be a JSON object, such as the content of genotype.json, not {genotype!r}")
     name = genotype.get("search_space")
     if name not in ("enas_micro", "nasbench201"):
         raise InputError(f"cannot build a network of the search space {name!r}; known: enas_micro, nasbench201")
@@ -120,7 +120,7 @@ def _read_nodes(name: str, nodes: Any) -> Iterator[Node]:
 
 
 def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
-    """(input, operator)."""
+    """Parse a branch into (input, operator)."""
     if not isinstance(branch, (list, tuple)) or len(branch) != 2:
         raise InputError(f"a branch of node {index} of the {name} cell must be [operator, input], not {branch!r}")
     operator, source = branch

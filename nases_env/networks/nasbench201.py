@@ -107,7 +107,7 @@ class NasBench201Network(nn.Module):
         cell: the operators of the cell's edges, in the order of ``EDGES``.
         settings: N and F. This network has neither drop-path nor an auxiliary head.
         num_classes: length of the logits.
-        image_shape: (channels, height, width) of the images; the network takes any height and width.
+        image_shape: (channels, height, width) of the images; any height and width are supported.
 
     Raises:
         InputError: if the cell is not valid, the settings enable drop-path or an auxiliary head, or a number is too small.
@@ -145,6 +145,6 @@ class NasBench201Network(nn.Module):
         nn.init.zeros_(classifier.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits, shape (batch, num_classes), of images of shape (batch, channels, height, width)."""
+        """Return logits, shape (batch, num_classes), for images of shape (batch, channels, height, width)."""
         logits: Tensor = self.classifier(self.cells(self.stem(images)))
         return logits

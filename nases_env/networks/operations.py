@@ -209,18 +209,18 @@ class GlobalAvgPool(nn.Module):
     """Mean over all pixels: (batch, channels, height, width) to (batch, channels)."""
 
     def forward(self, value: Tensor) -> Tensor:
-        # Channels-last, so that the gradient is channels-last too; that of AdaptiveAvgPool2d is not.
+        # Channels-last, so that the gradient is also channels-last; the gradient of AdaptiveAvgPool2d is not.
         return value.permute(0, 2, 3, 1).mean(dim=(1, 2))
 
 
 def drop_path(value: Tensor, drop_prob: float | Tensor) -> Tensor:
     """Set ``value`` to zero with probability ``drop_prob`` per sample, and divide the others by ``1 - drop_prob``.
 
-    The random numbers come from torch's default generator of the device of ``value``.
+    Random numbers are drawn from torch's default generator of the device of ``value``.
 
     Args:
         value: shape (batch, channels, height, width).
-        drop_prob: in [0, 1); the number 0 draws no random numbers. A tensor without dimensions is never synchronized.
+        drop_prob: in [0, 1); the number 0 draws no random numbers. A tensor of shape () is never synchronized.
     """
     if not isinstance(drop_prob, Tensor) and drop_prob == 0.0:
         return value
@@ -232,7 +232,7 @@ def drop_path(value: Tensor, drop_prob: float | Tensor) -> Tensor:
 def he_initialize(network: nn.Module) -> None:
     """Initialize all convolution and linear weights of ``network`` by He et al. (2015): normal, variance 2 / fan-in.
 
-    The random numbers come from torch's default generator. Biases and batch norm are not changed.
+    Random numbers are drawn from torch's default generator. Biases and batch norm are not changed.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -52,14 +52,14 @@ class FinalFolder:
         """Create the directory, or check that it belongs to ``training``.
 
         Raises:
-            InputError: if it belongs to another training or something else, or cannot be written.
+            InputError: if it belongs to a different final training, contains anything else, or cannot be written.
         """
         configuration = json.loads(json.dumps(training.describe()))
         if (self.path / CONFIG).exists():
             self._check(configuration)
         else:
             if not is_fresh(self.path, CONFIG):
-                raise InputError(f"{self.path} exists and is not a final training; give another --output")
+                raise InputError(f"{self.path} exists and is not a final training; choose a different --output")
             config = {"command": shlex.join(sys.argv), "configuration": configuration, "nases_env": __version__}
             write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         if (self.path / GENOTYPE).exists():
@@ -83,12 +83,12 @@ class FinalFolder:
             changed += [name for name in settings if before["settings"].get(name) != settings[name]]
         if changed:
             raise InputError(
-                f"{self.path} is a final training with other {', '.join(changed)}; repeat its options to resume it, or give "
-                "another --output"
+                f"{self.path} was started with different values of {', '.join(changed)}; pass the original values to resume "
+                "it, or choose a different --output"
             )
 
     def read_config(self) -> dict[str, Any]:
-        """Read ``config.json``; settings that were renamed since it was written have their new names.
+        """Read ``config.json``; renamed settings are returned under their current names.
 
         Raises:
             InputError: if it cannot be read.
@@ -98,7 +98,9 @@ class FinalFolder:
             settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())
             return {**config, "configuration": {**config["configuration"], "settings": dataclasses.asdict(settings)}}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.path} is not a final training ({one_line(error)}); give another --output") from error
+            raise InputError(
+                f"{self.path} is not a final training ({one_line(error)}); choose a different --output"
+            ) from error
 
     def train(self, training: FinalTraining, seed: int, on_epoch: OnEpoch) -> FinalResult:
         """Train one network, or resume its training, unless its result is on disk.
@@ -109,7 +111,7 @@ class FinalFolder:
             on_epoch: called after each epoch.
 
         Raises:
-            InputError: as in ``FinalTraining.run``, or if another process trains this seed.
+            InputError: as in ``FinalTraining.run``, or if another process is training this seed.
         """
         folder = self.path / f"seed-{seed}"
         with _locked(folder):
@@ -149,14 +151,14 @@ class FinalFolder:
 
 
 class _Curves:
-    """Writes TensorBoard curves of one training, flushed after each epoch, before its checkpoint."""
+    """TensorBoard curves of one training run, flushed after each epoch, before its checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
     def write(self, record: EpochRecord) -> None:
-        if self._writer is None:  # a resumed training discards the epochs after its checkpoint
+        if self._writer is None:  # a resumed run discards the epochs after its checkpoint
             self._writer = SummaryWriter(str(self._folder), purge_step=record.epoch if record.epoch > 1 else None)
         for name, value in dataclasses.asdict(record).items():
             if name != "epoch":
@@ -173,7 +175,7 @@ class _Curves:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock ``folder`` against other processes, and remove incomplete files of a killed one."""
+    """Lock ``folder`` against other processes, and remove incomplete files left by a killed process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -183,7 +185,9 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process is training in {folder}; wait for its end, or give another --seed") from None
+            raise InputError(
+                f"another process is training in {folder}; wait for it to finish, or use a different --seed"
+            ) from None
         for name in (MODEL, RESULT):
             for leftover in folder.glob(f".{name}.*"):
                 leftover.unlink()

@@ -1,4 +1,4 @@
-"""The steps of a reproduction. Each is a command that the user could run, and that can be resumed."""
+"""The steps of a reproduction. Each step is a command that users can run themselves and that can be resumed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Plan:
         return self.output / f"seed-{seed}" / "embedding.safetensors"
 
     def run_dir(self, seed: int, agent: str) -> Path:
-        """Return the run directory of the search of ``agent`` with ``seed``; its final training is in ``final`` in it."""
+        """Return the run directory of a search; its subdirectory ``final`` contains the final training."""
         return self.output / f"seed-{seed}" / agent
 
 
@@ -73,9 +73,9 @@ class Step:
     """One command of a reproduction.
 
     Attributes:
-        stage: what the command does.
+        stage: kind of the command.
         seed: its seed.
-        agent: name of the agent whose search it runs, or whose best architecture it trains; None for a pretraining.
+        agent: name of the agent whose search it runs, or whose best architecture it trains; None for pretraining.
         plan: the reproduction.
     """
 

@@ -22,7 +22,7 @@ class ProtocolPreset:
         env_id: id of the environment.
         budget: number of children per search.
         seeds: number of repetitions of all steps.
-        pretrain_steps: optimization steps of the pretraining; None: the default of ``nases pretrain``.
+        pretrain_steps: optimization steps of pretraining; None: the default of ``nases pretrain``.
     """
 
     env_id: str
@@ -43,43 +43,43 @@ PROTOCOL_PRESETS: dict[str, ProtocolPreset] = {
 @dataclass
 class ReproduceArgs:
     """Run the protocol of the paper for several seeds: pretrain an embedding, search, train the best architecture to
-    convergence, and report the results next to those of random search. Rerun the command to resume it after an
+    convergence, and report the results next to random search's. Rerun the command to resume it after an
     interruption."""
 
     preset: Literal["auto", "paper", "gpu", "cpu", "smoke"] = "auto"
-    """Defaults of --env-id, --budget, --seeds, --child and --final. auto: gpu if there is a GPU, else cpu. With paper,
+    """Defaults of --env-id, --budget, --seeds, --child and --final. auto: gpu if there is a GPU, otherwise cpu. With paper,
     REINFORCE runs Algorithm 1 exactly as published."""
     output: Path | None = None
     """Output directory. Default: runs/reproduction-PRESET."""
     dry_run: bool = False
     """Print the commands and their estimated durations, measured on a few batches; write nothing."""
     env_id: str | None = None
-    """Id of the environment. Default: that of the preset."""
+    """Id of the environment. Default: the preset's value."""
     budget: int | None = None
-    """Number of children per search. Default: that of the preset."""
+    """Number of children per search. Default: the preset's value."""
     seeds: int | None = None
-    """Number of repetitions of all steps. Default: that of the preset, 5 for paper."""
+    """Number of repetitions of all steps. Default: the preset's value, 5 for paper."""
     agents: tuple[str, ...] = ("reinforce", "random_search")
-    """Agents, by the names of their modules; all have the same budget and embedding."""
+    """Agents, by module name; all use the same budget and embedding."""
     embedding: Literal["default", "paper"] = "default"
     """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/embeddings.md)."""
     data_dir: str | None = None
-    """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, else a directory in the user's
+    """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, otherwise a directory in the user's
     cache."""
     device: str = "auto"
     """Torch device such as cpu or cuda:1. auto: the GPU if there is one."""
     num_threads: int = 1
-    """Number of CPU threads per training."""
+    """Number of CPU threads per training run."""
     num_envs: int = 1
     """Number of concurrent evaluations."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
     """Where and how children are evaluated; does not change results:"""
     child: ChildOptions = None
-    """Settings of the children of the searches; the defaults are those of --preset:"""
+    """Settings of the children of the searches; the defaults are set by --preset:"""
     final: ChildOptions = None
-    """Settings of the final trainings; the defaults are those of --preset:"""
+    """Settings of the final training runs; the defaults are set by --preset:"""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "budget", "seeds")
         if not self.agents or len(set(self.agents)) < len(self.agents):
-            raise InputError("--agents must name at least one agent, and each only once")
+            raise InputError("--agents must list at least one agent, without duplicates")

@@ -30,7 +30,7 @@ EMBEDDING_METRICS = ("reconstruction_accuracy", "reconstructed_decision_entropy_
 
 
 def write_protocol_report(plan: Plan) -> str:
-    """Write ``report.md`` and ``report.json`` on the finished ``plan`` and return the former.
+    """Write ``report.md`` and ``report.json`` on the finished ``plan`` and return the text of ``report.md``.
 
     Raises:
         InputError: if a result cannot be read, or a file cannot be written.
@@ -67,10 +67,10 @@ def write_protocol_report(plan: Plan) -> str:
 
 
 def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, Any] | None:
-    """Compare the test error with that of random search, paired by seed.
+    """Compare the test error with random search's, paired by seed.
 
     Returns:
-        Mean and standard deviation of the reduction, in [-1, 1]; None without random search, and for random search itself.
+        Mean and standard deviation of the reduction, in [-1, 1]; None without random search or for random search itself.
     """
     if BASELINE not in finals or agent == BASELINE:
         return None

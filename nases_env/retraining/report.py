@@ -22,7 +22,7 @@ from nases_env.tables import markdown_table
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of Table 1, which is on CIFAR-10.
+    """A row of Table 1 (CIFAR-10).
 
     Attributes:
         method: name of the method.
@@ -50,7 +50,7 @@ PAPER_ROWS = (
     TableRow("NASES", "3.45", "4.7", "0.15"),
     TableRow("NASES + cutout", "2.85", "4.7", "0.15"),
 )
-"""Table 1 of the paper. Its rows were measured by others, with other code and other training."""
+"""Table 1 of the paper. Other authors measured its rows with different code and training."""
 
 TABLE_1_HEADING = "## Comparison with Table 1 of the paper"
 
@@ -64,7 +64,7 @@ class SearchCost:
         num_children: number of evaluated children.
         seconds: wall time of the evaluations, summed.
         on_gpu: whether they ran on a GPU.
-        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; it determined the choice.
+        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it.
     """
 
     agent: str
@@ -96,7 +96,7 @@ def write_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]
 
     Args:
         folder: the output directory of the final training.
-        cost: the cost of the search; None for the architecture of a file.
+        cost: the cost of the search; None if the architecture is from a file.
 
     Returns:
         The content of ``report.json``; ``sentence`` is a summary.
@@ -106,9 +106,9 @@ def write_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]
     """
     results = folder.results()
     if not results:
-        raise InputError(f"{folder.path} has no finished training to report on")
+        raise InputError(f"{folder.path} has no finished training run to report on")
     configuration = folder.read_config()["configuration"]
-    sentence = f"test error {format_test_error(results)} % over {len(results)} seed{'s' * (len(results) > 1)}"
+    sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"
     report = {
         **summarize(results),
         "sentence": sentence,
@@ -140,7 +140,7 @@ def _to_markdown(
 
 
 def search_days(costs: Sequence[SearchCost]) -> str:
-    """Format the mean GPU days of searches; CPU days are marked as such."""
+    """Format the mean GPU days of searches; CPU days are marked "(CPU)"."""
     seconds = statistics.mean(cost.seconds for cost in costs)
     return f"{seconds / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
 
@@ -189,7 +189,7 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int,
 
 def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
     """Return the cells of a table with one row per seed; the first row contains the headings."""
-    rows = [["seed", "test error %", "95 % interval", "train %", "params", "MFLOPs", "epochs", "GPU h"]]
+    rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs", "GPU h"]]
     if not results[0].on_gpu:
         rows[0][-1] = "CPU h"
     for result in results:
@@ -214,7 +214,7 @@ def seeds_table(results: Sequence[FinalResult]) -> Table:
     table = Table(title="final training, tested once", title_justify="left")
     headings, *rows = seed_rows(results)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
+        table.add_column(heading, justify="right", no_wrap=heading == "95% interval")
     for row in rows:
         table.add_row(*row)
     return table
@@ -230,11 +230,11 @@ def table_1(rows: Sequence[TableRow]) -> str:
 
 
 def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalResult]) -> str:
-    """Describe in one sentence how ``results`` were trained, so that they can be compared with others.
+    """Describe in one sentence how ``results`` were trained, so that they can be compared with other results.
 
     Args:
         configuration: as ``FinalTraining.describe`` returns it.
-        results: the results; the device of the first one is named.
+        results: the results; the device of the first result is stated.
     """
     settings = configuration["settings"]
     images = settings["num_train_images"]

@@ -22,11 +22,11 @@ class FinalResult:
         seed: seed of the initial weights, batches and augmentation.
         num_correct: number of correctly classified test images; each test image was used once.
         num_test_images: number of test images.
-        train_accuracy: accuracy on as many training images, without augmentation, in [0, 1].
+        train_accuracy: accuracy on the same number of training images, without augmentation, in [0, 1].
         num_params: trainable parameters, without the auxiliary head, which is used only in training.
         num_flops: floating-point operations per image; a multiply-add counts as two.
         num_epochs: epochs of the training.
-        seconds: wall time, summed over all parts of an interrupted training.
+        seconds: wall time, summed over all parts of an interrupted training run.
         device: name of the device.
         on_gpu: whether the device is a GPU.
         curve: one record per epoch.
@@ -56,9 +56,10 @@ class FinalResult:
 
     @property
     def test_error_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the test error, for a binomial number of errors.
+        """Wilson's 95% interval of the test error, for a binomial number of errors.
 
-        It is the uncertainty due to the finite test set for this network; the deviation over seeds is that between networks.
+        The interval is the uncertainty of this network due to the finite test set; the deviation over seeds is between
+        networks.
         """
         from scipy.stats import binomtest  # slow to import
 

@@ -28,7 +28,7 @@ PRETRAIN_STEPS = 20
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Duration of a training in seconds; medians over random architectures.
+    """Duration of a training run in seconds; medians over random architectures.
 
     Attributes:
         per_epoch: one epoch on all images.
@@ -39,7 +39,7 @@ class TrainingTime:
     overhead: float
 
     def estimate(self, num_epochs: int) -> float:
-        """Estimate the duration of a training of ``num_epochs``."""
+        """Estimate the duration of a training run of ``num_epochs``."""
         return self.overhead + num_epochs * self.per_epoch
 
 
@@ -52,7 +52,7 @@ def time_training(
     num_threads: int,
     architectures: Sequence[Architecture] = (),
 ) -> TrainingTime:
-    """Estimate the duration of a training from a few batches.
+    """Estimate the duration of a training run from a few batches.
 
     Args:
         space: the search space.
@@ -63,7 +63,7 @@ def time_training(
         architectures: the architectures to time. Default: ``NUM_NETWORKS`` random ones.
 
     Returns:
-        The medians over the architectures; NaN if no training succeeded.
+        The medians over the architectures; NaN if no training run succeeded.
     """
     if not architectures:
         rng = numpy_generator(0, "timed architectures")
@@ -102,7 +102,7 @@ def time_pretraining(space: SearchSpace, preset: str, num_steps: int | None) -> 
     Args:
         space: the search space.
         preset: the preset of the command.
-        num_steps: number of steps; None: that of the preset.
+        num_steps: number of steps; None: the preset's value.
     """
     settings = PRETRAIN_PRESETS[preset]
     num_steps = settings.num_steps if num_steps is None else num_steps

@@ -33,7 +33,7 @@ FAILURE_HINTS = {
 class FinalTraining:
     """The training of the best architecture on all training images (Algorithm 1, lines 12 and 13).
 
-    The test images influence nothing: the network after the last epoch is tested on them once.
+    Test images are never used for selection: the final network is evaluated on them once.
 
     Attributes:
         search_space: the search space.
@@ -41,7 +41,7 @@ class FinalTraining:
         dataset: a name of ``nases_env.training.DATASETS``.
         settings: size and training of the network; ``num_valid_images`` and ``max_params`` have no effect.
         data_dir: the directory with the data sets; None: the default of ``load_images``.
-        device: a torch device, or "auto": the GPU if there is one, else the CPU.
+        device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
         num_threads: number of CPU threads.
     """
 
@@ -58,7 +58,7 @@ class FinalTraining:
         """The training images: all, or a random sample of ``settings.num_train_images``.
 
         Raises:
-            InputError: if the data are missing.
+            InputError: if data is missing.
         """
         images = self._load(train=True)
         if self.settings.num_train_images is None:
@@ -70,7 +70,7 @@ class FinalTraining:
         return load_images(self.dataset, train=train, data_dir=self.data_dir, image_size=self.settings.image_size)
 
     def describe(self) -> dict[str, Any]:
-        """Return everything but the seed that determines the result, as JSON values."""
+        """Return everything that determines the result, except the seed, as JSON values."""
         device = resolve_device(self.device).type
         images = self.train_images
         return {
@@ -91,14 +91,14 @@ class FinalTraining:
         Args:
             seed: seed of the initial weights, the batches and the augmentation.
             checkpoint: the file to which the state is written after each epoch; if it exists, the training resumes from it.
-                It is kept, so that the caller can delete it after saving the result.
+                The file is kept, so that the caller can delete it after saving the result.
             on_epoch: called after each epoch.
 
         Returns:
             The model without its auxiliary head, described by its result; and the result.
 
         Raises:
-            InputError: if the training diverged or ran out of memory, data are missing, or the checkpoint cannot be written.
+            InputError: if the training diverged or ran out of memory, data is missing, or the checkpoint cannot be written.
         """
         device = resolve_device(self.device)
         train, test = self.train_images, self._load(train=False)

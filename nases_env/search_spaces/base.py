@@ -70,7 +70,8 @@ class SearchSpace(ABC):
     def decisions_per_timestep(self) -> int:
         """Number of consecutive decisions per time step of the embedding's LSTMs.
 
-        The default is a quarter of the decisions, but at least three: long sequences of few decisions embed badly.
+        The default is a quarter of the decisions, but at least three: long sequences with few decisions per step
+        produce poor embeddings.
         """
         return min(self.num_decisions, max(3, math.ceil(self.num_decisions / 4)))
 
@@ -79,7 +80,7 @@ class SearchSpace(ABC):
         return decisions
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
-        """Return the architecture in words: a dict of JSON values from which ``from_genotype`` restores it exactly."""
+        """Return a human-readable description of the architecture as JSON values; ``from_genotype`` restores it exactly."""
         return {"decisions": list(architecture.decisions)}
 
     def from_genotype(self, genotype: Any) -> Architecture:
@@ -128,7 +129,7 @@ class SearchSpace(ABC):
 
     @property
     def num_decisions(self) -> int:
-        """m: the number of decisions of an architecture."""
+        """m, the number of decisions of an architecture."""
         return len(self.decision_sizes)
 
     @cached_property
@@ -139,7 +140,7 @@ class SearchSpace(ABC):
         """Return the architecture with these ``decisions``.
 
         Raises:
-            InputError: if there are not ``num_decisions`` of them or one is out of range.
+            InputError: if their number is not ``num_decisions``, or one is out of range.
         """
         decisions = tuple(int(choice) for choice in decisions)
         if len(decisions) != self.num_decisions:
@@ -188,7 +189,9 @@ class SearchSpace(ABC):
             mutant = self.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :]))
             if mutant.key != architecture.key:
                 return mutant
-        raise InputError(f"no single change of a decision gives another network of {self.name} than {architecture.key}")
+        raise InputError(
+            f"changing any single decision of {architecture.key} does not give a different network of {self.name}"
+        )
 
     def to_json(self, architecture: Architecture) -> str:
         """Return one line of JSON with the name of the space and the genotype."""
@@ -198,7 +201,7 @@ class SearchSpace(ABC):
         """Parse the output of ``to_json``.
 
         Raises:
-            InputError: if ``text`` is not JSON, belongs to another space, or is not a genotype.
+            InputError: if ``text`` is not JSON, belongs to a different search space, or is not a genotype.
         """
         try:
             record = json.loads(text)
@@ -209,6 +212,6 @@ class SearchSpace(ABC):
         space = record.pop("search_space", self.name)
         if space != self.name:
             raise InputError(
-                f"this architecture belongs to the search space {space!r}, not {self.name!r}; name that search space"
+                f"this architecture belongs to the search space {space!r}, not {self.name!r}; pass that search space"
             )
         return self.from_genotype(record)

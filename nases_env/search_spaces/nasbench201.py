@@ -23,17 +23,17 @@ class NasBench201(SearchSpace):
     ``operators[c]``. A cell has the same key and the same genotype for every order of the operators.
 
     Each of the 5^6 = 15,625 rows of the table has its own key. Cells that differ only in the names of their nodes, or in
-    edges that nothing reads, were trained separately with different results, so they have different keys.
+    unused edges, were trained separately with different results, so they have different keys.
 
     A genotype is ``{"cell": string}`` in the notation of NAS-Bench-201: an operator and its source for each edge, as in
     ``|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|``.
 
     Attributes:
         operators: the five operators in the order of their choices. In the natural order the middle choices are the
-            convolutions, which favors agents that prefer the middle; permute them when you compare agents.
+            convolutions, which favors agents that prefer middle choices; permute the operators to compare agents.
 
     Raises:
-        InputError: if ``operators`` is not a permutation of the five.
+        InputError: if ``operators`` is not a permutation of the five operators.
     """
 
     name = "nasbench201"

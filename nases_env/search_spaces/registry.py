@@ -1,4 +1,4 @@
-"""Search spaces by name: built-in ones, or MODULE:CLASS for custom ones."""
+"""Search spaces by name: a built-in name, or MODULE:CLASS for a custom search space."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def get_search_space(space: str | SearchSpace) -> SearchSpace:
     """Return the search space called ``space``.
 
     Args:
-        space: name of a built-in search space; ``MODULE:CLASS`` for a custom one, whose module can be imported, also from
-            the working directory as with ``python -m``; or a search space, which is returned.
+        space: name of a built-in search space; ``MODULE:CLASS`` for a custom one, importable from ``sys.path`` or the
+            working directory, as with ``python -m``; or a search space, which is returned.
 
     Raises:
         InputError: if it does not exist, its module fails, or it is not a valid search space.
@@ -36,7 +36,7 @@ def get_search_space(space: str | SearchSpace) -> SearchSpace:
 
 
 def import_path(space: SearchSpace) -> str:
-    """Return the argument of ``get_search_space`` for ``space``: the name of a built-in one, else ``MODULE:CLASS``."""
+    """Return the argument of ``get_search_space`` for ``space``: a built-in name, otherwise ``MODULE:CLASS``."""
     cls = type(space)
     return space.name if cls in SEARCH_SPACES.values() else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -90,7 +90,7 @@ def _check(space: SearchSpace, what: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"{what} has the name {name!r}; use letters, digits, _, - and .")
     if not isinstance(sizes, tuple) or any(type(size) is not int or size < 1 for size in sizes) or max(sizes, default=1) < 2:
-        raise InputError(f"{what} has the decision sizes {sizes!r}; use a tuple of positive integers, not all of them 1")
+        raise InputError(f"{what} has invalid decision sizes {sizes!r}; use a tuple of positive integers, not all of them 1")
     if type(space.decisions_per_timestep) is not int or space.decisions_per_timestep < 1:
         raise InputError(f"{what} has {space.decisions_per_timestep!r} decisions per time step; use a positive integer")
 
@@ -98,11 +98,11 @@ def _check(space: SearchSpace, what: str) -> None:
 def parse_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:
     """Parse the JSON text of an architecture, such as best.json of a search or genotype.json of a model.
 
-    The network settings in a genotype.json are ignored.
+    The network settings in genotype.json are ignored.
 
     Args:
         text: the JSON text.
-        search_space: argument of ``get_search_space``; None takes the built-in search space that the text names, else
+        search_space: argument of ``get_search_space``; None uses the built-in search space named in the text, otherwise
             enas_micro. A file cannot name MODULE:CLASS, so that reading a file never imports code.
 
     Returns:

@@ -61,11 +61,11 @@ def draw_augmentation(
     All parameters are drawn even if they are not used, so that a setting does not affect the other parameters.
 
     Args:
-        num_images: Number of images.
+        num_images: number of images.
         image_size: (height, width) of the images in pixels; the cutout center is any pixel.
-        crop_padding: Padding in pixels; crops are in ``0 .. 2 * crop_padding``.
-        flip: Whether to flip half of the images.
-        generator: Random generator on the CPU.
+        crop_padding: padding in pixels; crops are in ``0 .. 2 * crop_padding``.
+        flip: whether to flip half of the images.
+        generator: random generator on the CPU.
     """
     height, width = image_size
     crop = torch.randint(2 * crop_padding + 1, (num_images, 2), generator=generator)
@@ -82,8 +82,8 @@ def crop_and_flip(images: torch.Tensor, params: AugmentationParams, crop_padding
 
     Args:
         images: uint8, shape (N, C, H, W); fastest in the channels-last memory format.
-        params: The crops and flips.
-        crop_padding: Padding in pixels on each side.
+        params: the crops and flips.
+        crop_padding: padding in pixels on each side.
 
     Returns:
         uint8, shape (N, C, H, W), channels-last.
@@ -115,8 +115,8 @@ def cut_out(images: torch.Tensor, params: AugmentationParams, length: int) -> to
 
     Args:
         images: float, shape (N, C, H, W).
-        params: The centers of the squares, which may extend beyond the image.
-        length: Side of the square in pixels.
+        params: the centers of the squares, which may extend beyond the image.
+        length: side of the square in pixels.
     """
     top, left = (params.cutout_center - length // 2).unbind(1)
     row = torch.arange(images.shape[2], device=images.device)
@@ -140,10 +140,10 @@ def augment(
 
     Args:
         images: uint8, shape (N, C, H, W).
-        params: The random parameters of each image.
-        statistics: Mean and standard deviation for the normalization.
-        crop_padding: Padding in pixels on each side.
-        cutout_length: Side of the cutout square in pixels; 0 disables cutout.
+        params: the random parameters of each image.
+        statistics: mean and standard deviation for the normalization.
+        crop_padding: padding in pixels on each side.
+        cutout_length: side of the cutout square in pixels; 0 disables cutout.
 
     Returns:
         float32, shape (N, C, H, W), channels-last.

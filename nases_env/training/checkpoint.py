@@ -26,14 +26,14 @@ class Checkpoint:
     """Location and frequency of checkpoints. Only one training run at a time may use a path.
 
     Attributes:
-        path: The file; missing folders are created. Unless ``keep``, it is removed when the training ends.
-        interval_seconds: Minimum time between two checkpoints, which are written at the end of an epoch. 0: after every
+        path: the file; missing directories are created. Unless ``keep`` is set, it is removed when the training ends.
+        interval_seconds: minimum time between two checkpoints, which are written at the end of an epoch. 0: after every
             epoch; inf: never.
-        identity: Anything else that a checkpoint must match to be resumed, such as the architecture and the code version.
-        keep: Whether to keep the file when the training ends, so that the caller can delete it after saving the result.
+        identity: anything else that a checkpoint must match to be resumed, such as the architecture and the code version.
+        keep: whether to keep the file when the training ends, so that the caller can delete it after saving the result.
 
     Raises:
-        InputError: If ``interval_seconds`` is negative or NaN.
+        InputError: if ``interval_seconds`` is negative or NaN.
     """
 
     path: Path
@@ -66,8 +66,8 @@ class CheckpointFile:
     It is written by ``save_tensors``, with the fingerprint and the values in its record.
 
     Args:
-        checkpoint: Location and frequency.
-        fingerprint: Digest of everything that determines the training; a file with a different fingerprint is not resumed.
+        checkpoint: location and frequency.
+        fingerprint: digest of everything that determines the training; a file with a different fingerprint is not resumed.
     """
 
     def __init__(self, checkpoint: Checkpoint, fingerprint: str) -> None:
@@ -83,10 +83,10 @@ class CheckpointFile:
         return time.monotonic() - self._last >= self.interval_seconds
 
     def save(self, state: State) -> None:
-        """Replace the checkpoint by ``state``, atomically. The tensors must be contiguous and must not share memory.
+        """Replace the checkpoint with ``state``, atomically. The tensors must be contiguous and must not share memory.
 
         Raises:
-            InputError: If the file cannot be written; the previous checkpoint is then unchanged.
+            InputError: if the file cannot be written; the previous checkpoint is then unchanged.
         """
         record = {"fingerprint": self.fingerprint, "values": state.values}
         save_tensors(self.path, "checkpoint", record, state.tensors)
@@ -131,9 +131,9 @@ def snapshot(model: nn.Module, optimizer: torch.optim.SGD, generators: Mapping[s
     """Copy the training state to the CPU.
 
     Args:
-        model: Its parameters and buffers are copied.
-        optimizer: The momentum of the parameters is copied.
-        generators: Random generators by name; their states are copied.
+        model: its parameters and buffers are copied.
+        optimizer: the momentum of the parameters is copied.
+        generators: random generators by name; their states are copied.
 
     Returns:
         The tensors of a ``State``.
@@ -157,13 +157,13 @@ def restore(
     """Restore the training state that ``snapshot`` copied.
 
     The tensors of the model are overwritten in place and keep their device and memory layout. The momentum gets the layout
-    of its parameter, as the optimizer would have created it.
+    of its parameter, as if the optimizer had created it.
 
     Args:
-        tensors: The result of ``snapshot``.
-        model: The model to restore.
-        optimizer: The optimizer of ``model``.
-        generators: The random generators, by the names that were given to ``snapshot``.
+        tensors: the result of ``snapshot``.
+        model: the model to restore.
+        optimizer: the optimizer of ``model``.
+        generators: the random generators, by the names that were given to ``snapshot``.
     """
     with torch.no_grad():
         for name, tensor in model_tensors(model).items():

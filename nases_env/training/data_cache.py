@@ -11,11 +11,11 @@ Value = TypeVar("Value")
 
 
 class DataCache(Generic[Key, Value]):
-    """Cache of the results of a function: those of the most recent keys, and those added with ``put``.
+    """Cache of the results of a function: the results for the most recent keys, and the values added with ``put``.
 
     Args:
-        load: Function that loads the value of a key. Exceptions are not cached.
-        max_size: Number of loaded values to keep.
+        load: function that loads the value of a key. Exceptions are not cached.
+        max_size: number of loaded values to keep.
     """
 
     def __init__(self, load: Callable[[Key], Value], max_size: int = 4) -> None:

@@ -36,10 +36,10 @@ class Dataset:
     """A built-in data set.
 
     Attributes:
-        name: Key in ``DATASETS``.
-        display_name: Name in messages.
-        flip: Whether a horizontal flip preserves the class, so that it can be used for augmentation.
-        source: Function that reads the images.
+        name: key in ``DATASETS``.
+        display_name: name in messages.
+        flip: whether a horizontal flip preserves the class, so that it can be used for augmentation.
+        source: function that reads the images.
     """
 
     name: str
@@ -73,16 +73,16 @@ def load_images(
     Results are cached in ``IMAGE_CACHE``: a second call with the same arguments returns the same object.
 
     Args:
-        dataset: A key of ``DATASETS``.
-        train: Whether to load the training images or the test images; only their files are read.
-        data_dir: The folder that contains the files, or that they are downloaded to. None: the environment variable
-            NASES_DATA_DIR, else ``~/.cache/nases/data``.
-        image_size: Larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
+        dataset: a key of ``DATASETS``.
+        train: whether to load the training images or the test images; only their files are read.
+        data_dir: the directory that contains the files, or that they are downloaded to. None: the environment variable
+            NASES_DATA_DIR, otherwise ``~/.cache/nases/data``.
+        image_size: larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
             ``image_size`` x ``image_size``, 32 x 32 by default.
-        download: Whether missing files may be downloaded.
+        download: whether missing files may be downloaded.
 
     Raises:
-        InputError: If the data set is unknown, or its files are missing, damaged or invalid.
+        InputError: if the data set is unknown, or its files are missing, damaged or invalid.
     """
     if dataset not in DATASETS:
         raise InputError(f"unknown data set {dataset!r}{did_you_mean(dataset, DATASETS)}; available: {', '.join(DATASETS)}")
@@ -98,7 +98,7 @@ def _load(request: _Request) -> ImageSet:
 
 
 IMAGE_CACHE: DataCache[_Request, ImageSet] = DataCache(_load)
-"""The images returned by recent calls of ``load_images`` in this process."""
+"""The images returned by recent calls to ``load_images`` in this process."""
 
 
 def uses_flip(dataset: str, settings: TrainingSettings) -> bool:
@@ -107,12 +107,13 @@ def uses_flip(dataset: str, settings: TrainingSettings) -> bool:
 
 
 def _data_dir(request: _Request) -> Path:
-    """Return the data folder, which must exist unless it is the default."""
+    """Return the data directory, which must exist unless it is the default."""
     if request.data_dir is None:
         return Path.home() / ".cache" / "nases" / "data"
     if not request.data_dir.is_dir():
         raise InputError(
-            f"data_dir {request.data_dir} is not a folder; create it, or set data_dir or NASES_DATA_DIR to another folder"
+            f"data_dir {request.data_dir} is not a directory; create it, or set data_dir or NASES_DATA_DIR to a different "
+            "directory"
         )
     return request.data_dir
 
@@ -151,7 +152,7 @@ def _read_digits(request: _Request) -> ImageSet:
 def _read_image_folder(request: _Request) -> ImageSet:
     if request.data_dir is None:
         raise InputError(
-            "image_folder needs a folder of images; set data_dir or NASES_DATA_DIR to one that contains "
+            "image_folder requires a directory of images; set data_dir or NASES_DATA_DIR to one that contains "
             "train/<class>/ and test/<class>/ with PNG or JPEG files"
         )
     return read_image_folder(_data_dir(request), train=request.train, side=request.image_size or FOLDER_IMAGE_SIZE)
@@ -162,10 +163,10 @@ class _Torchvision:
     """Source that reads a data set with torchvision, downloading it if necessary.
 
     Attributes:
-        class_name: Name of the class in ``torchvision.datasets``.
-        train_files: The file or folder, relative to the data folder, that this class needs for the training images.
-        test_files: The same for the test images.
-        image_folder: Alternative folder of images in train/<class>/ and test/<class>/, used if torchvision's files are
+        class_name: name of the class in ``torchvision.datasets``.
+        train_files: the file or directory, relative to the data directory, that this class needs for the training images.
+        test_files: the same for the test images.
+        image_folder: alternative directory of images in train/<class>/ and test/<class>/, used if torchvision's files are
             missing; None: no alternative.
     """
 
@@ -212,7 +213,7 @@ class _Torchvision:
         return ImageSet(images.contiguous(), torch.as_tensor(labels).long(), tuple(map(str, class_names)))
 
     def _download(self, request: _Request, root: Path) -> ImageSet:
-        """Download to a temporary folder and move the complete files to ``root``."""
+        """Download to a temporary directory and move the complete files to ``root``."""
         files = self._files(request.train)
         expected = f"{files} (torchvision's files)"
         if self.image_folder is not None:
@@ -230,7 +231,7 @@ class _Torchvision:
                 reason = f"the download failed: {one_line(error)}"
         raise InputError(
             f"{request.dataset.display_name} is not in {root}: expected {expected}, and {reason}; connect to the internet "
-            "and run again, or set data_dir or NASES_DATA_DIR to a folder that contains it"
+            "and run again, or set data_dir or NASES_DATA_DIR to a directory that contains it"
         )
 
 

@@ -1,4 +1,4 @@
-"""Image folders with one subfolder per class; decoded images are cached on disk."""
+"""Image folders with one subdirectory per class; decoded images are cached on disk."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
     files.
 
     Args:
-        root: The folder with the subfolders ``train`` and ``test``.
-        train: Whether to read the training images or the test images.
-        side: Height and width in pixels that all images are stretched to; None requires images of equal size.
+        root: the directory with the subdirectories ``train`` and ``test``.
+        train: whether to read the training images or the test images.
+        side: height and width in pixels that all images are stretched to; None requires images of equal size.
 
     Raises:
-        InputError: If a folder is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid PNG
-            or JPEG image, or the sizes differ and ``side`` is None.
+        InputError: if a directory is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid
+            PNG or JPEG image, or the sizes differ and ``side`` is None.
     """
     split, other_split = ("train", "test") if train else ("test", "train")
     class_names = _class_names(root / split)
@@ -53,16 +53,18 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: the environment variable NASES_CACHE_DIR, else ``~/.cache/nases``."""
+    """Return the cache directory: the environment variable NASES_CACHE_DIR, otherwise ``~/.cache/nases``."""
     return Path(os.environ.get("NASES_CACHE_DIR") or Path.home() / ".cache" / "nases").expanduser()
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; put the images into {folder}/<class>/, one folder per class")
+        raise InputError(f"{folder} is not a directory; put the images into {folder}/<class>/, one directory per class")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"{folder} contains no class folders; put the images into {folder}/<class>/, one folder per class")
+        raise InputError(
+            f"{folder} contains no class folders; put the images into {folder}/<class>/, one directory per class"
+        )
     return tuple(names)
 
 
@@ -71,7 +73,7 @@ def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names:
     if different:
         raise InputError(
             f"the classes of {root / 'train'} and {root / 'test'} differ: only one of them has {', '.join(different)}; "
-            "give both the same class folders"
+            "both must have the same class folders"
         )
 
 
@@ -80,7 +82,7 @@ def _image_files(folder: Path) -> list[os.DirEntry[str]]:
         files = sorted((entry for entry in entries if entry.is_file() and not entry.name.startswith(".")), key=_name)
     images = [entry for entry in files if entry.name.lower().endswith(_SUFFIXES)]
     if not images:
-        raise InputError(f"{folder} contains no PNG or JPEG files; add images of this class or remove the folder")
+        raise InputError(f"{folder} contains no PNG or JPEG files; add images of this class or remove the directory")
     if len(images) < len(files):
         others = [entry.name for entry in files if not entry.name.lower().endswith(_SUFFIXES)]
         logger.warning("ignored %d files in %s that are neither PNG nor JPEG, such as %s", len(others), folder, others[0])

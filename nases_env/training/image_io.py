@@ -23,15 +23,15 @@ _EXIF_TRANSPOSES = {  # EXIF orientation: the operation that makes the image upr
 
 
 def read_image(path: Path, size: tuple[int, int] | None, *, grayscale: bool = False) -> torch.Tensor:
-    """Read a PNG or JPEG file; arguments and result are those of ``image_to_tensor``.
+    """Read a PNG or JPEG file; arguments and result are as in ``image_to_tensor``.
 
     Args:
-        path: The file.
+        path: the file.
         size: (height, width) in pixels; None keeps the size of the image.
-        grayscale: Whether to convert the image to grayscale instead of RGB.
+        grayscale: whether to convert the image to grayscale instead of RGB.
 
     Raises:
-        InputError: If the file cannot be read or is not a valid PNG or JPEG image.
+        InputError: if the file cannot be read or is not a valid PNG or JPEG image.
     """
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
@@ -39,7 +39,7 @@ def read_image(path: Path, size: tuple[int, int] | None, *, grayscale: bool = Fa
                 image.draft("RGB", (2 * size[1], 2 * size[0]))
             return image_to_tensor(image, size, grayscale=grayscale)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give a PNG or JPEG file") from error
+        raise InputError(f"cannot read {path} ({error.strerror}); pass a PNG or JPEG file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a valid PNG or JPEG image ({one_line(error)}); replace or remove it") from error
 
@@ -48,9 +48,9 @@ def image_to_tensor(image: Image.Image, size: tuple[int, int] | None, *, graysca
     """Convert an image to a tensor, upright according to its EXIF orientation.
 
     Args:
-        image: The image.
+        image: the image.
         size: (height, width) in pixels that the image is stretched to; None keeps its size.
-        grayscale: Whether to convert the image to grayscale instead of RGB.
+        grayscale: whether to convert the image to grayscale instead of RGB.
 
     Returns:
         uint8, shape (3, H, W), or (1, H, W) if ``grayscale``.

@@ -17,7 +17,7 @@ class ImageSet:
     Attributes:
         images: uint8, shape (N, C, H, W).
         labels: int64, shape (N,), in ``0 .. len(class_names) - 1``.
-        class_names: The name of each class, by label.
+        class_names: the name of each class, by label.
     """
 
     images: torch.Tensor
@@ -46,23 +46,23 @@ def split_train_valid(
     num_train_images: int | None = None,
     num_valid_images: int | None = None,
 ) -> tuple[ImageSet, ImageSet]:
-    """Split images at random into a training and a validation split; the result depends on ``seed`` only.
+    """Split images at random into a training and a validation split; the result depends only on ``seed``.
 
     The default splits CIFAR-10's 50,000 training images into 45,000 and 5,000 (section 4.2 of the paper). The splits are
     disjoint and not empty.
 
     Args:
-        image_set: The images to split.
-        seed: Seed of the split.
-        valid_fraction: Fraction of the images in the validation split, in (0, 1).
-        num_train_images: Maximum size of the training split; None: no limit. A smaller split is a prefix of a larger one.
-        num_valid_images: The same for the validation split.
+        image_set: the images to split.
+        seed: seed of the split.
+        valid_fraction: fraction of the images in the validation split, in (0, 1).
+        num_train_images: maximum size of the training split; None: no limit. A smaller split is a prefix of a larger one.
+        num_valid_images: the same for the validation split.
 
     Returns:
         The training and the validation split.
 
     Raises:
-        InputError: If there are fewer than two images, or an argument is out of range.
+        InputError: if there are fewer than two images, or an argument is out of range.
     """
     if len(image_set) < 2:
         raise InputError(f"a training and a validation split need at least 2 images, not {len(image_set)}; add images")

@@ -25,11 +25,11 @@ def evaluate_accuracy(
     """Compute the accuracy of ``model`` on ``image_set``, in [0, 1], and leave the model in evaluation mode.
 
     Args:
-        model: Maps float32 images (N, C, H, W) to logits (N, classes).
-        image_set: The images.
-        statistics: Channel statistics of the images that the model was trained on (``channel_statistics``).
-        device: The device of the model.
-        precision: See ``TrainingSettings``.
+        model: maps float32 images (N, C, H, W) to logits (N, classes).
+        image_set: the images.
+        statistics: channel statistics of the images that the model was trained on (``channel_statistics``).
+        device: the device of the model.
+        precision: see ``TrainingSettings``.
     """
     return num_correct(predict_logits(model, image_set.images, statistics, device, precision), image_set) / len(image_set)
 
@@ -54,11 +54,11 @@ def recalibrate_batch_norm(
     no drop-path), except that batch norm normalizes by the statistics of the batch.
 
     Args:
-        model: The model, changed in place.
+        model: the model, changed in place.
         images: uint8, shape (N, C, H, W), in random order, because each batch must represent the whole set.
-        statistics: Channel statistics of the images that the model was trained on.
-        device: The device of the model.
-        precision: See ``TrainingSettings``.
+        statistics: channel statistics of the images that the model was trained on.
+        device: the device of the model.
+        precision: see ``TrainingSettings``.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     momenta = [layer.momentum for layer in layers]
@@ -86,11 +86,11 @@ def predict_logits(
     """Compute the logits of ``images`` and leave the model in evaluation mode.
 
     Args:
-        model: Maps float32 images (N, C, H, W) to logits (N, classes).
+        model: maps float32 images (N, C, H, W) to logits (N, classes).
         images: uint8, shape (N, C, H, W).
-        statistics: Channel statistics of the images that the model was trained on.
-        device: The device of the model.
-        precision: See ``TrainingSettings``.
+        statistics: channel statistics of the images that the model was trained on.
+        device: the device of the model.
+        precision: see ``TrainingSettings``.
 
     Returns:
         float32, shape (N, classes), on the CPU.

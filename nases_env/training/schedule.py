@@ -21,9 +21,9 @@ def learning_rate(settings: TrainingSettings, batch: int, num_batches: int) -> f
     to 0. It is evaluated at the middle of each batch, so the rate is never 0.
 
     Args:
-        settings: The schedule and its parameters.
-        batch: Index of the batch in the whole training, 0 .. ``num_batches`` - 1.
-        num_batches: Number of batches in the whole training.
+        settings: the schedule and its parameters.
+        batch: index of the batch in the whole training, 0 .. ``num_batches`` - 1.
+        num_batches: number of batches in the whole training.
     """
     if settings.schedule == "triangular":
         progress = (batch + 0.5) / num_batches

@@ -31,7 +31,7 @@ class TrainingSettings:
     """Training hyperparameters and data set size. The defaults are the paper's search phase (section 4.2).
 
     Raises:
-        InputError: If a number is out of range or a string is not one of the choices.
+        InputError: if a number is out of range or a string is not one of the choices.
     """
 
     num_epochs: int = field(default=70, metadata={"help": "Number of epochs."})
@@ -43,7 +43,7 @@ class TrainingSettings:
         default="cosine",
         metadata={
             "help": "Learning rate per batch. cosine: SGDR. "
-            "triangular: one cycle from 0 to lr_max and back to 0, for very short trainings."
+            "triangular: one cycle from 0 to lr_max and back to 0, for very short training runs."
         },
     )
     lr_max: float = field(

@@ -26,19 +26,19 @@ class TrainingStep:
     others.
 
     Args:
-        model: The model, in training mode; see ``train_classifier`` for the methods that are used.
+        model: the model, in training mode; see ``train_classifier`` for the methods that are used.
         images: uint8, shape (N, C, H, W), channels-last, on the device of the model.
         labels: int64, shape (N,), on the device of the model.
-        statistics: Channel statistics for the normalization, on the device of the model.
-        settings: The training hyperparameters.
-        batch_size: Images per batch, at most N.
-        crop_padding: Padding of the random crop in pixels.
+        statistics: channel statistics for the normalization, on the device of the model.
+        settings: the training hyperparameters.
+        batch_size: images per batch, at most N.
+        crop_padding: padding of the random crop in pixels.
 
     Attributes:
-        num_batches: Batches per epoch.
-        optimizer: The optimizer of the model; its learning rate is a tensor.
-        loss_sum: Sum of the losses of the batches of this epoch so far, without the auxiliary loss; float32, shape ().
-        num_correct: Number of correctly classified training images of this epoch so far; int64, shape ().
+        num_batches: batches per epoch.
+        optimizer: the optimizer of the model; its learning rate is a tensor.
+        loss_sum: sum of the losses of the batches of this epoch so far, without the auxiliary loss; float32, shape ().
+        num_correct: number of correctly classified training images of this epoch so far; int64, shape ().
     """
 
     def __init__(
@@ -89,13 +89,14 @@ class TrainingStep:
     def begin_epoch(
         self, order: Tensor, params: AugmentationParams, learning_rates: list[float], progress: list[float]
     ) -> None:
-        """Set the data of the next epoch, which is the next ``num_batches`` calls.
+        """Set the data of the next epoch, i.e., of the next ``num_batches`` calls.
 
         Args:
-            order: Indices of the images in the order of their use, int64 of shape (N,). An incomplete last batch is dropped.
-            params: Augmentation parameters of N images, in the same order.
-            learning_rates: The learning rate of each batch.
-            progress: The fraction of the training completed before each batch, in [0, 1].
+            order: indices of the images in the order in which they are used, int64 of shape (N,). An incomplete last
+                batch is dropped.
+            params: augmentation parameters of N images, in the same order.
+            learning_rates: the learning rate of each batch.
+            progress: the fraction of the training completed before each batch, in [0, 1].
         """
         for buffer, values in zip((self._order, *self._params), (order, *params), strict=True):
             buffer.copy_(values[: self._order.numel()].view_as(buffer))
@@ -162,8 +163,8 @@ class GraphedStep:
         """Train on the next batch.
 
         Raises:
-            InputError: If the model cannot be captured as a CUDA graph.
-            torch.cuda.OutOfMemoryError: If the GPU is out of memory.
+            InputError: if the model cannot be captured as a CUDA graph.
+            torch.cuda.OutOfMemoryError: if the GPU is out of memory.
         """
         if self._graph is None:
             if self._num_calls < WARM_UP_STEPS:
@@ -175,14 +176,15 @@ class GraphedStep:
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        self._step.optimizer.zero_grad(set_to_none=True)  # the graph needs its own gradients
+        # Without existing gradients, the captured backward pass allocates them in the private memory pool of the graph.
+        self._step.optimizer.zero_grad(set_to_none=True)
         try:
             # thread_local, because other threads may call CUDA functions that are not allowed during a capture.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self._step()
         except RuntimeError as error:
             cause: BaseException | None = error
-            while cause is not None:  # ending a failed capture raises another error
+            while cause is not None:  # ending a failed capture raises a second error
                 if isinstance(cause, torch.cuda.OutOfMemoryError):
                     raise cause from None
                 cause = cause.__context__

@@ -42,9 +42,9 @@ class EpochRecord:
 
     Attributes:
         epoch: 1 .. num_epochs.
-        learning_rate: Learning rate of the first batch.
-        train_loss: Mean cross-entropy over the epoch, on augmented images, without the auxiliary loss.
-        train_accuracy: Accuracy on the same images, in [0, 1].
+        learning_rate: learning rate of the first batch.
+        train_loss: mean cross-entropy over the epoch, on augmented images, without the auxiliary loss.
+        train_accuracy: accuracy on the same images, in [0, 1].
     """
 
     epoch: int
@@ -63,11 +63,11 @@ class TrainingResult:
     Attributes:
         status: ``ok``; ``diverged`` if the loss or an output became NaN or infinite; ``out_of_memory`` if the GPU ran out
             of memory.
-        valid_accuracy: Accuracy on ``valid`` after the training, in [0, 1]; 0 unless ``ok``.
-        train_accuracy: The same on a random subset of the training images, not augmented, of the size of ``valid``.
-        num_epochs: Completed epochs.
-        seconds: Wall time including the evaluation; if resumed, also the time up to the checkpoint.
-        curve: The completed epochs.
+        valid_accuracy: accuracy on ``valid`` after the training, in [0, 1]; 0 unless ``ok``.
+        train_accuracy: the same on a random subset of the training images, not augmented, of the size of ``valid``.
+        num_epochs: completed epochs.
+        seconds: wall time including the evaluation; if resumed, also the time up to the checkpoint.
+        curve: the completed epochs.
     """
 
     status: TrainingStatus
@@ -93,10 +93,10 @@ def train_classifier(
     """Train ``model`` in place and evaluate it once after the last epoch.
 
     SGD with Nesterov momentum and weight decay, with a learning rate per batch (section 4.2 of the paper). Images are
-    normalized by the statistics of ``train``. Each epoch uses the training images in a new order and drops an incomplete
-    last batch, unless it is the only one. The batch-norm statistics are re-estimated before the evaluation
-    (``recalibrate_batch_norm``). A loss that is NaN or infinite ends the training: immediately on a CPU; some batches later,
-    or at the end of the epoch, on a GPU, to avoid synchronization.
+    normalized by the statistics of ``train``. Each epoch uses the training images in a new order and drops the last batch if
+    it is incomplete; the batch size is at most the number of images. The batch-norm statistics are re-estimated before the
+    evaluation (``recalibrate_batch_norm``). A loss that is NaN or infinite ends the training: immediately on a CPU; some
+    batches later, or at the end of the epoch, on a GPU, to avoid synchronization.
 
     The model maps float32 images (N, C, H, W) to logits (N, classes). Two optional methods are used if present:
     ``forward_with_auxiliary(images) -> (logits, auxiliary logits or None)`` adds 0.4 times the auxiliary loss, and
@@ -104,7 +104,7 @@ def train_classifier(
     [0, 1], as a tensor of shape () on the device. On a GPU the training step is captured as a CUDA graph
     (``settings.cuda_graphs``), so the model must not synchronize with the CPU or branch on a value.
 
-    All randomness (order, crops, flips, cutouts, dropout of the model) comes from ``seed``; torch's global generators are
+    All randomness (order, crops, flips, cutouts, dropout of the model) depends on ``seed``; torch's global generators are
     not changed. On a CPU, with the same number of threads, equal models and seeds give bit-identical curves. On a GPU the
     order and augmentation equal those on a CPU, but some cuDNN and atomic-add kernels sum in a nondeterministic order, so
     curves differ in the last digits and then diverge, unless the caller sets ``torch.use_deterministic_algorithms(True)``.
@@ -112,23 +112,23 @@ def train_classifier(
     With a ``checkpoint``, the same call after a crash, on a model with the same initial weights, resumes after the last
     saved epoch and gives the same weights, curve and accuracies as an uninterrupted run. This requires that the model has no
     state except parameters, buffers and torch's generators. The file is removed at the end, unless the training raises an
-    exception or ``checkpoint.keep`` is set. A file that is damaged or belongs to a different training (seed, settings,
+    exception or ``checkpoint.keep`` is set. A file that is damaged or belongs to a different training run (seed, settings,
     ``flip``, training images, initial weights, device type, number of threads, torch version or ``checkpoint.identity``)
     is logged as a warning, and the training starts from the beginning.
 
     Args:
-        model: The model to train; it stays on ``device``.
-        train: The training images. All are used: ``split_train_valid`` applies the limits of ``settings``.
-        valid: The evaluation images, used once after the training; the test set for a final training.
-        settings: The training hyperparameters.
-        seed: Seed of the training; the initial weights are those of ``model``.
-        device: The device to train on.
-        flip: Whether to flip training images at random.
-        checkpoint: Location and frequency of checkpoints; None: no checkpoints.
-        on_epoch: Called after each completed epoch, before its checkpoint; an epoch may be repeated after a crash.
+        model: the model to train; it stays on ``device``.
+        train: the training images. All are used: ``split_train_valid`` applies the limits of ``settings``.
+        valid: the evaluation images, used once after the training; the test set for a final training.
+        settings: the training hyperparameters.
+        seed: seed of the training; ``model`` has the initial weights already.
+        device: the device to train on.
+        flip: whether to flip training images at random.
+        checkpoint: location and frequency of checkpoints; None: no checkpoints.
+        on_epoch: called after each completed epoch, before its checkpoint; an epoch may be repeated after a crash.
 
     Raises:
-        InputError: If there are fewer than two training images, which batch norm requires, or a checkpoint cannot be
+        InputError: if there are fewer than two training images, which batch norm requires, or a checkpoint cannot be
             written.
     """
     if len(train) < 2:
@@ -166,8 +166,8 @@ class _Progress:
     """Progress of a training run.
 
     Attributes:
-        start: Start time of an equivalent uninterrupted run, as ``time.perf_counter()``.
-        curve: The completed epochs.
+        start: start time of an equivalent uninterrupted run, as ``time.perf_counter()``.
+        curve: the completed epochs.
     """
 
     start: float

@@ -37,7 +37,7 @@ def test_custom_search_space_requires_module_and_class(tmp_path: Path) -> None:
     file = tmp_path / "best.json"
     space = ListSpace((2, 3))
     file.write_text(space.to_json(space.architecture([1, 2])))
-    with pytest.raises(InputError, match="belongs to the search space 'list'; it was read as 'enas_micro'"):
+    with pytest.raises(InputError, match="belongs to the search space 'list', not 'enas_micro'; pass that search space"):
         draw_command(DrawArgs(file))
 
 
@@ -45,7 +45,7 @@ def test_custom_search_space_requires_module_and_class(tmp_path: Path) -> None:
 def test_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
     file = tmp_path / "best.json"
     file.write_text(json.dumps({"search_space": name}))
-    with pytest.raises(InputError, match="it was read as 'enas_micro'"):
+    with pytest.raises(InputError, match="not 'enas_micro'; pass that search space"):
         draw_command(DrawArgs(file))
 
 

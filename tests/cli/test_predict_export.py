@@ -50,7 +50,7 @@ def test_export_writes_next_to_the_model_and_prints_the_difference(
 
 
 def test_export_rejects_a_directory_and_a_run_without_a_model(nases: Nases, run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a directory; give --output a file, such as .*model\.onnx"):
+    with pytest.raises(InputError, match=r"is a directory; pass a file to --output, such as .*model\.onnx"):
         nases("export", run_dir, "--output", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"contains no trained model; train one with `nases train"):

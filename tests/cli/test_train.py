@@ -118,11 +118,12 @@ def test_settings_default_to_the_preset_of_the_search(run_dir: Path) -> None:
     [
         (
             ["--child.num-epochs", 4],
-            "other num_epochs, cutout_length; repeat its options to resume it, or give another --output",
+            "different values of num_epochs, cutout_length; pass the original values to resume it, or choose a different "
+            "--output",
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
-        (["--child.max-params", 9], "--child.max-params has no effect on a final training; leave it out"),
+        (["--child.max-params", 9], "--child.max-params has no effect on a final training; omit it"),
         (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),
         (["--search-space", "enas_micro"], "--search-space is only for an architecture file"),
         (["--child.batch-size", 1], "batch_size must be at least 2, not 1"),
@@ -139,14 +140,14 @@ def test_invalid_input_is_a_one_line_error(
 
 
 def test_invalid_source_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .* name a run directory or an architecture file"):
+    with pytest.raises(InputError, match=r"cannot read .* pass a run directory or an architecture file"):
         train(tmp_path / "absent.json")
     with pytest.raises(InputError, match=r"is not a run directory"):
         train(tmp_path)
     path = architecture_file(tmp_path)
-    with pytest.raises(InputError, match="does not name a data set; give --dataset: cifar10"):
+    with pytest.raises(InputError, match="does not specify a data set; pass --dataset: cifar10"):
         train(path)
-    with pytest.raises(InputError, match="exists and is not a final training; give another --output"):
+    with pytest.raises(InputError, match="exists and is not a final training; choose a different --output"):
         train(path, "--dataset", "digits", "--preset", "smoke", "--output", tmp_path)
     path.write_text("{}")
     with pytest.raises(InputError, match="genotype of enas_micro"):

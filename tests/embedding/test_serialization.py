@@ -83,7 +83,7 @@ def test_loaded_embeddings_share_no_memory(space: SearchSpace, path: Path) -> No
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
 def test_truncated_file_is_an_input_error(space: SearchSpace, path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
-    assert_rejected(space, path, "not an intact embedding")
+    assert_rejected(space, path, "is damaged or not an embedding")
 
 
 def test_flipped_bit_is_an_input_error(space: SearchSpace, path: Path) -> None:
@@ -96,13 +96,13 @@ def test_flipped_bit_is_an_input_error(space: SearchSpace, path: Path) -> None:
 @pytest.mark.parametrize("content", [b"PK\x03\x04 zip archive", b"\xff" * 64, b"{}"])
 def test_other_file_format_is_an_input_error(space: SearchSpace, path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    assert_rejected(space, path, "not an intact embedding")
+    assert_rejected(space, path, "is damaged or not an embedding")
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"embedding": "no json"}, {"embedding": "[]"}, {"other": "{}"}])
 def test_other_safetensors_file_is_an_input_error(space: SearchSpace, path: Path, metadata: dict[str, str] | None) -> None:
     path.write_bytes(safetensors.torch.save({"weight": torch.zeros(3)}, metadata))
-    assert_rejected(space, path, "not an intact embedding")
+    assert_rejected(space, path, "is damaged or not an embedding")
 
 
 @pytest.mark.parametrize("name", ["embedding_size", "hidden_size", "loss"])
@@ -111,7 +111,7 @@ def test_record_that_does_not_match_the_weights_is_an_input_error(
     space: SearchSpace, path: Path, name: str, value: object
 ) -> None:
     rewrite(path, **{name: value})
-    assert_rejected(space, path, "not an intact embedding")
+    assert_rejected(space, path, "is damaged or not an embedding")
 
 
 @pytest.mark.parametrize(

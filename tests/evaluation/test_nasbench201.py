@@ -209,7 +209,7 @@ def test_invalid_table_is_an_input_error(content: Callable[[], bytes], message: 
 
 
 def test_other_search_space_is_an_input_error(table: str) -> None:
-    with pytest.raises(InputError, match="needs the search space nasbench201, not enas_micro"):
+    with pytest.raises(InputError, match="requires the search space nasbench201, not enas_micro"):
         NasBench201Evaluator("enas_micro", table)
     architecture = EnasMicro().sample(np.random.default_rng(0))
     with pytest.raises(InputError, match="no row for enas_micro:"):

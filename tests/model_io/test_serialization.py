@@ -206,14 +206,14 @@ def test_damaged_file_is_an_input_error(damage: Callable[[bytes], bytes], tmp_pa
     damaged = damage(file.read_bytes())
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
-    assert f"{file} is not an intact NASES model" in error_of(file)
+    assert f"{file} is damaged or not a NASES model" in error_of(file)
 
 
 def test_other_files_and_newer_versions_are_input_errors(tmp_path: Path) -> None:
     safetensors.torch.save_file({"mean": torch.zeros(3)}, tmp_path / "other.safetensors")
-    assert "is not an intact NASES model (its metadata has no entry 'model'" in error_of(tmp_path / "other.safetensors")
+    assert "is damaged or not a NASES model (its metadata has no entry 'model'" in error_of(tmp_path / "other.safetensors")
     safetensors.torch.save_file({"mean": torch.zeros(3)}, tmp_path / "list.safetensors", {"model": "[1]"})
-    assert "is not an intact NASES model" in error_of(tmp_path / "list.safetensors")
+    assert "is damaged or not a NASES model" in error_of(tmp_path / "list.safetensors")
     save_model(tiny_model(), tmp_path / "new.safetensors")
     rewrite(tmp_path / "new.safetensors", format_version=2)
     assert "this version of NASES reads versions up to 1" in error_of(tmp_path / "new.safetensors")

@@ -136,7 +136,7 @@ def spaces(**attributes: object) -> SearchSpace:
 
 @pytest.mark.parametrize("sizes", [(), (2, 0), (2, -1), (1, 1), [2, 3], (2.0, 3), (True, 3), None, 5])
 def test_invalid_decision_sizes_are_rejected(sizes: object) -> None:
-    assert "Mine has the decision sizes" in error_of(spaces(decision_sizes=sizes))
+    assert "Mine has invalid decision sizes" in error_of(spaces(decision_sizes=sizes))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "..", "a b", 3, None])

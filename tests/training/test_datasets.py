@@ -121,12 +121,14 @@ def test_image_size_0_is_rejected() -> None:
 
 
 def test_image_folder_requires_data_dir() -> None:
-    assert message_of("image_folder").startswith("image_folder needs a folder of images; set data_dir or NASES_DATA_DIR")
+    assert message_of("image_folder").startswith(
+        "image_folder requires a directory of images; set data_dir or NASES_DATA_DIR"
+    )
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "svhn", "image_folder"])
 def test_missing_data_dir_is_an_error(tmp_path: Path, dataset: str) -> None:
-    assert message_of(dataset, tmp_path / "nowhere").startswith(f"data_dir {tmp_path / 'nowhere'} is not a folder")
+    assert message_of(dataset, tmp_path / "nowhere").startswith(f"data_dir {tmp_path / 'nowhere'} is not a directory")
 
 
 def test_digits_do_not_need_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

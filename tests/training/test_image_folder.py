@@ -102,7 +102,7 @@ def test_only_the_requested_split_is_read(tmp_path: Path) -> None:
 def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:
     write_image(tmp_path / "train/a/0.png")
     assert len(read_image_folder(tmp_path, train=True, side=None)) == 1
-    assert f"{tmp_path / 'test'} is not a folder" in error_of(tmp_path, train=False)
+    assert f"{tmp_path / 'test'} is not a directory" in error_of(tmp_path, train=False)
 
 
 def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -117,7 +117,7 @@ def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, 
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'train'} is not a folder" in error_of(tmp_path)
+    assert f"{tmp_path / 'train'} is not a directory" in error_of(tmp_path)
     (tmp_path / "train").mkdir()
     assert "contains no class folders" in error_of(tmp_path)
     (tmp_path / "train/cat").mkdir()

@@ -58,8 +58,8 @@ class GaussianProcess:
 
     The kernel is a weighted sum of ``exp(-inverse_lengthscale * H)``, where H is the normalized Hamming distance, and
     ``exp(-count_inverse_lengthscale * D)``, where D is the normalized squared distance between the counts of each choice
-    among decisions with the same number of choices. The second term shares information between decisions: that convolutions
-    are good is learned once, not once per edge of a cell. The marginal likelihood selects its weight, which is 0 if the
+    among decisions with the same number of choices. The second term shares information between decisions: the model
+    learns once, rather than once per edge, that convolutions are good of a cell. The marginal likelihood selects its weight, which is 0 if the
     choices of different decisions are unrelated.
 
     Args:

@@ -3,7 +3,8 @@
     python agents/local_search.py --env-id NASES-Digits-v0 --budget 200
 
 Starting from the best of a few random architectures, the agent evaluates neighbors, which differ in one decision, in random
-order and moves to a better one. At a local optimum it restarts. It evaluates no architecture twice and uses no embedding.
+order and moves to a better one. At a local optimum it restarts. It avoids repeats until the space is almost exhausted and
+uses no embedding.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class LocalSearch(Agent):
         self.search_space = env.search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "local search")
-        self.asked: set[str] = set()
+        self.proposed: set[str] = set()
         self.rewards: dict[str, float] = {}
         self.restart_candidates: dict[str, Architecture] = {}
         self.incumbent: Architecture | None = None
@@ -72,17 +73,17 @@ class LocalSearch(Agent):
         return {"local_search/local_optima": self.num_local_optima} if self.num_local_optima > before else {}
 
     def _next_child(self) -> Architecture:
-        child = next((child for key, child in self.neighbors.items() if key not in self.asked), None)
+        child = next((child for key, child in self.neighbors.items() if key not in self.proposed), None)
         if child is None:
             child = self._sample_unseen()
             self.restart_candidates[child.key] = child
-        self.asked.add(child.key)
+        self.proposed.add(child.key)
         return child
 
     def _sample_unseen(self) -> Architecture:
         for _ in range(MAX_RESAMPLES):
             child = self.search_space.sample(self.rng)
-            if child.key not in self.asked:
+            if child.key not in self.proposed:
                 break
         return child
 

@@ -2,11 +2,11 @@
 
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
-A reward costs the training of a network, so the budget contains few rewards for a policy gradient. Therefore a Gaussian
+Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
 process is fitted to all evaluated children (``agents/gaussian_process.py``). Between evaluations the controller takes
 policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
 (Sutton, 1990). The next children are those with the highest expected improvement among candidates sampled from the policy
-and from the prior. Several can be asked for together (``--ask-batch-size``): pending children reduce the predicted variance
+and from the prior. Several can be requested together (``--ask-batch-size``): pending children reduce the predicted variance
 of similar candidates.
 """
 
@@ -36,7 +36,7 @@ class Args(PolicyArgs):
     """Options of the agent. Lengths are in standard deviations of the embedding."""
 
     ask_batch_size: int = 5
-    """Children asked for together; the model is refitted before each batch."""
+    """Children requested together; the model is refitted before each batch."""
     learning_rate: float = 1e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 5
@@ -83,7 +83,7 @@ class ModelAssisted(EmbeddingPolicy):
         asked: list[Proposal] = []
         fitted = False
         while len(asked) < num_children:
-            if self.warming_up or len(self.history) < MIN_TRANSITIONS:
+            if self.is_warming_up or len(self.history) < MIN_TRANSITIONS:
                 sample = self.sample_unseen_prior()
             else:
                 if not fitted:
@@ -92,7 +92,7 @@ class ModelAssisted(EmbeddingPolicy):
                     candidates = self._sample_candidates()
                     fitted = True
                 sample = self._select(candidates)
-            self.pending.append(self.mark_asked(sample))
+            self.pending.append(self.mark_proposed(sample))
             asked.append(sample)
         return asked
 

@@ -42,14 +42,14 @@ class Args(SearchArgs):
 
 
 class RegularizedEvolution(Agent):
-    """Regularized evolution. Children join the population in the order of the calls of ``tell``."""
+    """Regularized evolution. Children join the population in the order of calls to ``tell``."""
 
     def __init__(self, env: NASESEnv, args: Args) -> None:
         self.search_space = env.search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "regularised evolution")
         self.population: deque[tuple[float, Architecture]] = deque(maxlen=args.population_size)
-        self.num_asked = 0
+        self.num_proposed = 0
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         return [Proposal(self._next_child()) for _ in range(num_children)]
@@ -59,8 +59,8 @@ class RegularizedEvolution(Agent):
         return {"evolution/population_reward_mean": sum(reward for reward, _ in self.population) / len(self.population)}
 
     def _next_child(self) -> Architecture:
-        self.num_asked += 1
-        if self.num_asked <= self.args.population_size or not self.population:
+        self.num_proposed += 1
+        if self.num_proposed <= self.args.population_size or not self.population:
             return self.search_space.sample(self.rng)
         sampled = self.rng.integers(len(self.population), size=self.args.sample_size)
         _, parent = max((self.population[index] for index in sampled), key=lambda member: member[0])

@@ -2,11 +2,14 @@
 
     python agents/reinforce.py --env-id NASES-CIFAR10-v0 --budget 100
 
-The controller is the pretrained simulator, fine-tuned by policy gradient (Williams, 1992). It maps the encoding of a child
-to the mean of a Gaussian policy in the standardized embedding space. The next child is decoded from a sample of this
-policy. The paper does not specify the exploration, the baseline, or the child that the controller reads; each choice is an
-option here. ``--preset paper`` (``PAPER``) runs Algorithm 1 exactly as published. ``examples/reinforce_single_file.py`` is
-Algorithm 1 as one loop.
+The controller is the pretrained simulator, fine-tuned by policy gradient (Williams, 1992). It maps the architecture vector
+of a child to the mean of a Gaussian policy in the standardized embedding space. The next child is decoded from a sample of
+this policy.
+
+To search better within few children, the defaults add to the paper's algorithm: the first children are random, the
+controller reads a mutated good child instead of the last one, repeats are rejected, and updates replay earlier children.
+``--preset paper`` (``PAPER``) runs Algorithm 1 without these additions. The paper leaves the exploration, the baseline and
+the learning rate open; each is an option. ``examples/reinforce_single_file.py`` is Algorithm 1 as one loop.
 """
 
 from __future__ import annotations
@@ -30,29 +33,29 @@ from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 MAX_RESAMPLES = 20  # attempts to find an unseen child
 PRIOR_BATCH_SIZE = 8  # samples of the prior per attempt
-STD_GROWTH = 1.1  # factor of the exploration width per attempt
-MAX_LOG_RATIO = 5.0  # bound of log(new probability / old probability), against overflow
+STD_GROWTH = 1.1  # the standard deviation is multiplied by this on each attempt
+MAX_LOG_RATIO = 5.0  # clamp on |log(new probability / old probability)|, prevents overflow
 
 
 @dataclass
 class PolicyArgs(SearchArgs):
-    """Options of a Gaussian policy in the embedding space. Lengths are in standard deviations of the embedding."""
+    """Options of a Gaussian policy in the embedding space."""
 
     init: Literal["simulator", "random"] = "simulator"
     """Initial weights of the controller: the simulator's, as in the paper, or random ones, as an ablation."""
     elite_geometric_decay: float = 0.5
     """Geometric decay of the probability that a child is selected as elite: P(rank r) is proportional to decay^(r - 1),
-    where r = 1 is the best child."""
+    where r = 1 is the best child; the worst child has the remaining probability."""
     num_mutations: int = 1
     """Decisions of the elite that are resampled before the controller reads it. Mutations change single decisions; noise in
     the embedding changes all of them a little."""
     residual: bool = True
-    """If decode(encode(elite)) is not the elite, add the residual between its original embedding and its encoding to the
-    policy mean, so that the search starts at the elite and not at a neighbor."""
+    """If the simulator's output for an elite does not decode to that elite, as usual in enas_micro, add the difference between
+    the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
     learning_starts: int = 20
-    """Children sampled from the standard normal prior before the controller is used; it is not trained on them."""
+    """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them."""
     std: float = 0.1
-    """Standard deviation of the Gaussian policy."""
+    """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     learn_std: bool = False
     """Learn one standard deviation per dimension."""
     gradient_steps: int = 4
@@ -78,7 +81,7 @@ class PolicyArgs(SearchArgs):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PolicySample(Proposal):
-    """A child sampled from the policy or from the standard normal prior.
+    """A child sampled from the policy or from the standard normal prior of the embedding.
 
     Attributes:
         embedding: the sampled embedding, shape (n,).
@@ -100,7 +103,7 @@ class Transition:
     Attributes:
         sample: the proposal.
         reward: the reward of the child.
-        residual: its embedding minus its encoding, shape (n,); 0 if the encoding decodes to the child.
+        residual: its embedding minus the simulator's output for it, shape (n,); 0 if that output decodes to the child.
     """
 
     sample: PolicySample
@@ -127,15 +130,15 @@ class EmbeddingPolicy(Agent):
         self.optimizer = torch.optim.Adam(self.parameters, lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
         self.rng = numpy_generator(args.seed, "policy", "choices")
-        self.asked: set[str] = set()
-        self.num_asked = 0
+        self.proposed: set[str] = set()
+        self.num_proposed = 0
         self.history: list[Transition] = []
         self.ranking: list[Transition] = []  # the history, best first
 
     @property
-    def warming_up(self) -> bool:
+    def is_warming_up(self) -> bool:
         """Whether the next child is sampled from the prior."""
-        return self.num_asked < self.policy_args.learning_starts
+        return self.num_proposed < self.policy_args.learning_starts
 
     def sample_states(self, num_mutations: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Sample elites, mutate and encode them.
@@ -184,7 +187,7 @@ class EmbeddingPolicy(Agent):
         return self._decode(embeddings, states, torch.zeros_like(embeddings), [None] * num_samples)
 
     def sample_unseen_prior(self) -> PolicySample:
-        """Sample the prior until a child is unseen, at most ``MAX_RESAMPLES`` times."""
+        """Sample the prior until it yields an unseen child; after ``MAX_RESAMPLES`` attempts, return a repeat."""
         for _ in range(MAX_RESAMPLES):
             samples = self.sample_prior(PRIOR_BATCH_SIZE)
             if unseen := self.filter_unseen(samples):
@@ -201,23 +204,24 @@ class EmbeddingPolicy(Agent):
         ]
 
     def filter_unseen(self, samples: list[PolicySample]) -> list[PolicySample]:
-        """Return the ``samples`` that were not asked for before, without duplicates."""
-        first = {sample.architecture.key: sample for sample in reversed(samples)}
-        return [sample for key, sample in reversed(first.items()) if key not in self.asked]
+        """Return the ``samples`` that were not proposed before, without duplicates, in their order."""
+        first = {sample.architecture.key: sample for sample in reversed(samples)}  # the first sample of each key
+        return [sample for key, sample in reversed(first.items()) if key not in self.proposed]
 
-    def mark_asked(self, sample: PolicySample) -> PolicySample:
-        """Record that ``sample`` is asked for, and return it."""
-        self.asked.add(sample.architecture.key)
-        self.num_asked += 1
+    def mark_proposed(self, sample: PolicySample) -> PolicySample:
+        """Record ``sample`` as proposed, and return it."""
+        self.proposed.add(sample.architecture.key)
+        self.num_proposed += 1
         return sample
 
     @torch.no_grad()
     def record(self, sample: PolicySample, reward: float) -> None:
         """Add ``sample`` and its ``reward`` to the history."""
-        encoding = self.reference_controller(torch.from_numpy(self.env.search_space.encode(sample.architecture))[None])[0]
-        is_reconstructed = self.env.decode((encoding / ACTION_SCALE).numpy()).key == sample.architecture.key
+        vector = torch.from_numpy(self.env.search_space.encode(sample.architecture))
+        simulated = self.reference_controller(vector[None])[0]
+        is_reconstructed = self.env.decode((simulated / ACTION_SCALE).numpy()).key == sample.architecture.key
         use_residual = self.policy_args.residual and not is_reconstructed
-        residual = sample.embedding - encoding if use_residual else torch.zeros_like(encoding)
+        residual = sample.embedding - simulated if use_residual else torch.zeros_like(simulated)
         self.history.append(Transition(sample, reward, residual))
         bisect.insort(self.ranking, self.history[-1], key=lambda transition: -transition.reward)
 
@@ -273,7 +277,7 @@ def log_density(embeddings: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
 
 
 def rank_normalize(rewards: Tensor) -> Tensor:
-    """Return the normal quantiles of the ranks of ``rewards`` (N,), float64, shape (N,); ties get their average rank."""
+    """Return the normal quantiles of the ranks of ``rewards``, shape (N,), as float64; ties share their average rank."""
     below = (rewards[:, None] > rewards).sum(1) + 0.5 * (rewards[:, None] == rewards).sum(1)
     scores: Tensor = torch.special.ndtri(below.double() / len(rewards))
     return scores
@@ -281,7 +285,7 @@ def rank_normalize(rewards: Tensor) -> Tensor:
 
 @dataclass
 class Args(PolicyArgs):
-    """Options of REINFORCE. Lengths are in standard deviations of the embedding."""
+    """Options of REINFORCE. --preset paper also sets options of the agent: Algorithm 1 without additions."""
 
     agent_presets: ClassVar[tuple[str, ...]] = ("paper",)
 
@@ -289,7 +293,8 @@ class Args(PolicyArgs):
     """Child that the controller reads. last: the one evaluated last, as in Algorithm 1. elite: a good one, mutated; with the
     simulator's weights the policy mean is the embedding of this child, so the search starts near it."""
     unseen: bool = True
-    """Sample again if a child was evaluated before, with a larger standard deviation and one more mutation per attempt."""
+    """Avoid repeats: sample again if a child was proposed before, with a larger standard deviation and one more mutation per
+    attempt."""
     num_proposals: int = 32
     """Samples of the policy per child; the one with the smallest Hamming distance to the child that the controller read is
     evaluated. Because n < m, a small step in the embedding changes several decisions; this rejection counteracts it."""
@@ -328,11 +333,11 @@ PAPER: dict[str, Any] = {
     "reference_coef": 0.0,
     "max_grad_norm": math.inf,
 }
-"""Algorithm 1 as published: the controller reads the last child and takes one plain gradient step per child."""
+"""Algorithm 1 without additions: the controller reads the last child and takes one plain gradient step per child."""
 
 
 class Reinforce(EmbeddingPolicy):
-    """The agent of the paper: samples children from the policy and updates it with their rewards.
+    """Samples children from the policy and updates it with their rewards.
 
     Args:
         env: an environment that was reset. The controller reads its current architecture first.
@@ -346,7 +351,7 @@ class Reinforce(EmbeddingPolicy):
         self.baseline: float | None = None
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
-        return [self.mark_asked(self._sample_unseen()) for _ in range(num_children)]
+        return [self.mark_proposed(self._next_sample()) for _ in range(num_children)]
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         assert isinstance(proposal, PolicySample), "the proposal must come from ask"
@@ -354,18 +359,18 @@ class Reinforce(EmbeddingPolicy):
         use_gap = self.args.reward_shaping == "generalization-gap"
         self.record(proposal, (valid - (train - valid)) ** 3 if use_gap else evaluation.reward)
         self.last = proposal.architecture
-        return {} if len(self.history) % self.args.train_freq else self._update()
+        return self._update() if len(self.history) % self.args.train_freq == 0 else {}
 
-    def _sample_unseen(self) -> PolicySample:
-        """Return the next child: of the prior or of the policy, unseen if ``args.unseen``."""
-        if self.warming_up:
+    def _next_sample(self) -> PolicySample:
+        """Sample the next child from the prior or the policy; avoid repeats if ``args.unseen``."""
+        if self.is_warming_up:
             return self.sample_unseen_prior() if self.args.unseen else self.sample_prior(1)[0]
         for attempt in range(MAX_RESAMPLES):
             samples = self._sample_proposals(attempt)
             allowed = self.filter_unseen(samples) if self.args.unseen else samples
             if allowed:
-                break
-        return min(allowed or samples, key=self._hamming_distance)
+                return min(allowed, key=self._hamming_distance)
+        return min(samples, key=self._hamming_distance)  # a repeat
 
     def _sample_proposals(self, attempt: int) -> list[PolicySample]:
         num = self.args.num_proposals
@@ -382,7 +387,10 @@ class Reinforce(EmbeddingPolicy):
         return sum(a != b for a, b in zip(sample.architecture.decisions, read.decisions, strict=True))
 
     def _advantages(self) -> Tensor:
-        """Compute the advantages of all children of the history, shape (children,)."""
+        """Compute the advantages of all children of the history, shape (children,), and update the moving average.
+
+        The moving average starts at the mean of the first rewards, so the first policy gradient is 0 with ``train_freq`` 1.
+        """
         rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
         if self.args.advantage == "rank":
             return rank_normalize(rewards).float()
@@ -399,10 +407,12 @@ class Reinforce(EmbeddingPolicy):
         advantages = self._advantages()
         trainable = [index for index, transition in enumerate(self.history) if transition.sample.log_prob is not None]
         recent = [index for index in trainable if index >= len(self.history) - self.args.train_freq]
+        batch_size = self.args.replay_batch_size
+        if not trainable or not (recent or batch_size):
+            return {}
         metrics: dict[str, float] = {}
-        size = self.args.replay_batch_size
-        for _ in range(self.args.gradient_steps if trainable and (recent or size) else 0):
-            batch = self.rng.choice(trainable, size) if size else np.array(recent)
+        for _ in range(self.args.gradient_steps):
+            batch = self.rng.choice(trainable, batch_size) if batch_size else np.array(recent)
             samples = [self.history[index].sample for index in batch]
             metrics = self.gradient_step(samples, advantages[torch.from_numpy(batch)])
         return metrics

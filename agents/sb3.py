@@ -6,7 +6,7 @@ SB3's defaults assume cheap steps: PPO collects 2,048 steps before its first upd
 learns. Here a step trains a network, so updates are earlier and more frequent. The task is a bandit (a reward depends on its
 own action alone), so gamma = 0.
 
-SB3 uses the global generators of torch, NumPy and Python, which are seeded here. It chooses one child for each of --num-envs
+SB3 uses the global generators of torch, NumPy and Python, which are seeded here. It chooses ``--num-envs`` children
 before any of them is evaluated.
 """
 

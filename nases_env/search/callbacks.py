@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class SearchCallback:
-    """Observes a `SearchLoop`: a logger, a dashboard, an early stop.
+    """Observes a `SearchLoop`: a logger, a dashboard, early stopping.
 
     Every method does nothing by default: subclass this class and override what you need, or pass any object that has all of
     them. An exception raised by a callback ends the search. SIGINT and SIGTERM are deferred while ``on_trial`` runs.
@@ -50,4 +50,4 @@ class SearchCallback:
         """Run about once a second while the search waits for an evaluation."""
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        """Run once after the last trial, also after an exception or an interrupt (``interrupted``)."""
+        """Run once after the last trial, even after an exception or an interrupt (``interrupted``)."""

@@ -1,4 +1,4 @@
-"""The search loop: ask the agent for proposals, evaluate them, tell the agent, until the budget is used up."""
+"""The search loop: ask the agent for proposals, evaluate them, and report the results to the agent, until the budget is used up."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ class SearchLoop:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether the last trial repeats one that was completely reported before the search was resumed."""
+        """Whether the latest trial is a replay.
+
+        The last recorded trial counts as new, because the search may have been killed before it was reported.
+        """
         return len(self.trials) < self.num_replayed
 
     @property
@@ -119,7 +122,7 @@ class SearchLoop:
         return len(self._keys)
 
     def stop(self) -> None:
-        """End the search after the current trial; proposals in flight are discarded."""
+        """End the search after the current trial, or the current call of ``evaluate_all``; discard the proposals in flight."""
         self._is_stopped = True
 
     def close(self) -> None:
@@ -127,20 +130,26 @@ class SearchLoop:
         self.env.close()
 
     def run(self, agent: Agent, ask_batch_size: int = 1) -> None:
-        """Ask ``agent`` for proposals, evaluate them and tell it the evaluations until the search is done.
+        """Ask ``agent`` for proposals, evaluate them and report the results back until the search is done.
 
         Evaluations are reported in proposal order, so the search does not depend on which of them finishes first.
 
         Args:
             agent: the search agent.
-            ask_batch_size: number of proposals per call of ``agent.ask``.
+            ask_batch_size: number of proposals per call to ``agent.ask``.
+
+        Raises:
+            RuntimeError: if the agent proposes nothing.
         """
         window = max(self.num_envs, ask_batch_size)
         while not self.done:
             num_left = self.budget - len(self.trials) - len(self._pending)
             num_asked = min(ask_batch_size, num_left)
             if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
-                self._submit(agent.ask(num_asked))
+                proposals = agent.ask(num_asked)
+                if not proposals:
+                    raise RuntimeError(f"{type(agent).__name__}.ask returned no proposal")
+                self._submit(proposals)
                 continue
             proposal, evaluation = self._collect()
             self.log(agent.tell(proposal, evaluation))
@@ -150,7 +159,7 @@ class SearchLoop:
     ) -> list[Evaluation]:
         """Evaluate ``architectures`` concurrently and record them in order, for agents that step a vector environment.
 
-        Architectures beyond the budget are not evaluated; their status is ``FAILED``.
+        Architectures beyond the budget are neither evaluated nor recorded; their placeholder has the status ``FAILED``.
 
         Args:
             architectures: K architectures.
@@ -160,8 +169,9 @@ class SearchLoop:
             K evaluations.
         """
         num_left = self.budget - len(self.trials)
-        rows = [None] * len(architectures) if actions is None else list(actions)
-        self._submit([Proposal(*proposal) for proposal in zip(architectures, rows, strict=True)][:num_left])
+        action_rows = [None] * len(architectures) if actions is None else list(actions)
+        proposals = [Proposal(*child) for child in zip(architectures, action_rows, strict=True)]
+        self._submit(proposals[:num_left])
         evaluations = [self._collect()[1] for _ in architectures[:num_left]]
         return evaluations + [
             Evaluation(architecture.key, 0, Status.FAILED, reason="the budget is used up")

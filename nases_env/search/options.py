@@ -56,10 +56,10 @@ class SearchArgs:
 
     env_id: str = "NASES-Digits-v0"
     """Id of the environment, such as NASES-CIFAR10-v0; MODULE:ID for one that MODULE registers."""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the environment as pairs NAME VALUE, such as landscape_seed 3."""
+    env_kwargs: dict[str, str] = field(default_factory=dict)
+    """Additional environment arguments as NAME VALUE pairs, such as landscape_seed 3."""
     budget: int = 30
-    """Number of children to evaluate, including repeats, which are not trained again."""
+    """Number of children to evaluate, including repeats, which are served from the cache."""
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
@@ -134,7 +134,7 @@ def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
     for name, value in _flatten(recorded).items():
         if name.split(".")[0] not in RESUME_OVERRIDABLE and given[name] != value:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; leave it out")
+            raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; omit it")
 
 
 def _flatten(args: Any, prefix: str = "") -> dict[str, Any]:
@@ -175,7 +175,7 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
         rejected += [f"child.{name}" for name in child]
     if rejected:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in rejected)
-        raise InputError(f"{args.env_id} does not take {options}; leave it out, or choose another environment with --env-id")
+        raise InputError(f"{args.env_id} does not take {options}; omit it, or choose a different environment with --env-id")
     kwargs = _convert_env_kwargs(args, env_class, spec.kwargs)
     if "split_seed" in parameters:
         kwargs["split_seed"] = args.seed

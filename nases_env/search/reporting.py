@@ -25,7 +25,7 @@ MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
 BAR_FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar:16}| {elapsed}{postfix}"
 
-HyperParameters = Mapping[str, str | int | float | bool]
+Hyperparameters = Mapping[str, str | int | float | bool]
 
 
 class ProgressBar(SearchCallback):
@@ -88,22 +88,22 @@ class TensorBoardLogger(SearchCallback):
 
     Args:
         log_dir: folder of the event files.
-        hyper_parameters: logged as text at the start and as hyperparameters with the best reward at the end.
+        hyperparameters: logged as text at the start and as hyperparameters with the best reward at the end.
 
     Raises:
         InputError: if the event files cannot be written.
     """
 
-    def __init__(self, log_dir: Path, hyper_parameters: HyperParameters) -> None:
+    def __init__(self, log_dir: Path, hyperparameters: Hyperparameters) -> None:
         self._log_dir = log_dir
-        self._hyper_parameters = dict(hyper_parameters)
+        self._hyperparameters = dict(hyperparameters)
 
     def on_start(self, loop: SearchLoop) -> None:
         # Drops events after the last recorded trial; the curves of that trial may be missing and are written again.
         with self._translate_errors():
             self._writer = SummaryWriter(str(self._log_dir), purge_step=loop.num_replayed or None)
         if not loop.num_replayed:
-            self._writer.add_text("config", markdown_table(("name", "value"), *self._hyper_parameters.items()))
+            self._writer.add_text("config", markdown_table(("name", "value"), *self._hyperparameters.items()))
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if is_replayed:
@@ -135,7 +135,7 @@ class TensorBoardLogger(SearchCallback):
         with self._translate_errors():
             if loop.best is not None and not loop.is_replaying:
                 metrics = {"hparam/best_reward": loop.best.evaluation.reward}
-                self._writer.add_hparams(self._hyper_parameters, metrics, run_name=os.curdir)
+                self._writer.add_hparams(self._hyperparameters, metrics, run_name=os.curdir)
             self._writer.close()
 
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
@@ -253,6 +253,6 @@ def _top_table(trials: list[Trial]) -> Table:
 
 
 def _program() -> str:
-    """The command that started this program, without its options."""
+    """Return the command that started this program, without its options."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {module.name}" if module is not None else f"python {shlex.quote(sys.argv[0])}"

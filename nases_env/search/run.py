@@ -43,9 +43,9 @@ from nases_env.version import __version__
 
 
 class SearchRun:
-    """A search that is recorded in a run directory, reported, and can be resumed; a context manager.
+    """A resumable search, recorded in a run directory. Use it as a context manager.
 
-    The run directory holds, updated after each trial:
+    The run directory contains, updated after each trial:
 
     - ``config.json``: the command, its arguments, the configuration of the evaluations, versions
     - ``evaluations.jsonl``: the trajectory, one trial per line, with action and reward
@@ -53,7 +53,7 @@ class SearchRun:
     - ``best.json``: the best architecture so far, in the format of the ``reset`` option
     - event files of TensorBoard
 
-    ``best.png`` and ``best.svg`` are written when the context ends, also after an interrupt or an error.
+    ``best.png`` and ``best.svg`` are written when the context ends, even after an interrupt or an error.
 
     With ``args.resume``, the recorded trajectory is replayed through ``ask`` and ``tell`` without evaluating anything, which
     restores the exact state of the agent, including its random generators. A trial that differs from the recorded one
@@ -70,7 +70,7 @@ class SearchRun:
         run_dir: path of the run directory.
 
     Raises:
-        InputError: if an argument is not valid, the run directory is in use or cannot be written, data are missing, or the
+        InputError: if an argument is not valid, the run directory is in use or cannot be written, data is missing, or the
             run cannot be resumed. Nothing is written in these cases.
     """
 
@@ -86,10 +86,27 @@ class SearchRun:
         env = make_env(args).unwrapped
         assert isinstance(env, NASESEnv)
         self.env = env
-        env.reset(seed=args.seed)  # raises an error if data are missing, before anything is written
+        env.reset(seed=args.seed)  # raises an error if data is missing, before anything is written
         self._directory = RunDir(_new_run_dir(args, agent) if args.resume is None else args.resume)
         self.run_dir = self._directory.path
-        recorded = [] if args.resume is None else self._read_recorded(args.resume)
+        try:
+            self._directory.lock()  # before the directory is read: another search could still append to it
+            self.loop = self._make_loop(callbacks)
+            self._directory.write_config(self._config())
+        except BaseException:
+            env.close()
+            self._directory.discard()
+            raise
+
+    def _make_loop(self, callbacks: Sequence[SearchCallback]) -> SearchLoop:
+        """Read the recorded trials, start the executor and create the search loop."""
+        args, env = self.args, self.env
+        if args.resume is None:
+            _require_fresh(self.run_dir)
+            recorded = []
+        else:
+            recorded = self._read_recorded(args.resume)
+            self._directory.repair()
         env.start(
             dataclasses.replace(
                 args.execution,
@@ -103,34 +120,27 @@ class SearchRun:
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {len(recorded)} of them recorded" if recorded else ""
         title = f"{args.env_id}: {preset}{args.budget} children, seed {args.seed}{resumed}"
-        self.loop = SearchLoop(
+        return SearchLoop(
             env,
             args.budget,
             args.num_envs,
             [
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded]),
-                ProgressBar(agent),
                 Summary(title, self.run_dir),
+                ProgressBar(self.agent),
                 BestArtifacts(self.run_dir, args.env_id),
-                TensorBoardLogger(self.run_dir, self._hyper_parameters()),
+                TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *callbacks,
             ],
             num_replayed=len(recorded),
         )
-        try:
-            self._directory.lock()
-            if args.resume is not None:
-                self._directory.repair()
-            self._directory.write_config(self._config())
-        except BaseException:
-            self._close()
-            raise
 
     def __enter__(self) -> SearchRun:
         try:
             self.loop.__enter__()
         except BaseException:
-            self._close()
+            self.env.close()
+            self._directory.close()
             raise
         return self
 
@@ -141,7 +151,8 @@ class SearchRun:
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, _exit_immediately)
         try:
-            with defer_signals(*((signal.SIGTERM,) if interrupted else ())):
+            # After an interrupt, a second Ctrl-C must still end the process.
+            with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
                 self.loop.__exit__(error_type, error, traceback)
                 if len(self.loop.trials) >= self.loop.budget:
                     self._directory.remove_checkpoints()
@@ -153,15 +164,11 @@ class SearchRun:
         """Run ``agent`` until the budget is used up."""
         self.loop.run(agent, self.args.ask_batch_size)
 
-    def _close(self) -> None:
-        self.env.close()
-        self._directory.close()
-
     def _read_recorded(self, path: Path) -> list[Evaluation]:
         """Read the evaluations that the run directory holds."""
         config = read_config(path)
         if config.get("agent") != self.agent:
-            raise InputError(f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; resume it with its own")
+            raise InputError(f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; resume it with that agent")
         if config.get("configuration") != config_of(self.env.evaluator):
             names = ", ".join(changed_settings(config, self.env.evaluator)) or "settings"
             raise InputError(
@@ -185,7 +192,7 @@ class SearchRun:
         del values["run_dir"], values["resume"]
         return values
 
-    def _hyper_parameters(self) -> dict[str, str | int | float | bool]:
+    def _hyperparameters(self) -> dict[str, str | int | float | bool]:
         """Return all arguments as one flat dictionary, with the resolved settings of the children."""
         flat: dict[str, Any] = {"agent": self.agent, **self._arguments()}
         for group in ("child", "execution"):
@@ -235,15 +242,19 @@ def _new_run_dir(args: SearchArgs, agent: str) -> Path:
     if args.run_dir is None:
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         return Path("runs") / f"{args.env_id.split(':')[-1]}-{agent}-seed{args.seed}-{now}"
-    if not is_fresh(args.run_dir):
-        raise InputError(
-            f"the run directory {args.run_dir} exists and is not empty; resume it with --resume, or name a new --run-dir"
-        )
+    _require_fresh(args.run_dir)
     return args.run_dir
 
 
+def _require_fresh(run_dir: Path) -> None:
+    if not is_fresh(run_dir):
+        raise InputError(
+            f"the run directory {run_dir} exists and is not empty; resume it with --resume, or pass a new --run-dir"
+        )
+
+
 def _exit_immediately(*received: Any) -> None:
-    """Exit without further steps. The workers end with this process, and everything that was reported is on disk."""
+    """Exit immediately. Workers exit with this process, and everything that was reported is on disk."""
     os._exit(130)
 
 

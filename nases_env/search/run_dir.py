@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -33,14 +34,16 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: Any = None
+        self._created: list[Path] = []
 
     def lock(self) -> None:
-        """Lock the directory until ``close``, so that no other search writes to it.
+        """Create the directory if it is missing, and lock it until ``close``, so that no other search writes to it.
 
         Raises:
             InputError: if another search holds the lock, or the directory cannot be written to.
         """
         try:
+            self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +57,16 @@ class RunDir:
         """Release the lock."""
         if self._lock is not None:
             self._lock.close()
+
+    def discard(self) -> None:
+        """Release the lock and remove what ``lock`` created, unless a search was recorded."""
+        if self._created and not (self.path / CONFIG).exists():
+            with contextlib.suppress(OSError):  # not created, or not empty
+                for name in (STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY):
+                    (self.path / name).unlink(missing_ok=True)
+                for path in self._created:
+                    path.rmdir()
+        self.close()
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the configuration of the search."""
@@ -78,25 +91,25 @@ class RunDir:
 
 
 def is_fresh(path: Path) -> bool:
-    """Whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
+    """Return whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
     return atomic_io.is_fresh(path, CONFIG, ignore=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
 
 
 def is_finished(path: Path, budget: int) -> bool:
-    """Whether the search in ``path`` has finished with at least ``budget`` children and has written all files."""
+    """Return whether the search in ``path`` has finished with at least ``budget`` children and has written all files."""
     config = read_config(path)
     return "finished" in config and config["arguments"]["budget"] >= budget
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a search is writing to ``path``."""
+    """Return whether a search is writing to ``path``."""
     try:
         with open(path / TRAJECTORY, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError as error:
-        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); name a run directory") from None
+        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); pass a run directory") from None
     return False
 
 
@@ -111,7 +124,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise InputError(
-            f"{path} is not a run directory: cannot read {CONFIG} ({reason}); name a directory in runs/"
+            f"{path} is not a run directory: cannot read {CONFIG} ({reason}); pass a directory in runs/"
         ) from None
     if not (isinstance(config, dict) and isinstance(config.get("arguments"), dict)):
         raise InputError(f"{path / CONFIG} was not written by this version of NASES; start a new search")
@@ -150,17 +163,18 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: if it cannot be read, or a line is not a valid trial.
     """
+    number = 0
     try:
-        with open(path / TRAJECTORY, encoding="utf-8") as file:
+        with open(path / TRAJECTORY, "rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return
                 record = json.loads(line)
                 if record["child"] != number:
                     raise ValueError
                 yield record
     except OSError as error:
-        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); name a run directory") from None
+        raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); pass a run directory") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"

@@ -107,7 +107,7 @@ def test_order_of_tell_does_not_matter_once_all_neighbors_are_evaluated() -> Non
     for order in (1, -1):
         agent = LocalSearch(env, Args(num_init=4, improvement="best"))
         for _ in range(3):
-            count = sum(key not in agent.asked for key in agent.neighbors) if agent.incumbent else 4
+            count = sum(key not in agent.proposed for key in agent.neighbors) if agent.incumbent else 4
             for proposal in agent.ask(count)[::order]:
                 tie_breaker = derive_seed(0, proposal.architecture.key) % 1000 * 1e-6
                 reward = env.evaluate(proposal.architecture).reward + tie_breaker

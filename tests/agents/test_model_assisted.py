@@ -59,7 +59,7 @@ def test_predicted_rewards_alone_train_the_controller() -> None:
 
 def test_children_in_flight_are_distinct_and_results_may_arrive_in_any_order() -> None:
     agent, _ = search(60, in_flight=9)
-    assert len(agent.asked) == 60
+    assert len(agent.proposed) == 60
     assert agent.pending == []
     assert len({transition.sample.architecture.key for transition in agent.history}) == 60
 

@@ -105,7 +105,7 @@ def test_proposal_nearest_to_the_read_child_is_evaluated() -> None:
 
 def test_children_in_flight_are_distinct_and_results_may_arrive_in_any_order() -> None:
     agent, rewards = search(60, in_flight=7)
-    assert len(agent.asked) == 60
+    assert len(agent.proposed) == 60
     assert [transition.reward for transition in agent.ranking] == sorted(rewards, reverse=True)
 
 

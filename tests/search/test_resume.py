@@ -22,7 +22,7 @@ from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.options import load_args
-from nases_env.search.reporting import Summary
+from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run, run_here, script
 
@@ -143,12 +143,12 @@ def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch:
     assert len(evaluated) == len(set(evaluated)) == BUDGET
 
 
-def test_search_killed_before_its_summary_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_killed_after_the_last_child_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(Summary, "on_end", killed)
+        context.setattr(BestArtifacts, "on_end", killed)
         with pytest.raises(Killed):
             start_search("reinforce", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
@@ -166,6 +166,7 @@ def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as context:
         context.setattr(RunDir, "write_config", killed)
+        context.setattr(RunDir, "discard", RunDir.close)
         with pytest.raises(Killed):
             start_search("random_search", tmp_path / "run", budget=5)
     assert (tmp_path / "run" / "store.sqlite").exists()
@@ -227,7 +228,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     process.wait()
     monkeypatch.chdir(tmp_path)
     status = run_here(cli.main, "status", "cut")
-    assert "not running, resume with --resume" in status.stdout
+    assert "stopped; resume it with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
     result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
     assert "of them recorded" in result.stdout
@@ -245,7 +246,7 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
         ("--resume", "run", "--std", "3"): "--std is 0.1 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
-        ("--resume", "foreign"): "foreign is a run of the agent random_search; resume it with the command that started it",
+        ("--resume", "foreign"): "foreign is a run of the agent random_search; resume it with that agent: ",
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))

@@ -126,7 +126,7 @@ def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path)
         ({"child": replace(resolve_preset("auto")[1], num_epochs=3)}, "does not take --child.num-epochs;"),
         ({"env_id": "CartPole-v1"}, "CartPole-v1 is not an environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
-        ({"run_dir": used / "file" / "run"}, "cannot open the store"),
+        ({"run_dir": used / "file" / "run"}, "cannot write .*Not a directory"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             SearchRun(arguments(tmp_path, **options), agent="test")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,14 @@ def script(path: Path) -> Callable[[], object]:
 
 def module(name: str) -> Callable[[], object]:
     """Return the main function of ``python -m name``, for ``run_here``."""
-    return partial(runpy.run_module, name, run_name="__main__", alter_sys=True)
+
+    def main() -> None:
+        with warnings.catch_warnings():
+            # The module may have been imported by another test.
+            warnings.filterwarnings("ignore", ".*found in sys.modules after import", RuntimeWarning)
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    return main
 
 
 def error_of(result: subprocess.CompletedProcess[str]) -> str:

@@ -29,9 +29,6 @@ SMOKE = ("--preset", "smoke", "--budget", "2")
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in ("__init__", "gaussian_process"))
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*found in sys.modules after import:RuntimeWarning"
-)  # the module is imported and then run
 @pytest.mark.parametrize("agent", AGENTS)
 def test_agent_runs_from_the_checkout_and_from_the_package(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +71,7 @@ def test_help_lists_every_option_of_the_readme(tmp_path: Path) -> None:
 def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: dict[tuple[str, ...], str] = {
         ("--preset", "cpuu"): "unknown preset 'cpuu' (did you mean 'cpu'?)",
-        ("--env-id", "NASES-CIFAR"): "no environment 'NASES-CIFAR'",
+        ("--env-id", "NASES-CIFAR"): "unknown environment 'NASES-CIFAR'",
         ("--embedding", "absent.safetensors"): "absent.safetensors",
         ("--child.num-epochs", "0"): "num_epochs must be at least 1, not 0",
         ("--env-id", "NASES-ImageFolder-v0"): "image_folder requires a directory of images",

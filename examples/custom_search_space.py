@@ -6,7 +6,7 @@ A search space defines a name, the number of choices of each decision, and the n
 accuracies are already known, for instance from a table, implement ``query(architecture) -> float`` instead of ``build`` and
 search in ``NASES-Query-v0``.
 
-On the command line, give the search space as MODULE:CLASS, from the folder of its module:
+On the command line, write the search space as MODULE:CLASS and run the command in the directory of the module:
 
     cd examples
     nases pretrain --search-space custom_search_space:WidthsAndKernels --output widths.safetensors
@@ -34,7 +34,7 @@ NUM_LAYERS = 3
 
 
 class WidthsAndKernels(SearchSpace):
-    """A chain of three convolutions; each has a width, a kernel size and an activation: 46,656 architectures."""
+    """Three consecutive convolutions, each with a width, a kernel size and an activation: 46,656 architectures."""
 
     name = "widths_and_kernels"
     decision_sizes = (len(WIDTHS), len(KERNEL_SIZES), len(ACTIVATIONS)) * NUM_LAYERS
@@ -42,6 +42,7 @@ class WidthsAndKernels(SearchSpace):
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
+        """Return the network that ``architecture`` describes."""
         channels = image_shape[0]
         layers: list[nn.Module] = []
         for start in range(0, self.num_decisions, 3):
@@ -61,12 +62,12 @@ def main(num_children: int = 10, num_pretraining_steps: int = 500) -> None:
     """
     search_space = WidthsAndKernels()
 
-    # Pretrain the embedding, once for all data sets. `nases pretrain` takes more steps and also saves a quality report.
+    # Pretrain the embedding. It does not depend on the data set. `nases pretrain` also saves a quality report.
     embedding, _ = pretrain(search_space, PretrainSettings(num_steps=num_pretraining_steps), seed=0)
     report = quality_report(embedding, search_space, seed=0)
     print(f"reconstruction accuracy {report.reconstruction_accuracy:.0%}, by chance {report.chance_accuracy:.0%}")
 
-    # Search. Every environment that trains children accepts a search space.
+    # Search. All environments that train children accept a search space.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "widths_and_kernels.safetensors"
         save_embedding(embedding, file)

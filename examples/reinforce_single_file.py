@@ -1,6 +1,6 @@
-"""REINFORCE in the embedding space as one loop over ``env.step``: Algorithm 1, lines 3 to 11, of the NASES paper.
+"""REINFORCE in the embedding space as a single loop over ``env.step``: lines 3 to 11 of Algorithm 1 in the NASES paper.
 
-python examples/reinforce_single_file.py --env-id NASES-Digits-v0 --num-children 40 --env-kwargs preset cpu
+Run ``python examples/reinforce_single_file.py --env-id NASES-Digits-v0 --num-children 40 --env-kwargs preset cpu``.
 """
 
 from __future__ import annotations

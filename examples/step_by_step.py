@@ -1,6 +1,6 @@
-"""Tutorial: the action, observation, reward and info of three steps in a NASES environment.
+"""Tutorial: evaluate three random actions in an environment and print observation, reward and info.
 
-python examples/step_by_step.py
+Run ``python examples/step_by_step.py``.
 """
 
 from __future__ import annotations

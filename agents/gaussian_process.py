@@ -59,8 +59,8 @@ class GaussianProcess:
     The kernel is a weighted sum of ``exp(-inverse_lengthscale * H)``, where H is the normalized Hamming distance, and
     ``exp(-count_inverse_lengthscale * D)``, where D is the normalized squared distance between the counts of each choice
     among decisions with the same number of choices. The second term shares information between decisions: the model
-    learns once, rather than once per edge, that convolutions are good of a cell. The marginal likelihood selects its weight, which is 0 if the
-    choices of different decisions are unrelated.
+    learns once, rather than once per edge of a cell, that convolutions are good. The marginal likelihood selects its weight,
+    which is 0 if the choices of different decisions are unrelated.
 
     Args:
         decision_sizes: the number of choices of each decision.

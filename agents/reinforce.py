@@ -50,8 +50,8 @@ class PolicyArgs(SearchArgs):
     """Decisions of the elite that are resampled before the controller reads it. Mutations change single decisions; noise in
     the embedding changes all of them a little."""
     residual: bool = True
-    """If the simulator's output for an elite does not decode to that elite, as usual in enas_micro, add the difference between
-    the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
+    """If the simulator's output for an elite does not decode to that elite, as usual in enas_micro, add the difference
+    between the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
     learning_starts: int = 20
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them."""
     std: float = 0.1

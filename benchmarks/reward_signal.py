@@ -81,7 +81,7 @@ def analyze(accuracies: np.ndarray) -> dict[str, float]:
 
 
 def icc_interval(accuracies: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the ICC, from resampled architectures."""
+    """Return the 95% bootstrap interval of the ICC, from resampled architectures."""
     result = scipy.stats.bootstrap(
         (np.arange(len(accuracies)),),
         lambda rows: analyze(accuracies[rows])["icc"],
@@ -128,7 +128,7 @@ def main(args: Args) -> None:
         results = [measure(env_id, args, pool) for env_id in args.env_ids]
     title = f"{args.num_architectures} architectures × {args.num_seeds} seeds: validation accuracy in %, mean and sd"
     table = Table(title=title)
-    for heading in ("environment", "preset", "mean", "sd of architectures", "sd of seeds", "ICC (95 %)", "s/child"):
+    for heading in ("environment", "preset", "mean", "sd of architectures", "sd of seeds", "ICC (95%)", "s/child"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         table.add_row(

@@ -26,7 +26,7 @@ PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 2.6  # inches
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean regret in percentage points after n children, with 95 % intervals; shapes (points,)."""
+    """Mean regret in percentage points after n children, with 95% intervals; shapes (points,)."""
 
     mean: Numbers
     low: Numbers
@@ -86,7 +86,7 @@ def draw(
                 axes.fill_between(points, curve.low, curve.high, color=color, alpha=0.1, linewidth=0)
             axes.set(xscale="log", yscale="log", xlim=(points[0], points[-1]), xlabel="children evaluated")
             axes.set_title(HEADINGS[measure], fontsize=10)
-            axes.set_ylabel("mean regret in percentage points (band: 95 %)")
+            axes.set_ylabel("mean regret in percentage points (band: 95%)")
             axes.tick_params(labelbottom=True)
             axes.grid(color="#dddddd", linewidth=0.5)
             for axis in (axes.xaxis, axes.yaxis):

@@ -103,9 +103,9 @@ def make_tables(report: Report) -> list[TextTable]:
             compared, better = metrics[measure], metrics.get("probability_of_improvement")
             cells = {
                 "agent": agent,
-                f"{name} (95 %)": _interval(compared["mean"], compared["low"], compared["high"]),
+                f"{name} (95%)": _interval(compared["mean"], compared["low"], compared["high"]),
                 "sd": f"{100 * compared['sd']:.2f}",
-                f"P(> {report['baseline']}) (95 %)": _interval(**better, scale=1) if better else "–",
+                f"P(> {report['baseline']}) (95%)": _interval(**better, scale=1) if better else "–",
                 "validation %": f"{100 * metrics['valid_accuracy']['mean']:.2f}",
                 "distinct": f"{metrics['distinct_children']:.1f}",
                 "s/search": f"{agents[agent]['seconds_per_search']:.2f}",
@@ -120,7 +120,7 @@ def make_tables(report: Report) -> list[TextTable]:
         rows = []
         for title, at in report["differences"].items():
             rows.append([title, *(_interval(**at[budget], sign="+") for budget in budgets)])
-        headings = ["difference", *(f"at {budget} (95 %)" for budget in budgets)]
+        headings = ["difference", *(f"at {budget} (95%)" for budget in budgets)]
         tables.append(TextTable(f"differences in {name}, paired by seed", headings, rows))
     return tables
 

@@ -1,4 +1,4 @@
-"""Statistics over a few seeds, each with a 95 % bootstrap interval.
+"""Statistics over a few seeds, each with a 95% bootstrap interval.
 
 The methods are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (2021):
 percentile intervals from resampled seeds, and the probability of improvement.
@@ -19,7 +19,7 @@ BATCH_SIZE = 50  # resamples in memory at the same time
 
 
 class Estimate(NamedTuple):
-    """A value and the bounds of its 95 % bootstrap interval."""
+    """A value and the bounds of its 95% bootstrap interval."""
 
     value: float
     low: float

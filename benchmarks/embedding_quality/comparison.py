@@ -213,7 +213,7 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
                 **common,
                 "embedding": str(several[number].path),
                 "seed": seed,
-                "env_kwargs": {"landscape_seed": seed},
+                "env_kwargs": {"landscape_seed": str(seed)},
             }
             jobs.append(Job(agent, changes, settings[number]))
         searches.append(Searches(name, agent, jobs))
@@ -222,7 +222,7 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
 
 def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
     """Return the digest of everything that determines a search of ``agent`` with ``path``, except for landscape and seed."""
-    env = make_env(SearchArgs(**common, embedding=str(path), env_kwargs={"landscape_seed": 0}))
+    env = make_env(SearchArgs(**common, embedding=str(path), env_kwargs={"landscape_seed": "0"}))
     environment = describe_environment(cast(NASESEnv, env.unwrapped), None, None)
     if agent in BASELINES:
         del environment["embedding"]
@@ -314,7 +314,7 @@ def search_table(agent: str, metrics: Mapping[str, Any]) -> TextTable:
         if REFERENCE in rows:
             line += [_interval(at[budget].get("difference"), sign="+") for budget in budgets]
         lines.append(line)
-    title = f"best reward of {agent}, mean over {metrics['num_landscapes']} landscapes (95 %)"
+    title = f"best reward of {agent}, mean over {metrics['num_landscapes']} landscapes (95%)"
     return TextTable(f"{title}; {' and '.join(BASELINES)} use no embedding", headings, lines)
 
 

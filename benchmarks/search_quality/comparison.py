@@ -204,7 +204,7 @@ def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> li
         }
         digest = digest_of_text(json.dumps(settings, default=str))
         for seed in range(args.first_seed, args.first_seed + args.num_seeds):
-            env_kwargs = {**changes["env_kwargs"], **({"operator_permutation_seed": seed} if permutes else {})}
+            env_kwargs = {**changes["env_kwargs"], **({"operator_permutation_seed": str(seed)} if permutes else {})}
             jobs.append(Job(name, {**changes, "seed": seed, "env_kwargs": env_kwargs}, digest))
     return sorted(jobs, key=lambda job: job.seed)
 

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from nases_env.embedding import load_embedding
 from nases_env.errors import InputError
-from nases_env.evaluation import (
-    Evaluation,
-    Evaluator,
-)
+from nases_env.evaluation import Evaluation, Evaluator
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import derive_seed
@@ -32,19 +29,20 @@ ACTION_SCALE = 3.0  # standard deviations of the embedding at the bounds of the 
 
 
 class NASESEnv(gym.Env[Observation, Action]):
-    """
+    """Neural architecture search as a Gymnasium environment.
+
     ## Description
 
-    Neural architecture search as a continuing task (C. T. Liu, "Neural Architecture Search in Embedding Space",
-    Algorithm 1). An action is an architecture *embedding*. The environment decodes it with a pretrained LSTM decoder into
-    the decisions of a search space, evaluates the network that they describe (the *child*), and returns its validation
-    accuracy as the reward. The subclasses differ in how a child is evaluated.
+    The task of C. T. Liu, "Neural Architecture Search in Embedding Space", Algorithm 1. An action is an architecture
+    *embedding*. The environment decodes it with a pretrained LSTM decoder into the decisions of a search space, evaluates the
+    network that they describe (the *child*), and returns its validation accuracy as the reward. The subclasses differ in how
+    a child is evaluated.
 
     ## Action Space
 
     ``Box(-1, 1, (n,), float32)``: the standardized embedding divided by 3, so that ±1 is ±3 standard deviations. n is the
     size of the embedding, 20 for the built-in embedding of ``enas_micro``. Actions outside the box are clipped; NaN,
-    infinity or another shape raise ``InputError``.
+    infinity, or a wrong shape raises ``InputError``.
 
     ## Observation Space
 
@@ -55,7 +53,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     ## Rewards
 
     The validation accuracy of the child in [0, 1]. A child that cannot be measured has the reward 0, and
-    ``info["status"]`` gives the reason. The test set is never read.
+    ``info["status"]`` gives the reason. The test set is never read. A reward depends on the action of its step alone.
 
     ## Starting State
 
@@ -78,7 +76,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     | ``num_params`` | int | number of trainable parameters |
     | ``num_flops`` | int | floating-point operations of one forward pass of one image |
 
-    ``reset`` returns ``key`` and ``genotype`` only. The same seed and the same actions give the same information. Values
+    ``reset`` returns ``key`` and ``genotype`` only. The same seed and actions always produce the same information. Values
     that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
     ## Randomness
@@ -86,7 +84,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     The seed of a child (initial weights, batches, augmentation) is derived from the seed of the last seeded ``reset`` and
     from the key of the child. It does not depend on the order of the children or on where they are evaluated, and repeated
     evaluations of the same architecture under the same seed are cached. On a CPU, results are bit-for-bit reproducible; on
-    a GPU, accuracies differ in the last digits because sums are computed in another order.
+    a GPU, accuracies differ in the last digits because the order of summation is not fixed.
 
     ## Execution
 
@@ -98,7 +96,7 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     Args:
         evaluator: evaluates the children; the environment uses its search space.
-        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
         execution: where and how children are evaluated, by fields of ``ExecutionSettings``; None: in this process.
         render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
 
@@ -157,7 +155,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         """Start the executor. The first ``submit`` or ``step`` does this with the defaults.
 
         Args:
-            execution: where and how children are evaluated; None takes the settings given to the constructor.
+            execution: where and how children are evaluated; None uses the settings given to the constructor.
             max_in_flight: number of concurrent evaluations, which determines the number of workers.
 
         Raises:
@@ -188,7 +186,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             raise gym.error.ResetNeeded("call reset() first: the environment has no architecture yet")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Start from a random architecture, or from ``options["architecture"]``; see the class.
+        """Start from a random architecture, or from ``options["architecture"]``; see the class docstring.
 
         Raises:
             InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
@@ -196,18 +194,18 @@ class NASESEnv(gym.Env[Observation, Action]):
         super().reset(seed=seed)
         self.evaluator.prepare()
         options = dict(options or {})
-        start = options.pop("architecture", None)
+        initial = options.pop("architecture", None)
         if options:
             raise InputError(f"unknown reset option {next(iter(options))!r}; the only option is 'architecture'")
-        self._architecture = self.search_space.sample(self.np_random) if start is None else self.to_architecture(start)
+        self._architecture = self.search_space.sample(self.np_random) if initial is None else self.to_architecture(initial)
         self.last_evaluation = None
         return self.search_space.encode(self._architecture), self._describe(self._architecture)
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Decode ``action``, evaluate the child and observe it; see the class.
+        """Decode ``action``, evaluate the child, and return its encoding as the observation; see the class docstring.
 
         Raises:
-            InputError: if the action has another shape or is not finite.
+            InputError: if the action has the wrong shape or is not finite.
         """
         self._require_reset()
         architecture = self.decode(action)
@@ -218,7 +216,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         """Decode ``action`` into an architecture, without evaluating it.
 
         Raises:
-            InputError: if the action has another shape or is not finite.
+            InputError: if the action has the wrong shape or is not finite.
         """
         action = np.asarray(action, dtype=np.float64)
         if action.shape != self.action_space.shape:
@@ -237,9 +235,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
     def submit(self, architecture: Architecture) -> Future[Evaluation]:
-        """Evaluate ``architecture``, in the background if the executor can; call ``set_current`` with the result.
+        """Evaluate ``architecture``, in the background if the executor can.
 
-        An architecture that was evaluated before, or is being evaluated, is not evaluated again.
+        The current child, which ``architecture``, ``last_evaluation`` and ``render`` refer to, does not change until
+        ``set_current`` is called. An architecture that was evaluated before, or is being evaluated, is not evaluated again.
         """
         if not self.is_started:
             self.start()
@@ -280,7 +279,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.search_space.from_json(text)
 
     def render(self) -> NDArray[np.uint8] | str | None:
-        """Render the current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", else None."""
+        """Render the current cells: pixels (height, width, 3) for "rgb_array", text for "ansi", otherwise None."""
         from nases_env import visualization  # imports matplotlib, which is slow
 
         architecture = self.architecture
@@ -302,7 +301,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
 
     def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
-        """Return the information that ``step`` returns for a child; see the class."""
+        """Return the information that ``step`` returns for a child; see the class docstring."""
         return {
             **self._describe(architecture),
             "status": evaluation.status.value,

@@ -15,15 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 class ImageEnv(NASESEnv):
-    """
+    """Neural architecture search on images.
+
     ## Description
 
     The paper's task: children are trained on the training split of an image data set and measured on its validation split,
-    10 % of the training images. Spaces, rewards, episodes and information are those of ``NASESEnv``.
+    10% of the training images. Spaces, rewards, episodes and information are the same as for ``NASESEnv``.
 
     | id | data |
     | --- | --- |
-    | ``NASES-CIFAR10-v0`` | CIFAR-10: torchvision's files, or JPEG or PNG files in folders ``cifar10/train/<class>/`` |
+    | ``NASES-CIFAR10-v0`` | CIFAR-10: torchvision's files, or JPEG or PNG files in directories ``cifar10/train/<class>/`` |
     | ``NASES-CIFAR100-v0``, ``NASES-FashionMNIST-v0``, ``NASES-SVHN-v0`` | torchvision's files |
     | ``NASES-ImageFolder-v0`` | ``data_dir/train/<class>/`` and ``data_dir/test/<class>/``, PNG or JPEG of any size |
     | ``NASES-Digits-v0`` | scikit-learn's digits, 8×8, included in that library |
@@ -37,15 +38,15 @@ class ImageEnv(NASESEnv):
     Args:
         dataset: name of the data set; set by the ids above.
         preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" if torch
-            finds a GPU, else "cpu". The selected preset is logged and is ``env.unwrapped.preset``.
-        data_dir: folder with the data; None takes the environment variable ``NASES_DATA_DIR``, else a folder in the user's
-            cache.
+            finds a GPU, otherwise "cpu". The selected preset is logged and is ``env.unwrapped.preset``.
+        data_dir: directory with the data; None uses the environment variable ``NASES_DATA_DIR``,
+            otherwise a directory in the user's cache.
         download: whether torchvision may download a missing data set.
         device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU if there is one.
         split_seed: seed of the split into training and validation images.
         num_threads: number of CPU threads per child.
         search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space.
-        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
         **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:

@@ -13,7 +13,8 @@ from nases_env.seeding import numpy_generator
 
 
 class NasBench201Env(NASESEnv):
-    """
+    """Neural architecture search on the tabular benchmark NAS-Bench-201.
+
     ## Description
 
     ``NASESEnv`` on the tabular benchmark NAS-Bench-201 (Dong and Yang, 2020). All 15,625 cells of the search space were
@@ -50,12 +51,12 @@ class NasBench201Env(NASESEnv):
     ```
 
     Args:
-        table: path of the table; None takes the environment variable ``NASES_NASBENCH201_TABLE``, else the file
-            ``nasbench201-cifar10.csv`` in the folder given by ``NASES_DATA_DIR``.
+        table: path of the table; None uses the environment variable ``NASES_NASBENCH201_TABLE``,
+            otherwise the file ``nasbench201-cifar10.csv`` in the directory given by ``NASES_DATA_DIR``.
         operator_permutation_seed: seed of a random numbering of the operators. None keeps their natural order, in which the
             middle choices are the convolutions: an agent that merely prefers the middle then scores well. Use a different
             seed for each run when you compare agents. Keys and genotypes do not depend on it.
-        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None takes the built-in one.
+        embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
 

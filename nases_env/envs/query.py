@@ -12,15 +12,16 @@ from nases_env.search_spaces import SearchSpace
 
 
 class QueryEnv(NASESEnv):
-    """
+    """Neural architecture search in a search space that provides accuracies.
+
     ## Description
 
     ``NASESEnv`` for custom search spaces that provide accuracies directly, from a table, a formula or a model: the reward of
     a child is the value of the search space's ``query`` method. The id is ``NASES-Query-v0``;
     ``examples/custom_search_space.py`` shows how to write a search space.
 
-    Spaces, episodes and information are those of ``NASESEnv``. The training accuracy equals the validation accuracy. Nothing
-    is built or trained, so ``num_params`` and ``num_flops`` are 0 and the seed has no effect.
+    Spaces, episodes and information are the same as for ``NASESEnv``. The training accuracy equals the validation accuracy.
+    Nothing is built or trained, so ``num_params`` and ``num_flops`` are 0 and the seed has no effect.
 
     ## Arguments
 

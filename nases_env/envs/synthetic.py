@@ -12,7 +12,8 @@ from nases_env.search_spaces import SearchSpace
 
 
 class SyntheticEnv(NASESEnv):
-    """
+    """Neural architecture search with a synthetic reward.
+
     ## Description
 
     ``NASESEnv`` with a synthetic reward: a sanity check for agents that takes seconds and says nothing about images. By
@@ -20,15 +21,15 @@ class SyntheticEnv(NASESEnv):
     ``landscape_seed`` it is a random function with interactions between decisions, see
     ``nases_env.evaluation.RandomLandscapeEvaluator``.
 
-    The id is ``NASES-Synthetic-v0``. Spaces, episodes and information are those of ``NASESEnv``. Nothing is trained, so
-    ``num_params`` and ``num_flops`` are 0.
+    The id is ``NASES-Synthetic-v0``. Spaces, episodes and information are the same as for ``NASESEnv``. Nothing is trained,
+    so ``num_params`` and ``num_flops`` are 0.
 
     Args:
         operator: the rewarded operator; None is ``sep_conv_3x3``. Cannot be combined with ``landscape_seed``.
         landscape_seed: seed of a random reward function with interactions between decisions.
         search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space; it must define
             ``cell_graphs``.
-        embedding: file with a pretrained embedding; None takes the built-in one.
+        embedding: file with a pretrained embedding; None uses the built-in one.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
 

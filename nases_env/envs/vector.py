@@ -25,7 +25,8 @@ EvaluateAll = Callable[[list[Architecture], NDArray[np.float64]], list[Evaluatio
 
 
 class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
-    """
+    """Several searches in one vector environment.
+
     ## Description
 
     K searches of ``NASESEnv`` in one vector environment: a step decodes K actions in one batch and evaluates the K children
@@ -34,7 +35,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     ## Spaces and Rewards
 
-    Those of ``NASESEnv``, K times: actions (K, n) and observations (K, m), float32; rewards (K,), float64. Observations are
+    Same as ``NASESEnv``, batched: actions (K, n) and observations (K, m), float32; rewards (K,), float64. Observations are
     new arrays in every call. Actions outside the box are clipped. If an action is not finite or the shape is wrong,
     ``InputError`` is raised before any child is evaluated. A child whose evaluation fails has the reward 0 and does not
     affect the others.
@@ -56,7 +57,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     ## Information
 
-    That of ``NASESEnv`` in the format of Gymnasium's vector environments: an array (K,) per key, and a Boolean mask under
+    Same as ``NASESEnv``, in the format of Gymnasium's vector environments: an array (K,) per key, and a Boolean mask under
     the key with a leading ``_``. Values that are not reproducible are in ``last_evaluations``.
 
     ## Randomness
@@ -137,7 +138,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Reset all sub-environments, or those in ``options["reset_mask"]``; see the class.
+        """Reset all sub-environments, or those in ``options["reset_mask"]``; see the class docstring.
 
         Raises:
             InputError: if an option is unknown or not valid, there are not K seeds, or the data set is missing.
@@ -164,10 +165,10 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     def step(
         self, actions: Action
     ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Decode ``actions`` (K, n), evaluate the children and observe them; see the class.
+        """Decode ``actions`` (K, n), evaluate the children and return their encodings; see the class docstring.
 
         Raises:
-            InputError: if the actions have another shape or are not finite.
+            InputError: if the actions have the wrong shape or are not finite.
         """
         self._require_reset()
         given = np.asarray(actions, dtype=np.float64)

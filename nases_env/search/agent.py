@@ -26,8 +26,8 @@ class Proposal:
 class Agent(ABC):
     """A search agent with an ask-and-tell interface, so that several children can be evaluated concurrently.
 
-    ``ask`` may be called again before earlier proposals were reported to ``tell``. ``SearchLoop`` calls ``tell`` in the order of
-    the proposals.
+    ``ask`` may be called again before earlier proposals were reported to ``tell``. ``SearchLoop`` reports evaluations in the
+    order of the proposals.
 
     Example:
         >>> import numpy as np

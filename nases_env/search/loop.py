@@ -1,4 +1,4 @@
-"""The search loop: ask the agent for proposals, evaluate them, and report the results to the agent, until the budget is used up."""
+"""The search loop: ask the agent for proposals, evaluate them, and report the results, until the budget is used up."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class SearchLoop:
         return len(self._keys)
 
     def stop(self) -> None:
-        """End the search after the current trial, or the current call of ``evaluate_all``; discard the proposals in flight."""
+        """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight."""
         self._is_stopped = True
 
     def close(self) -> None:

@@ -168,7 +168,7 @@ class SearchRun:
         """Read the evaluations that the run directory holds."""
         config = read_config(path)
         if config.get("agent") != self.agent:
-            raise InputError(f"{path} is a run of the agent {config.get('agent')}, not {self.agent}; resume it with that agent")
+            raise InputError(f"{path} is a run of {config.get('agent')}, not {self.agent}; resume it with that agent")
         if config.get("configuration") != config_of(self.env.evaluator):
             names = ", ".join(changed_settings(config, self.env.evaluator)) or "settings"
             raise InputError(

@@ -70,7 +70,7 @@ def test_asks_before_any_result_arrives() -> None:
 
 
 def test_seed_determines_the_children() -> None:
-    first, second, other = (search(30, seed=seed)[0].asked for seed in (1, 1, 2))
+    first, second, other = (search(30, seed=seed)[0].proposed for seed in (1, 1, 2))
     assert first == second != other
 
 

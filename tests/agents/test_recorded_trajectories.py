@@ -30,7 +30,7 @@ AGENTS: dict[str, tuple[Any, Any]] = {
     "discrete_reinforce": (discrete_reinforce.Args, discrete_reinforce.DiscreteReinforce),
 }
 NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
-"""Number of children on Digits. Default: 2. Accuracies, and so what an agent learns, depend on the rounding of the machine."""
+"""Number of children on Digits, 2 by default. What an agent learns from accuracies depends on the rounding of the CPU."""
 
 
 def keys_of(name: str, **options: Any) -> list[str]:

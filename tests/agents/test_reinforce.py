@@ -89,9 +89,9 @@ def test_paper_preset_takes_a_plain_gradient_step_per_child() -> None:
 def test_unseen_avoids_duplicates() -> None:
     narrow: dict[str, Any] = {"std": 0.01, "num_mutations": 0, "learning_starts": 1, "residual": False}
     with_duplicates, _ = search(30, unseen=False, **narrow)
-    assert len(with_duplicates.asked) < 30
+    assert len(with_duplicates.proposed) < 30
     without_duplicates, _ = search(30, unseen=True, **narrow)
-    assert len(without_duplicates.asked) == 30
+    assert len(without_duplicates.proposed) == 30
 
 
 def test_proposal_nearest_to_the_read_child_is_evaluated() -> None:

@@ -135,7 +135,7 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
         "env_id": "NASES-Synthetic-v0",
         "search_space": SPACE.name,
         "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
-        "env_kwargs": {"landscape_seed": 1},
+        "env_kwargs": {"landscape_seed": "1"},
         "seed": 1,
         "budget": 22,
     }
@@ -155,7 +155,7 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
 
 def test_random_search_does_not_depend_on_the_embedding(args: Args, metrics: dict[str, Any]) -> None:
     options = SearchArgs(
-        env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": 2}, seed=2, budget=22
+        env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": "2"}, seed=2, budget=22
     )
     env = cast(NASESEnv, make_env(options).unwrapped)  # with the built-in embedding
     env.reset(seed=2)

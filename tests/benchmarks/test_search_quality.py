@@ -123,7 +123,7 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
     assert list(metrics["agents"]["random_search"]["at"]) == ["8", "20"]
     assert "probability_of_improvement" in metrics["agents"]["regularized_evolution"]["at"]["20"]
     assert "probability_of_improvement" not in metrics["agents"]["random_search"]["at"]["20"]
-    # The table has 15,625 random accuracies up to 90 and 95 %.
+    # The table has 15,625 random accuracies up to 90 and 95%.
     assert metrics["optimum"] == {
         "valid_accuracy": pytest.approx(0.90, abs=0.001),
         "test_accuracy": pytest.approx(0.95, abs=0.001),
@@ -240,7 +240,7 @@ def test_operator_order_depends_on_the_seed_but_not_on_the_agent(small: dict[str
     jobs = jobs_of(Args(**{**small, "num_seeds": 4}))
     orders: dict[int, set[tuple[str, ...]]] = {}
     for job in jobs:
-        assert job.options.env_kwargs["operator_permutation_seed"] == job.options.seed == job.seed
+        assert int(job.options.env_kwargs["operator_permutation_seed"]) == job.options.seed == job.seed
         orders.setdefault(job.seed, set()).add(make_env(job.options).unwrapped.search_space.operators)  # type: ignore[attr-defined]
     assert all(len(same) == 1 for same in orders.values())
     assert len(set.union(*orders.values())) == 4

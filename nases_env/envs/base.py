@@ -34,9 +34,9 @@ class NASESEnv(gym.Env[Observation, Action]):
     ## Description
 
     The task of C. T. Liu, "Neural Architecture Search in Embedding Space", Algorithm 1. An action is an architecture
-    *embedding*. The environment decodes it with a pretrained LSTM decoder into the decisions of a search space, evaluates the
-    network that they describe (the *child*), and returns its validation accuracy as the reward. The subclasses differ in how
-    a child is evaluated.
+    *embedding*. The environment decodes it with a pretrained LSTM decoder into the decisions of a search space, evaluates
+    the network that they describe (the *child*), and returns its validation accuracy as the reward. The subclasses differ in
+    how a child is evaluated.
 
     ## Action Space
 

@@ -15,7 +15,7 @@ import nases_env
 
 ROOT = Path(nases_env.__file__).parent
 
-# A room is a module or subpackage of nases_env. Leaves may be imported by all other rooms.
+# A part is a module or subpackage of nases_env. Leaves may be imported by all other parts.
 LEAVES: dict[str, set[str]] = {
     "atomic_io": {"errors"},
     "cpu": {"errors"},
@@ -29,8 +29,8 @@ LEAVES: dict[str, set[str]] = {
     "user_modules": set(),
     "version": set(),
 }
-# The imports of each other room, except for leaves.
-ROOMS: dict[str, set[str]] = {
+# The imports of each other part, except for leaves.
+PARTS: dict[str, set[str]] = {
     "command_line": set(),
     "networks": set(),
     "search_spaces": {"networks"},
@@ -77,20 +77,20 @@ def imported_names(source: str) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
-def imported_rooms(source: str) -> set[str]:
-    """Return the rooms that a module imports; names that are not a module, such as ``__version__``, are of ``__init__``."""
-    rooms = set()
+def imported_parts(source: str) -> set[str]:
+    """Return the parts that a module imports; names that are not a module, such as ``__version__``, are of ``__init__``."""
+    parts = set()
     for name in imported_names(source):
         package, *rest = name.split(".")
         if package == "nases_env":
             is_module = rest and ((ROOT / rest[0]).is_dir() or (ROOT / f"{rest[0]}.py").is_file())
-            rooms.add(rest[0] if is_module else "__init__")
+            parts.add(rest[0] if is_module else "__init__")
         elif package == "nases_agents":
-            rooms.add(package)
-    return rooms
+            parts.add(package)
+    return parts
 
 
-def room_of(path: Path) -> str:
+def part_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -98,29 +98,29 @@ PATHS = sorted(ROOT.rglob("*.py"))
 
 
 def test_imports_are_found() -> None:
-    assert imported_rooms("import nases_env.cpu, torch\nfrom nases_env.envs.base import X") == {"cpu", "envs"}
-    assert imported_rooms("from nases_env import __version__, visualization") == {"__init__", "visualization"}
-    assert imported_rooms("import nases_env") == {"__init__"}
-    assert imported_rooms("import nases_agents.sb3") == {"nases_agents"}
-    assert imported_rooms("importlib.import_module('nases_agents')") == {"nases_agents"}
+    assert imported_parts("import nases_env.cpu, torch\nfrom nases_env.envs.base import X") == {"cpu", "envs"}
+    assert imported_parts("from nases_env import __version__, visualization") == {"__init__", "visualization"}
+    assert imported_parts("import nases_env") == {"__init__"}
+    assert imported_parts("import nases_agents.sb3") == {"nases_agents"}
+    assert imported_parts("importlib.import_module('nases_agents')") == {"nases_agents"}
 
 
-@pytest.mark.parametrize("room", sorted({room_of(path) for path in PATHS}))
-def test_rooms_import_exactly_what_is_listed(room: str) -> None:
-    imported = set().union(*(imported_rooms(path.read_text()) for path in PATHS if room_of(path) == room)) - {room}
-    if room in LEAVES:
-        assert imported == LEAVES[room]
+@pytest.mark.parametrize("part", sorted({part_of(path) for path in PATHS}))
+def test_parts_import_exactly_what_is_listed(part: str) -> None:
+    imported = set().union(*(imported_parts(path.read_text()) for path in PATHS if part_of(path) == part)) - {part}
+    if part in LEAVES:
+        assert imported == LEAVES[part]
     else:
-        assert imported - LEAVES.keys() == ROOMS[room]
+        assert imported - LEAVES.keys() == PARTS[part]
 
 
-def test_rooms_form_no_cycle() -> None:
-    """``static_order`` raises an error if there is a cycle; no room imports the package itself."""
+def test_parts_form_no_cycle() -> None:
+    """``static_order`` raises an error if there is a cycle; no part imports the package itself."""
     order = list(
-        TopologicalSorter({**LEAVES, **{room: {*LEAVES, *imports} for room, imports in ROOMS.items()}}).static_order()
+        TopologicalSorter({**LEAVES, **{part: {*LEAVES, *imports} for part, imports in PARTS.items()}}).static_order()
     )
-    assert set(order) == {room_of(path) for path in PATHS}
-    assert not any("__init__" in imports for imports in ROOMS.values())
+    assert set(order) == {part_of(path) for path in PATHS}
+    assert not any("__init__" in imports for imports in PARTS.values())
 
 
 def test_import_does_not_load_torch_or_matplotlib() -> None:

@@ -68,20 +68,16 @@ PRESETS: dict[str, ChildSettings] = {
 }
 
 
-RETRAIN_PRESETS: dict[str, ChildSettings] = {
+RECIPES: dict[str, dict[str, Any]] = {
     # The paper's final phase, section 4.2: 10 + 20 + ... + 320 epochs; its second result adds cutout_length=16.
-    "paper": ChildSettings(num_epochs=630, num_cycles=6),
-    # About an hour on one GPU: the paper's network for 10 + 20 + 40 + 80 epochs, with cutout.
-    "gpu": ChildSettings(num_epochs=150, num_cycles=4, cutout_length=16),
-    # Minutes on one core: network size and image size of the search preset cpu, on all images.
-    "cpu": ChildSettings(
-        cells_per_stage=1, num_filters=8, num_epochs=15, num_cycles=4, lr_max=0.1, batch_size=64, image_size=16
-    ),
-    "smoke": ChildSettings(
-        cells_per_stage=1, num_filters=2, num_epochs=3, num_cycles=1, batch_size=32, image_size=8, num_train_images=256
-    ),
+    "paper": {"num_epochs": 630, "num_cycles": 6, "num_train_images": None},
+    # 10 + 20 + 40 + 80 epochs, with cutout.
+    "gpu": {"num_epochs": 150, "num_cycles": 4, "cutout_length": 16, "num_train_images": None},
+    # Minutes on one core.
+    "cpu": {"num_epochs": 15, "num_cycles": 4, "schedule": "cosine", "num_train_images": None},
+    "smoke": {"num_epochs": 3, "num_cycles": 1, "schedule": "cosine", "lr_max": 0.05, "num_train_images": 256},
 }
-"""Final training, on all training images, of the best architecture of a search with the preset of the same name."""
+"""The settings that a final training changes after a search with the preset of the same name; never the network's size."""
 
 
 def resolve_preset(
@@ -120,6 +116,30 @@ def resolve_preset(
 
 def _describe(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def final_settings(searched: ChildSettings, preset: str) -> ChildSettings:
+    """Return the settings of the final training of a child: those of its search, changed by the recipe of ``preset``.
+
+    Args:
+        searched: the child settings of the search.
+        preset: name of the preset of the search, or "auto".
+
+    Raises:
+        InputError: if the preset is unknown.
+    """
+    name, _ = resolve_preset(preset)
+    return dataclasses.replace(searched, **RECIPES[name], num_valid_images=None)  # there are no validation images
+
+
+RETRAIN_PRESETS: dict[str, ChildSettings] = {
+    "paper": final_settings(PRESETS["paper"], "paper"),
+    # The paper's network, larger than that of the search; about an hour on one GPU.
+    "gpu": final_settings(PRESETS["paper"], "gpu"),
+    "cpu": final_settings(PRESETS["cpu"], "cpu"),
+    "smoke": final_settings(PRESETS["smoke"], "smoke"),
+}
+"""Presets of a final training that include the size of the network: for ``nases train --preset NAME``."""
 
 
 def settings_overrides(settings: ChildSettings | None, preset: ChildSettings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from nases_env.evaluation import PRESETS, ChildSettings, resolve_preset
+from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, ChildSettings, final_settings, resolve_preset
 
 
 def test_paper_preset() -> None:
@@ -34,3 +34,21 @@ def test_auto_selects_by_gpu() -> None:
 
 def test_every_setting_has_a_help_text() -> None:
     assert all(field.metadata["help"].endswith((".", "off.")) for field in dataclasses.fields(ChildSettings))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_final_training_keeps_the_network_of_the_search(preset: str) -> None:
+    limits = {"num_train_images": 100, "num_valid_images": 50}
+    custom = {"cells_per_stage": 3, "num_filters": 5, "image_size": 24, "max_params": 9, "batch_size": 48, "momentum": 0.5}
+    final = final_settings(dataclasses.replace(PRESETS[preset], **custom, **limits), preset)
+    assert {name: getattr(final, name) for name in custom} == custom
+    assert final.num_train_images == (256 if preset == "smoke" else None)
+    assert final.num_valid_images is None
+    assert final.num_epochs == RETRAIN_PRESETS[preset].num_epochs > PRESETS[preset].num_epochs
+
+
+def test_presets_of_the_final_training_include_the_size_of_the_network() -> None:
+    sizes = {name: (preset.cells_per_stage, preset.num_filters) for name, preset in RETRAIN_PRESETS.items()}
+    assert sizes == {"paper": (5, 40), "gpu": (5, 40), "cpu": (1, 8), "smoke": (1, 2)}
+    for name in ("paper", "cpu", "smoke"):
+        assert RETRAIN_PRESETS[name] == final_settings(PRESETS[name], name)

@@ -24,7 +24,13 @@ from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction, require_non_negative, require_positive
+from nases_env.search.option_checks import (
+    require_at_least,
+    require_default,
+    require_fraction,
+    require_non_negative,
+    require_positive,
+)
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import seeded_torch, torch_generator
 
@@ -61,6 +67,8 @@ class Args(SearchArgs):
         require_positive(self, "learning_rate", "temperature")
         require_non_negative(self, "ent_coef", "tanh_constant")
         require_fraction(self, "baseline_decay")
+        if self.controller == "independent":
+            require_default(self, "with --controller independent", "hidden_size", "temperature", "tanh_constant")
 
 
 State = tuple[Tensor, Tensor]  # of the LSTM: h and c, both (1, batch, hidden)

@@ -12,6 +12,7 @@ of similar candidates.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,7 @@ from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction
 
 MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
@@ -62,6 +63,8 @@ class Args(PolicyArgs):
         require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
         require_at_least(self, 0, "num_prior_candidates", "imagined_ucb_kappa", "ucb_kappa")
         require_fraction(self, "extra_mutation_prob")
+        if self.acquisition == "expected_improvement":
+            require_default(self, "with --acquisition expected_improvement", "ucb_kappa")
 
 
 class ModelAssisted(EmbeddingPolicy):
@@ -149,6 +152,7 @@ def decisions_of(samples: list[PolicySample]) -> NDArray[np.int64]:
 
 def main(args: Args) -> None:
     """Search with model-assisted REINFORCE in the embedding space."""
+    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts)  # for a resume with a larger budget
     with SearchRun(args, agent="model_assisted") as run:
         run.search(ModelAssisted(run.env, args))
 

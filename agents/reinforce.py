@@ -15,6 +15,7 @@ the learning rate open; each is an option. ``examples/reinforce_single_file.py``
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -28,7 +29,7 @@ from nases_env.envs import ACTION_SCALE, NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction, require_positive
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_positive
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 MAX_RESAMPLES = 20  # attempts to find an unseen child
@@ -52,8 +53,9 @@ class PolicyArgs(SearchArgs):
     residual: bool = True
     """If the simulator's output for an elite does not decode to that elite, as usual in enas_micro, add the difference
     between the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
-    learning_starts: int = 20
-    """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them."""
+    learning_starts: int | None = None
+    """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
+    Default: 20, or half of the budget if that is less."""
     std: float = 0.1
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     learn_std: bool = False
@@ -77,6 +79,13 @@ class PolicyArgs(SearchArgs):
         require_positive(self, "std", "learning_rate")
         require_positive(self, "clip_range", "max_grad_norm", allow_inf=True)
         require_fraction(self, "elite_geometric_decay")
+        if not self.learn_std and self.ent_coef:
+            require_default(self, "without --learn-std", "ent_coef")
+
+    @property
+    def resolved_learning_starts(self) -> int:
+        """``learning_starts``, or its default for the budget."""
+        return min(20, self.budget // 2) if self.learning_starts is None else self.learning_starts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,6 +131,7 @@ class EmbeddingPolicy(Agent):
     def __init__(self, env: NASESEnv, args: PolicyArgs) -> None:
         self.env = env
         self.policy_args = args
+        self.learning_starts = args.resolved_learning_starts
         seed = derive_seed(args.seed, "policy", "controller")
         self.controller = env.embedding.controller(args.init, seed)
         self.reference_controller = env.embedding.controller(args.init, seed).requires_grad_(False)
@@ -138,7 +148,7 @@ class EmbeddingPolicy(Agent):
     @property
     def is_warming_up(self) -> bool:
         """Whether the next child is sampled from the prior."""
-        return self.num_proposed < self.policy_args.learning_starts
+        return self.num_proposed < self.learning_starts
 
     def sample_states(self, num_mutations: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Sample elites, mutate and encode them.
@@ -298,8 +308,9 @@ class Args(PolicyArgs):
     num_proposals: int = 32
     """Samples of the policy per child; the one with the smallest Hamming distance to the child that the controller read is
     evaluated. Because n < m, a small step in the embedding changes several decisions; this rejection counteracts it."""
-    train_freq: int = 10
-    """Children between two updates."""
+    train_freq: int | None = None
+    """Children between two updates. Default: 10, or fewer if there would be less than three updates before the last ten
+    children."""
     replay_batch_size: int = 16
     """Children per gradient step, sampled from all previous ones, as in the paper's released code. 0: the children since the
     last update."""
@@ -317,6 +328,16 @@ class Args(PolicyArgs):
         require_at_least(self, 1, "num_proposals", "train_freq")
         require_at_least(self, 0, "replay_batch_size")
         require_fraction(self, "baseline_decay")
+        if self.advantage != "moving-average":
+            require_default(self, f"with --advantage {self.advantage}", "baseline_decay")
+        if self.reads == "last":
+            require_default(self, "with --reads last", "elite_geometric_decay", "num_mutations", "residual")
+
+    @property
+    def resolved_train_freq(self) -> int:
+        """``train_freq``, or its default for the budget."""
+        num_children = self.budget - 10 - self.resolved_learning_starts
+        return max(1, min(10, num_children // 3)) if self.train_freq is None else self.train_freq
 
 
 PAPER: dict[str, Any] = {
@@ -347,6 +368,7 @@ class Reinforce(EmbeddingPolicy):
     def __init__(self, env: NASESEnv, args: Args) -> None:
         super().__init__(env, args)
         self.args = args
+        self.train_freq = args.resolved_train_freq
         self.last = env.architecture
         self.baseline: float | None = None
 
@@ -359,7 +381,7 @@ class Reinforce(EmbeddingPolicy):
         use_gap = self.args.reward_shaping == "generalization-gap"
         self.record(proposal, (valid - (train - valid)) ** 3 if use_gap else evaluation.reward)
         self.last = proposal.architecture
-        return self._update() if len(self.history) % self.args.train_freq == 0 else {}
+        return self._update() if len(self.history) % self.train_freq == 0 else {}
 
     def _next_sample(self) -> PolicySample:
         """Sample the next child from the prior or the policy; avoid repeats if ``args.unseen``."""
@@ -396,7 +418,7 @@ class Reinforce(EmbeddingPolicy):
             return rank_normalize(rewards).float()
         if self.args.advantage == "zscore":
             return ((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)).float()
-        new = rewards[-self.args.train_freq :]
+        new = rewards[-self.train_freq :]
         baseline = float(new.mean()) if self.baseline is None else self.baseline
         self.baseline = baseline
         for reward in new.tolist():
@@ -406,7 +428,7 @@ class Reinforce(EmbeddingPolicy):
     def _update(self) -> dict[str, float]:
         advantages = self._advantages()
         trainable = [index for index, transition in enumerate(self.history) if transition.sample.log_prob is not None]
-        recent = [index for index in trainable if index >= len(self.history) - self.args.train_freq]
+        recent = [index for index in trainable if index >= len(self.history) - self.train_freq]
         batch_size = self.args.replay_batch_size
         if not trainable or not (recent or batch_size):
             return {}
@@ -425,6 +447,8 @@ def paper(args: Args) -> Args | None:
 
 def main(args: Args) -> None:
     """Search with REINFORCE in the embedding space."""
+    # Recorded, so that a search that is resumed with a larger budget keeps its schedule.
+    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts, train_freq=args.resolved_train_freq)
     with SearchRun(args, agent="reinforce") as run:
         run.search(Reinforce(run.env, args))
 

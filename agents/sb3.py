@@ -35,7 +35,7 @@ from nases_env.envs import ACTION_SCALE, NASESVectorEnv
 from nases_env.errors import InputError
 from nases_env.sb3_vec_env import SB3VecEnv
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, run_search
-from nases_env.search.option_checks import require_at_least, require_non_negative, require_positive
+from nases_env.search.option_checks import require_at_least, require_default, require_non_negative, require_positive
 from nases_env.seeding import derive_seed
 
 DEFAULTS: dict[str, dict[str, float]] = {
@@ -81,6 +81,15 @@ class Args(SearchArgs):
         require_at_least(self, 0, "learning_starts")
         require_positive(self, "std", "learning_rate")
         require_non_negative(self, "ent_coef")
+        reason = f"with --algorithm {self.algorithm}"
+        if self.algorithm in ("ppo", "a2c"):
+            require_default(self, reason, "ent_coef", "learning_starts", "batch_size")
+        else:
+            require_default(self, reason, "n_steps")
+        if self.algorithm == "a2c":
+            require_default(self, reason, "gradient_steps")
+        if self.algorithm == "td3":
+            require_default(self, reason, "ent_coef")
         if self.ask_batch_size != 1:
             raise InputError(
                 f"--ask-batch-size must be 1, not {self.ask_batch_size}; Stable-Baselines3 chooses one child per --num-envs"

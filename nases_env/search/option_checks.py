@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -34,6 +35,20 @@ def require_fraction(args: object, *options: str) -> None:
     for option in options:
         value = getattr(args, option)
         _require(0 <= value < 1, option, "be in [0, 1)", value)
+
+
+def require_default(args: Any, reason: str, *options: str) -> None:
+    """Raise ``InputError`` if one of ``options``, attributes of the dataclass ``args``, is not its default.
+
+    Args:
+        args: the options of the command.
+        reason: why the options have no effect, such as "with --advantage rank".
+        *options: names of fields of ``args``.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    for option in options:
+        if getattr(args, option) != defaults[option]:
+            raise InputError(f"--{option.replace('_', '-')} has no effect {reason}; omit it")
 
 
 def _require(condition: bool, option: str, requirement: str, value: Any) -> None:

@@ -88,9 +88,10 @@ class SearchRun:
         self.env = env
         env.reset(seed=args.seed)  # raises an error if data is missing, before anything is written
         self._directory = RunDir(_new_run_dir(args, agent) if args.resume is None else args.resume)
-        self.run_dir = self._directory.path
         try:
-            self._directory.lock()  # before the directory is read: another search could still append to it
+            # Locked before it is read, because another search could still append to it.
+            self._directory.lock(make_unique=args.run_dir is None and args.resume is None)
+            self.run_dir = self._directory.path
             self.loop = self._make_loop(callbacks)
             self._directory.write_config(self._config())
         except BaseException:

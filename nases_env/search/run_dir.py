@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -36,14 +37,19 @@ class RunDir:
         self._lock: Any = None
         self._created: list[Path] = []
 
-    def lock(self) -> None:
+    def lock(self, *, make_unique: bool = False) -> None:
         """Create the directory if it is missing, and lock it until ``close``, so that no other search writes to it.
+
+        Args:
+            make_unique: whether to append a number to the name if the directory exists.
 
         Raises:
             InputError: if another search holds the lock, or the directory cannot be written to.
         """
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            if make_unique:
+                self._create_unique()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,6 +58,16 @@ class RunDir:
             raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it") from None
         except OSError as error:
             raise write_error(self.path, error) from error
+
+    def _create_unique(self) -> None:
+        name = self.path.name
+        for number in itertools.count(2):
+            try:
+                self.path.mkdir(parents=True)
+                break
+            except FileExistsError:  # of another search that started in the same second
+                self.path = self.path.with_name(f"{name}-{number}")
+        self._created = [self.path, *self._created[1:]]
 
     def close(self) -> None:
         """Release the lock."""

@@ -40,12 +40,14 @@ class Dataset:
         display_name: name in messages.
         flip: whether a horizontal flip preserves the class, so that it can be used for augmentation.
         source: function that reads the images.
+        uses_data_dir: whether the images are read from a data directory.
     """
 
     name: str
     display_name: str
     flip: bool
     source: Source
+    uses_data_dir: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def load_images(
     if dataset not in DATASETS:
         raise InputError(f"unknown data set {dataset!r}{did_you_mean(dataset, DATASETS)}; available: {', '.join(DATASETS)}")
     require_minimum(1, image_size=image_size)
+    if data_dir is not None and not DATASETS[dataset].uses_data_dir:
+        raise InputError(
+            f"{dataset} does not read data_dir ({data_dir}), because its images are part of a library; omit it, or use "
+            "NASES-ImageFolder-v0 (data set image_folder) for a directory of images"
+        )
     chosen_dir = data_dir or os.environ.get("NASES_DATA_DIR") or None
     folder = None if chosen_dir is None else Path(chosen_dir).expanduser().absolute()
     return IMAGE_CACHE.get(_Request(DATASETS[dataset], train, folder, image_size, download))
@@ -266,7 +273,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset("cifar100", "CIFAR-100", flip=True, source=_CIFAR100),
         Dataset("fashion_mnist", "Fashion-MNIST", flip=True, source=_FASHION_MNIST),
         Dataset("svhn", "SVHN", flip=False, source=_SVHN),
-        Dataset("digits", "Digits", flip=False, source=_read_digits),
+        Dataset("digits", "Digits", flip=False, source=_read_digits, uses_data_dir=False),
         Dataset("image_folder", "Image folder", flip=True, source=_read_image_folder),
     )
 }

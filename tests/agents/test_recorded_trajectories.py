@@ -33,8 +33,16 @@ NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
 """Number of children on Digits, 2 by default. What an agent learns from accuracies depends on the rounding of the CPU."""
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "reinforce": {"learning_starts": 20, "train_freq": 10},
+    "model_assisted": {"learning_starts": 20},
+}
+"""Options whose defaults were other ones when the trajectories were recorded."""
+
+
 def keys_of(name: str, **options: Any) -> list[str]:
     """Search with the agent ``name`` and return the hashes of the keys, in order."""
+    options |= OPTIONS.get(name, {})
     args = sb3.Args(algorithm=cast(Any, name), **options) if name not in AGENTS else AGENTS[name][0](**options)
     env = make_env(args).unwrapped
     assert isinstance(env, NASESEnv)

@@ -17,13 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nases_env.envs import ACTION_SCALE
 from nases_env.errors import InputError
-from nases_env.search import SearchArgs
+from nases_env.search import SearchArgs, load_args
 from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
 from tests.commands import run_here, script
 
 
 def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[Reinforce, list[float]]:
-    args = Args(**options)
+    args = Args(budget=budget, **options)
     env = synthetic_env(args.seed)
     agent = Reinforce(env, args)
     return agent, drive_synthetic(agent, env, budget, in_flight)[1]
@@ -161,11 +161,41 @@ def test_children_before_learning_starts_are_standard_normal_and_not_trained_on(
     assert torch.equal(agent.controller(torch.ones(1, 40)), agent.reference_controller(torch.ones(1, 40)))
 
 
+@pytest.mark.parametrize("budget", [30, 40, 100, 300])
+def test_defaults_learn_before_the_last_children(budget: int, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=budget, run_dir=run_dir))
+    steps = [event.step for event in EventAccumulator(str(run_dir)).Reload().Scalars("policy/loss")]
+    assert sum(step <= budget - 10 for step in steps) >= 3
+
+
+def test_resumed_search_keeps_its_schedule(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"env_id": "NASES-Synthetic-v0", "budget": 20}
+    reinforce.main(Args(**options, run_dir=tmp_path / "run"))
+    resumed = load_args(Args, tmp_path / "run")
+    assert (resumed.learning_starts, resumed.train_freq) == (10, 1)
+    reinforce.main(dataclasses.replace(resumed, budget=40))
+    assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ent_coef": 0.1}, "--ent-coef has no effect without --learn-std; omit it"),
+        ({"baseline_decay": 0.5}, "--baseline-decay has no effect with --advantage rank"),
+        ({"reads": "last", "num_mutations": 2}, "--num-mutations has no effect with --reads last"),
+    ],
+)
+def test_options_without_effect_are_rejected(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Args(**options)
+
+
 def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:
     reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / "run"))
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     for tag in ("loss", "entropy", "std", "gradient_norm", "reference_distance"):
-        assert [event.step for event in events.Scalars(f"policy/{tag}")] == [30, 40]
+        assert [event.step for event in events.Scalars(f"policy/{tag}")] == [25, 30, 35, 40, 45]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["learning_rate"] == Args().learning_rate
 

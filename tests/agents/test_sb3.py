@@ -128,6 +128,14 @@ def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
         Args(**options)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "option"), [("ppo", "batch_size"), ("a2c", "gradient_steps"), ("sac", "n_steps"), ("td3", "ent_coef")]
+)
+def test_options_of_other_algorithms_are_rejected(algorithm: Any, option: str) -> None:
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} has no effect with --algorithm {algorithm}"):
+        Args(algorithm=algorithm, **{option: 7})  # type: ignore[arg-type]
+
+
 def test_given_options_replace_the_defaults_of_the_algorithm() -> None:
     assert Args(algorithm="sac").setting("learning_rate") == DEFAULTS["sac"]["learning_rate"]
     assert Args(algorithm="sac", learning_rate=0.1).setting("learning_rate") == 0.1

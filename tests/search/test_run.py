@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,33 @@ def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path)
         ({"child": replace(resolve_preset("auto")[1], num_epochs=3)}, "does not take --child.num-epochs;"),
         ({"env_id": "CartPole-v1"}, "CartPole-v1 is not an environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),
+        ({"env_id": "NASES-Digits-v0", "data_dir": str(used)}, "does not read data_dir .*; omit it, or use NASES-ImageF"),
         ({"run_dir": used / "file" / "run"}, "cannot write .*Not a directory"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             SearchRun(arguments(tmp_path, **options), agent="test")
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == [used, used / "file"]
+
+
+def test_searches_started_in_the_same_second_have_different_run_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Clock:
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("nases_env.search.run.datetime", Clock)
+    monkeypatch.chdir(tmp_path)
+    args = SearchArgs(env_id="NASES-Synthetic-v0", budget=2)
+    with SearchRun(args, agent="test") as first, SearchRun(args, agent="test") as second:
+        for search in (first, second):
+            search.search(RandomActions(search.env, 0))
+    name = "runs/NASES-Synthetic-v0-test-seed0-20260102-030405"
+    assert [str(search.run_dir) for search in (first, second)] == [name, f"{name}-2"]
+    for run_dir in (first.run_dir, second.run_dir):
+        assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 2
 
 
 def test_child_options_override_the_preset(tmp_path: Path) -> None:

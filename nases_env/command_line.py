@@ -58,6 +58,20 @@ def parse(args_type: Any, **options: Any) -> Any:
     return args
 
 
+def parse_quietly(args_type: type[Args], options: Sequence[str], default: Args) -> Args | None:
+    """Parse ``options`` without ``--help`` and without printing, to compute defaults of other options from them.
+
+    Returns:
+        The parsed options; None if they are not valid, so that ``parse`` prints an error or the help text.
+    """
+    given = [word for word in options if word not in ("-h", "--help")]
+    try:
+        args: Args = parse(args_type, args=given, default=default, console_outputs=False)
+    except (SystemExit, InputError):
+        return None
+    return args
+
+
 def given_preset(options: Sequence[str] | None = None) -> str | None:
     """Return the value of ``--preset`` in ``options``, which determines the defaults of other options; None if not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

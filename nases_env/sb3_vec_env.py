@@ -44,7 +44,8 @@ class SB3VecEnv(VecEnv):
         if mode is not AutoresetMode.SAME_STEP:
             raise InputError(
                 f"Stable-Baselines3 requires vector environments with {AutoresetMode.SAME_STEP}, not {mode}; "
-                'pass vector_kwargs={"autoreset_mode": "SameStep"} to make_vec'
+                'pass autoreset_mode="SameStep" to make_vec, or vector_kwargs={"autoreset_mode": "SameStep"} for an '
+                "environment that uses SyncVectorEnv or AsyncVectorEnv"
             )
         self.env = env
         self._with_lists = DictInfoToList(env)

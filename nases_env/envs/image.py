@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from nases_env.devices import resolve_device
 from nases_env.envs.base import NASESEnv
-from nases_env.evaluation import TrainingEvaluator, resolve_preset
+from nases_env.errors import did_you_mean
+from nases_env.evaluation import ChildSettings, TrainingEvaluator, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,12 @@ class ImageEnv(NASESEnv):
             - drop_path_prob: Drop-path: probability to drop a branch of the last cell at the end of training; 0
               disables it.
             - auxiliary_head: Train an auxiliary classifier at two thirds of the depth.
-            - max_params: Maximum number of parameters. Larger children are not trained: status too_large, reward 0.
+            - max_params: Maximum number of parameters. A search does not evaluate larger children and draws others;
+              env.step gives them the status too_large and the reward 0.
+
+    Raises:
+        InputError: if a value has the wrong type or is out of range.
+        TypeError: if a keyword is unknown.
 
     ## Version History
 
@@ -97,6 +104,11 @@ class ImageEnv(NASESEnv):
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
+        known = [option.name for option in dataclasses.fields(ChildSettings)]
+        for name in overrides:
+            if name not in known:  # Python's own words, which TorchRL looks for
+                close = did_you_mean(name, known)
+                raise TypeError(f"ImageEnv.__init__() got an unexpected keyword argument {name!r}{close}")
         self.preset, self.settings = resolve_preset(preset, overrides)
         logger.info("preset %s on %s", self.preset, resolve_device(device))
         evaluator = TrainingEvaluator(

@@ -51,9 +51,14 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     ## Episode End
 
-    ``terminations`` are always False. A sub-environment is truncated after ``max_episode_steps`` children and restarts in
-    the same step (``AutoresetMode.SAME_STEP``): the observation is that of its new random architecture, ``final_obs`` and
-    ``final_info`` in ``infos`` are those of the last child, and the reward is that of the last child.
+    ``terminations`` are always False. A sub-environment is truncated after ``max_episode_steps`` children. The next episode
+    starts according to ``autoreset_mode``, as in Gymnasium's ``SyncVectorEnv``:
+
+    - ``"SameStep"``: in the same step. The observation is that of the new random architecture; the reward, and ``final_obs``
+      and ``final_info`` in ``infos``, are those of the last child. ``SB3VecEnv`` requires this mode.
+    - ``"NextStep"``: in the next step, which ignores the action of this sub-environment and returns the reward 0.
+      ``gymnasium.wrappers.vector.NormalizeObservation`` requires this mode.
+    - ``"Disabled"``: when you call ``reset(options={"reset_mask": truncations})``, which the next step requires.
 
     ## Information
 
@@ -76,11 +81,13 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             ``num_envs`` concurrent evaluations.
         num_envs: K, at least 1.
         max_episode_steps: number of children after which a sub-environment is truncated; None: never.
-        evaluate_all: function from K architectures and their actions (K, n) to K evaluations in the same order; None submits
-            them to the executor of the environment.
+        autoreset_mode: "SameStep", "NextStep" or "Disabled"; see above. A member of ``AutoresetMode`` works as well, but
+            ``spec.to_json`` requires a string.
+        evaluate_all: function from the architectures of a step and their actions to evaluations in the same order; None
+            submits them to the executor of the environment.
 
     Raises:
-        InputError: if a number is less than 1.
+        InputError: if a number is less than 1, or the autoreset mode is unknown.
 
     Example:
         >>> import gymnasium, nases_env
@@ -98,6 +105,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         num_envs: int,
         *,
         max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         evaluate_all: EvaluateAll | None = None,
     ) -> None:
         self.env = env  # set first, so that close() works after an InputError
@@ -107,13 +115,15 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             raise InputError(f"max_episode_steps must be at least 1, or None for no limit, not {max_episode_steps}")
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
-        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**env.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = env.render_mode
         self.single_action_space = env.action_space
         self.single_observation_space = env.observation_space
         self.action_space = batch_space(env.action_space, num_envs)
         self.observation_space = batch_space(env.observation_space, num_envs)
-        self.last_evaluations: tuple[Evaluation, ...] = ()  # of the last step, with wall times and learning curves
+        # Of the last step, with wall times and learning curves; None for a sub-environment that started an episode instead.
+        self.last_evaluations: tuple[Evaluation | None, ...] = ()
         self._evaluate_all = self._submit_and_gather if evaluate_all is None else evaluate_all
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._num_steps = [0] * num_envs
@@ -169,23 +179,35 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
         Raises:
             InputError: if the actions have the wrong shape or are not finite.
+            gymnasium.error.ResetNeeded: in the mode ``DISABLED``, if an episode has ended and was not reset.
         """
         self._require_reset()
         given = np.asarray(actions, dtype=np.float64)
         if given.shape != self.action_space.shape:
             raise InputError(f"the actions must have the shape {self.action_space.shape}, not {given.shape}")
-        architectures = self.env.decode_batch(given)
-        evaluations = self._evaluate_all(architectures, given)
-        self.last_evaluations = tuple(evaluations)
+        has_ended = np.array([num_steps == self.max_episode_steps for num_steps in self._num_steps])
+        if has_ended.any() and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded(
+                f"the episode of sub-environment {has_ended.argmax()} has ended: call reset with "
+                'options={"reset_mask": truncations} first'
+            )
+        evaluated = self._evaluate(given, ~has_ended)
+        self.last_evaluations = tuple(child and child[1] for child in evaluated)
+        rewards = np.zeros(self.num_envs, np.float64)
         truncations = np.zeros(self.num_envs, np.bool_)
         infos: dict[str, Any] = {}
-        for index, (architecture, evaluation) in enumerate(zip(architectures, evaluations, strict=True)):
+        for index, child in enumerate(evaluated):
+            if child is None:
+                infos = self._add_info(infos, self._start(index), index)
+                continue
+            architecture, evaluation = child
             self.env.set_current(architecture, evaluation)
             observation = self.env.search_space.encode(architecture)
             info = self.env.info(architecture, evaluation)
+            rewards[index] = evaluation.reward
             self._num_steps[index] += 1
-            if self._num_steps[index] == self.max_episode_steps:
-                truncations[index] = True
+            truncations[index] = self._num_steps[index] == self.max_episode_steps
+            if truncations[index] and self.autoreset_mode is AutoresetMode.SAME_STEP:
                 infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, index)
                 info = self._start(index)
             else:
@@ -193,7 +215,6 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
                 self._evaluations[index] = evaluation
                 self._observations[index] = observation
             infos = self._add_info(infos, info, index)
-        rewards = np.array([evaluation.reward for evaluation in evaluations], np.float64)
         return self._observations.copy(), rewards, np.zeros(self.num_envs, np.bool_), truncations, infos
 
     def render(self) -> tuple[Any, ...]:
@@ -210,6 +231,16 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     def close_extras(self) -> None:
         """Cancel the evaluations in flight and stop all workers; ``close`` calls it."""
         self.env.close()
+
+    def _evaluate(
+        self, actions: NDArray[np.float64], mask: NDArray[np.bool_]
+    ) -> list[tuple[Architecture, Evaluation] | None]:
+        """Decode and evaluate the ``actions`` in ``mask``; None for the others."""
+        if not mask.any():
+            return [None] * self.num_envs
+        architectures = self.env.decode_batch(actions[mask])
+        children = zip(architectures, self._evaluate_all(architectures, actions[mask]), strict=True)
+        return [next(children) if is_evaluated else None for is_evaluated in mask]
 
     def _submit_and_gather(self, architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
         if not self.env.is_started:
@@ -263,10 +294,26 @@ def vector_entry_point(env_class: Callable[..., NASESEnv]) -> Callable[..., NASE
     ```
     """
 
-    def make(num_envs: int, *, max_episode_steps: int | None = None, **kwargs: Any) -> NASESVectorEnv:
-        return NASESVectorEnv(env_class(**kwargs), num_envs, max_episode_steps=max_episode_steps)
+    def make(
+        num_envs: int,
+        *,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        **kwargs: Any,
+    ) -> NASESVectorEnv:
+        return NASESVectorEnv(
+            env_class(**kwargs), num_envs, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode
+        )
 
     return make
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    for known in AutoresetMode:
+        if mode in (known, known.value, known.name):
+            return known
+    names = ", ".join(repr(known.value) for known in AutoresetMode)
+    raise InputError(f"unknown autoreset_mode {mode!r}; known: {names}")
 
 
 image_vector_env = vector_entry_point(ImageEnv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
@@ -235,7 +236,6 @@ def test_every_keyword_is_documented() -> None:
     ("options", "message"),
     [
         ({"preset": "cpuu"}, "unknown preset 'cpuu' .did you mean 'cpu'"),
-        ({"num_epoch": 3}, "unknown option 'num_epoch' .did you mean 'num_epochs'"),
         ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
         ({"num_epochs": 0}, "num_epochs must be at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),
@@ -249,6 +249,19 @@ def test_invalid_keywords_are_one_line_errors(options: dict[str, Any], message: 
     with pytest.raises(InputError, match=message) as caught:
         gym.make("NASES-Digits-v0", **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make_env", [gym.make, gym.make_vec])
+@pytest.mark.parametrize("env_id", nases_env.ENV_IDS)
+def test_unknown_keyword_is_a_type_error(env_id: str, make_env: Callable[..., Any]) -> None:
+    """TorchRL passes ``frameskip`` first, and omits it after an error with this text."""
+    with pytest.raises(TypeError, match=r"__init__\(\) got an unexpected keyword argument 'frameskip'"):
+        make_env(env_id, frameskip=1)
+
+
+def test_type_error_suggests_the_keyword_that_was_meant() -> None:
+    with pytest.raises(TypeError, match=r"ImageEnv.* unexpected keyword argument 'num_epoch' .did you mean 'num_epochs'"):
+        ImageEnv("digits", num_epoch=3)
 
 
 def test_genotype_in_info_is_one_line_of_json() -> None:

@@ -17,7 +17,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 from numpy.typing import NDArray
 
 import nases_env
@@ -90,18 +90,22 @@ def synthetic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
     return cast(NASESVectorEnv, gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
 
 
-def sync_vector_env(num_envs: int = 3, **options: Any) -> SyncVectorEnv[Any, Any]:
+def sync_vector_env(
+    num_envs: int = 3, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP, **options: Any
+) -> SyncVectorEnv[Any, Any]:
     make = [lambda: gym.make("NASES-Synthetic-v0", **options)] * num_envs
-    return SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)
+    return SyncVectorEnv(make, autoreset_mode=autoreset_mode)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
     assert data_equivalence(list(ours), list(theirs), exact=True), f"{ours}\n{theirs}"
 
 
-def test_equals_sync_vector_env_step_by_step() -> None:
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_equals_sync_vector_env_step_by_step(mode: AutoresetMode) -> None:
     """The steps include several truncations, simultaneous and at different times."""
-    ours, theirs = synthetic(max_episode_steps=4), sync_vector_env(max_episode_steps=4)
+    ours = synthetic(max_episode_steps=4, autoreset_mode=mode.value)
+    theirs = sync_vector_env(max_episode_steps=4, autoreset_mode=mode)
     assert_same(ours.reset(seed=7), theirs.reset(seed=7))
     truncated: list[list[bool]] = []
     for number in range(14):
@@ -109,6 +113,9 @@ def test_equals_sync_vector_env_step_by_step() -> None:
         result = ours.step(actions)
         assert_same(result, theirs.step(actions))
         truncated.append(result[3].tolist())
+        if mode is AutoresetMode.DISABLED and result[3].any():
+            given = [{"reset_mask": result[3].copy()} for _ in range(2)]  # Gymnasium empties the options
+            assert_same(ours.reset(options=given[0]), theirs.reset(options=given[1]))
         if number == 5:
             mask = np.array([True, False, True])
             options = {"reset_mask": mask, "architecture": SPACE.to_json(ours.architectures[0])}
@@ -122,8 +129,9 @@ def test_equals_sync_vector_env_step_by_step() -> None:
         assert_same(ours.reset(**cast(Any, reset)), theirs.reset(**cast(Any, reset)))
 
 
-def test_spaces_and_metadata_equal_sync_vector_env() -> None:
-    options: dict[str, Any] = {"render_mode": "ansi", "max_episode_steps": 2}
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_spaces_and_metadata_equal_sync_vector_env(mode: AutoresetMode) -> None:
+    options: dict[str, Any] = {"render_mode": "ansi", "max_episode_steps": 2, "autoreset_mode": mode}
     ours, theirs = synthetic(**options), sync_vector_env(**options)
     for name in ("action_space", "observation_space", "single_action_space", "single_observation_space"):
         assert getattr(ours, name) == getattr(theirs, name)
@@ -144,12 +152,40 @@ def test_final_info_describes_the_last_child_of_the_episode() -> None:
     assert truncations.all()
     assert infos["final_info"]["key"].tolist() == list(keys_of(actions_for(2)))
     assert infos["final_info"]["valid_accuracy"].tolist() == rewards.tolist()
-    assert [evaluation.key for evaluation in envs.last_evaluations] == infos["final_info"]["key"].tolist()
+    assert [evaluation and evaluation.key for evaluation in envs.last_evaluations] == infos["final_info"]["key"].tolist()
     assert infos["key"].tolist() == [architecture.key for architecture in envs.architectures]
     assert "valid_accuracy" not in infos
     for index, architecture in enumerate(envs.architectures):
         np.testing.assert_array_equal(observations[index], SPACE.encode(architecture))
         assert observations[index].tolist() != infos["final_obs"][index].tolist()
+
+
+def test_next_step_evaluates_only_the_episodes_that_go_on(folder: str) -> None:
+    env = NASESEnv(Scripted(folder), execution=SERIAL)
+    envs = NASESVectorEnv(env, 2, max_episode_steps=1, autoreset_mode="NEXT_STEP")
+    envs.reset(seed=0)
+    envs.step(actions_for(2))
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    _, rewards, _, truncations, infos = envs.step(np.array([actions_for(1, seed=1)[0], np.full(20, np.nan)]))
+    assert num_evaluations(folder) == 3
+    assert (rewards > 0).tolist() == truncations.tolist() == infos["_status"].tolist() == [True, False]
+    assert envs.last_evaluations[1] is None
+    envs.step(actions_for(2))
+
+
+def test_disabled_autoreset_requires_a_reset(folder: str) -> None:
+    env = NASESEnv(Scripted(folder), execution=SERIAL)
+    envs = NASESVectorEnv(env, 2, max_episode_steps=1, autoreset_mode=AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    envs.step(actions_for(2))
+    with pytest.raises(gym.error.ResetNeeded, match=r"the episode of sub-environment 0 has ended: .*reset_mask"):
+        envs.step(actions_for(2))
+    assert num_evaluations(folder) == 2
+
+
+def test_unknown_autoreset_mode_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="unknown autoreset_mode 'SameStop'; known: 'NextStep', 'SameStep', 'Disabled'"):
+        synthetic(autoreset_mode="SameStop")
 
 
 def test_episodes_are_not_truncated_without_a_time_limit() -> None:
@@ -238,8 +274,8 @@ def test_child_that_raises_or_is_killed_does_not_affect_the_others(folder: str) 
     assert infos["status"].tolist() == ["failed", "ok", "failed", "ok"]
     assert rewards.tolist() == infos["valid_accuracy"].tolist()
     assert (rewards > 0).tolist() == [False, True, False, True]
-    assert "invalid child" in envs.last_evaluations[0].reason
-    assert "SIGKILL" in envs.last_evaluations[2].reason
+    assert "invalid child" in str(envs.last_evaluations[0])
+    assert "SIGKILL" in str(envs.last_evaluations[2])
     infos = envs.step(actions_for(4, seed=1))[4]
     assert infos["final_info"]["status"].tolist() == ["ok"] * 4
     envs.close()
@@ -455,6 +491,17 @@ def test_custom_environment_can_be_registered(custom_id: str) -> None:
     _, rewards, _, _, infos = envs.step(actions_for(2))
     assert infos["half"] == pytest.approx(1.5 * rewards)
     assert envs.step(actions_for(2))[3].all()
+
+
+def test_wrappers_that_require_the_mode_next_step_work() -> None:
+    envs = gym.make_vec("NASES-Synthetic-v0", num_envs=2, autoreset_mode="NextStep", max_episode_steps=2)
+    normalized = NormalizeObservation(envs)
+    normalized.reset(seed=0)
+    for number in range(4):
+        observations = normalized.step(actions_for(2, number))[0]
+    assert np.abs(observations).max() > 1
+    assert envs.spec is not None
+    assert gym.make_vec(EnvSpec.from_json(envs.spec.to_json())).metadata == envs.metadata
 
 
 def test_gymnasium_vector_wrappers_work() -> None:

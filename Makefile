@@ -2,20 +2,29 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+# setuptools prints a general note about every editable installation.
+INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet
 ARGS ?=
 
 .PHONY: search test lint format bench bench-full clean
 .DEFAULT_GOAL := search
 
-$(READY): pyproject.toml setup.cfg
+$(INSTALLED): pyproject.toml setup.cfg
+	@echo "Installing NASES with PyTorch into $(VENV), once: 5.8 GB with CUDA libraries, 1.2 GB with its CPU build (see README.md)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --editable .
+	touch $@
+
+$(READY): $(INSTALLED)
+	@echo "Installing the test tools, Ray, submitit and ONNX into $(VENV), once: 0.6 GB"
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 # The default target: an architecture search on scikit-learn's digits. List its options: make search ARGS="--help"
-search: $(READY)
+search: $(INSTALLED)
 	$(BIN)/python agents/reinforce.py $(ARGS)
 
 test: $(READY)

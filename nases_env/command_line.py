@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
+import io
+import os
+import re
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError, did_you_mean, one_line
 
 Args = TypeVar("Args")
+
+REWORDED_ERRORS = {
+    r"Error parsing (\S+): ": r"\1: ",
+    r"Missing value for argument \W*(--[\w.-]+)\W.*": r"\1: a value is missing",
+    r"Invalid choice (.*) for argument '(.*?)'. Expected one of \((.*)\)": r"\2: \1 is not one of \3",
+    r"no type matching (\S+) could be instantiated from \[(.*?)\]\..*": r"\2 is not \1",
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not an integer",
+    r"could not convert string to float: (.*)": r"\1 is not a number",
+}
+"""Replacements in tyro's error messages, as regular expressions."""
+
+ANSI_CODE = re.compile(r"\x1b\[[\d;]*m")  # colors of a terminal
 
 
 def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
@@ -27,11 +45,22 @@ def run(main: Callable[[], None]) -> None:
     """Call ``main`` as the main function of this process.
 
     An ``InputError`` is printed to standard error as one line; the exit status is then 2. An interrupt exits with status
-    130; SIGTERM has the same effect as Ctrl-C.
+    130; SIGTERM has the same effect as Ctrl-C. The exit status is 1 if standard output is a pipe whose reader, such as
+    ``head``, has exited.
     """
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_excepthook
+    try:
+        _run(main)
+    except BrokenPipeError:
+        if not _has_no_reader(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush of the interpreter at exit
+        sys.exit(1)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
@@ -39,6 +68,19 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        sys.stdout.flush()
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Return whether ``stream`` is a pipe whose reader has closed it."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def parse(args_type: Any, **options: Any) -> Any:
@@ -49,13 +91,81 @@ def parse(args_type: Any, **options: Any) -> Any:
         **options: passed to ``tyro.cli``.
 
     Raises:
-        InputError: if there is an unknown option.
+        InputError: if an option is unknown, a value has the wrong type, or a required argument is missing.
     """
-    args, unknown = tyro.cli(args_type, return_unknown_args=True, **options)
+    registry = ConstructorRegistry()
+    registry.struct_rule(_HelpRule())
+    with contextlib.redirect_stderr(io.StringIO()) as messages:
+        try:
+            args, unknown = tyro.cli(args_type, return_unknown_args=True, registry=registry, **options)
+        except SystemExit as ended:
+            if ended.code == 2:
+                raise InputError(f"{_reword(messages.getvalue())}; --help lists the options") from None
+            raise
+    sys.stderr.write(messages.getvalue())
     if unknown:
+        word = unknown[0]
+        if not word.startswith("-"):
+            raise InputError(f"unexpected argument {word!r}; --help lists the arguments")
         known = [f"--{name.replace('_', '-')}" for name in _option_names(args)]
-        raise InputError(f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], known)}; --help lists the options")
+        raise InputError(f"unknown option {word!r}{did_you_mean(word, known)}; --help lists the options")
     return args
+
+
+def _reword(box: str) -> str:
+    """Return the error message in a box drawn by tyro, as one line.
+
+    It is between the title and a horizontal rule; lines that are indented by two levels repeat the help.
+    """
+    lines: list[str] = []
+    for line in ANSI_CODE.sub("", box).splitlines()[1:]:
+        text = line.strip("│")
+        if not text.strip(" ─-╰╯"):  # a rule, or the end of the box
+            if lines:
+                break
+        elif not text.startswith(9 * " "):
+            lines.append(text)
+    message = one_line(" ".join(lines))
+    for pattern, replacement in REWORDED_ERRORS.items():
+        message = re.sub(pattern, replacement, message, flags=re.IGNORECASE)
+    return (message[:1].lower() + message[1:]).rstrip(".!")
+
+
+class _HelpRule:
+    """Change the help texts of dataclass fields: tyro keeps their line breaks and adds "(default: None)" to any text."""
+
+    def __init__(self) -> None:
+        self._is_nested = False
+
+    def __call__(self, info: StructTypeInfo) -> StructConstructorSpec | None:
+        if self._is_nested or not dataclasses.is_dataclass(info.type):
+            return None
+        self._is_nested = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)  # of tyro's own rule
+        finally:
+            self._is_nested = False
+        assert isinstance(spec, StructConstructorSpec)
+        return dataclasses.replace(spec, fields=tuple(map(_with_tidy_help, spec.fields)))
+
+
+def _with_tidy_help(field: StructFieldSpec) -> StructFieldSpec:
+    def text() -> str | None:
+        found = field.helptext() if callable(field.helptext) else field.helptext
+        return found and one_line(found)
+
+    def hint(default: str) -> str:
+        return "" if not default or "default:" in (text() or "").lower() else f"(default: {default})"
+
+    has_value = field.default is not None and field.default != {}
+    field_type: Any = field.type if has_value else Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint)]
+    return dataclasses.replace(field, type=field_type, helptext=text)
+
+
+def unknown_command(program: str, name: str, commands: Collection[str]) -> InputError:
+    """Return the error for a ``name`` that is not one of the ``commands`` of ``program``; an empty one is missing."""
+    problem = f"unknown command {name!r}{did_you_mean(name, commands)}" if name else "no command given"
+    return InputError(f"{problem}; the commands of {program} are {', '.join(commands)}")
 
 
 def parse_quietly(args_type: type[Args], options: Sequence[str], default: Args) -> Args | None:
@@ -81,10 +191,14 @@ def given_preset(options: Sequence[str] | None = None) -> str | None:
 
 
 def _option_names(args: Any, prefix: str = "") -> Iterator[str]:
+    hints = get_type_hints(type(args), include_extras=True)
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
-        yield prefix + field.name
-        if dataclasses.is_dataclass(value):
+        if not dataclasses.is_dataclass(value):
+            yield prefix + field.name
+        elif tyro.conf.OmitArgPrefixes in getattr(hints[field.name], "__metadata__", ()):
+            yield from _option_names(value, prefix)
+        else:
             yield from _option_names(value, f"{prefix}{field.name}.")
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
+import tyro
 from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 
-from nases_env.command_line import run_command
+from nases_env import command_line
+from nases_env.command_line import run, run_command
 from nases_env.errors import InputError
 from tests.commands import error_of, run_here
 
@@ -21,6 +26,29 @@ class Args:
 def fail(args: Args) -> None:
     """Test command."""
     raise InputError(f"wrong number {args.num_envs}")
+
+
+@dataclass
+class Limits:
+    seconds: float = 1.0
+    """Seconds
+    in total."""
+
+
+@dataclass
+class ManyArgs:
+    path: tyro.conf.Positional[str]
+    num_envs: int = 1
+    """Number of concurrent evaluations. The agent receives results in the order of its proposals, so the search does not
+    depend on timing."""
+    device: str | None = None
+    """Torch device.
+    Default: the GPU."""
+    memory: float | None = None
+    """GiB of a worker."""
+    init: Literal["simulator", "random"] = "simulator"
+    """Initial weights."""
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
 
 
 class FullDisk:
@@ -39,6 +67,68 @@ def test_input_error_prints_one_line_and_exits_with_status_2() -> None:
     message = error_of(run_here(lambda: run_command(Args, fail), "--num-env", "3"))
     assert message == "error: unknown option '--num-env' (did you mean '--num-envs'?); --help lists the options"
     assert "Test command." in run_here(lambda: run_command(Args, fail), "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "missing from command: STR; --help lists the options"),
+        (("x", "--num-envs", "two"), "--num-envs: 'two' is not an integer; --help lists the options"),
+        (("x", "--seconds", "long"), "--seconds: 'long' is not a number; --help lists the options"),
+        (("x", "--memory", "all"), "--memory: 'all' is not {None}|FLOAT; --help lists the options"),
+        (("x", "--init", "no"), "--init: 'no' is not one of 'simulator', 'random'; --help lists the options"),
+        (("x", "--num-envs"), "--num-envs: a value is missing; --help lists the options"),
+        (("x", "y"), "unexpected argument 'y'; --help lists the arguments"),
+        (("x", "--second", "1"), "unknown option '--second' (did you mean '--seconds'?); --help lists the options"),
+    ],
+)
+def test_wrong_argument_is_a_one_line_error(options: tuple[str, ...], message: str) -> None:
+    def main(args: ManyArgs) -> None:
+        raise AssertionError("called")
+
+    assert error_of(run_here(lambda: run_command(ManyArgs, main), *options)) == f"error: {message}"
+
+
+def test_colors_and_wrapped_lines_of_a_message_are_removed() -> None:
+    box = (
+        "╭─ \x1b[31mValue error\x1b[0m ────────────╮\n│ Error parsing --a: could not  │\n│ convert string to float: 'x'  │\n"
+        "│ ───────────────────────────── │\n│ Argument helptext:            │\n╰───────────────────────────────╯\n"
+    )
+    assert command_line._reword(box) == "--a: 'x' is not a number"
+
+
+def test_help_has_no_line_breaks_of_the_source_and_one_default_per_option() -> None:
+    def main(args: ManyArgs) -> None:
+        """Do nothing."""
+
+    shown = run_here(lambda: run_command(ManyArgs, main), "--help").stdout
+    words = " ".join(line.strip("│ ") for line in shown.splitlines())
+    assert "so the search does not depend on timing. (default: 1)" in " ".join(words.split())
+    assert "so the search does not │" not in " ".join(shown.split())
+    assert "Seconds in total. (default: 1.0)" in words
+    assert "Torch device. Default: the GPU. " in words
+    assert "Default: the GPU. (default" not in words
+    assert "GiB of a worker. (default: None)" in words
+
+
+def test_closed_standard_output_exits_with_status_1() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    def main() -> None:
+        with open(write_end, "w") as out, contextlib.redirect_stdout(out):
+            run(lambda: print("a line"))
+
+    result = run_here(main)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_other_broken_pipes_are_not_hidden() -> None:
+    def main() -> None:
+        raise BrokenPipeError("a worker exited")
+
+    with pytest.raises(BrokenPipeError, match="a worker exited"):
+        run_here(lambda: run(main))
 
 
 def test_interrupt_exits_with_status_130() -> None:

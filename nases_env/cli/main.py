@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from nases_env.command_line import run
-from nases_env.errors import InputError, did_you_mean
+from nases_env.command_line import run, unknown_command
+from nases_env.errors import InputError
 
 COMMANDS = {
     "pretrain": "train the embedding of a search space",
@@ -44,6 +44,7 @@ def _main() -> None:
         print(HELP)
     elif name in COMMANDS:
         importlib.import_module(f"nases_env.cli.{name}").main(options)
+    elif name == "search":
+        raise InputError("to search, run an agent: python agents/NAME.py or python -m nases_agents.NAME, such as reinforce")
     else:
-        problem = f"unknown command {name!r}{did_you_mean(name, COMMANDS)}" if name else "no command given"
-        raise InputError(f"{problem}; nases --help lists the commands")
+        raise unknown_command("nases", name, COMMANDS)

@@ -6,7 +6,6 @@ import csv
 import heapq
 import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nases_env.atomic_io import write_atomically
-from nases_env.command_line import parse
+from nases_env.command_line import parse, unknown_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
@@ -82,6 +81,8 @@ class VerifyArgs:
     path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
 
 
+COMMANDS = ("ls", "show", "export", "merge", "verify")
+
 StoreCommands = (
     Annotated[LsArgs, tyro.conf.subcommand("ls")]
     | Annotated[ShowArgs, tyro.conf.subcommand("show")]
@@ -93,6 +94,9 @@ StoreCommands = (
 
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases store``."""
+    name = options[0] if options else ""
+    if name not in (*COMMANDS, "-h", "--help"):
+        raise unknown_command("nases store", name, COMMANDS)
     description = "Inspect, export, merge or verify a result store."
     run_store_command(parse(StoreCommands, prog="nases store", args=options, description=description))
 
@@ -211,11 +215,7 @@ def _export(args: ExportArgs) -> None:
     if args.output is not None:
         write_atomically(args.output, text.getvalue().encode())
         return
-    try:
-        sys.stdout.write(text.getvalue())
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.write(text.getvalue())
 
 
 def _merge(args: MergeArgs) -> None:

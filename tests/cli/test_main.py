@@ -40,7 +40,13 @@ def test_help_lists_all_commands_and_imports_none() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [([], "no command given; nases --help"), (["trian"], "unknown command 'trian' (did you mean 'train'?); nases --help")],
+    [
+        ([], f"no command given; the commands of nases are {', '.join(COMMANDS)}"),
+        (["trian"], "unknown command 'trian' (did you mean 'train'?); the commands of nases are pretrain, draw, "),
+        (["search"], "to search, run an agent: python agents/NAME.py or python -m nases_agents.NAME"),
+        (["store"], "no command given; the commands of nases store are ls, show, export, merge, verify"),
+        (["store", "lss", "x"], "unknown command 'lss' (did you mean 'ls'?); the commands of nases store are ls, "),
+    ],
 )
 def test_invalid_command_is_a_one_line_error(options: list[str], message: str) -> None:
     assert message in error_of(run_here(main, *options))

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from nases_env.envs import NASESEnv
+from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
@@ -41,6 +42,8 @@ INIT_RANGE = 0.1  # bound of the uniform initial weights of the LSTM controller,
 @dataclass
 class Args(SearchArgs):
     """Options of the discrete controller."""
+
+    uses_embedding: ClassVar[bool] = False
 
     controller: Literal["lstm", "independent"] = "lstm"
     """lstm: each decision is conditioned on the previous ones, as in the cited papers. independent: separate logits per
@@ -141,8 +144,8 @@ class DiscreteReinforce(Agent):
         invalid_choice_mask: whether a choice does not exist, shape (m, k).
     """
 
-    def __init__(self, env: NASESEnv, args: Args) -> None:
-        self.search_space = env.search_space
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        self.search_space = unwrap(env).search_space
         self.args = args
         sizes = torch.tensor(self.search_space.decision_sizes)
         num_decisions, self.num_choices = len(sizes), int(sizes.max())

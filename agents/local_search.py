@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from nases_env.envs import NASESEnv
+import gymnasium as gym
+
+from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
@@ -27,6 +29,8 @@ MAX_RESAMPLES = 1000  # random draws to find an unseen architecture; after that 
 @dataclass
 class Args(SearchArgs):
     """Options of local search."""
+
+    uses_embedding: ClassVar[bool] = False
 
     num_init: int = 10
     """Random architectures per restart; the climb starts from the best one. 10 in the authors' code, 1 in their
@@ -47,12 +51,12 @@ class LocalSearch(Agent):
         rewards: reward of each evaluated child, by key.
         restart_candidates: random architectures for the next restart, by key, evaluated or not.
         incumbent: the current architecture of the climb; None until it is selected.
-        neighbors: neighbors of the incumbent by key, in the order in which they are asked for.
+        neighbors: neighbors of the incumbent by key, in the order in which they are asked for; infeasible ones are removed.
         num_local_optima: number of local optima found.
     """
 
-    def __init__(self, env: NASESEnv, args: Args) -> None:
-        self.search_space = env.search_space
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        self.search_space = unwrap(env).search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "local search")
         self.proposed: set[str] = set()
@@ -68,9 +72,17 @@ class LocalSearch(Agent):
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         self.rewards[proposal.architecture.key] = evaluation.reward
         before = self.num_local_optima
+        self._move_on()
+        return {"local_search/local_optima": self.num_local_optima} if self.num_local_optima > before else {}
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        for children in (self.restart_candidates, self.neighbors):
+            children.pop(proposal.architecture.key, None)
+        self._move_on()
+
+    def _move_on(self) -> None:
         while self._move():
             pass
-        return {"local_search/local_optima": self.num_local_optima} if self.num_local_optima > before else {}
 
     def _next_child(self) -> Architecture:
         child = next((child for key, child in self.neighbors.items() if key not in self.proposed), None)

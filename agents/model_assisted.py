@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, Posterior, expected_improvement
 from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
 from numpy.typing import NDArray
 
-from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
@@ -75,10 +75,10 @@ class ModelAssisted(EmbeddingPolicy):
         args: the options, including the seed of all random generators.
     """
 
-    def __init__(self, env: NASESEnv, args: Args) -> None:
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
         self.args = args
-        self.model = GaussianProcess(env.search_space.decision_sizes)
+        self.model = GaussianProcess(self.env.search_space.decision_sizes)
         self.pending: list[PolicySample] = []
         self.metrics: dict[str, float] = {}
 
@@ -105,6 +105,11 @@ class ModelAssisted(EmbeddingPolicy):
         self.record(proposal, evaluation.reward)
         metrics, self.metrics = self.metrics, {}
         return metrics
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        assert isinstance(proposal, PolicySample), "the proposal must come from ask"
+        super().tell_infeasible(proposal)
+        self.pending.remove(proposal)
 
     def _fit(self) -> None:
         rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from nases_env.envs import NASESEnv
+import gymnasium as gym
+
+from nases_env.envs import unwrap
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
@@ -25,6 +28,8 @@ from nases_env.seeding import numpy_generator
 @dataclass
 class Args(SearchArgs):
     """Options of regularized evolution."""
+
+    uses_embedding: ClassVar[bool] = False
 
     population_size: int = 10
     """P: size of the population; the first P children are random. 100 in Real et al. with a budget of 20,000 children; 10 in
@@ -44,8 +49,8 @@ class Args(SearchArgs):
 class RegularizedEvolution(Agent):
     """Regularized evolution. Children join the population in the order of calls to ``tell``."""
 
-    def __init__(self, env: NASESEnv, args: Args) -> None:
-        self.search_space = env.search_space
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        self.search_space = unwrap(env).search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "regularised evolution")
         self.population: deque[tuple[float, Architecture]] = deque(maxlen=args.population_size)
@@ -57,6 +62,9 @@ class RegularizedEvolution(Agent):
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         self.population.append((evaluation.reward, proposal.architecture))  # drops the oldest
         return {"evolution/population_reward_mean": sum(reward for reward, _ in self.population) / len(self.population)}
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        self.num_proposed -= 1
 
     def _next_child(self) -> Architecture:
         self.num_proposed += 1

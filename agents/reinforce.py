@@ -20,12 +20,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nases_env.envs import ACTION_SCALE, NASESEnv
+from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
@@ -128,14 +129,15 @@ class EmbeddingPolicy(Agent):
         args: the options, including the seed of all random generators.
     """
 
-    def __init__(self, env: NASESEnv, args: PolicyArgs) -> None:
-        self.env = env
+    def __init__(self, env: gym.Env[Any, Any], args: PolicyArgs) -> None:
+        self.env = unwrap(env)
         self.policy_args = args
         self.learning_starts = args.resolved_learning_starts
         seed = derive_seed(args.seed, "policy", "controller")
-        self.controller = env.embedding.controller(args.init, seed)
-        self.reference_controller = env.embedding.controller(args.init, seed).requires_grad_(False)
-        self.log_std = nn.Parameter(torch.full((env.embedding.embedding_size,), math.log(args.std)), args.learn_std)
+        embedding = self.env.embedding
+        self.controller = embedding.controller(args.init, seed)
+        self.reference_controller = embedding.controller(args.init, seed).requires_grad_(False)
+        self.log_std = nn.Parameter(torch.full((embedding.embedding_size,), math.log(args.std)), args.learn_std)
         self.parameters = [*self.controller.parameters(), self.log_std]
         self.optimizer = torch.optim.Adam(self.parameters, lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
@@ -223,6 +225,9 @@ class EmbeddingPolicy(Agent):
         self.proposed.add(sample.architecture.key)
         self.num_proposed += 1
         return sample
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        self.num_proposed -= 1  # it stays in ``proposed``, so that it is not proposed again
 
     @torch.no_grad()
     def record(self, sample: PolicySample, reward: float) -> None:
@@ -365,11 +370,11 @@ class Reinforce(EmbeddingPolicy):
         args: the options, including the seed of all random generators.
     """
 
-    def __init__(self, env: NASESEnv, args: Args) -> None:
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
         self.args = args
         self.train_freq = args.resolved_train_freq
-        self.last = env.architecture
+        self.last = self.env.architecture
         self.baseline: float | None = None
 
     def ask(self, num_children: int = 1) -> list[Proposal]:

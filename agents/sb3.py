@@ -13,6 +13,7 @@ before any of them is evaluated.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -164,14 +165,17 @@ def make_model(loop: SearchLoop, args: Args) -> BaseAlgorithm:
 
 
 def learn(loop: SearchLoop, args: Args) -> None:
-    """Train SB3's algorithm until the budget of ``loop`` is used up, without exceeding it."""
+    """Train SB3's algorithm until the budget of ``loop`` is used up, without exceeding it.
+
+    The callback ends the training, because infeasible children are steps of SB3 but do not count toward the budget.
+    """
     if loop.done:
         return
     model = make_model(loop, args)
     model.set_logger(Logger(folder=None, output_formats=[]))
     with torch_threads(1):
         # SB3's own logging would clear the logger; this interval is never reached.
-        model.learn(loop.budget - len(loop.trials), BudgetCallback(loop), log_interval=loop.budget + 1)
+        model.learn(sys.maxsize, BudgetCallback(loop), log_interval=sys.maxsize)
 
 
 def main(args: Args) -> None:

@@ -1,6 +1,6 @@
 """The Gymnasium environments, one per file."""
 
-from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation
+from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation, unwrap
 from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
@@ -17,5 +17,6 @@ __all__ = [
     "Observation",
     "QueryEnv",
     "SyntheticEnv",
+    "unwrap",
     "vector_entry_point",
 ]

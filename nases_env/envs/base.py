@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
-from nases_env.embedding import load_embedding
+from nases_env.embedding import Embedding, load_embedding
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
@@ -127,13 +129,27 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.render_mode = render_mode
         self.evaluator = evaluator
         self.search_space = get_search_space(evaluator.search_space)
-        self.embedding = load_embedding(self.search_space, embedding)
-        self.action_space = spaces.Box(-1.0, 1.0, (self.embedding.embedding_size,), np.float32)
+        self._embedding_file = embedding
         self.observation_space = spaces.Box(0.0, 1.0, (self.search_space.num_decisions,), np.float32)
         self.execution = resolve_execution(execution)
         self.last_evaluation: Evaluation | None = None  # with wall time and learning curve; None before the first step
         self._executor: CachingExecutor | None = None
         self._architecture: Architecture | None = None
+        self._screened: dict[tuple[str, int], Evaluation | None] = {}  # by key and seed
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """The embedding, loaded when it is first used: agents that propose architectures need none.
+
+        Raises:
+            InputError: if there is no such file, or no built-in embedding for the search space.
+        """
+        return load_embedding(self.search_space, self._embedding_file)
+
+    @cached_property
+    def action_space(self) -> spaces.Space[Action]:  # type: ignore[override] # mypy takes it for a read-only property
+        """The action space; loads the embedding."""
+        return spaces.Box(-1.0, 1.0, (self.embedding.embedding_size,), np.float32)
 
     @property
     def is_started(self) -> bool:
@@ -244,6 +260,18 @@ class NASESEnv(gym.Env[Observation, Action]):
             self.start()
         return self.executor.submit(architecture, self._child_seed(architecture))
 
+    def screen(self, architecture: Architecture) -> Evaluation | None:
+        """Return the evaluation of ``architecture`` if it is infeasible, without training; None if it is feasible.
+
+        An architecture is infeasible if it breaks a limit such as ``max_params``. A search does not evaluate it and asks the
+        agent for another one; ``step`` returns the reward 0. Results are cached.
+        """
+        seed = self._child_seed(architecture)
+        child = (architecture.key, seed)
+        if child not in self._screened:
+            self._screened[child] = self.evaluator.screen(architecture, seed)
+        return self._screened[child]
+
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
         self._architecture = architecture
@@ -310,3 +338,25 @@ class NASESEnv(gym.Env[Observation, Action]):
             "num_params": evaluation.num_params,
             "num_flops": evaluation.num_flops,
         }
+
+
+TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit)
+"""The wrappers that ``gymnasium.make`` adds; they change neither actions nor observations nor rewards."""
+
+
+def unwrap(env: gym.Env[Any, Any]) -> NASESEnv:
+    """Return the ``NASESEnv`` in ``env``, for searches and agents, which do not call ``step``.
+
+    Raises:
+        InputError: if ``env`` has a wrapper that ``gymnasium.make`` does not add, or contains no ``NASESEnv``.
+    """
+    while isinstance(env, gym.Wrapper):
+        if type(env) not in TRANSPARENT_WRAPPERS:
+            raise InputError(
+                f"the wrapper {type(env).__name__} would have no effect, because a search does not call step; remove it and "
+                "change rewards in an Evaluator, or call step in a loop as examples/reinforce_single_file.py does"
+            )
+        env = env.env
+    if not isinstance(env, NASESEnv):
+        raise InputError(f"{env} is not an environment for architecture search: it must be a NASESEnv")
+    return env

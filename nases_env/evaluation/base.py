@@ -36,6 +36,15 @@ class Evaluator(ABC):
             seed: seed of all randomness of the evaluation.
         """
 
+    def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
+        """Return the result of ``evaluate`` if the child is infeasible, in milliseconds; None if it is feasible.
+
+        A child is infeasible if it breaks a limit such as ``max_params``. A search draws another child instead. ``reason``
+        of the evaluation says which limit it breaks, and what to do if that limit excludes all children. The default is that
+        all children are feasible. Call ``prepare`` first.
+        """
+        return None
+
     def prepare(self) -> None:  # noqa: B027 - optional
         """Load the data that ``evaluate`` needs, so that missing data raises an error before a search begins.
 

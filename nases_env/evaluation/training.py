@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
@@ -111,10 +112,7 @@ class TrainingEvaluator(Evaluator):
         start = time.perf_counter()
         train, valid = self.images()
         device = resolve_device(self.device)
-        with seeded_torch(seed, "initial weights"):
-            model = get_search_space(self.search_space).build(
-                architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
-            )
+        model = self._build(architecture, seed)
         child = Evaluation(
             architecture.key,
             seed,
@@ -141,6 +139,29 @@ class TrainingEvaluator(Evaluator):
             seconds=seconds_before + result.seconds,
             curve=result.curve,
         )
+
+    def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
+        max_params = self.settings.max_params
+        if max_params is None:
+            return None
+        try:
+            num_params = count_parameters(self._build(architecture, seed))
+        except Exception:  # raised again by ``evaluate``, whose errors the executor handles
+            return None
+        if num_params <= max_params:
+            return None
+        reason = (
+            f"{num_params:,} parameters, more than max_params = {max_params:,}; increase it, or decrease num_filters "
+            "or cells_per_stage"
+        )
+        return Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=num_params, reason=reason)
+
+    def _build(self, architecture: Architecture, seed: int) -> nn.Module:
+        train, _ = self.images()
+        with seeded_torch(seed, "initial weights"):
+            return get_search_space(self.search_space).build(
+                architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
+            )
 
     def _checkpoint(self, architecture: Architecture, seed: int) -> Checkpoint | None:
         if self.checkpoint_dir is None:

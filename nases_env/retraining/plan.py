@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, resolve_preset, setti
 from nases_env.execution import ExecutionSettings
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
+from nases_env.search.options import SearchArgs
 from nases_env.search.run_dir import CONFIG, is_finished
 
 Stage = Literal["pretrain", "search", "train"]
@@ -118,7 +120,8 @@ class Step:
             return ["--resume", str(run_dir), "--budget", str(plan.budget), *execution]
         return [
             *("--env-id", plan.env_id, "--preset", plan.preset, "--budget", str(plan.budget), "--seed", str(self.seed)),
-            *("--embedding", str(plan.embedding(self.seed)), "--run-dir", str(run_dir)),
+            *("--run-dir", str(run_dir)),
+            *(("--embedding", str(plan.embedding(self.seed))) if _uses_embedding(self.agent) else ()),
             *_option_unless_default("num-envs", args.num_envs, 1),
             *where,
             *execution,
@@ -130,6 +133,12 @@ class Step:
         """The command line."""
         program = f"python -m nases_agents.{self.agent}" if self.stage == "search" else f"nases {self.stage}"
         return f"{program} {shlex.join(self.options())}"
+
+
+def _uses_embedding(agent: str) -> bool:
+    """Return whether the options of the module ``agent`` of ``nases_agents`` say so."""
+    options = getattr(importlib.import_module(f"nases_agents.{agent}"), "Args", SearchArgs)
+    return bool(options.uses_embedding)
 
 
 def _option_unless_default(option: str, value: Any, default: Any) -> list[str]:

@@ -60,7 +60,7 @@ class ReproduceArgs:
     seeds: int | None = None
     """Number of repetitions of all steps. Default: the preset's value, 5 for paper."""
     agents: tuple[str, ...] = ("reinforce", "random_search")
-    """Agents, by module name; all use the same budget and embedding."""
+    """Agents, by module name; all use the same budget and, if they use one, the same embedding."""
     embedding: Literal["default", "paper"] = "default"
     """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/embeddings.md)."""
     data_dir: str | None = None

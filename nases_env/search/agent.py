@@ -27,7 +27,8 @@ class Agent(ABC):
     """A search agent with an ask-and-tell interface, so that several children can be evaluated concurrently.
 
     ``ask`` may be called again before earlier proposals were reported to ``tell``. ``SearchLoop`` reports evaluations in the
-    order of the proposals.
+    order of the proposals. Infeasible proposals, which break a limit such as ``max_params``, are not evaluated: the loop
+    calls ``tell_infeasible``, then ``ask`` for others.
 
     Example:
         >>> import numpy as np
@@ -57,4 +58,10 @@ class Agent(ABC):
 
         Returns:
             Metrics to log, value by name; may be empty.
+        """
+
+    def tell_infeasible(self, proposal: Proposal) -> None:  # noqa: B027 - optional
+        """Report that ``proposal`` is infeasible: it is not evaluated, and ``tell`` is not called for it.
+
+        Override this if the agent keeps track of its pending proposals.
         """

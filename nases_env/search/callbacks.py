@@ -47,7 +47,7 @@ class SearchCallback:
         """Run when the agent logs metrics, after the trial that they belong to, ``loop.trials[-1]``."""
 
     def on_wait(self, loop: SearchLoop) -> None:
-        """Run about once a second while the search waits for an evaluation."""
+        """Run about once a second while the search waits for an evaluation or a feasible proposal."""
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
         """Run once after the last trial, even after an exception or an interrupt (``interrupted``)."""

@@ -54,6 +54,9 @@ class SearchArgs:
     agent_presets: ClassVar[tuple[str, ...]] = ()
     """Presets that also set options of the agent."""
 
+    uses_embedding: ClassVar[bool] = True
+    """Whether the agent uses the embedding of the search space."""
+
     env_id: str = "NASES-Digits-v0"
     """Id of the environment, such as NASES-CIFAR10-v0; MODULE:ID for one that MODULE registers."""
     env_kwargs: dict[str, str] = field(default_factory=dict)
@@ -179,8 +182,9 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
     kwargs = _convert_env_kwargs(args, env_class, spec.kwargs)
     if "split_seed" in parameters:
         kwargs["split_seed"] = args.seed
-    # A search is one episode of ``budget`` steps: a truncation would reset the agent to a random child.
-    return gym.make(spec, max_episode_steps=args.budget, **given, **child, **kwargs)
+    # A search is one episode of ``budget`` steps: a truncation would reset the agent to a random child. The environment
+    # checker would load the embedding, which not every agent needs.
+    return gym.make(spec, max_episode_steps=args.budget, disable_env_checker=True, **given, **child, **kwargs)
 
 
 def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +241,8 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         raise InputError(
             f"{path} is a run of the agent {config.get('agent')}; resume it with that agent: {config.get('command')}"
         )
+    if not args_type.uses_embedding:
+        values["embedding"] = None  # earlier versions required one for custom search spaces
     _, child = resolve_preset(values["preset"])
     values["child"] = load_settings(values["child"], child) if has_children else child
     values["execution"] = ExecutionSettings(**values["execution"])

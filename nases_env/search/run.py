@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from nases_env.envs import ImageEnv, NASESEnv
+from nases_env.envs import ImageEnv, unwrap
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search.agent import Agent
@@ -80,13 +80,16 @@ class SearchRun:
                 raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(args, option)}")
         if args.seed < 0:
             raise InputError(f"--seed must be at least 0, not {args.seed}")
+        if args.embedding is not None and not args.uses_embedding:
+            raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         self.args = args
         self.agent = agent
         self._started = _now()
-        env = make_env(args).unwrapped
-        assert isinstance(env, NASESEnv)
-        self.env = env
-        env.reset(seed=args.seed)  # raises an error if data is missing, before anything is written
+        self.env = env = unwrap(make_env(args))
+        # Raise an error if an embedding or data is missing, before anything is written.
+        if args.uses_embedding:
+            _ = env.embedding
+        env.reset(seed=args.seed)
         self._directory = RunDir(_new_run_dir(args, agent) if args.resume is None else args.resume)
         try:
             # Locked before it is read, because another search could still append to it.

@@ -160,7 +160,7 @@ def test_final_info_describes_the_last_child_of_the_episode() -> None:
         assert observations[index].tolist() != infos["final_obs"][index].tolist()
 
 
-def test_next_step_evaluates_only_the_episodes_that_go_on(folder: str) -> None:
+def test_next_step_evaluates_only_episodes_that_have_not_ended(folder: str) -> None:
     env = NASESEnv(Scripted(folder), execution=SERIAL)
     envs = NASESVectorEnv(env, 2, max_episode_steps=1, autoreset_mode="NEXT_STEP")
     envs.reset(seed=0)

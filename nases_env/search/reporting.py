@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +13,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.evaluation import Status
-from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
 from nases_env.tables import markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
+BAR_FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar:16}| {elapsed}{postfix}"
 
 Hyperparameters = Mapping[str, str | int | float | bool]
 
 
 class ProgressBar(SearchCallback):
-    """Shows finished, pending and failed children, the best reward, the rate and the remaining time on standard error.
+    """Shows the counts of children by outcome, the best reward, the rate and the remaining time on standard error.
 
     Args:
         description: printed before the bar.
@@ -38,10 +40,21 @@ class ProgressBar(SearchCallback):
         self._num_failed = 0
 
     def on_start(self, loop: SearchLoop) -> None:
-        self._progress = Progress(self._description, loop.budget, "children", initial=loop.num_replayed)
+        self._bar = tqdm(
+            total=loop.budget,
+            initial=loop.num_replayed,
+            unit="child",
+            desc=self._description,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            bar_format=BAR_FORMAT,
+        )
+        self._start = time.monotonic()
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         self._num_failed += trial.evaluation.status is not Status.OK
+        if trial.number > loop.num_replayed:
+            self._bar.update()
         if not is_replayed:
             self._update(loop)
 
@@ -49,17 +62,26 @@ class ProgressBar(SearchCallback):
         self._update(loop)
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        self._progress.close()
+        self._bar.close()
 
     def _update(self, loop: SearchLoop) -> None:
-        details = [] if loop.best is None else [f"best {loop.best.evaluation.reward:.4f}"]
+        num_new = len(loop.trials) - loop.num_replayed
+        per_second = num_new / (time.monotonic() - self._start) if num_new > 0 else 0.0
         counts = {
-            "failed": self._num_failed,
             "in flight": loop.num_in_flight,
             "from store": loop.env.executor.num_from_store,
+            "failed": self._num_failed,
+            "infeasible": loop.num_infeasible,
         }
-        details += [f"{count} {name}" for name, count in counts.items() if count]
-        self._progress.update(max(len(loop.trials), loop.num_replayed), details)
+        parts = [f"{count} {name}" for name, count in counts.items() if count]
+        if loop.best is not None:
+            parts.append(f"best {loop.best.evaluation.reward:.4f}")
+        if per_second:
+            remaining = tqdm.format_interval((loop.budget - len(loop.trials)) / per_second)
+            parts.append(f"{format_rate(per_second)}, {remaining} left")
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
+        if time.time() - self._bar.last_print_t > self._bar.mininterval or loop.done:
+            self._bar.refresh()
 
 
 class TensorBoardLogger(SearchCallback):
@@ -205,6 +227,12 @@ class Summary(SearchCallback):
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def format_rate(per_second: float) -> str:
+    """Format a rate as children per minute, with two significant digits below 10."""
+    per_minute = 60 * per_second
+    return f"{per_minute:,.0f} a minute" if per_minute >= 10 else f"{per_minute:.2g} a minute"
 
 
 def _top_table(trials: list[Trial]) -> Table:

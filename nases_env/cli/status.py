@@ -16,7 +16,7 @@ from nases_env.command_line import parse
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
 from nases_env.execution.store import Lease
-from nases_env.search.reporting import format_rate
+from nases_env.progress import format_rate
 from nases_env.search.run_dir import STORE, TRAJECTORY, is_locked, read_config, read_trajectory
 
 MAX_FAILURES = 3  # failed children to list

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
-from tqdm import tqdm
 
 from nases_env.command_line import given_preset, parse
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings, Status, TrainingEvaluator, resolve_preset
+from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.report import search_cost, seeds_table, write_report
 from nases_env.retraining.training import FinalTraining
@@ -108,20 +108,17 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
     if folder.result(seed) is not None:
         print(f"seed {seed} is finished", file=sys.stderr)
         return
-    with tqdm(
-        total=training.settings.num_epochs, unit="epoch", desc=f"seed {seed}", file=sys.stderr, dynamic_ncols=True
-    ) as bar:
+    with Progress(f"seed {seed}", training.settings.num_epochs, "epochs") as progress:
 
         def show(record: EpochRecord) -> None:
-            bar.set_postfix_str(f"loss {record.train_loss:.3f}, train {record.train_accuracy:.2%}", refresh=False)
-            if bar.n == 0 and record.epoch > 1:
-                bar.initial = record.epoch - 1  # if resumed, excludes earlier epochs from the estimated time
-            bar.update(record.epoch - bar.n)
+            if progress.done == 0:
+                progress.initial = record.epoch - 1  # if resumed, excludes earlier epochs from the estimated time
+            progress.update(record.epoch, [f"loss {record.train_loss:.3f}", f"train {record.train_accuracy:.2%}"])
 
         try:
             folder.train(training, seed, show)
         except KeyboardInterrupt:
-            bar.close()
+            progress.close()
             print("interrupted; rerun the command to resume after the last epoch", file=sys.stderr)
             raise
 

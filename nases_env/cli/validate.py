@@ -12,13 +12,13 @@ from typing import Any
 
 import tyro
 from rich.console import Console
-from tqdm import tqdm
 
 from nases_env.command_line import parse
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import ExecutionSettings
+from nases_env.progress import Progress
 from nases_env.search.options import SearchArgs, load_args, make_env
 from nases_env.search.run_dir import changed_settings, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
@@ -74,12 +74,15 @@ def validate_command(args: ValidateArgs) -> None:
         if changed:  # the results are then expected to differ
             console.print(f"warning: changed since the run: {', '.join(changed)}", highlight=False)
         num_wrong = 0
-        for record, evaluation in tqdm(_evaluate(base_env, records), total=len(records), unit="child", file=sys.stderr):
-            differences = _differences(record, evaluation, args.tolerance)
-            num_wrong += bool(differences)
-            mark = "[red]✘[/red]" if differences else "[green]✔[/green]"
-            result = "; ".join(differences) or f"{evaluation.status.value}, valid {evaluation.valid_accuracy:.2%}"
-            console.print(f"{mark} child {record['child']}: {result}", highlight=False, soft_wrap=True)
+        with Progress("validate", len(records), "children") as progress:
+            for number, (record, evaluation) in enumerate(_evaluate(base_env, records), start=1):
+                differences = _differences(record, evaluation, args.tolerance)
+                num_wrong += bool(differences)
+                mark = "[red]✘[/red]" if differences else "[green]✔[/green]"
+                result = "; ".join(differences) or f"{evaluation.status.value}, valid {evaluation.valid_accuracy:.2%}"
+                with progress.hidden():
+                    console.print(f"{mark} child {record['child']}: {result}", highlight=False, soft_wrap=True)
+                progress.update(number)
     finally:
         env.close()
     console.print(f"{len(records) - num_wrong} of {len(records)} children reproduce", highlight=False)

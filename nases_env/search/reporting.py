@@ -5,56 +5,46 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.evaluation import Status
+from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
 from nases_env.tables import markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
-BAR_FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar:16}| {elapsed}{postfix}"
 
 Hyperparameters = Mapping[str, str | int | float | bool]
 
 
 class ProgressBar(SearchCallback):
-    """Shows the counts of children by outcome, the best reward, the rate and the remaining time on standard error.
+    """Shows finished, pending and failed children, the best reward, the rate and the remaining time on standard error.
 
     Args:
-        description: printed before the bar.
+        description: the first word of the bar.
+        title: a line that is printed to standard output before the bar.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, title: str) -> None:
         self._description = description
+        self._title = title
         self._num_failed = 0
 
     def on_start(self, loop: SearchLoop) -> None:
-        self._bar = tqdm(
-            total=loop.budget,
-            initial=loop.num_replayed,
-            unit="child",
-            desc=self._description,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            bar_format=BAR_FORMAT,
-        )
-        self._start = time.monotonic()
+        print(self._title, flush=True)
+        self._progress = Progress(self._description, loop.budget, "children", initial=loop.num_replayed)
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         self._num_failed += trial.evaluation.status is not Status.OK
-        if trial.number > loop.num_replayed:
-            self._bar.update()
         if not is_replayed:
             self._update(loop)
 
@@ -62,26 +52,18 @@ class ProgressBar(SearchCallback):
         self._update(loop)
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        self._bar.close()
+        self._progress.close()
 
     def _update(self, loop: SearchLoop) -> None:
-        num_new = len(loop.trials) - loop.num_replayed
-        per_second = num_new / (time.monotonic() - self._start) if num_new > 0 else 0.0
+        details = [] if loop.best is None else [f"best {loop.best.evaluation.reward:.4f}"]
         counts = {
+            "failed": self._num_failed,
             "in flight": loop.num_in_flight,
             "from store": loop.env.executor.num_from_store,
-            "failed": self._num_failed,
             "infeasible": loop.num_infeasible,
         }
-        parts = [f"{count} {name}" for name, count in counts.items() if count]
-        if loop.best is not None:
-            parts.append(f"best {loop.best.evaluation.reward:.4f}")
-        if per_second:
-            remaining = tqdm.format_interval((loop.budget - len(loop.trials)) / per_second)
-            parts.append(f"{format_rate(per_second)}, {remaining} left")
-        self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        if time.time() - self._bar.last_print_t > self._bar.mininterval or loop.done:
-            self._bar.refresh()
+        details += [f"{count} {name}" for name, count in counts.items() if count]
+        self._progress.update(max(len(loop.trials), loop.num_replayed), details)
 
 
 class TensorBoardLogger(SearchCallback):
@@ -198,22 +180,22 @@ class BestArtifacts(SearchCallback):
 
 
 class Summary(SearchCallback):
-    """Prints a line at the start, and a table of the best architectures and the next commands at the end.
+    """Prints a table of the best architectures and the next commands at the end.
 
     Args:
-        title: the line at the start.
         run_dir: the run directory.
     """
 
-    def __init__(self, title: str, run_dir: Path) -> None:
-        self._title = title
+    def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._console = Console()
 
-    def on_start(self, loop: SearchLoop) -> None:
-        self._console.print(self._title, highlight=False)
-
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        # If the reader of standard output has exited, rich raises SystemExit; the search is finished all the same.
+        with suppress(SystemExit, BrokenPipeError):
+            self._print(loop, interrupted)
+
+    def _print(self, loop: SearchLoop, interrupted: bool) -> None:
         if interrupted:
             num_trials = max(len(loop.trials), loop.num_replayed)
             self._console.print(f"ended after {num_trials} of {loop.budget} children")
@@ -227,12 +209,6 @@ class Summary(SearchCallback):
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
-
-
-def format_rate(per_second: float) -> str:
-    """Format a rate as children per minute, with two significant digits below 10."""
-    per_minute = 60 * per_second
-    return f"{per_minute:,.0f} a minute" if per_minute >= 10 else f"{per_minute:.2g} a minute"
 
 
 def _top_table(trials: list[Trial]) -> Table:

@@ -130,8 +130,8 @@ class SearchRun:
             args.num_envs,
             [
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded]),
-                Summary(title, self.run_dir),
-                ProgressBar(self.agent),
+                ProgressBar(self.agent, title),
+                Summary(self.run_dir),
                 BestArtifacts(self.run_dir, args.env_id),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *callbacks,

@@ -1,0 +1,41 @@
+"""Progress, summary, curves and drawings of a search."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+
+from nases_env.search import SearchArgs, SearchRun
+from tests.search.acting import RandomActions
+
+
+def run(folder: Path, env_id: str = "NASES-Synthetic-v0", **options: object) -> SearchRun:
+    args = SearchArgs(env_id=env_id, budget=3, run_dir=folder / "run", **options)  # type: ignore[arg-type]
+    with SearchRun(args, agent="test") as search:
+        search.search(RandomActions(search.env))
+    return search
+
+
+def test_title_comes_before_the_progress_and_the_summary_after_it(tmp_path: Path) -> None:
+    terminal = io.StringIO()
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+        run(tmp_path)
+    title, progress, summary, *_ = terminal.getvalue().splitlines()
+    assert title == "NASES-Synthetic-v0: 3 children, seed 0"
+    assert progress.startswith("test: 3/3 children in 00:0")
+    assert summary.startswith("the best of 3 architectures")
+
+
+def test_search_is_complete_if_its_summary_cannot_be_printed(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    with open(write_end, "w") as out, contextlib.redirect_stdout(out):
+        args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=tmp_path / "run")
+        with SearchRun(args, agent="test") as search:
+            os.close(read_end)
+            search.search(RandomActions(search.env))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)  # so that closing it succeeds
+    assert "finished" in json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (tmp_path / "run" / "best.svg").exists()

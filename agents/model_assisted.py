@@ -136,12 +136,11 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _sample_candidates(self) -> list[PolicySample]:
         from_policy = self._sample_policy(self.args.num_policy_candidates)
-        candidates = from_policy + self.sample_prior(self.args.num_prior_candidates)
-        return self.filter_unseen(candidates) or candidates
+        return from_policy + self.sample_prior(self.args.num_prior_candidates)
 
     def _select(self, candidates: list[PolicySample]) -> PolicySample:
-        """Return the unseen candidate with the highest value of the acquisition function."""
-        candidates = self.filter_unseen(candidates) or candidates
+        """Return the unseen candidate, or else the repeat, with the highest value of the acquisition function."""
+        candidates = self.filter_unseen(candidates) or self.filter_feasible(candidates)
         posterior = self._posterior(candidates)
         if self.args.acquisition == "expected_improvement":
             values = expected_improvement(posterior)

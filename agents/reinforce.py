@@ -199,12 +199,12 @@ class EmbeddingPolicy(Agent):
         return self._decode(embeddings, states, torch.zeros_like(embeddings), [None] * num_samples)
 
     def sample_unseen_prior(self) -> PolicySample:
-        """Sample the prior until it yields an unseen child; after ``MAX_RESAMPLES`` attempts, return a repeat."""
+        """Sample the prior until it yields an unseen child; after ``MAX_RESAMPLES`` attempts, return a feasible repeat."""
         for _ in range(MAX_RESAMPLES):
             samples = self.sample_prior(PRIOR_BATCH_SIZE)
             if unseen := self.filter_unseen(samples):
                 return unseen[0]
-        return samples[0]
+        return self.filter_feasible(samples)[0]
 
     def _decode(self, embeddings: Tensor, states: Tensor, offsets: Tensor, log_probs: list[Any]) -> list[PolicySample]:
         actions: NDArray[np.float32] = (embeddings / ACTION_SCALE).clamp(-1, 1).numpy()
@@ -219,6 +219,10 @@ class EmbeddingPolicy(Agent):
         """Return the ``samples`` that were not proposed before, without duplicates, in their order."""
         first = {sample.architecture.key: sample for sample in reversed(samples)}  # the first sample of each key
         return [sample for key, sample in reversed(first.items()) if key not in self.proposed]
+
+    def filter_feasible(self, samples: list[PolicySample]) -> list[PolicySample]:
+        """Return the feasible ones of ``samples`` that were proposed before; all of them if none is feasible."""
+        return [sample for sample in samples if self.env.screen(sample.architecture) is None] or samples
 
     def mark_proposed(self, sample: PolicySample) -> PolicySample:
         """Record ``sample`` as proposed, and return it."""
@@ -388,6 +392,12 @@ class Reinforce(EmbeddingPolicy):
         self.last = proposal.architecture
         return self._update() if len(self.history) % self.train_freq == 0 else {}
 
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        super().tell_infeasible(proposal)
+        if self.args.reads == "last":
+            # All children near the last one may be infeasible. Read a random architecture, as in the beginning.
+            self.last = self.env.search_space.sample(self.rng)
+
     def _next_sample(self) -> PolicySample:
         """Sample the next child from the prior or the policy; avoid repeats if ``args.unseen``."""
         if self.is_warming_up:
@@ -397,7 +407,7 @@ class Reinforce(EmbeddingPolicy):
             allowed = self.filter_unseen(samples) if self.args.unseen else samples
             if allowed:
                 return min(allowed, key=self._hamming_distance)
-        return min(samples, key=self._hamming_distance)  # a repeat
+        return min(self.filter_feasible(samples), key=self._hamming_distance)  # a repeat
 
     def _sample_proposals(self, attempt: int) -> list[PolicySample]:
         num = self.args.num_proposals

@@ -1,4 +1,4 @@
-"""Tables in Markdown."""
+"""Tables and their entries."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ def markdown_table(headings: Sequence[object], *rows: Sequence[object]) -> str:
     """Format a table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def format_known(value: float, spec: str, is_known: bool) -> str:
+    """Format ``value`` by the format specification ``spec``, or return a dash if the value is not known."""
+    return format(value, spec) if is_known else "–"

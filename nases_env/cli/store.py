@@ -25,6 +25,7 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
+from nases_env.tables import format_known
 
 STORED_STATUSES = tuple(status.value for status in Status if status is not Status.FAILED)
 
@@ -151,9 +152,9 @@ def _table(rows: Iterable[Row]) -> Table:
         table.add_column(name, justify="right" if name in ("accuracy", "parameters", "seed") else "left", no_wrap=True)
     for row in rows:
         table.add_row(
-            f"{row['valid_accuracy']:.4f}",
+            format_known(row["valid_accuracy"], ".4f", row["status"] == Status.OK),
             row["status"],
-            f"{row['num_params']:,}",
+            format_known(row["num_params"], ",", row["num_params"] > 0),
             str(row["seed"]),
             row["digest"][:_DIGEST_WIDTH],
             _shorten(row["key"]),

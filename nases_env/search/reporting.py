@@ -18,7 +18,7 @@ from nases_env.evaluation import Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
-from nases_env.tables import markdown_table
+from nases_env.tables import format_known, markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
@@ -219,12 +219,13 @@ def _top_table(trials: list[Trial]) -> Table:
     ranked = sorted(first_trials, key=lambda trial: -trial.evaluation.reward)[:NUM_TOP]
     for rank, trial in enumerate(ranked, start=1):
         evaluation = trial.evaluation
+        has_accuracy, has_network = evaluation.status is Status.OK, evaluation.num_params > 0
         table.add_row(
             str(rank),
-            f"{evaluation.valid_accuracy:.2%}",
-            f"{evaluation.train_accuracy:.2%}",
-            f"{evaluation.num_params:,}",
-            f"{evaluation.num_flops / 1e6:,.1f}",
+            format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
+            format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
+            format_known(evaluation.num_params, ",", has_network),
+            format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
             str(trial.number),
             evaluation.status.value,
         )

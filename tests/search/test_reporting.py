@@ -8,7 +8,12 @@ import json
 import os
 from pathlib import Path
 
-from nases_env.search import SearchArgs, SearchRun
+from rich.console import Console
+
+from nases_env.evaluation import Evaluation, Status
+from nases_env.search import SearchArgs, SearchRun, Trial
+from nases_env.search.reporting import _top_table
+from nases_env.search_spaces import Architecture
 from tests.search.acting import RandomActions
 
 
@@ -39,3 +44,21 @@ def test_search_is_complete_if_its_summary_cannot_be_printed(tmp_path: Path) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)  # so that closing it succeeds
     assert "finished" in json.loads((tmp_path / "run" / "config.json").read_text())
     assert (tmp_path / "run" / "best.svg").exists()
+
+
+def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
+    evaluations = [
+        Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234, num_flops=5_000_000),
+        Evaluation("b", 0, Status.OK, 0.4, 0.4),  # from a table
+        Evaluation("c", 0, Status.TOO_LARGE, num_params=99_999),
+        Evaluation("d", 0, Status.FAILED),
+    ]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations]))
+    rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[4:8]]  # type: ignore[attr-defined]
+    assert rows == [
+        ["1", "50.00%", "60.00%", "1,234", "5.0", "1", "ok"],
+        ["2", "40.00%", "–", "–", "–", "1", "ok"],
+        ["3", "–", "–", "99,999", "–", "1", "too_large"],
+        ["4", "–", "–", "–", "–", "1", "failed"],
+    ]

@@ -19,10 +19,17 @@ from rich.console import Console
 from nases_env.atomic_io import is_fresh, write_atomically
 from nases_env.cli.pretrain import parse_pretrain, pretrain_command
 from nases_env.cli.train import parse_train, train_command
-from nases_env.command_line import given_preset, parse
+from nases_env.command_line import given_preset, parse, parse_quietly
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, TrainingEvaluator, load_settings, resolve_preset
+from nases_env.evaluation import (
+    PRESETS,
+    RETRAIN_PRESETS,
+    TrainingEvaluator,
+    final_settings,
+    load_settings,
+    resolve_preset,
+)
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.plan import Plan, Stage, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
@@ -43,10 +50,16 @@ def main(options: Sequence[str]) -> None:
 
 
 def parse_reproduce(options: Sequence[str]) -> ReproduceArgs:
-    """Parse the options of ``nases reproduce``; child settings that are not given default to the preset's values."""
+    """Parse the options of ``nases reproduce``.
+
+    Settings of the searches default to the preset's values, and settings of the final training to those of the searches.
+    """
     preset, child = resolve_preset(given_preset(options) or "auto")
-    default = ReproduceArgs(child=child, final=RETRAIN_PRESETS[preset])
-    args: ReproduceArgs = parse(ReproduceArgs, prog="nases reproduce", args=options, default=default)
+    given = parse_quietly(ReproduceArgs, options, ReproduceArgs(child=child, final=child))
+    final = final_settings(given.child or child if given else child, preset)
+    args: ReproduceArgs = parse(
+        ReproduceArgs, prog="nases reproduce", args=options, default=ReproduceArgs(child=child, final=final)
+    )
     return args
 
 
@@ -61,12 +74,12 @@ def reproduce_command(args: ReproduceArgs) -> None:
         if agent not in agents:
             raise InputError(f"unknown agent {agent!r}{did_you_mean(agent, agents)}; known: {', '.join(agents)}")
     plan = make_plan(args)
+    is_started = _check_config(plan)
     evaluator = _prepare_evaluator(plan)
     if args.dry_run:
-        _check_config(plan)
         _print_dry_run(plan, evaluator)
         return
-    if not _check_config(plan):
+    if not is_started:
         write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
     console = Console(stderr=True)
     steps = list(plan.steps())
@@ -136,7 +149,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
             data_dir=args.data_dir,
             device=args.device,
             num_threads=args.num_threads,
-            child=args.child,
+            child=plan.child,
         )
     )
     try:
@@ -152,13 +165,9 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
 def _config(plan: Plan) -> dict[str, Any]:
     """Return the options that must not change when the command is rerun, as JSON values."""
     kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in RESUME_OVERRIDABLE}
-    for name, preset in _child_presets(plan).items():
-        kept[name] = kept[name] or dataclasses.asdict(preset)
-    return dict(json.loads(json.dumps({**kept, "preset": plan.preset, "env_id": plan.env_id, "budget": plan.budget})))
-
-
-def _child_presets(plan: Plan) -> dict[str, Any]:
-    return {"child": PRESETS[plan.preset], "final": RETRAIN_PRESETS[plan.preset]}
+    resolved = {name: getattr(plan, name) for name in ("preset", "env_id", "budget")}
+    settings = {name: dataclasses.asdict(getattr(plan, name)) for name in ("child", "final")}
+    return dict(json.loads(json.dumps({**kept, **resolved, **settings})))
 
 
 def _check_config(plan: Plan) -> bool:
@@ -172,23 +181,29 @@ def _check_config(plan: Plan) -> bool:
         before = json.loads(path.read_text())
         if not isinstance(before, dict) or "preset" not in before:
             raise ValueError("not the configuration of a reproduction")
-        if before["preset"] == plan.preset:
-            for name, preset in _child_presets(plan).items():
-                before[name] = dataclasses.asdict(load_settings(before.get(name), preset))
+        if before["preset"] != plan.preset:
+            before = {**_config(plan), "preset": before["preset"]}  # the other options depend on it
+        for name, presets in (("child", PRESETS), ("final", RETRAIN_PRESETS)):  # the defaults of earlier versions
+            before[name] = dataclasses.asdict(load_settings(before.get(name), presets[plan.preset]))
     except FileNotFoundError:
         if not is_fresh(plan.output, CONFIG):
             raise InputError(f"{plan.output} exists and is not a reproduction; choose a different --output") from None
         return False
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
-    changed = [name for name, value in _config(plan).items() if before.get(name) != value]
+    before, now = _flatten(before), _flatten(_config(plan))
+    changed = [f"--{name.replace('_', '-')} {before.get(name)}" for name, value in now.items() if before.get(name) != value]
     if changed:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise InputError(
-            f"{plan.output} was started with different values of {options}; pass the original values, or choose a different "
-            "--output"
+            f"{plan.output} was started with {', '.join(changed)}; pass the same options, or choose a different --output"
         )
     return True
+
+
+def _flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """Replace the settings of the searches and of the final training by one entry per option."""
+    settings = {f"{group}.{name}": value for group in ("child", "final") for name, value in config[group].items()}
+    return {**{name: value for name, value in config.items() if name not in ("child", "final")}, **settings}
 
 
 def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
@@ -219,7 +234,7 @@ def _estimate_seconds(stage: Stage, plan: Plan, evaluator: TrainingEvaluator) ->
         settings, images = evaluator.settings, evaluator.images()[0]
         num_rounds = math.ceil(plan.budget / args.num_envs)
     else:
-        settings = args.final or RETRAIN_PRESETS[plan.preset]
+        settings = plan.final
         architecture = space.sample(numpy_generator(0, "timed architectures"))
         images = FinalTraining(space, architecture, evaluator.dataset, settings, data_dir=args.data_dir).train_images
         num_rounds = 1

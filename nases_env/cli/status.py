@@ -1,8 +1,9 @@
-"""``nases status``: show the progress of a search."""
+"""``nases status``: show the progress of a search, a final training or a reproduction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,16 +18,24 @@ from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
 from nases_env.execution.store import Lease
 from nases_env.progress import format_rate
-from nases_env.search.run_dir import STORE, TRAJECTORY, is_locked, read_config, read_trajectory
+from nases_env.retraining import FinalFolder
+from nases_env.retraining.folder import SeedProgress
+from nases_env.retraining.report import format_test_error
+from nases_env.search.run_dir import CONFIG, STORE, TRAJECTORY, is_locked, read_config, read_trajectory
 
 MAX_FAILURES = 3  # failed children to list
 
 
 @dataclass(frozen=True)
 class StatusArgs:
-    """Show the progress of a search: finished, pending and failed children, the best child, and the remaining time."""
+    """Show the progress of a search, a final training or a reproduction.
 
-    run_dir: tyro.conf.Positional[Path] = field(metadata={"help": "The run directory."})
+    For a search: finished, pending and failed children, the best child, and the remaining time.
+    """
+
+    run_dir: tyro.conf.Positional[Path] = field(
+        metadata={"help": "The run directory of a search, or the directory of a final training or a reproduction."}
+    )
 
 
 def main(options: Sequence[str]) -> None:
@@ -38,29 +47,86 @@ def status_command(args: StatusArgs) -> None:
     """Run ``nases status``.
 
     Raises:
-        InputError: if ``run_dir`` is not a run directory, or its store cannot be read.
+        InputError: if ``run_dir`` is not one of these directories, or a file in it cannot be read.
     """
-    config = read_config(args.run_dir)
-    is_running = is_locked(args.run_dir)
-    records = list(read_trajectory(args.run_dir))
+    try:
+        names = set(json.loads((args.run_dir / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError):
+        names = set()
+    if {"preset", "agents"} <= names:
+        lines = _describe_reproduction(args.run_dir)
+    elif "configuration" in names and "arguments" not in names:
+        lines = _describe_final(args.run_dir)
+    else:
+        lines = _describe_search(args.run_dir)
+    console = Console(soft_wrap=True, highlight=False)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def _describe_final(path: Path) -> Iterator[str]:
+    folder = FinalFolder(path)
+    configuration = folder.read_config()["configuration"]
+    num_epochs = configuration["settings"]["num_epochs"]
+    yield f"{path}: final training on {configuration['dataset']}, {num_epochs} epochs"
+    seeds = folder.progress()
+    for seed in seeds:
+        yield f"seed {seed.seed}: {_describe_seed(seed, num_epochs)}"
+    if finished := [seed.result for seed in seeds if seed.result is not None]:
+        yield f"{len(finished)} of {len(seeds)} seeds finished, test error {format_test_error(finished)}%"
+
+
+def _describe_seed(seed: SeedProgress, num_epochs: int) -> str:
+    if seed.result is not None:
+        return f"finished, test error {format_test_error([seed.result])}%"
+    state = "running" if seed.is_running else "stopped; rerun the command to resume it"
+    return f"{seed.num_epochs} of {num_epochs} epochs, {state}"
+
+
+def _describe_reproduction(path: Path) -> Iterator[str]:
+    config = json.loads((path / CONFIG).read_text())
+    yield f"{path}: reproduction in {config['env_id']}, preset {config['preset']}"
+    for folder in sorted(path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name)):
+        state = "finished" if (folder / "embedding.json").exists() else "not finished"
+        yield f"{folder.name}: pretraining {state}"
+        for agent in config["agents"]:
+            yield f"{folder.name}, {agent}: {_describe_agent(folder / agent)}"
+
+
+def _describe_agent(run_dir: Path) -> str:
+    if not (run_dir / CONFIG).exists():
+        return "search not started"
+    budget = read_config(run_dir)["arguments"]["budget"]
+    text = f"{sum(1 for _ in read_trajectory(run_dir))} of {budget} children{', running' if is_locked(run_dir) else ''}"
+    folder = FinalFolder(run_dir / "final")
+    if not (folder.path / CONFIG).exists():
+        return f"{text}, final training not started"
+    num_epochs = folder.read_config()["configuration"]["settings"]["num_epochs"]
+    states = ", ".join(_describe_seed(seed, num_epochs) for seed in folder.progress())
+    return f"{text}, final training {states}"
+
+
+def _describe_search(run_dir: Path) -> Iterator[str]:
+    config = read_config(run_dir)
+    is_running = is_locked(run_dir)
+    records = list(read_trajectory(run_dir))
     budget = config["arguments"]["budget"]
     done = len(records) >= budget
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
-    print_line = Console(soft_wrap=True, highlight=False).print
-    print_line(f"{args.run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}")
-    leases = _leases(args.run_dir, config)
+    yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
+    leases = _leases(run_dir, config)
     failed = [record for record in records if record["status"] != Status.OK]
-    print_line(f"{len(records)} of {budget} children, {len(leases)} in flight, {len(failed)} failed")
+    yield f"{len(records)} of {budget} children, {len(leases)} in flight, {len(failed)} failed"
     if records:
         best = max(records, key=lambda record: record["reward"])
-        print_line(f"best: child {best['child']}, reward {best['reward']:.4f}")
+        yield f"best: child {best['child']}, reward {best['reward']:.4f}"
     if is_running and not done:
-        print_line(_rate(args.run_dir, config, len(records), budget))
+        yield _rate(run_dir, config, len(records), budget)
     for lease in leases:
-        print_line(f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}")
+        yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
     for record in failed[-MAX_FAILURES:]:
         evaluation = Evaluation.from_dict(record)
-        print_line(f"child {record['child']}: {evaluation.status.value} {evaluation.reason}")
+        yield f"child {record['child']}: {evaluation.status.value} {evaluation.reason}"
 
 
 def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,24 +11,39 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from nases_env.command_line import given_preset, parse
+from nases_env.command_line import given_preset, parse, parse_quietly
 from nases_env.errors import InputError
-from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings, Status, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import (
+    RETRAIN_PRESETS,
+    ChildSettings,
+    Status,
+    TrainingEvaluator,
+    final_settings,
+    resolve_preset,
+)
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
-from nases_env.retraining.report import search_cost, seeds_table, write_report
-from nases_env.retraining.training import FinalTraining
+from nases_env.retraining.report import seeds_table, write_report
+from nases_env.retraining.search_record import (
+    SearchRecord,
+    changed_settings,
+    describe_changes,
+    read_search,
+    searched_settings,
+)
+from nases_env.retraining.training import FinalTraining, require_final_settings
 from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
-from nases_env.search.run_dir import is_finished, read_trajectory
-from nases_env.search_spaces import get_search_space, parse_architecture
+from nases_env.search.run_dir import is_locked, read_trajectory
+from nases_env.search_spaces import Architecture, SearchSpace, get_search_space, parse_architecture
 from nases_env.training import DATASETS, EpochRecord
-
-IGNORED_SETTINGS = ("num_valid_images", "max_params")  # settings without effect on a final training
 
 
 @dataclass(frozen=True)
 class TrainArgs:
     """Train the best architecture of a search to convergence on all training images and test it once.
+
+    The network is that of the search, unless --preset or --child change its size. A search that was stopped can be trained,
+    too.
 
     Rerun the command to resume it after an interruption. To train several seeds in parallel, run one command per seed, each
     with its own --seed and --device, with the same output directory.
@@ -41,7 +57,10 @@ class TrainArgs:
     )
     preset: str | None = field(
         default=None,
-        metadata={"help": f"{', '.join(RETRAIN_PRESETS)} or auto. Default: the search's value; auto if there is no search."},
+        metadata={
+            "help": f"{', '.join(RETRAIN_PRESETS)} or auto; replaces the settings of the search, including the size of the "
+            "network. Default: the settings of the search, with a longer training; auto if there is no search."
+        },
     )
     dataset: str | None = field(default=None, metadata={"help": f"{', '.join(DATASETS)}. Default: the search's value."})
     seeds: int = field(default=1, metadata={"help": "Number of networks to train, each with its own seed."})
@@ -59,7 +78,8 @@ class TrainArgs:
         default=None, metadata={"help": "Custom search space of an architecture file as MODULE:CLASS."}
     )
     child: ChildOptions = field(
-        default=None, metadata={"help": "Settings of the network and its training; the defaults are set by --preset:"}
+        default=None,
+        metadata={"help": "Settings of the network and its training; the defaults are set by the search or --preset:"},
     )
 
 
@@ -69,17 +89,23 @@ def main(options: Sequence[str]) -> None:
 
 
 def parse_train(options: Sequence[str]) -> TrainArgs:
-    """Parse the options of ``nases train``; child settings that are not given default to the preset's values."""
+    """Parse the options of ``nases train``; child settings that are not given default to those of the search or preset."""
+    given = parse_quietly(TrainArgs, options, TrainArgs(tyro.MISSING, child=ChildSettings()))
+    source, preset = (given.source, given.preset) if given else (None, given_preset(options))
+    default = TrainArgs(tyro.MISSING, child=_default_settings(source, preset))
+    args: TrainArgs = parse(TrainArgs, prog="nases train", args=options, default=default)
+    return args
 
-    def read(preset: str) -> TrainArgs:
-        _, child = resolve_preset(preset, presets=RETRAIN_PRESETS)
-        default = TrainArgs(tyro.MISSING, child=child)
-        args: TrainArgs = parse(TrainArgs, prog="nases train", args=options, default=default)
-        return args
 
-    preset = given_preset(options)
-    args = read(preset or "auto")
-    return read(load_args(SearchArgs, args.source).preset) if preset is None and args.source.is_dir() else args
+def _default_settings(source: Path | None, preset: str | None) -> ChildSettings:
+    """Return the settings of the final training of ``source`` without options of ``--child``."""
+    if source is None or not source.is_dir():
+        return resolve_preset(preset or "auto", presets=RETRAIN_PRESETS)[1]
+    searched = searched_settings(source)
+    if preset is None:
+        return final_settings(searched, load_args(SearchArgs, source).preset)
+    _, settings = resolve_preset(preset, presets=RETRAIN_PRESETS)
+    return dataclasses.replace(settings, max_params=searched.max_params)
 
 
 def train_command(args: TrainArgs) -> None:
@@ -92,16 +118,19 @@ def train_command(args: TrainArgs) -> None:
     if args.seeds < 1 or args.seed < 0:
         raise InputError(f"--seeds must be at least 1 and --seed at least 0, not {args.seeds} and {args.seed}")
     is_run = args.source.is_dir()
-    training = (_from_run if is_run else _from_file)(args)
+    training, search = _from_run(args) if is_run else (_from_file(args), None)
+    training.check()
     folder = FinalFolder(args.output or (args.source if is_run else args.source.parent) / "final")
     folder.open(training)
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
+    if search is not None:
+        console.print(search.describe(), describe_changes(changed_settings(search.settings, training.settings)), sep="\n")
     for seed in range(args.seed, args.seed + args.seeds):
         _train(folder, training, seed)
-    report = write_report(folder, search_cost(args.source) if is_run else None)
-    console.print(seeds_table(folder.results()))
-    console.print(report["sentence"], highlight=False)
-    console.print(f"results: {folder.path}", soft_wrap=True, highlight=False)
+    report = write_report(folder, search)
+    Console().print(seeds_table(folder.results()))
+    console.print(report["sentence"])
+    console.print(f"results: {folder.path}")
 
 
 def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
@@ -123,35 +152,37 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
             raise
 
 
-def _from_run(args: TrainArgs) -> FinalTraining:
-    search = load_args(SearchArgs, args.source)
-    if not is_finished(args.source, search.budget):
-        raise InputError(f"the search in {args.source} is not finished; resume it with --resume, or train its best.json")
+def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
+    run_dir = args.source
+    if is_locked(run_dir):
+        raise InputError(f"a search is writing to {run_dir}; wait until it ends, or stop it")
     if args.search_space is not None:
-        raise InputError(f"--search-space is only for an architecture file; {args.source} records its own")
-    env = make_env(search)
+        raise InputError(f"--search-space is only for an architecture file; {run_dir} records its own")
+    search = read_search(run_dir)
+    env = make_env(load_args(SearchArgs, run_dir))
     try:
         evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
-        if not isinstance(evaluator, TrainingEvaluator):
-            raise InputError(f"the search in {args.source} did not train networks; train its best.json, with --dataset")
-        best = max(read_trajectory(args.source), key=lambda record: record["reward"])
-        if best["status"] != Status.OK:
-            raise InputError(f"no child of {args.source} was trained successfully; run a new search")
+        assert isinstance(evaluator, TrainingEvaluator)
         space = get_search_space(evaluator.search_space)
-        architecture = space.from_json((args.source / "best.json").read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {args.source / 'best.json'} ({error.strerror}); run the search again") from None
     finally:
         env.close()
-    return FinalTraining(
+    training = FinalTraining(
         space,
-        architecture,
+        _best_architecture(space, run_dir),
         args.dataset or evaluator.dataset,
-        _settings(args, search.preset),
+        _settings(args),
         data_dir=args.data_dir or evaluator.data_dir,
         device=args.device or evaluator.device,
         num_threads=args.num_threads or evaluator.num_threads,
     )
+    return training, search
+
+
+def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
+    trained = [record for record in read_trajectory(run_dir) if record["status"] == Status.OK]
+    if not trained:
+        raise InputError(f"no child of {run_dir} was trained successfully; resume the search, or run a new one")
+    return space.from_genotype(max(trained, key=lambda record: record["reward"])["genotype"])
 
 
 def _from_file(args: TrainArgs) -> FinalTraining:
@@ -167,17 +198,14 @@ def _from_file(args: TrainArgs) -> FinalTraining:
         space,
         architecture,
         args.dataset,
-        _settings(args, "auto"),
+        _settings(args),
         data_dir=args.data_dir,
         device=args.device or "auto",
         num_threads=args.num_threads or 1,
     )
 
 
-def _settings(args: TrainArgs, preset: str) -> ChildSettings:
-    settings = args.child or resolve_preset(args.preset or preset, presets=RETRAIN_PRESETS)[1]
-    for name in IGNORED_SETTINGS:
-        if getattr(settings, name) is not None:
-            option = f"--child.{name.replace('_', '-')}"
-            raise InputError(f"{option} has no effect on a final training; omit it")
+def _settings(args: TrainArgs) -> ChildSettings:
+    settings = args.child or _default_settings(args.source, args.preset)
+    require_final_settings(settings, "child")
     return settings

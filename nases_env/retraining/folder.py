@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nases_env.evaluation import ChildSettings, load_settings
 from nases_env.model_io import save_model, write_genotype
 from nases_env.retraining.result import FinalResult, read_result
 from nases_env.retraining.training import FinalTraining
+from nases_env.safetensors_file import InvalidFileError, load_tensors
 from nases_env.signals import defer_signals
 from nases_env.training import EpochRecord
 from nases_env.training.trainer import OnEpoch
@@ -31,6 +33,23 @@ GENOTYPE = "genotype.json"
 RESULT = "result.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class SeedProgress:
+    """State of the training of one seed.
+
+    Attributes:
+        seed: the seed.
+        result: the result; None until it is finished.
+        num_epochs: number of epochs in the checkpoint.
+        is_running: whether a process is training it.
+    """
+
+    seed: int
+    result: FinalResult | None
+    num_epochs: int
+    is_running: bool
 
 
 class FinalFolder:
@@ -77,6 +96,8 @@ class FinalFolder:
     def _check(self, configuration: dict[str, Any]) -> None:
         before = self.read_config()["configuration"]
         changed = [name for name in configuration if before.get(name) != configuration[name]]
+        if "key" in changed:
+            raise InputError(f"{self.path} is the training of another architecture; choose a different --output")
         if "settings" in changed:
             settings = configuration["settings"]
             changed.remove("settings")
@@ -149,6 +170,28 @@ class FinalFolder:
         found = (read_result(path) for path in self.path.glob(f"seed-*/{RESULT}"))
         return sorted((result for result in found if result is not None), key=lambda result: result.seed)
 
+    def progress(self) -> list[SeedProgress]:
+        """Return the state of every seed that was started, sorted by seed; it can change while a process is training.
+
+        Raises:
+            InputError: if a result cannot be read.
+        """
+        seeds = {folder: folder.name.removeprefix("seed-") for folder in self.path.glob("seed-*")}
+        folders = sorted((int(seed), folder) for folder, seed in seeds.items() if seed.isdecimal())
+        return [
+            SeedProgress(seed, read_result(folder / RESULT), _last_epoch(folder / CHECKPOINT), _is_locked(folder))
+            for seed, folder in folders
+        ]
+
+
+def _last_epoch(checkpoint: Path) -> int:
+    """Return the number of epochs in a checkpoint; 0 if there is none."""
+    try:
+        record, _ = load_tensors(checkpoint, "checkpoint")
+        return len(record["values"]["curve"])
+    except (FileNotFoundError, InvalidFileError, KeyError):
+        return 0
+
 
 class _Curves:
     """TensorBoard curves of one training run, flushed after each epoch, before its checkpoint."""
@@ -171,6 +214,18 @@ class _Curves:
     def __exit__(self, *raised: object) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether a process has locked ``folder``."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextlib.contextmanager

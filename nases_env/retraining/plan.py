@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, resolve_preset, settings_overrides
+from nases_env.evaluation import PRESETS, ChildSettings, final_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
+from nases_env.retraining.training import require_final_settings
 from nases_env.search.options import SearchArgs
 from nases_env.search.run_dir import CONFIG, is_finished
 
@@ -29,6 +30,8 @@ class Plan:
         env_id: id of the environment.
         budget: number of children per search.
         seeds: number of repetitions.
+        child: settings of the children of the searches.
+        final: settings of the final training runs.
         args: all other options.
     """
 
@@ -37,6 +40,8 @@ class Plan:
     env_id: str
     budget: int
     seeds: int
+    child: ChildSettings
+    final: ChildSettings
     args: ReproduceArgs
 
     def steps(self) -> Iterator[Step]:
@@ -57,8 +62,15 @@ class Plan:
 
 
 def make_plan(args: ReproduceArgs) -> Plan:
-    """Resolve the defaults of ``args``."""
-    preset, _ = resolve_preset(args.preset)
+    """Resolve the defaults of ``args``.
+
+    Raises:
+        InputError: if ``args`` set an option that has no effect on the final training.
+    """
+    preset, child = resolve_preset(args.preset)
+    child = args.child or child
+    final = args.final or final_settings(child, preset)
+    require_final_settings(final, "final")
     default = PROTOCOL_PRESETS[preset]
     return Plan(
         preset=preset,
@@ -66,6 +78,8 @@ def make_plan(args: ReproduceArgs) -> Plan:
         env_id=args.env_id or default.env_id,
         budget=args.budget or default.budget,
         seeds=args.seeds or default.seeds,
+        child=child,
+        final=final,
         args=args,
     )
 
@@ -112,8 +126,8 @@ class Step:
         ]
         run_dir = plan.run_dir(self.seed, self.agent)
         if self.stage == "train":
-            settings = _to_options(settings_overrides(args.final, RETRAIN_PRESETS[plan.preset]), "child.")
-            return [str(run_dir), "--preset", plan.preset, "--seed", str(self.seed), *where, *settings]
+            settings = settings_overrides(plan.final, final_settings(plan.child, plan.preset))
+            return [str(run_dir), "--seed", str(self.seed), *where, *_to_options(settings, "child.")]
         default = ExecutionSettings()
         execution = _to_options({name: v for name, v in vars(args.execution).items() if v != getattr(default, name)})
         if (run_dir / CONFIG).exists():
@@ -125,7 +139,7 @@ class Step:
             *_option_unless_default("num-envs", args.num_envs, 1),
             *where,
             *execution,
-            *_to_options(settings_overrides(args.child, PRESETS[plan.preset]), "child."),
+            *_to_options(settings_overrides(plan.child, PRESETS[plan.preset]), "child."),
         ]
 
     @property

@@ -77,7 +77,7 @@ class ReproduceArgs:
     child: ChildOptions = None
     """Settings of the children of the searches; the defaults are set by --preset:"""
     final: ChildOptions = None
-    """Settings of the final training runs; the defaults are set by --preset:"""
+    """Settings of the final training runs; the defaults are those of the searches, with the longer training of --preset:"""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "budget", "seeds")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import asdict
 from typing import Any
 
 from nases_env.atomic_io import write_atomically
@@ -11,18 +12,18 @@ from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
     TABLE_1_HEADING,
-    SearchCost,
     describe_training,
     format_percent,
     format_test_error,
+    format_time,
     mean_and_std,
-    search_cost,
     search_days,
     summarize,
     table_1,
     table_1_row,
 )
 from nases_env.retraining.result import FinalResult
+from nases_env.retraining.search_record import SearchRecord, changed_settings, describe_changes, read_search
 from nases_env.tables import markdown_table
 
 BASELINE = "random_search"
@@ -37,7 +38,7 @@ def write_protocol_report(plan: Plan) -> str:
     """
     seeds = range(plan.seeds)
     embeddings = [json.loads(plan.embedding(seed).with_suffix(".json").read_text()) for seed in seeds]
-    costs = {agent: [search_cost(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
+    searches = {agent: [read_search(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
     folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.args.agents}
     finals = {
         agent: [result for seed, folder in enumerate(of_agent) if (result := folder.result(seed)) is not None]
@@ -51,7 +52,7 @@ def write_protocol_report(plan: Plan) -> str:
         "embeddings": [{name: record[name] for name in EMBEDDING_METRICS} for record in embeddings],
         "agents": {
             agent: {
-                "searches": [vars(cost) for cost in costs[agent]],
+                "searches": [asdict(search) for search in searches[agent]],
                 "final": summarize(finals[agent]),
                 "test_errors": [result.test_error for result in finals[agent]],
                 "less_error_than_random_search": _difference(finals, agent),
@@ -59,8 +60,9 @@ def write_protocol_report(plan: Plan) -> str:
             for agent in plan.args.agents
         },
         "conditions": describe_training(configuration, finals[plan.args.agents[0]]),
+        "changed_settings": changed_settings(plan.child, plan.final),
     }
-    text = _to_markdown(plan, values, costs, finals, configuration)
+    text = _to_markdown(plan, values, searches, finals, configuration)
     write_atomically(plan.output / "report.json", (json.dumps(values, indent=2) + "\n").encode())
     write_atomically(plan.output / "report.md", text.encode())
     return text
@@ -82,7 +84,7 @@ def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, A
 def _to_markdown(
     plan: Plan,
     values: dict[str, Any],
-    costs: dict[str, list[SearchCost]],
+    searches: dict[str, list[SearchRecord]],
     finals: dict[str, list[FinalResult]],
     configuration: dict[str, Any],
 ) -> str:
@@ -106,27 +108,28 @@ def _to_markdown(
         ),
         "## Stage 2: searches",
         markdown_table(
-            ["agent", "best validation accuracy %", "hours of evaluation"],
+            ["agent", "best validation accuracy %", "time of evaluation"],
             *(
                 [
                     agent,
-                    format_percent(*mean_and_std([cost.valid_accuracy for cost in of_agent])),
-                    f"{statistics.mean(cost.seconds for cost in of_agent) / 3600:.2g}",
+                    format_percent(*mean_and_std([search.valid_accuracy for search in of_agent])),
+                    format_time(statistics.mean(search.seconds for search in of_agent)),
                 ]
-                for agent, of_agent in costs.items()
+                for agent, of_agent in searches.items()
             ),
         ),
         "## Final phase",
         values["conditions"],
+        describe_changes(values["changed_settings"]),
         markdown_table(
-            ["agent", "test error %", "reduction from random search", "parameters, M", "hours each"],
+            ["agent", "test error %", "reduction from random search", "parameters, M", "time each"],
             *(
                 [
                     agent,
                     format_test_error(results),
                     _format_reduction(values["agents"][agent]["less_error_than_random_search"]),
                     f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
-                    f"{statistics.mean(result.hours for result in results):.2g}",
+                    format_time(statistics.mean(result.seconds for result in results)),
                 ]
                 for agent, results in finals.items()
             ),
@@ -134,7 +137,7 @@ def _to_markdown(
     ]
     if configuration["dataset"] == "cifar10":
         cutout = configuration["settings"]["cutout_length"]
-        rows = [table_1_row(agent, results, cutout, search_days(costs[agent])) for agent, results in finals.items()]
+        rows = [table_1_row(agent, results, cutout, search_days(searches[agent])) for agent, results in finals.items()]
         parts += [TABLE_1_HEADING, table_1(rows)]
     return "\n\n".join(parts) + "\n"
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation
+from nases_env.evaluation import ChildSettings
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.result import FinalResult
-from nases_env.search.run_dir import read_config, read_trajectory
+from nases_env.retraining.search_record import SearchRecord, changed_settings, describe_changes
 from nases_env.tables import markdown_table
 
 
@@ -55,48 +54,12 @@ PAPER_ROWS = (
 TABLE_1_HEADING = "## Comparison with Table 1 of the paper"
 
 
-@dataclass(frozen=True)
-class SearchCost:
-    """Cost of a search.
-
-    Attributes:
-        agent: name of the agent.
-        num_children: number of evaluated children.
-        seconds: wall time of the evaluations, summed.
-        on_gpu: whether they ran on a GPU.
-        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it.
-    """
-
-    agent: str
-    num_children: int
-    seconds: float
-    on_gpu: bool
-    valid_accuracy: float
-
-
-def search_cost(run_dir: Path) -> SearchCost:
-    """Read the cost of the search in ``run_dir``.
-
-    Raises:
-        InputError: if it is not a run directory.
-    """
-    records = list(read_trajectory(run_dir))
-    new = [Evaluation.from_dict(record) for record in records if record["is_new"]]
-    return SearchCost(
-        agent=str(read_config(run_dir)["agent"]),
-        num_children=len(records),
-        seconds=sum(evaluation.seconds for evaluation in new),
-        on_gpu=any(evaluation.device != "cpu" for evaluation in new),
-        valid_accuracy=max(evaluation.reward for evaluation in new),
-    )
-
-
-def write_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]:
+def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, Any]:
     """Write ``report.json`` and ``report.md`` on all finished seeds of ``folder``.
 
     Args:
         folder: the output directory of the final training.
-        cost: the cost of the search; None if the architecture is from a file.
+        search: the search; None if the architecture is from a file.
 
     Returns:
         The content of ``report.json``; ``sentence`` is a summary.
@@ -113,36 +76,54 @@ def write_report(folder: FinalFolder, cost: SearchCost | None) -> dict[str, Any]
         **summarize(results),
         "sentence": sentence,
         "conditions": describe_training(configuration, results),
-        "search": None if cost is None else vars(cost),
+        "search": None if search is None else asdict(search),
+        "changed_settings": None if search is None else changed_settings(search.settings, _settings(configuration)),
         "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
     }
     write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    write_atomically(folder.path / "report.md", _to_markdown(report, configuration, results, cost).encode())
+    write_atomically(folder.path / "report.md", _to_markdown(report, configuration, results, search).encode())
     return report
 
 
+def _settings(configuration: Mapping[str, Any]) -> ChildSettings:
+    return ChildSettings(**configuration["settings"])
+
+
 def _to_markdown(
-    report: dict[str, Any], configuration: dict[str, Any], results: Sequence[FinalResult], cost: SearchCost | None
+    report: dict[str, Any],
+    configuration: dict[str, Any],
+    results: Sequence[FinalResult],
+    search: SearchRecord | None,
 ) -> str:
     parts = ["# Final training", report["conditions"], markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
-    if cost is not None:
-        parts.append(
-            f"The architecture is the best of {cost.num_children} children of {cost.agent} by validation accuracy "
-            f"({cost.valid_accuracy:.2%}); evaluating them took {cost.seconds / 3600:.2g} "
-            f"{'GPU' if cost.on_gpu else 'CPU'} hours."
-        )
+    if search is not None:
+        device = "GPU" if search.on_gpu else "CPU"
+        parts += [
+            f"{search.describe()} Evaluating them took {format_time(search.seconds)} of {device} time.",
+            describe_changes(report["changed_settings"]),
+        ]
     if configuration["dataset"] == "cifar10":
-        days = "–" if cost is None else search_days([cost])
-        method = "architecture of a file" if cost is None else cost.agent
+        days = "–" if search is None else search_days([search])
+        method = "architecture of a file" if search is None else search.agent
         row = table_1_row(method, results, configuration["settings"]["cutout_length"], days)
         parts += [TABLE_1_HEADING, table_1([row])]
     return "\n\n".join(parts) + "\n"
 
 
-def search_days(costs: Sequence[SearchCost]) -> str:
+def search_days(searches: Sequence[SearchRecord]) -> str:
     """Format the mean GPU days of searches; CPU days are marked "(CPU)"."""
-    seconds = statistics.mean(cost.seconds for cost in costs)
-    return f"{seconds / 86400:.2g}" + ("" if costs[0].on_gpu else " (CPU)")
+    seconds = statistics.mean(search.seconds for search in searches)
+    return f"{seconds / 86400:.2g}" + ("" if searches[0].on_gpu else " (CPU)")
+
+
+def format_time(seconds: float) -> str:
+    """Format a duration with two significant digits in seconds, minutes or hours, such as "1.4 s"."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.2g} min"
+    hours = seconds / 3600
+    return f"{hours:.2g} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -189,9 +170,9 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int,
 
 def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
     """Return the cells of a table with one row per seed; the first row contains the headings."""
-    rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs", "GPU h"]]
+    rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs", "GPU time"]]
     if not results[0].on_gpu:
-        rows[0][-1] = "CPU h"
+        rows[0][-1] = "CPU time"
     for result in results:
         low, high = result.test_error_interval
         rows.append(
@@ -203,7 +184,7 @@ def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
                 f"{result.num_params:,}",
                 f"{result.num_flops / 1e6:,.1f}",
                 str(result.num_epochs),
-                f"{result.hours:.2g}",
+                format_time(result.seconds),
             ]
         )
     return rows
@@ -214,7 +195,7 @@ def seeds_table(results: Sequence[FinalResult]) -> Table:
     table = Table(title="final training, tested once", title_justify="left")
     headings, *rows = seed_rows(results)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=heading == "95% interval")
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # fits into 80 columns
     for row in rows:
         table.add_row(*row)
     return table

@@ -29,6 +29,17 @@ FAILURE_HINTS = {
 }
 
 
+def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
+    """Raise ``InputError`` if ``settings`` include one that has no effect on a final training.
+
+    Args:
+        settings: settings of a final training.
+        option_prefix: first part of the names of its options.
+    """
+    if settings.num_valid_images is not None:
+        raise InputError(f"--{option_prefix}.num-valid-images has no effect on a final training; omit it")
+
+
 @dataclass(frozen=True)
 class FinalTraining:
     """The training of the best architecture on all training images (Algorithm 1, lines 12 and 13).
@@ -39,7 +50,7 @@ class FinalTraining:
         search_space: the search space.
         architecture: the architecture to train.
         dataset: a name of ``nases_env.training.DATASETS``.
-        settings: size and training of the network; ``num_valid_images`` and ``max_params`` have no effect.
+        settings: size and training of the network; ``num_valid_images`` has no effect.
         data_dir: the directory with the data sets; None: the default of ``load_images``.
         device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
         num_threads: number of CPU threads.
@@ -84,6 +95,28 @@ class FinalTraining:
             "num_threads": self.num_threads if device == "cpu" else None,
             "torch": torch.__version__,
         }
+
+    def check(self) -> None:
+        """Check the settings against the images and the network, before anything is written.
+
+        Raises:
+            InputError: if cutout erases whole images, or the network without its auxiliary head exceeds ``max_params``.
+        """
+        _, height, width = self.train_images.image_shape
+        if self.settings.cutout_length >= 2 * max(height, width):
+            raise InputError(
+                f"cutout_length = {self.settings.cutout_length} erases images of {height} x {width} pixels completely; pass "
+                f"--child.cutout-length {max(height, width) // 2}, or 0 to disable it"
+            )
+        limit = self.settings.max_params
+        if limit is None:
+            return
+        num_params = count_parameters(self._build(0, dataclasses.replace(self.settings, auxiliary_head=False)).network)
+        if num_params > limit:
+            raise InputError(
+                f"the final network has {num_params:,} parameters, more than max_params = {limit:,}; lower "
+                "--child.num-filters or --child.cells-per-stage, or pass another --child.max-params"
+            )
 
     def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:
         """Train and test one network.

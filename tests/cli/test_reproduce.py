@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shlex
 import signal
 import sys
@@ -15,7 +17,8 @@ from nases_env.cli import main as cli
 from nases_env.cli import reproduce as command
 from nases_env.cli.reproduce import parse_reproduce, reproduce_command
 from nases_env.errors import InputError
-from nases_env.retraining.plan import Step, make_plan
+from nases_env.evaluation import RETRAIN_PRESETS
+from nases_env.retraining.plan import Plan, Step, make_plan
 from tests.commands import module, run_here
 
 STAGES_OF_A_SEED = (
@@ -87,6 +90,8 @@ def test_report_contains_the_measured_values(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     for words in ("Stage 1", "Stage 2", "Final phase", "2 seeds in NASES-Digits-v0", "256 training images of digits"):
         assert words in text
+    assert "Changed from the search: num_epochs 1 -> 3, num_cycles 3 -> 1, " in text
+    assert report["changed_settings"]["num_epochs"] == [1, 3]
     assert "Table 1" not in text  # Table 1 is on CIFAR-10
 
 
@@ -98,7 +103,7 @@ def test_rerun_executes_only_the_missing_steps(folder: Path, capsys: pytest.Capt
     report = (folder / "report.json").read_text()
     reproduce("--preset", "smoke", "--output", folder)
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")] == [
-        f"[10/10] nases train {folder}/seed-1/random_search --preset smoke --seed 1"
+        f"[10/10] nases train {folder}/seed-1/random_search --seed 1"
     ]
     changed = {path for path, time in others.items() if path.stat().st_mtime_ns != time}
     assert {path.parent for path in changed} == {final.parent}
@@ -143,11 +148,9 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
         (["--budget", 0], "--budget must be at least 1, not 0"),
         (
             ["--budget", 4],
-            "was started with different values of --budget; pass the original values, or choose a different --output",
+            "was started with --budget 3; pass the same options, or choose a different --output",
         ),
-        (["--final.cutout-length", 2], "was started with different values of --final; pass the original values"),
-        (["--env-id", "NASES-NASBench201-v0"], "does not take --"),
-        (["--env-id", "NASES-Synthetic-v0"], "does not take --"),
+        (["--final.cutout-length", 2], "was started with --final.cutout-length 0; pass the same options"),
     ],
 )
 def test_invalid_input_is_a_one_line_error(folder: Path, options: list[object], message: str) -> None:
@@ -157,16 +160,51 @@ def test_invalid_input_is_a_one_line_error(folder: Path, options: list[object], 
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.parametrize("env_id", ["NASES-NASBench201-v0", "NASES-Synthetic-v0"])
+def test_environment_that_does_not_train_is_an_error(env_id: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not take --"):
+        reproduce("--preset", "smoke", "--output", tmp_path / "new", "--env-id", env_id)
+    assert not list(tmp_path.iterdir())
+
+
 def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
     """Earlier versions wrote "preset" for unset settings, and two settings had other names."""
     config = json.loads((folder / "config.json").read_text())
     names = [name for name in config["child"] if name not in ("cutout_length", "drop_path_prob")]
     old = dict.fromkeys([*names, "cutout", "drop_path_keep"], "preset")
     (tmp_path / "config.json").write_text(json.dumps({**config, "child": {**old, "cutout": 2}, "final": old}))
-    options = ("--preset", "smoke", "--output", tmp_path, "--dry-run")
-    with pytest.raises(InputError, match="started with different values of --child;"):
+    options = ["--preset", "smoke", "--output", tmp_path, "--dry-run"]
+    with pytest.raises(InputError, match=r"was started with --child.cutout-length 2; pass the same options"):
         reproduce(*options)
-    assert command._check_config(make_plan(parse_reproduce([*map(str, options), "--child.cutout-length", "2"])))
+    options += ["--child.cutout-length", 2]  # the final training was then without cutout
+    with pytest.raises(InputError, match=r"was started with --final.cutout-length 0; pass the same options"):
+        reproduce(*options)
+    assert command._check_config(make_plan(parse_reproduce([*map(str, options), "--final.cutout-length", "0"])))
+    with pytest.raises(InputError, match="was started with --preset smoke; pass the same options"):
+        reproduce("--preset", "cpu", *options[2:])
+
+
+def plan_of(*options: str) -> Plan:
+    return make_plan(parse_reproduce(options))
+
+
+@pytest.mark.parametrize(("preset", "size", "epochs"), [("paper", (5, 40), (630, 6)), ("gpu", (2, 20), (150, 4))])
+def test_final_training_has_the_network_of_the_searches(preset: str, size: tuple[int, int], epochs: tuple[int, int]) -> None:
+    final = plan_of("--preset", preset).final
+    assert (final.cells_per_stage, final.num_filters) == size
+    assert (final.num_epochs, final.num_cycles) == epochs
+
+
+def test_options_of_the_final_training_change_only_what_they_name() -> None:
+    options = ("--preset", "smoke", "--child.num-filters", "3", "--child.num-epochs", "2")
+    plan = plan_of(*options, "--final.cutout-length", "2")
+    assert plan.final == dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, cutout_length=2)
+    step = next(step for step in plan.steps() if step.stage == "train")
+    assert step.options() == ["runs/reproduction-smoke/seed-0/reinforce", "--seed", "0", "--child.cutout-length", "2"]
+    shown = run_here(cli.main, "reproduce", *options, "--help").stdout
+    assert re.search(r"--final\.num-filters .*?\(default: 3\)", shown, re.DOTALL)
+    with pytest.raises(InputError, match=r"--final.num-valid-images has no effect on a final training; omit it"):
+        plan_of("--preset", "smoke", "--final.num-valid-images", "9")
 
 
 def test_another_directory_is_not_changed(tmp_path: Path) -> None:

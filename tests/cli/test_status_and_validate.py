@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nases_env.cli.reproduce import _config, parse_reproduce
 from nases_env.cli.status import StatusArgs, status_command
+from nases_env.cli.train import _from_file, parse_train, train_command
 from nases_env.cli.validate import ValidateArgs, validate_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.caching import CachingExecutor
+from nases_env.retraining import FinalFolder
+from nases_env.retraining.plan import make_plan
 from nases_env.search import Proposal, SearchArgs, SearchRun
+from nases_env.training import EpochRecord
+from tests.retraining.architectures import architecture_file
 
 
 def search(run_dir: Path, num_children: int) -> None:
@@ -63,6 +69,45 @@ def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFix
     shown = status(run_dir, capsys)
     assert "stopped; resume it with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
     assert "child 2: failed killed by SIGKILL" in shown
+
+
+def test_status_of_a_final_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [str(architecture_file(tmp_path)), "--dataset", "digits", "--preset", "smoke"]
+    train_command(parse_train(options))
+    folder = FinalFolder(tmp_path / "final")
+    (result,) = folder.results()
+    error = f"test error {100 * result.test_error:.2f}%"
+    title = f"{folder.path}: final training on digits, 3 epochs"
+    assert status(folder.path, capsys) == f"{title}\nseed 0: finished, {error}\n1 of 1 seeds finished, {error}\n"
+
+    states: list[str] = []
+
+    def stop_after_two_epochs(record: EpochRecord) -> None:
+        states.append(status(folder.path, capsys))
+        if record.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.train(_from_file(parse_train(options)), 10, stop_after_two_epochs)
+    assert "seed 10: 0 of 3 epochs, running\n1 of 2 seeds finished" in states[0]
+    assert "seed 10: 2 of 3 epochs, stopped; rerun the command to resume it" in status(folder.path, capsys)
+
+
+def test_status_of_a_reproduction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--preset", "smoke", "--output", str(tmp_path), "--seeds", "1", "--agents", "random_search", "local_search"]
+    plan = make_plan(parse_reproduce(options))
+    (tmp_path / "config.json").write_text(json.dumps(_config(plan)))
+    (tmp_path / "seed-0").mkdir()
+    search(tmp_path / "seed-0" / "random_search", 2)
+    shown = status(tmp_path, capsys)
+    assert shown.splitlines() == [
+        f"{tmp_path}: reproduction in NASES-Digits-v0, preset smoke",
+        "seed-0: pretraining not finished",
+        "seed-0, random_search: 2 of 3 children, final training not started",
+        "seed-0, local_search: search not started",
+    ]
+    train_command(parse_train([str(tmp_path / "seed-0" / "random_search"), "--child.num-epochs", "1"]))
+    assert "random_search: 2 of 3 children, final training finished, test error" in status(tmp_path, capsys)
 
 
 def test_status_of_another_directory_is_a_one_line_error(tmp_path: Path) -> None:

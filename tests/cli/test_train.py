@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -16,17 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nases_env
+from nases_env.cli import main as cli
 from nases_env.cli.train import parse_train, train_command
 from nases_env.errors import InputError
-from nases_env.evaluation import RETRAIN_PRESETS
+from nases_env.evaluation import PRESETS, RETRAIN_PRESETS
 from nases_env.networks import build_network
 from nases_env.retraining import FinalFolder
+from nases_env.search import SearchArgs, SearchRun
 from tests.commands import module, run_here
 from tests.retraining.architectures import architecture_file, some_architecture
 
@@ -44,6 +48,17 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("search") / "run"
     options = ("--preset", "smoke", "--budget", "2", "--run-dir", str(path))
     assert run_here(module("nases_agents.random_search"), *options).returncode == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def custom_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a search whose children differ from the preset; its trajectory is enough for the final training."""
+    path = tmp_path_factory.mktemp("custom") / "run"
+    options = ("--preset", "smoke", "--child.num-filters", "3", "--child.momentum", "0.5", "--child.max-params", "100000")
+    result = run_here(module("nases_agents.random_search"), "--budget", "2", "--run-dir", str(path), *options)
+    assert result.returncode == 0
+    (path / "best.json").unlink()
     return path
 
 
@@ -106,11 +121,92 @@ def test_finished_seeds_are_not_trained_again(final_dir: Path, run_dir: Path, ca
     assert "over 2 seeds" in captured.out
 
 
-def test_settings_default_to_the_preset_of_the_search(run_dir: Path) -> None:
-    assert parse_train([str(run_dir)]).child == RETRAIN_PRESETS["smoke"]
-    assert parse_train([str(run_dir), "--preset", "cpu"]).child == RETRAIN_PRESETS["cpu"]
-    changed = parse_train(["--child.num-epochs", "4", str(run_dir), "--child.auxiliary-head", "True"]).child
-    assert changed == dataclasses.replace(RETRAIN_PRESETS["smoke"], num_epochs=4, auxiliary_head=True)
+def test_settings_default_to_those_of_the_search(custom_run: Path) -> None:
+    final = dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, momentum=0.5, max_params=100_000)
+    assert parse_train([str(custom_run)]).child == final
+    changed = parse_train(["--child.num-epochs", "4", str(custom_run), "--child.auxiliary-head", "True"]).child
+    assert changed == dataclasses.replace(final, num_epochs=4, auxiliary_head=True)
+    preset = parse_train([str(custom_run), "--preset", "cpu", "--child.lr-min", "0"]).child
+    assert preset == dataclasses.replace(RETRAIN_PRESETS["cpu"], max_params=100_000, lr_min=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "defaults"),
+    [
+        (["RUN"], {"num-filters": "3", "num-epochs": "3", "momentum": "0.5"}),
+        (["--seeds", "2", "RUN", "--preset", "cpu"], {"num-filters": "8", "num-epochs": "15", "momentum": "0.9"}),
+        (["--preset", "cpu"], {"num-filters": "8", "num-epochs": "15", "momentum": "0.9"}),
+    ],
+)
+def test_help_shows_the_resulting_defaults(custom_run: Path, options: list[str], defaults: dict[str, str]) -> None:
+    words = [str(custom_run) if word == "RUN" else word for word in options]
+    shown = run_here(cli.main, "train", *words, "--help").stdout
+    for name, value in defaults.items():
+        (text,) = re.findall(rf"--child\.{name} .*?\(default: (.*?)\)", shown, re.DOTALL)
+        assert text == value
+
+
+def test_network_of_the_search_is_trained(custom_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [json.loads(line) for line in (custom_run / "evaluations.jsonl").read_text().splitlines()]
+    best = max(records, key=lambda record: record["reward"])
+    train(custom_run, "--child.num-epochs", 1, "--output", tmp_path / "final")
+    report = json.loads((tmp_path / "final" / "report.json").read_text())
+    assert report["num_params"] == best["num_params"]
+    assert report["changed_settings"] == {
+        "num_cycles": [3, 1],
+        "schedule": ["triangular", "cosine"],
+        "lr_max": [0.1, 0.05],
+        "num_train_images": [128, 256],
+    }
+    changes = "num_cycles 3 -> 1, schedule triangular -> cosine, lr_max 0.1 -> 0.05, num_train_images 128 -> 256"
+    assert f"Changed from the search: {changes}.\n" in capsys.readouterr().out
+    assert f"Changed from the search: {changes}.\n" in (tmp_path / "final" / "report.md").read_text()
+
+
+def test_limit_of_the_search_is_enforced(custom_run: Path, tmp_path: Path) -> None:
+    options = ("--child.num-epochs", 1, "--output", tmp_path / "final")
+    size = ("--preset", "smoke", "--child.num-filters", 30)
+    with pytest.raises(InputError, match=r"the final network has [\d,]+ parameters, more than max_params = 100,000; lower"):
+        train(custom_run, *size, *options)
+    with pytest.raises(InputError, match="more than max_params = 20;"):
+        train(custom_run, "--child.max-params", 20, *options)
+    assert not list(tmp_path.iterdir())
+    train(custom_run, *size, "--child.max-params", None, *options)
+    report = json.loads((tmp_path / "final" / "report.json").read_text())
+    assert report["changed_settings"]["max_params"] == [100_000, None]
+
+
+def test_stopped_search_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = SearchArgs(preset="smoke", budget=30, run_dir=tmp_path / "run")
+    assert args.run_dir is not None
+    with SearchRun(args, agent="random_search") as run:
+        space, rng = run.env.search_space, np.random.default_rng(0)
+        run.loop.evaluate_all([space.sample(rng) for _ in range(2)])
+        with pytest.raises(InputError, match=r"a search is writing to .*run; wait until it ends, or stop it"):
+            train(args.run_dir)
+    assert run.loop.best is not None
+    (args.run_dir / "best.json").write_text(space.to_json(space.sample(rng)))  # of another child
+    train(args.run_dir, "--child.num-epochs", 1)
+    sentence = "The search was stopped after 2 of 30 children."
+    assert sentence in capsys.readouterr().out
+    assert sentence in (args.run_dir / "final" / "report.md").read_text()
+    report = json.loads((args.run_dir / "final" / "report.json").read_text())
+    assert (report["search"]["num_children"], report["search"]["budget"]) == (2, 30)
+    assert report["num_params"] == run.loop.best.evaluation.num_params
+    config = json.loads((args.run_dir / "final" / "config.json").read_text())
+    assert config["configuration"]["key"] == run.loop.best.architecture.key
+    with pytest.raises(InputError, match="is the training of another architecture; choose a different --output"):
+        train(architecture_file(tmp_path), "--dataset", "digits", "--output", args.run_dir / "final")
+
+
+def test_search_without_a_trained_child_is_an_error(tmp_path: Path) -> None:
+    diverging = dataclasses.replace(PRESETS["smoke"], lr_max=1e30)
+    args = SearchArgs(preset="smoke", budget=2, run_dir=tmp_path / "run", child=diverging)
+    with SearchRun(args, agent="random_search") as run:
+        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
+    with pytest.raises(InputError, match=r"no child of .*run was trained successfully; resume the search, or run a new one"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run" / "final").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +219,6 @@ def test_settings_default_to_the_preset_of_the_search(run_dir: Path) -> None:
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
-        (["--child.max-params", 9], "--child.max-params has no effect on a final training; omit it"),
         (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),
         (["--search-space", "enas_micro"], "--search-space is only for an architecture file"),
         (["--child.batch-size", 1], "batch_size must be at least 2, not 1"),

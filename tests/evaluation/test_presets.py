@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +39,15 @@ def test_every_setting_has_a_help_text() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_final_training_keeps_the_network_of_the_search(preset: str) -> None:
-    limits = {"num_train_images": 100, "num_valid_images": 50}
-    custom = {"cells_per_stage": 3, "num_filters": 5, "image_size": 24, "max_params": 9, "batch_size": 48, "momentum": 0.5}
+    limits: dict[str, Any] = {"num_train_images": 100, "num_valid_images": 50}
+    custom: dict[str, Any] = {
+        "cells_per_stage": 3,
+        "num_filters": 5,
+        "image_size": 24,
+        "max_params": 9,
+        "batch_size": 48,
+        "momentum": 0.5,
+    }
     final = final_settings(dataclasses.replace(PRESETS[preset], **custom, **limits), preset)
     assert {name: getattr(final, name) for name in custom} == custom
     assert final.num_train_images == (256 if preset == "smoke" else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -9,10 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from nases_env.errors import InputError
 from nases_env.retraining import FinalResult
-from nases_env.retraining.report import format_test_error, summarize, table_1_row
+from nases_env.retraining.report import format_test_error, format_time, seeds_table, summarize, table_1_row
 from nases_env.retraining.result import read_result
 from nases_env.training import EpochRecord
 
@@ -72,3 +75,21 @@ def test_results_are_summarized_over_seeds() -> None:
     assert format_test_error(results[:1]) == "4.00"
     row = table_1_row("reinforce", results, cutout_length=16, days="0.5")
     assert (row.method, row.error, row.params, row.days) == ("reinforce + cutout", "3.50 ± 0.71", "4.8", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0312, "0.031 s"), (1.42, "1.4 s"), (59, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (445_000, "124 h")],
+)
+def test_times_have_two_digits(seconds: float, text: str) -> None:
+    assert format_time(seconds) == text
+
+
+def test_table_fits_into_80_columns() -> None:
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(seeds_table([dataclasses.replace(final_result(), on_gpu=False, seconds=1.4)]))
+    assert "…" not in shown.getvalue()
+    (row,) = (line for line in shown.getvalue().splitlines() if "3.45" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        *("0", "3.45", "3.11–3.83", "99.00", "4,758,920", "1,500.0", "2", "1.4 s")
+    ]

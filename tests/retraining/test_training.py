@@ -71,3 +71,11 @@ def test_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, lr_max=1e30, lr_min=1e30)
     with pytest.raises(InputError, match=r"seed 0 failed in epoch 1: .* lower --child.lr-max"):
         training(settings).run(0, tmp_path / "checkpoint")
+
+
+def test_cutout_of_whole_images_is_an_error() -> None:
+    training(dataclasses.replace(QUICK, cutout_length=15)).check()
+    with pytest.raises(
+        InputError, match=r"16 erases images of 8 x 8 pixels .* --child.cutout-length 4, or 0"
+    ):
+        training(dataclasses.replace(QUICK, cutout_length=16)).check()

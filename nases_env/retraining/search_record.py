@@ -1,0 +1,95 @@
+"""The search whose best architecture is trained, as its run directory records it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
+from nases_env.search.run_dir import read_config, read_trajectory
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """What the report on a final training states about the search.
+
+    Attributes:
+        agent: name of the agent.
+        budget: number of children that the search was to evaluate.
+        num_children: number of evaluated children; less than ``budget`` if the search was stopped.
+        seconds: wall time of the evaluations, summed.
+        on_gpu: whether they ran on a GPU.
+        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it.
+        settings: settings of the children.
+    """
+
+    agent: str
+    budget: int
+    num_children: int
+    seconds: float
+    on_gpu: bool
+    valid_accuracy: float
+    settings: ChildSettings
+
+    def describe(self) -> str:
+        """Describe how the architecture was chosen."""
+        children = f"{self.num_children} {'child' if self.num_children == 1 else 'children'}"
+        text = (
+            f"The architecture is the best of {children} of {self.agent} by validation accuracy ({self.valid_accuracy:.2%})."
+        )
+        if self.num_children < self.budget:
+            text += f" The search was stopped after {self.num_children} of {self.budget} children."
+        return text
+
+
+def read_search(run_dir: Path) -> SearchRecord:
+    """Read the search in ``run_dir``.
+
+    Raises:
+        InputError: if it is not a run directory, or its children were not trained.
+    """
+    config = read_config(run_dir)
+    records = list(read_trajectory(run_dir))
+    new = [Evaluation.from_dict(record) for record in records if record["is_new"]]
+    return SearchRecord(
+        agent=str(config["agent"]),
+        budget=config["arguments"]["budget"],
+        num_children=len(records),
+        seconds=sum(evaluation.seconds for evaluation in new),
+        on_gpu=any(evaluation.device != "cpu" for evaluation in new),
+        valid_accuracy=max((evaluation.reward for evaluation in new), default=0.0),
+        settings=searched_settings(run_dir),
+    )
+
+
+def searched_settings(run_dir: Path) -> ChildSettings:
+    """Read the settings of the children of the search in ``run_dir``.
+
+    Raises:
+        InputError: if it is not a run directory, or its children were not trained.
+    """
+    configuration = read_config(run_dir)["configuration"]
+    if configuration.get("evaluator") != "training":
+        raise InputError(f"the search in {run_dir} did not train networks; train its best.json, with --dataset")
+    return load_settings(configuration["settings"], ChildSettings())
+
+
+def changed_settings(searched: ChildSettings, final: ChildSettings) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ between a search and a final training, by name.
+
+    Returns:
+        The value in the search and in the final training. ``num_valid_images``, which has no effect on a final training, is
+        left out.
+    """
+    differing = settings_overrides(final, searched)
+    differing.pop("num_valid_images", None)
+    return {name: (getattr(searched, name), value) for name, value in differing.items()}
+
+
+def describe_changes(changes: dict[str, tuple[Any, Any]]) -> str:
+    """Describe the result of ``changed_settings``."""
+    if not changes:
+        return "All settings are those of the search."
+    return f"Changed from the search: {', '.join(f'{name} {old} -> {new}' for name, (old, new) in changes.items())}."

@@ -6,9 +6,11 @@ A search space defines a name, the number of choices of each decision, and the n
 accuracies are already known, for instance from a table, implement ``query(architecture) -> float`` instead of ``build`` and
 search in ``NASES-Query-v0``.
 
-On the command line, write the search space as MODULE:CLASS and run the command in the directory of the module:
+On the command line, write the search space as MODULE:CLASS and run the command in the directory of the module. Only some
+agents need an embedding; local_search, regularized_evolution, discrete_reinforce and random_search do not:
 
     cd examples
+    python ../agents/local_search.py --search-space custom_search_space:WidthsAndKernels
     nases pretrain --search-space custom_search_space:WidthsAndKernels --output widths.safetensors
     python ../agents/reinforce.py --search-space custom_search_space:WidthsAndKernels --embedding widths.safetensors
     nases draw --search-space custom_search_space:WidthsAndKernels runs/.../best.json
@@ -38,6 +40,12 @@ class WidthsAndKernels(SearchSpace):
 
     name = "widths_and_kernels"
     decision_sizes = (len(WIDTHS), len(KERNEL_SIZES), len(ACTIVATIONS)) * NUM_LAYERS
+
+    # Optional: the names of the decisions and of their choices, which descriptions and drawings show.
+    decision_names = tuple(
+        f"{name} {layer}" for layer in range(1, NUM_LAYERS + 1) for name in ("width", "kernel size", "activation")
+    )
+    choice_names = (WIDTHS, KERNEL_SIZES, tuple(activation.__name__ for activation in ACTIVATIONS)) * NUM_LAYERS
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]

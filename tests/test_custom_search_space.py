@@ -13,7 +13,7 @@ import torch
 
 from nases_env.cli.main import main as cli
 from nases_env.networks import NetworkSettings, count_parameters
-from tests.commands import ROOT, run, run_here, script
+from tests.commands import ROOT, error_of, run, run_here, script
 
 EXAMPLES = ROOT / "examples"
 SPACE = "custom_search_space:WidthsAndKernels"
@@ -51,16 +51,44 @@ def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
             assert count_parameters(changed) > count_parameters(smallest)
 
 
-def test_documented_command_lines_work_in_the_folder_of_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, run_dir = str(tmp_path / "widths.safetensors"), tmp_path / "run"
-    nases = str(Path(sys.executable).parent / "nases")
-    few = ("--num-steps", "2", "--num-calibration-rounds", "1")
+@pytest.fixture
+def in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run commands in the folder of the example, whose module is neither imported nor on the path, as in a new process."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
-    # As in a new process: the module is neither imported nor on the path.
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(EXAMPLES))])
     monkeypatch.delitem(sys.modules, "custom_search_space", raising=False)
+
+
+@pytest.mark.parametrize("agent", ["random_search", "local_search", "regularized_evolution", "discrete_reinforce"])
+@pytest.mark.usefixtures("in_examples")
+def test_agents_without_embedding_search_without_one(agent: str, tmp_path: Path) -> None:
+    main = script(Path(f"../agents/{agent}.py"))
+    options = ("--search-space", SPACE, "--preset", "smoke", "--budget", "1", "--run-dir", str(tmp_path / "run"))
+    assert f"--embedding has no effect, because {agent} uses no embedding; omit it" in error_of(
+        run_here(main, *options, "--embedding", "widths.safetensors")
+    )
+    searched = run_here(main, *options)
+    assert searched.returncode == 0, searched.stderr
+    resumed = run_here(main, "--resume", str(tmp_path / "run"), "--budget", "2")
+    assert resumed.returncode == 0, resumed.stderr
+    assert run_here(cli, "validate", str(tmp_path / "run")).stdout.endswith("children reproduce\n")
+
+
+@pytest.mark.usefixtures("in_examples")
+def test_agent_with_embedding_needs_one_before_anything_is_written(tmp_path: Path) -> None:
+    options = ("--search-space", SPACE, "--preset", "smoke", "--run-dir", str(tmp_path / "run"))
+    message = error_of(run_here(script(Path("../agents/reinforce.py")), *options))
+    assert "no built-in embedding for the search space widths_and_kernels; train one with `nases pretrain" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("in_examples")
+def test_documented_command_lines_work_in_the_folder_of_the_example(tmp_path: Path) -> None:
+    weights, run_dir = str(tmp_path / "widths.safetensors"), tmp_path / "run"
+    nases = str(Path(sys.executable).parent / "nases")
+    few = ("--num-steps", "2", "--num-calibration-rounds", "1")
+    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
     quick = ("--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir))
     searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
     assert searched.returncode == 0, searched.stderr

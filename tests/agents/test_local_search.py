@@ -101,6 +101,22 @@ def test_asks_for_restart_candidates_while_a_move_waits_for_children_in_flight()
     assert agent.incumbent is spare.architecture
 
 
+@pytest.mark.parametrize("improvement", ["first", "best"])
+def test_neighborhood_whose_other_neighbors_are_infeasible_is_a_local_optimum(improvement: Any) -> None:
+    env = synthetic_env()
+    agent = LocalSearch(env, Args(num_init=1, improvement=improvement))
+    (start,) = agent.ask()
+    agent.tell(start, evaluation(start.architecture, 0.9))
+    first, *others = agent.ask(len(agent.neighbors))
+    agent.tell(first, evaluation(first.architecture, 0.1))
+    for proposal in others:
+        assert agent.num_local_optima == 0
+        agent.tell_infeasible(proposal)
+    assert agent.num_local_optima == 1
+    (again,) = agent.ask()
+    assert hamming_distance(again.architecture, start.architecture) > 10
+
+
 def test_order_of_tell_does_not_matter_once_all_neighbors_are_evaluated() -> None:
     env = synthetic_env()
     incumbents = []

@@ -15,8 +15,9 @@ from nases_agents.random_search import RandomSearch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nases_env.errors import InputError
-from nases_env.search import SearchArgs
+from nases_env.search import SearchArgs, SearchLoop
 from tests.agents.driving import drive_synthetic, evaluation, synthetic_env
+from tests.search.limited import limited_env
 
 SMALL: dict[str, Any] = {
     "num_policy_candidates": 60,
@@ -57,6 +58,17 @@ def test_predicted_rewards_alone_train_the_controller() -> None:
     assert rewards[0] > rewards[1] + 0.05
 
 
+def test_infeasible_children_are_not_pending() -> None:
+    env = limited_env()
+    agent = ModelAssisted(env, Args(**SMALL, learning_starts=10))
+    loop = SearchLoop(env, 20)
+    loop.run(agent, agent.args.ask_batch_size)
+    assert loop.num_infeasible > 20
+    assert agent.pending == []
+    assert len(agent.history) == loop.num_distinct == 20
+    assert [transition.sample.log_prob for transition in agent.history[:10]] == [None] * 10
+
+
 def test_children_in_flight_are_distinct_and_results_may_arrive_in_any_order() -> None:
     agent, _ = search(60, in_flight=9)
     assert len(agent.proposed) == 60
@@ -76,7 +88,7 @@ def test_seed_determines_the_children() -> None:
 
 @pytest.mark.parametrize("acquisition", ["expected_improvement", "upper_confidence_bound"])
 def test_candidate_with_the_highest_acquisition_value_is_selected(acquisition: Any) -> None:
-    kappa = {"ucb_kappa": 2.0} if acquisition == "upper_confidence_bound" else {}
+    kappa: dict[str, Any] = {"ucb_kappa": 2.0} if acquisition == "upper_confidence_bound" else {}
     agent, _ = search(25, acquisition=acquisition, **kappa)
     agent._fit()
     candidates = agent._sample_candidates()

@@ -10,8 +10,9 @@ from nases_agents.random_search import RandomSearch
 from nases_agents.regularized_evolution import Args, RegularizedEvolution
 
 from nases_env.errors import InputError
-from nases_env.search import SearchArgs
+from nases_env.search import SearchArgs, SearchLoop
 from tests.agents.driving import drive, drive_synthetic, evaluation, hamming_distance, synthetic_env
+from tests.search.limited import limited_env
 
 
 def test_beats_random_search_at_the_same_budget() -> None:
@@ -43,6 +44,16 @@ def test_children_are_one_decision_away_from_a_member_of_the_population() -> Non
 def test_initial_population_is_random() -> None:
     proposals, _ = drive(RegularizedEvolution(synthetic_env(), Args(population_size=6)), lambda _: 0.5, 6)
     assert min(hamming_distance(a.architecture, b.architecture) for a in proposals for b in proposals if a is not b) > 10
+
+
+def test_infeasible_children_do_not_count_toward_the_initial_population() -> None:
+    env = limited_env()
+    loop = SearchLoop(env, 8)
+    loop.run(RegularizedEvolution(env, Args(population_size=7)))
+    *initial, mutant = [trial.architecture for trial in loop.trials]
+    assert loop.num_infeasible > 8
+    assert min(hamming_distance(a, b) for a in initial for b in initial if a is not b) > 10
+    assert min(hamming_distance(parent, mutant) for parent in initial) == 1
 
 
 def test_parent_is_the_best_of_the_sample() -> None:

@@ -17,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nases_env.envs import ACTION_SCALE
 from nases_env.errors import InputError
-from nases_env.search import SearchArgs, load_args
+from nases_env.search import SearchArgs, SearchLoop, load_args
 from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
 from tests.commands import run_here, script
+from tests.search.limited import limited_env
 
 
 def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[Reinforce, list[float]]:
@@ -46,6 +47,32 @@ def test_policy_gradient_alone_raises_the_mean_reward() -> None:
         _, rewards = search(200, seed=seed, **{**PAPER, "clip_range": 0.2, "max_grad_norm": 1.0, **options})
         gains.append(np.mean(rewards[-50:]) - np.mean(rewards[:50]))
     assert np.mean(gains) > 0.04
+
+
+def test_infeasible_children_do_not_count_as_warm_up() -> None:
+    env = limited_env()
+    agent = Reinforce(env, Args(learning_starts=6))
+    loop = SearchLoop(env, 9)
+    loop.run(agent)
+    assert loop.num_infeasible > 9
+    assert [transition.sample.log_prob is None for transition in agent.history] == [True] * 6 + [False] * 3
+
+
+def test_paper_preset_leaves_a_region_without_feasible_children() -> None:
+    env = limited_env(seed=1)
+    assert env.screen(env.architecture) is not None
+    loop = SearchLoop(env, 20)
+    loop.run(Reinforce(env, Args(**PAPER)))
+    assert len(loop.trials) == 20
+
+
+@pytest.mark.parametrize("learning_starts", [1, 1000])
+def test_repeats_in_an_exhausted_space_are_feasible(learning_starts: int) -> None:
+    env = limited_env(limit=68)
+    agent = Reinforce(env, Args(learning_starts=learning_starts))
+    agent.filter_unseen = lambda samples: []  # type: ignore[method-assign]
+    proposals = agent.ask(4)
+    assert all(env.screen(proposal.architecture) is None for proposal in proposals)
 
 
 def test_controller_starts_with_the_weights_of_the_simulator() -> None:

@@ -19,6 +19,7 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search import SearchLoop
 from nases_env.seeding import derive_seed
+from tests.search.limited import limited_env
 
 ALGORITHMS = tuple(DEFAULTS)
 
@@ -55,6 +56,14 @@ def test_budget_is_exact_and_the_seed_determines_the_children(algorithm: Any) ->
     assert [len(children) for children in keys] == [23] * 3
     assert keys[0] == keys[1]
     assert not set(keys[0]) & set(keys[2])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_infeasible_children_do_not_use_up_the_budget(algorithm: Any) -> None:
+    loop = SearchLoop(limited_env(), 12)
+    learn(loop, Args(algorithm=algorithm))
+    assert len(loop.trials) == 12
+    assert loop.num_infeasible > 5
 
 
 def test_seeds_of_children_are_those_of_the_environment() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from nases_env.embedding import Embedding, save_embedding
+from nases_env.envs import QueryEnv
 from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture, SearchSpace
 
@@ -49,6 +51,21 @@ def test_reward_is_the_value_of_query(embedding: str) -> None:
     env.action_space.seed(0)
     _, reward, _, _, info = env.step(env.action_space.sample())
     assert reward == info["valid_accuracy"] == Ascending().query(Ascending().from_json(info["genotype"]))
+
+
+def test_embedding_is_loaded_when_it_is_used() -> None:
+    """Agents that propose architectures need none; Gymnasium's environment checker uses the action space."""
+    env = QueryEnv(search_space=Ascending(), embedding="absent.safetensors")
+    env.reset(seed=0)
+    assert env.evaluate(env.architecture).reward == Ascending().query(env.architecture)
+    for use in (
+        lambda: env.action_space,
+        lambda: env.embedding,
+        lambda: env.step(np.zeros(5, np.float32)),
+        lambda: make("absent"),
+    ):
+        with pytest.raises(InputError, match="there is no file absent"):
+            use()
 
 
 def test_search_space_is_required(tmp_path: Path) -> None:

@@ -136,6 +136,33 @@ def test_child_above_max_params_is_not_trained() -> None:
     assert (evaluation.reward, evaluation.curve) == (0.0, ())
 
 
+def test_screen_finds_children_above_max_params_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_params = EVALUATOR.evaluate(ARCHITECTURE, seed=1).num_params
+    steps = count_steps(monkeypatch)
+    for max_params, is_feasible in ((None, True), (num_params, True), (num_params - 1, False)):
+        limited = dataclasses.replace(EVALUATOR, settings=dataclasses.replace(SMOKE, max_params=max_params))
+        screened = limited.screen(ARCHITECTURE, seed=1)
+        assert (screened is None) == is_feasible
+    assert screened is not None
+    assert (screened.key, screened.status, screened.num_params) == (ARCHITECTURE.key, Status.TOO_LARGE, num_params)
+    assert f"{num_params:,} parameters, more than max_params = {num_params - 1:,}; increase it" in screened.reason
+    assert steps == []
+
+
+class Unbuildable(EnasMicro):
+    def build(self, *args: Any, **options: Any) -> torch.nn.Module:
+        raise ValueError("no such layer")
+
+
+def test_child_that_cannot_be_built_is_left_to_evaluate() -> None:
+    """The executor handles the errors of ``evaluate``."""
+    settings = dataclasses.replace(SMOKE, max_params=100)
+    evaluator = TrainingEvaluator(Unbuildable(), "digits", settings)
+    assert evaluator.screen(ARCHITECTURE, seed=0) is None
+    with pytest.raises(ValueError, match="no such layer"):
+        evaluator.evaluate(ARCHITECTURE, seed=0)
+
+
 def test_to_dict_returns_json_values(evaluation: Evaluation) -> None:
     record = evaluation.to_dict()
     assert record["status"] == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,24 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import ClipReward, TransformReward
+from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution
+from nases_agents.discrete_reinforce import DiscreteReinforce
+from nases_agents.local_search import LocalSearch
+from nases_agents.model_assisted import ModelAssisted
+from nases_agents.random_search import RandomSearch
+from nases_agents.regularized_evolution import RegularizedEvolution
 from nases_agents.reinforce import Args, Reinforce
 
 from nases_env.envs import NASESEnv
+from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import CachingExecutor, ExecutionSettings, Executor, SerialExecutor
-from nases_env.search import SearchCallback, SearchLoop, SearchRun
+from nases_env.search import SearchArgs, SearchCallback, SearchLoop, SearchRun
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.run_dir import read_trajectory
 from tests.search.acting import CallAfter, RandomActions, Recorder
+from tests.search.limited import limited_env
 
 
 class ReverseExecutor(Executor):
@@ -64,6 +74,9 @@ class RecordingAgent(Agent):
         assert proposal.architecture.key == evaluation.key
         self.events.append(("tell", evaluation.key))
         return {}
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        self.events.append(("infeasible", proposal.architecture.key))
 
 
 def search_with(num_envs: int, budget: int) -> SearchLoop:
@@ -117,6 +130,89 @@ def test_architectures_beyond_the_budget_are_not_evaluated() -> None:
     assert [evaluation.status for evaluation in second] == [Status.OK] * 2 + [Status.FAILED] * 2
     assert search.done
     assert len(search.trials) == 6
+
+
+@pytest.mark.parametrize(("num_envs", "ask_batch_size"), [(1, 1), (2, 5)])
+def test_infeasible_proposals_are_replaced_and_not_recorded(num_envs: int, ask_batch_size: int) -> None:
+    loop = SearchLoop(limited_env(), 12, num_envs)
+    agent = RecordingAgent(loop.env)
+    loop.run(agent, ask_batch_size)
+    keys = {event: [key for name, key in agent.events if name == event] for event in ("ask", "tell", "infeasible")}
+    assert [trial.architecture.key for trial in loop.trials] == keys["tell"]
+    assert len(keys["tell"]) == 12
+    assert len(keys["infeasible"]) == loop.num_infeasible > 12
+    assert [key for key in keys["ask"] if key not in keys["infeasible"]] == keys["tell"]
+    assert all(loop.env.screen(trial.architecture) is None for trial in loop.trials)
+
+
+def test_search_ends_with_an_error_if_no_proposal_is_feasible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nases_env.search.loop.WAIT_SECONDS", 0.0)
+    recorder = Recorder()
+    loop = SearchLoop(limited_env(limit=3), 5, callbacks=[recorder])
+    with pytest.raises(InputError, match=r"1,000 infeasible proposals in a row; .* the size \d\d, more than 3; increase it"):
+        loop.run(RecordingAgent(loop.env))
+    assert loop.num_infeasible == 1000
+    assert recorder.events == ["wait"] * 999  # the progress bar shows the number of infeasible proposals
+
+
+def test_infeasible_architectures_of_a_vector_environment_have_reward_0_and_are_not_recorded() -> None:
+    loop = SearchLoop(limited_env(), 5)
+    space, rng = loop.env.search_space, np.random.default_rng(0)
+    children = [space.sample(rng) for _ in range(60)]
+    screened = [loop.env.screen(child) for child in children]
+    evaluations = loop.evaluate_all(children)
+    assert [evaluation.key for evaluation in evaluations] == [child.key for child in children]
+    assert [child for child in evaluations if child.status is Status.TOO_LARGE] == list(filter(None, screened))
+    statuses = [evaluation.status for evaluation, infeasible in zip(evaluations, screened, strict=True) if not infeasible]
+    assert statuses == [Status.OK] * 5 + [Status.FAILED] * (len(statuses) - 5)
+    assert len(statuses) > len(loop.trials) == 5
+    assert {evaluation.reward for evaluation in evaluations if evaluation.status is not Status.OK} == {0.0}
+
+
+def test_wrappers_of_gymnasium_make_are_accepted() -> None:
+    env = gym.make("NASES-Synthetic-v0", max_episode_steps=3)
+    env.reset(seed=0)
+    loop = SearchLoop(env, 5)
+    assert loop.env is env.unwrapped
+    loop.run(Reinforce(env, Args()))
+    assert len(loop.trials) == 5
+
+
+AGENTS: dict[str, Callable[[Any], Any]] = {
+    "loop": lambda env: SearchLoop(env, 5),
+    "discrete_reinforce": lambda env: DiscreteReinforce(env, discrete_reinforce.Args()),
+    "local_search": lambda env: LocalSearch(env, local_search.Args()),
+    "model_assisted": lambda env: ModelAssisted(env, model_assisted.Args()),
+    "random_search": lambda env: RandomSearch(env, SearchArgs()),
+    "regularized_evolution": lambda env: RegularizedEvolution(env, regularized_evolution.Args()),
+    "reinforce": lambda env: Reinforce(env, Args()),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_wrapper_without_effect_is_an_input_error(name: str) -> None:
+    env = TransformReward(gym.make("NASES-Synthetic-v0"), lambda reward: 1 - float(reward))
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=r"the wrapper TransformReward would have no effect, .*; remove it and ") as caught:
+        AGENTS[name](env)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrapper_of_a_registered_id_is_an_input_error(tmp_path: Path) -> None:
+    spec = gym.spec("NASES-Synthetic-v0")
+    wrapper = ClipReward.wrapper_spec(min_reward=0.0, max_reward=0.1)
+    gym.register("Clipped-v0", spec.entry_point, additional_wrappers=(wrapper,))
+    try:
+        with pytest.raises(InputError, match="the wrapper ClipReward would have no effect"):
+            SearchRun(Args(env_id="Clipped-v0", run_dir=tmp_path / "run"), agent="reinforce")
+    finally:
+        del gym.registry["Clipped-v0"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_environment_of_another_kind_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="is not an environment for architecture search: it must be a NASESEnv"):
+        SearchLoop(gym.make("CartPole-v1"), 5)
 
 
 def test_callbacks_are_called_in_order() -> None:

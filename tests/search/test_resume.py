@@ -113,6 +113,19 @@ def test_resumed_search_equals_an_uninterrupted_one(
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
+@pytest.mark.parametrize("agent", ["local_search", "ppo"])
+def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"env_id": "tests.search.limited:Limited-v0", "num_envs": 3}
+    start_search(agent, tmp_path / "whole", **options)
+    with monkeypatch.context() as context:
+        interrupt_after(7, context)
+        with pytest.raises(Killed):
+            start_search(agent, tmp_path / "cut", **options)
+    resume(agent, tmp_path / "cut")
+    assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
+    assert [record["status"] for record in trajectory(tmp_path / "whole")] == ["ok"] * BUDGET
+
+
 def test_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
     start_search("reinforce", tmp_path / "whole")
     start_search("reinforce", tmp_path / "short", budget=9)

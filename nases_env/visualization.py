@@ -39,14 +39,24 @@ VALUE_COLORS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c"
 INPUT_COLOR = "#e8f5e9"
 OUTPUT_COLOR = "#fdeaea"
 
-WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # inches; a data unit is an inch
+WIDTH, CELL_HEIGHT, TITLE_HEIGHT = 12.0, 4.8, 0.5  # largest sizes in inches; a data unit is an inch
+COLUMN_PITCH = 2.2  # largest distance of two columns
+MAX_GAP = 0.4  # between two items of a column
+NAME_HEIGHT = 0.45  # of the name of a cell, above its inputs
+PADDING = 0.2  # above and below a cell
+METADATA: dict[str, dict[str, None] | None] = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""Metadata of each file format, without times, so that equal figures give equal files."""
+
+TITLE_FONT_SIZE = 11
+TITLE_CHARACTER_WIDTH = 0.095  # inches, on average
 DOTS_PER_INCH = 80
 BOX_WIDTH, BOX_HEIGHT = 1.05, 0.3
 BOX_PITCH = 1.15 * BOX_HEIGHT  # so that ten boxes fit in a column
 MARGIN = 0.75
 SUM_RADIUS = 0.17
 FONT_SIZE = 8.5
-BOXES_PER_ROW = 8  # of decisions, if there are no cells to draw
+MIN_DECISION_WIDTH = 1.33  # of the box of a decision, if there are no cells to draw: eight in a row
+CHARACTER_WIDTH = 0.078  # inches, on average, in the font of the boxes
 ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
 CHOICE_COLOR = "#4ea3d8"
 
@@ -54,29 +64,34 @@ _OUTPUT = -1  # index of the output in the layout
 _Item = tuple[int, bool]  # (value, whether the node is in this column, or only its line passes through)
 
 
-def draw(search_space: SearchSpace, architecture: Architecture, title: str = "") -> Figure:
+def draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> Figure:
     """Draw the cells of an architecture, stacked vertically, each drawn left to right.
 
     Green boxes are the inputs of a cell. A node is the sum (+) of its operators, or zero without operators; the output
     concatenates the loose ends (dashed lines). The color of a line identifies its value. Branches with "none" are omitted.
 
-    If the search space has no cell graphs, the figure shows one box per decision with its index, its choice, and a mark at
+    If the search space has no cell graphs, the figure shows one box per decision with its name, its choice, and a mark at
     the position of the choice in its range.
 
     Args:
         search_space: the search space of the architecture.
         architecture: the architecture.
         title: printed above the cells.
+        fixed_size: whether the figure has the same size for all architectures, such as for the frames of a video.
     """
     graphs = _graphs(search_space, architecture)
     if not graphs:
         return _draw_decisions(search_space, architecture, title)
-    height = CELL_HEIGHT * len(graphs) + TITLE_HEIGHT
-    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
-    figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=11)
-    for index, graph in enumerate(graphs):
-        bottom = CELL_HEIGHT * (len(graphs) - 1 - index) / height
-        _draw_cell(figure.add_axes((0.0, bottom, 1.0, CELL_HEIGHT / height)), graph)
+    layouts = [_Layout(graph, fixed_size) for graph in graphs]
+    width = max(*(layout.width for layout in layouts), min(WIDTH, TITLE_CHARACTER_WIDTH * len(title)))
+    height = TITLE_HEIGHT + sum(layout.top - layout.bottom for layout in layouts)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE)
+    top = height - TITLE_HEIGHT
+    for layout in layouts:
+        cell_height = layout.top - layout.bottom
+        top -= cell_height
+        _draw_cell(figure.add_axes((0.0, top / height, 1.0, cell_height / height)), layout, width)
     return figure
 
 
@@ -90,17 +105,17 @@ def to_array(figure: Figure) -> NDArray[np.uint8]:
 
 
 def save(figure: Figure, path: str | FilePath) -> None:
-    """Save the figure in the format of the file extension, .png or .svg; equal figures give equal bytes.
+    """Save the figure in the format of the file extension, .png, .svg or .pdf; equal figures give equal bytes.
 
     Raises:
         InputError: if the extension is not supported, or the file cannot be written.
     """
     ending = FilePath(path).suffix.lower()
-    if ending not in (".png", ".svg"):
-        raise InputError(f"cannot draw to {path}: the name must end in .png or .svg")
+    if ending not in METADATA:
+        raise InputError(f"cannot draw to {path}: the name must end in {', '.join(METADATA)}")
     content = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "nases", "svg.fonttype": "none"}):
-        figure.savefig(content, format=ending[1:], metadata={"Date": None} if ending == ".svg" else None)
+    with mpl.rc_context({"svg.hashsalt": "nases", "svg.fonttype": "none", "pdf.fonttype": 42}):  # text remains text
+        figure.savefig(content, format=ending[1:], metadata=METADATA[ending])
     write_atomically(path, content.getvalue())
 
 
@@ -114,7 +129,8 @@ def describe(search_space: SearchSpace, architecture: Architecture) -> str:
             terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
             lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
         lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
-    return "\n".join(lines or [f"decision {text}" for text in _decisions(search_space, architecture)])
+    prefix = "" if search_space.decision_names else "decision "
+    return "\n".join(lines or [prefix + text for text in _decisions(search_space, architecture)])
 
 
 def operator_name(operator: str) -> str:
@@ -134,44 +150,81 @@ def _graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[Cell
 
 
 def _decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:
-    choices = zip(architecture.decisions, search_space.decision_sizes, strict=True)
-    return [f"{index}: {choice} of 0..{size - 1}" for index, (choice, size) in enumerate(choices)]
+    return [_decision(search_space, index, choice) for index, choice in enumerate(architecture.decisions)]
+
+
+def _decision(search_space: SearchSpace, index: int, choice: int) -> str:
+    names, choices = search_space.decision_names, search_space.choice_names
+    described = choices[index][choice] if choices else f"{choice} of 0..{search_space.decision_sizes[index] - 1}"
+    return f"{names[index] if names else index}: {described}"
+
+
+def _longest_decision(search_space: SearchSpace) -> int:
+    """Return the number of characters in the longest description of a decision, over all architectures."""
+    return max(
+        len(_decision(search_space, index, choice))
+        for index, size in enumerate(search_space.decision_sizes)
+        for choice in range(size)
+    )
 
 
 def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title: str) -> Figure:
-    num_rows = math.ceil(search_space.num_decisions / BOXES_PER_ROW)
+    box_width = max(MIN_DECISION_WIDTH, CHARACTER_WIDTH * _longest_decision(search_space) + ROW_GAP)
+    max_columns = max(1, int((WIDTH - ROW_GAP) / (box_width + ROW_GAP)))
+    num_rows = math.ceil(search_space.num_decisions / max_columns)
+    num_columns = math.ceil(search_space.num_decisions / num_rows)  # so that the rows have about the same length
+    width = max(ROW_GAP + num_columns * (box_width + ROW_GAP), min(WIDTH, TITLE_CHARACTER_WIDTH * len(title)))
     height = TITLE_HEIGHT + ROW_HEIGHT * num_rows + ROW_GAP
-    figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(0, WIDTH)
+    axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     axes.axis("off")
-    axes.text(WIDTH / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=11)
-    width = (WIDTH - ROW_GAP) / BOXES_PER_ROW - ROW_GAP
+    axes.text(width / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE)
     bins = zip(search_space.encode(architecture), search_space.decision_sizes, strict=True)
     for index, (text, (middle, size)) in enumerate(zip(_decisions(search_space, architecture), bins, strict=True)):
-        row, column = divmod(index, BOXES_PER_ROW)
-        left = ROW_GAP + column * (width + ROW_GAP)
+        row, column = divmod(index, num_columns)
+        left = ROW_GAP + column * (box_width + ROW_GAP)
         bottom = height - TITLE_HEIGHT - (row + 1) * ROW_HEIGHT + ROW_GAP
-        axes.add_artist(Rectangle((left, bottom), width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
-        mark = left + width * (middle - 0.5 / size)
-        axes.add_artist(Rectangle((mark, bottom), width / size, MARK_HEIGHT, facecolor=CHOICE_COLOR))
+        axes.add_artist(Rectangle((left, bottom), box_width, ROW_HEIGHT - ROW_GAP, facecolor="white", edgecolor="#444444"))
+        mark = left + box_width * (middle - 0.5 / size)
+        axes.add_artist(Rectangle((mark, bottom), box_width / size, MARK_HEIGHT, facecolor=CHOICE_COLOR))
         middle_of_text = bottom + (MARK_HEIGHT + ROW_HEIGHT - ROW_GAP) / 2
-        axes.text(left + width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
+        axes.text(left + box_width / 2, middle_of_text, text, ha="center", va="center", fontsize=FONT_SIZE)
     return figure
 
 
-def _draw_cell(axes: Axes, graph: CellGraph) -> None:
-    axes.set_xlim(0, WIDTH)
-    axes.set_ylim(-CELL_HEIGHT / 2, CELL_HEIGHT / 2)
+class _Layout:
+    """The columns of a cell from left to right, and the y coordinate of each item."""
+
+    def __init__(self, graph: CellGraph, fixed_size: bool) -> None:
+        self.graph = graph
+        self.columns = _columns(graph)
+        self.ys = [_heights(items, graph) for items in self.columns]
+        if fixed_size:
+            self.width, self.bottom, self.top = WIDTH, -CELL_HEIGHT / 2, CELL_HEIGHT / 2
+            return
+        self.width = min(WIDTH, 2 * MARGIN + COLUMN_PITCH * (len(self.columns) - 1))
+        spans = [
+            (y - _size(item, graph) / 2, y + _size(item, graph) / 2)
+            for items, ys in zip(self.columns, self.ys, strict=True)
+            for item, y in zip(items, ys, strict=True)
+        ]
+        self.bottom = min(low for low, _ in spans) - PADDING
+        self.top = max(spans[0][1] + NAME_HEIGHT, *(high for _, high in spans)) + PADDING
+
+
+def _draw_cell(axes: Axes, layout: _Layout, width: float) -> None:
+    graph = layout.graph
+    axes.set_xlim(0, width)
+    axes.set_ylim(layout.bottom, layout.top)
     axes.axis("off")
-    axes.text(0.15, CELL_HEIGHT / 2 - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
-    columns = _columns(graph)
-    xs = np.linspace(MARGIN, WIDTH - MARGIN, len(columns))
+    axes.text(0.15, layout.top - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
+    xs = np.linspace(MARGIN, width - MARGIN, len(layout.columns))
     centers = {
         (item, column): (float(xs[column]), y)
-        for column, items in enumerate(columns)
-        for item, y in zip(items, _heights(items, graph), strict=True)
+        for column, (items, ys) in enumerate(zip(layout.columns, layout.ys, strict=True))
+        for item, y in zip(items, ys, strict=True)
     }
     places = {item[0]: (column, *centers[item, column]) for item, column in centers if item[1]}
 
@@ -234,15 +287,19 @@ def _columns(graph: CellGraph) -> list[list[_Item]]:
 
 
 def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
-    """Return the y coordinate of each item of a column, from top to bottom, spread over the height of the cell."""
-    sizes = [BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1 for item in items]
-    gap = min(0.6, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
-    top = (sum(sizes) + gap * (len(items) - 1)) / 2 - 0.1
+    """Return the y coordinate of each item of a column, from top to bottom, centered at 0."""
+    sizes = [_size(item, graph) for item in items]
+    gap = min(MAX_GAP, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
+    top = (sum(sizes) + gap * (len(items) - 1)) / 2
     ys = []
     for size in sizes:
         ys.append(top - size / 2)
         top -= size + gap
     return ys
+
+
+def _size(item: _Item, graph: CellGraph) -> float:
+    return BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1
 
 
 def _num_boxes(item: _Item, graph: CellGraph) -> int:

@@ -33,7 +33,7 @@ def test_pretrains_searches_and_prints_the_best(tutorial: ModuleType, capsys: py
     rewards = re.findall(r"^validation accuracy (0\.\d+), ", output, flags=re.MULTILINE)
     assert len(rewards) == 4
     assert f"best of 4: validation accuracy {float(max(rewards)):.2%}, " in output
-    assert "decision 8: " in output
+    assert "activation 3: " in output
 
 
 def test_every_decision_changes_the_network(tutorial: ModuleType) -> None:
@@ -93,4 +93,4 @@ def test_documented_command_lines_work_in_the_folder_of_the_example(tmp_path: Pa
     searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
     assert searched.returncode == 0, searched.stderr
     result = run_here(cli, "draw", "--search-space", SPACE, str(run_dir / "best.json"))
-    assert result.stdout.startswith("decision 0: ")
+    assert result.stdout.startswith("width 1: ")

@@ -19,7 +19,7 @@ class DrawArgs:
 
     architecture: tyro.conf.Positional[Path] = field(metadata={"help": "JSON file with a genotype."})
     output: Path | None = field(
-        default=None, metadata={"help": "PNG or SVG file to write. Default: print the cells as text."}
+        default=None, metadata={"help": "PNG, SVG or PDF file to write. Default: print the cells as text."}
     )
     search_space: str | None = field(
         default=None,

@@ -313,7 +313,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         architecture = self.architecture
         title = self._title()
         if self.render_mode == "rgb_array":
-            return visualization.to_array(visualization.draw(self.search_space, architecture, title))
+            return visualization.to_array(visualization.draw(self.search_space, architecture, title, fixed_size=True))
         if self.render_mode == "ansi":
             return f"{title}\n{visualization.describe(self.search_space, architecture)}\n"
         return None
@@ -322,8 +322,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         evaluation = self.last_evaluation
         if evaluation is None:
             return "not evaluated yet"
-        size = f"{evaluation.num_params:,} parameters"
-        return f"validation accuracy {evaluation.valid_accuracy:.2%}, {size} ({evaluation.status.value})"
+        size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
+        return f"validation accuracy {evaluation.valid_accuracy:.2%}{size} ({evaluation.status.value})"
 
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
         return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}

@@ -18,6 +18,7 @@ from nases_env.evaluation import Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
+from nases_env.search.run_dir import BEST_DRAWINGS
 from nases_env.tables import format_known, markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
@@ -129,7 +130,7 @@ class TensorBoardLogger(SearchCallback):
     def _add_image(self, loop: SearchLoop, trial: Trial) -> None:
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"child {trial.number}: reward {trial.evaluation.reward:.4f}"
+        title = f"child {trial.number}: {_describe(trial)}"
         image = visualization.to_array(visualization.draw(loop.env.search_space, trial.architecture, title))
         with self._translate_errors():
             self._writer.add_image("search/best_cells", image, trial.number, dataformats="HWC")
@@ -144,19 +145,21 @@ class TensorBoardLogger(SearchCallback):
 
 
 class BestArtifacts(SearchCallback):
-    """Writes ``best.json`` after each improvement, and ``best.png`` and ``best.svg`` when the search ends.
+    """Writes ``best.json`` after each improvement, and drawings (PNG, SVG, PDF) of the best cells when the search ends.
 
     Args:
         folder: where the files are written.
-        title: first words of the title of the drawings.
+        env_id: id of the environment, for the title of the drawings.
+        seed: seed of the search, for the title of the drawings.
 
     Raises:
         InputError: if a file cannot be written.
     """
 
-    def __init__(self, folder: Path, title: str) -> None:
+    def __init__(self, folder: Path, env_id: str, seed: int) -> None:
         self._folder = folder
-        self._title = title
+        self._env_id = env_id
+        self._seed = seed
         self._is_written = False
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
@@ -173,10 +176,10 @@ class BestArtifacts(SearchCallback):
             return
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"{self._title}: validation accuracy {best.evaluation.valid_accuracy:.2%}"
+        title = f"{self._env_id}: {_describe(best)}, seed {self._seed}"
         figure = visualization.draw(loop.env.search_space, best.architecture, title)
-        visualization.save(figure, self._folder / "best.png")
-        visualization.save(figure, self._folder / "best.svg")
+        for name in BEST_DRAWINGS:
+            visualization.save(figure, self._folder / name)
 
 
 class Summary(SearchCallback):
@@ -209,6 +212,13 @@ class Summary(SearchCallback):
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _describe(trial: Trial) -> str:
+    """Describe a trial in the title of a drawing."""
+    evaluation = trial.evaluation
+    size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
+    return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
 def _top_table(trials: list[Trial]) -> Table:

@@ -53,7 +53,8 @@ class SearchRun:
     - ``best.json``: the best architecture so far, in the format of the ``reset`` option
     - event files of TensorBoard
 
-    ``best.png`` and ``best.svg`` are written when the context ends, even after an interrupt or an error.
+    Drawings of the best architecture, ``best.png``, ``best.svg`` and ``best.pdf``, are written when the context ends, even
+    after an interrupt or an error.
 
     With ``args.resume``, the recorded trajectory is replayed through ``ask`` and ``tell`` without evaluating anything, which
     restores the exact state of the agent, including its random generators. A trial that differs from the recorded one
@@ -132,7 +133,7 @@ class SearchRun:
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded]),
                 ProgressBar(self.agent, title),
                 Summary(self.run_dir),
-                BestArtifacts(self.run_dir, args.env_id),
+                BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *callbacks,
             ],

@@ -22,7 +22,8 @@ from nases_env.search_spaces import SearchSpace
 CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
-ATOMIC_FILES = (CONFIG, "best.json", "best.png", "best.svg")  # written through a temporary file
+BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
+ATOMIC_FILES = (CONFIG, "best.json", *BEST_DRAWINGS)  # written through a temporary file
 
 
 class RunDir:

@@ -40,7 +40,8 @@ class SearchSpace(ABC):
     A subclass defines ``name`` and ``decision_sizes``, which may be class attributes, and either ``build``, which creates
     the network to train, or ``query``, which returns an accuracy without training. All other methods have defaults: every
     list of decisions describes a different network (``canonicalize``), a genotype is the list of decisions (``genotype``,
-    ``from_genotype``), and drawings show the decisions (``cell_graphs``). See ``examples/custom_search_space.py``.
+    ``from_genotype``), and drawings show the decisions (``cell_graphs``), with the names in ``decision_names`` and
+    ``choice_names`` if there are any. See ``examples/custom_search_space.py``.
 
     Example:
         >>> from nases_env.search_spaces import SearchSpace
@@ -60,6 +61,12 @@ class SearchSpace(ABC):
 
     operators: ClassVar[tuple[str, ...]] = ()
     """Names of the operators of its branches, if it has any."""
+
+    decision_names: ClassVar[tuple[str, ...]] = ()
+    """Name of each decision, for drawings and texts; empty to show their indices."""
+
+    choice_names: ClassVar[tuple[tuple[str | int | float, ...], ...]] = ()
+    """Names of the choices of each decision, such as ``((16, 32), ("relu", "tanh"))``; empty to show their indices."""
 
     @property
     @abstractmethod

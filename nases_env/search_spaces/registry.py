@@ -93,6 +93,18 @@ def _check(space: SearchSpace, what: str) -> None:
         raise InputError(f"{what} has invalid decision sizes {sizes!r}; use a tuple of positive integers, not all of them 1")
     if type(space.decisions_per_timestep) is not int or space.decisions_per_timestep < 1:
         raise InputError(f"{what} has {space.decisions_per_timestep!r} decisions per time step; use a positive integer")
+    _check_names(space, what)
+
+
+def _check_names(space: SearchSpace, what: str) -> None:
+    names, sizes = space.decision_names, space.decision_sizes
+    if names and (isinstance(names, str) or len(names) != len(sizes)):
+        raise InputError(f"{what} has {len(sizes)} decisions and the decision_names {names!r}; name each of them")
+    num_names = tuple(len(choices) if isinstance(choices, (tuple, list)) else 0 for choices in space.choice_names)
+    if num_names not in ((), sizes):
+        raise InputError(
+            f"{what} has choice_names of the sizes {num_names!r}, not {sizes!r}; name each choice of each decision, or none"
+        )
 
 
 def parse_architecture(text: str, search_space: str | None = None) -> tuple[SearchSpace, Architecture]:

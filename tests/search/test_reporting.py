@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchRun, Trial
-from nases_env.search.reporting import _top_table
+from nases_env.search.reporting import _describe, _top_table
 from nases_env.search_spaces import Architecture
 from tests.search.acting import RandomActions
 
@@ -44,6 +44,20 @@ def test_search_is_complete_if_its_summary_cannot_be_printed(tmp_path: Path) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)  # so that closing it succeeds
     assert "finished" in json.loads((tmp_path / "run" / "config.json").read_text())
     assert (tmp_path / "run" / "best.svg").exists()
+
+
+def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
+    search = run(tmp_path, seed=7)
+    assert search.loop.best is not None
+    accuracy = search.loop.best.evaluation.valid_accuracy
+    drawing = (tmp_path / "run" / "best.svg").read_text()
+    assert f">NASES-Synthetic-v0: validation accuracy {accuracy:.2%}, seed 7</text>" in drawing
+    assert (tmp_path / "run" / "best.pdf").stat().st_size > 1000
+
+
+def test_title_of_a_trained_network_has_its_parameters() -> None:
+    trial = Trial(1, Architecture("x", (), "a"), Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234))
+    assert _describe(trial) == "validation accuracy 50.00%, 1,234 parameters"
 
 
 def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:

@@ -151,6 +151,20 @@ def test_search_space_without_a_name_is_rejected() -> None:
     assert "Mine has the name None" in error_of(Mine())
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"decision_names": ("a",)}, "has 2 decisions and the decision_names ('a',); name each of them"),
+        ({"decision_names": "ab"}, "has 2 decisions and the decision_names 'ab'; name each of them"),
+        ({"choice_names": (("x", "y"),)}, "has choice_names of the sizes (2,), not (2, 3); name each choice of each"),
+        ({"choice_names": (("x", "y"), ("x", "y"))}, "has choice_names of the sizes (2, 2), not (2, 3); name each choice"),
+        ({"choice_names": (1, 2)}, "has choice_names of the sizes (0, 0), not (2, 3); name each choice of each decision"),
+    ],
+)
+def test_names_for_some_of_the_decisions_or_choices_are_rejected(names: dict[str, object], message: str) -> None:
+    assert message in error_of(spaces(decision_sizes=(2, 3), **names))
+
+
 @pytest.mark.parametrize("decisions_per_timestep", [0, -1, 1.5])
 def test_invalid_decisions_per_timestep_are_rejected(decisions_per_timestep: object) -> None:
     assert "decisions per time step" in error_of(spaces(decisions_per_timestep=decisions_per_timestep))

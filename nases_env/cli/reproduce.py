@@ -40,7 +40,9 @@ from nases_env.search_spaces import get_search_space
 from nases_env.seeding import numpy_generator
 
 CONFIG = "config.json"
-RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution")  # options that may change when the command is rerun
+RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "final.max_params")
+"""Options that may change when the command is rerun."""
+
 INTERRUPT_GRACE_SECONDS = 5.0
 
 
@@ -163,7 +165,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    """Return the options that must not change when the command is rerun, as JSON values."""
+    """Return the options that determine the results, as JSON values."""
     kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in RESUME_OVERRIDABLE}
     resolved = {name: getattr(plan, name) for name in ("preset", "env_id", "budget")}
     settings = {name: dataclasses.asdict(getattr(plan, name)) for name in ("child", "final")}
@@ -192,7 +194,11 @@ def _check_config(plan: Plan) -> bool:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
     before, now = _flatten(before), _flatten(_config(plan))
-    changed = [f"--{name.replace('_', '-')} {before.get(name)}" for name, value in now.items() if before.get(name) != value]
+    changed = [
+        f"--{name.replace('_', '-')} {before.get(name)}"
+        for name, value in now.items()
+        if before.get(name) != value and name not in RESUME_OVERRIDABLE
+    ]
     if changed:
         raise InputError(
             f"{plan.output} was started with {', '.join(changed)}; pass the same options, or choose a different --output"

@@ -105,8 +105,8 @@ class FinalTraining:
         _, height, width = self.train_images.image_shape
         if self.settings.cutout_length >= 2 * max(height, width):
             raise InputError(
-                f"cutout_length = {self.settings.cutout_length} erases images of {height} x {width} pixels completely; pass "
-                f"--child.cutout-length {max(height, width) // 2}, or 0 to disable it"
+                f"cutout_length = {self.settings.cutout_length} erases images of {height} x {width} pixels completely; "
+                f"decrease it, for example to {max(height, width) // 2}, or to 0 to disable it"
             )
         limit = self.settings.max_params
         if limit is None:
@@ -114,8 +114,8 @@ class FinalTraining:
         num_params = count_parameters(self._build(0, dataclasses.replace(self.settings, auxiliary_head=False)).network)
         if num_params > limit:
             raise InputError(
-                f"the final network has {num_params:,} parameters, more than max_params = {limit:,}; lower "
-                "--child.num-filters or --child.cells-per-stage, or pass another --child.max-params"
+                f"the final network has {num_params:,} parameters, more than max_params = {limit:,}; decrease num_filters "
+                "or cells_per_stage, or increase max_params (None: no limit)"
             )
 
     def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:

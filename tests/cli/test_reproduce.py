@@ -184,6 +184,14 @@ def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path
         reproduce("--preset", "cpu", *options[2:])
 
 
+def test_limit_of_the_final_training_can_be_changed(folder: Path) -> None:
+    """The size of the final network is known only after the search."""
+    options = ["--preset", "smoke", "--output", str(folder), "--final.max-params", "9"]
+    plan = make_plan(parse_reproduce(options))
+    assert command._check_config(plan)
+    assert [step.options()[-2:] for step in plan.steps() if step.stage == "train"] == 4 * [["--child.max-params", "9"]]
+
+
 def plan_of(*options: str) -> Plan:
     return make_plan(parse_reproduce(options))
 

@@ -169,15 +169,15 @@ def unknown_command(program: str, name: str, commands: Collection[str]) -> Input
 
 
 def parse_quietly(args_type: type[Args], options: Sequence[str], default: Args) -> Args | None:
-    """Parse ``options`` without ``--help`` and without printing, to compute defaults of other options from them.
+    """Parse ``options`` without ``--help``, to compute defaults of other options from them.
 
     Returns:
-        The parsed options; None if they are not valid, so that ``parse`` prints an error or the help text.
+        The parsed options; None if they are not valid, so that ``parse`` raises an error or prints the help text.
     """
     given = [word for word in options if word not in ("-h", "--help")]
     try:
-        args: Args = parse(args_type, args=given, default=default, console_outputs=False)
-    except (SystemExit, InputError):
+        args: Args = parse(args_type, args=given, default=default)
+    except InputError:
         return None
     return args
 

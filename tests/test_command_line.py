@@ -13,7 +13,7 @@ import tyro
 from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 
 from nases_env import command_line
-from nases_env.command_line import run, run_command
+from nases_env.command_line import parse_quietly, run, run_command
 from nases_env.errors import InputError
 from tests.commands import error_of, run_here
 
@@ -156,3 +156,11 @@ def test_only_os_errors_of_the_tensorboard_writer_are_not_printed() -> None:
 
     assert run_here(lambda: run_command(Args, write_to_full_disk)).stderr == ""
     assert "OSError: file is missing" in run_here(lambda: run_command(Args, fail_in_thread)).stderr
+
+
+def test_options_are_parsed_quietly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_quietly(Args, ["--help", "--num-envs", "3"], Args()) == Args(3)
+    assert parse_quietly(Args, ["--num-envs", "many"], Args()) is None
+    assert parse_quietly(Args, ["--num-env", "3"], Args()) is None
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""

@@ -97,7 +97,7 @@ def resolve_preset(
         The resolved name of the preset (never "auto") and the settings.
 
     Raises:
-        InputError: if the preset is unknown, or a value has the wrong type or is out of range.
+        InputError: if the preset is unknown, a value has the wrong type or is out of range, or a field has no effect.
         TypeError: if a field is unknown.
     """
     overrides = dict(overrides or {})
@@ -112,7 +112,12 @@ def resolve_preset(
             check_type(value, hint)
         except TypeCheckError:
             raise InputError(f"{option} must be {_describe(hint)}, not {value!r}") from None
-    return name, dataclasses.replace(presets[name], **overrides)
+    settings = dataclasses.replace(presets[name], **overrides)
+    if settings.schedule == "triangular":
+        for option in ("num_cycles", "lr_min"):
+            if option in overrides:
+                raise InputError(f"{option} has no effect with the schedule triangular; omit it, or set schedule to cosine")
+    return name, settings
 
 
 def _describe(hint: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, ChildSettings, final_settings, resolve_preset
 
 
@@ -60,3 +61,10 @@ def test_presets_of_the_final_training_include_the_size_of_the_network() -> None
     assert sizes == {"paper": (5, 40), "gpu": (5, 40), "cpu": (1, 8), "smoke": (1, 2)}
     for name in ("paper", "cpu", "smoke"):
         assert RETRAIN_PRESETS[name] == final_settings(PRESETS[name], name)
+
+
+@pytest.mark.parametrize("option", ["num_cycles", "lr_min"])
+def test_option_without_effect_on_the_schedule_is_an_input_error(option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} has no effect with the schedule triangular; omit it, or"):
+        resolve_preset("cpu", {option: 1})
+    assert getattr(resolve_preset("cpu", {option: 1, "schedule": "cosine"})[1], option) == 1

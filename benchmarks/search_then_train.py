@@ -98,7 +98,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
         device=args.device,
         execution=ExecutionSettings(workers_per_gpu=args.workers_per_gpu),
     )
-    nases = make_env(options).unwrapped
+    nases = make_env(options)
     if not isinstance(nases, ImageEnv):
         raise InputError(f"{args.env_id} trains no children; pass an environment that trains on images")
     nases.reset(seed=args.seed)

@@ -25,7 +25,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -48,7 +48,6 @@ from nases_env.embedding import (
     quality_report,
     save_embedding,
 )
-from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import RandomLandscapeEvaluator
 from nases_env.search import SearchArgs, make_env
@@ -200,7 +199,7 @@ def measure_all(pretrainings: Mapping[str, Sequence[Pretraining]], num_processes
 def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]]) -> list[Searches]:
     """Return all searches: of EMBEDDING_AGENTS with every setting, and of BASELINES."""
     common = {"env_id": ENV_ID, "search_space": args.search_space, "budget": max(args.budgets)}
-    first = next(iter(pretrainings.values()))[:1]  # the environment needs an embedding even if the agent does not
+    first = next(iter(pretrainings.values()))[:1]  # the baselines do not use the embedding
     rows = [(name, agent, several) for name, several in pretrainings.items() for agent in EMBEDDING_AGENTS]
     rows += [(name, name, first) for name in BASELINES]
     searches = []
@@ -223,7 +222,7 @@ def make_searches(args: Args, pretrainings: Mapping[str, Sequence[Pretraining]])
 def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
     """Return the digest of everything that determines a search of ``agent`` with ``path``, except for landscape and seed."""
     env = make_env(SearchArgs(**common, embedding=str(path), env_kwargs={"landscape_seed": "0"}))
-    environment = describe_environment(cast(NASESEnv, env.unwrapped), None, None)
+    environment = describe_environment(env, None, None)
     if agent in BASELINES:
         del environment["embedding"]
     options = dataclasses.asdict(dataclasses.replace(AGENTS[agent].options, **common))

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 from nases_agents.random_search import RandomSearch
 
 from benchmarks.common.interleave import Measurements, interleave
-from nases_env.envs import NASESEnv
 from nases_env.execution import Store
 from nases_env.execution.store import COLUMNS
 from nases_env.search import SearchArgs, SearchRun, make_env
@@ -80,9 +79,8 @@ def make_run_dir(run_dir: Path, num_children: int, num_searched: int, seed: int)
 def extend(run_dir: Path, args: SearchArgs, num_children: int) -> None:
     """Append the children that the random search ``args`` would evaluate, up to ``num_children``, to its run directory."""
     records = list(read_trajectory(run_dir))
-    env = make_env(args)
-    nases = cast(NASESEnv, env.unwrapped)
-    env.reset(seed=args.seed)
+    nases = make_env(args)
+    nases.reset(seed=args.seed)
     with contextlib.closing(Store(run_dir / STORE)) as store:
         row = next(store.rows())
     keys = {record["key"] for record in records}
@@ -101,7 +99,7 @@ def extend(run_dir: Path, args: SearchArgs, num_children: int) -> None:
         lines.append(json.dumps({**record, "action": None, "genotype": genotype}))
         if is_new:
             rows.append({**row, **values, "curve": json.dumps(curve), "genotype": nases.search_space.to_json(architecture)})
-    env.close()
+    nases.close()
     with open(run_dir / TRAJECTORY, "a") as file:
         file.writelines(f"{line}\n" for line in lines)
     insert = f"INSERT INTO evaluations ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})"

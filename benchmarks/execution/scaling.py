@@ -9,7 +9,7 @@ import time
 from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import psutil
 from nases_agents.random_search import RandomSearch
@@ -100,10 +100,9 @@ def measure(
 
 def submit_all(args: SearchArgs, num_workers: int) -> Run:
     """Submit the children of a random search together and wait for all of them, without a store."""
-    env = make_env(args)
-    nases = cast(NASESEnv, env.unwrapped)
+    nases = make_env(args)
     try:
-        env.reset(seed=args.seed)
+        nases.reset(seed=args.seed)
         nases.start(ExecutionSettings(executor="processes", num_workers=num_workers), max_in_flight=args.budget)
         startup_seconds = start_workers(nases, num_workers)
         architectures = [proposal.architecture for proposal in RandomSearch(nases, args).ask(args.budget)]
@@ -112,7 +111,7 @@ def submit_all(args: SearchArgs, num_workers: int) -> Run:
         evaluations = [future.result() for future in futures]
         return Run(time.perf_counter() - start, startup_seconds, evaluations, nases.executor.num_from_store)
     finally:
-        env.close()
+        nases.close()
 
 
 def run_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) -> Run:
@@ -154,8 +153,7 @@ def start_workers(nases: NASESEnv, num_workers: int) -> float:
 
 def draw_once(args: SearchArgs) -> None:
     """Draw a cell, so that the modules for drawing are not loaded during a measured search."""
-    env = make_env(args)
-    nases = cast(NASESEnv, env.unwrapped)
-    env.reset(seed=args.seed)
+    nases = make_env(args)
+    nases.reset(seed=args.seed)
     visualization.to_array(visualization.draw(nases.search_space, nases.architecture, ""))
-    env.close()
+    nases.close()

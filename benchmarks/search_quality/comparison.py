@@ -31,7 +31,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3
 from nases_agents.discrete_reinforce import DiscreteReinforce
@@ -187,7 +187,7 @@ def open_environment(args: Args) -> NASESEnv:
     """Return the environment after a reset, which fails if a required file is missing."""
     env = make_env(SearchArgs(**environment_options(args)))
     env.reset(seed=args.first_seed)
-    return cast(NASESEnv, env.unwrapped)
+    return env
 
 
 def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> list[Job]:
@@ -215,7 +215,7 @@ def run_search(job: Job) -> Record:
     start = time.perf_counter()
     env = make_env(options)
     env.reset(seed=job.seed)
-    search = SearchLoop(cast(NASESEnv, env.unwrapped), options.budget)
+    search = SearchLoop(env, options.budget)
     if isinstance(agent, type):
         search.run(agent(search.env, options), options.ask_batch_size)
     else:

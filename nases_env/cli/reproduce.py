@@ -155,7 +155,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
         )
     )
     try:
-        evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
+        evaluator = env.evaluator
         if not isinstance(evaluator, TrainingEvaluator):
             raise InputError(f"{plan.env_id} does not train networks; choose a different environment with --env-id")
         evaluator.prepare()

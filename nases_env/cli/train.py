@@ -161,7 +161,7 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
     search = read_search(run_dir)
     env = make_env(load_args(SearchArgs, run_dir))
     try:
-        evaluator = env.unwrapped.evaluator  # type: ignore[attr-defined]
+        evaluator = env.evaluator
         assert isinstance(evaluator, TrainingEvaluator)
         space = get_search_space(evaluator.search_space)
     finally:

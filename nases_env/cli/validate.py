@@ -66,16 +66,15 @@ def validate_command(args: ValidateArgs) -> None:
         search_args = dataclasses.replace(search_args, device=args.device)
     records = _select_records(args)
     env = make_env(search_args)
-    base_env: NASESEnv = env.unwrapped  # type: ignore[assignment]
     try:
         env.reset(seed=search_args.seed)
-        base_env.start(args.execution, max_in_flight=args.num_envs)
-        changed = changed_settings(read_config(args.run_dir), base_env.evaluator)
+        env.start(args.execution, max_in_flight=args.num_envs)
+        changed = changed_settings(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
             console.print(f"warning: changed since the run: {', '.join(changed)}", highlight=False)
         num_wrong = 0
         with Progress("validate", len(records), "children") as progress:
-            for number, (record, evaluation) in enumerate(_evaluate(base_env, records), start=1):
+            for number, (record, evaluation) in enumerate(_evaluate(env, records), start=1):
                 differences = _differences(record, evaluation, args.tolerance)
                 num_wrong += bool(differences)
                 mark = "[red]✘[/red]" if differences else "[green]✔[/green]"

@@ -37,11 +37,11 @@ class Evaluator(ABC):
         """
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        """Return the result of ``evaluate`` if the child is infeasible, in milliseconds; None if it is feasible.
+        """Return an evaluation with the reward 0 if the child is infeasible; None if it is feasible. Must be fast.
 
-        A child is infeasible if it breaks a limit such as ``max_params``. A search draws another child instead. ``reason``
-        of the evaluation says which limit it breaks, and what to do if that limit excludes all children. The default is that
-        all children are feasible. Call ``prepare`` first.
+        A child is infeasible if it breaks a limit such as ``max_params``. A search draws another child instead. The
+        evaluation has ``num_params`` and a ``reason``: the size, the limit, and what to do if it excludes all children. By
+        default, all children are feasible. Call ``prepare`` first.
         """
         return None
 

@@ -17,7 +17,7 @@ import tyro
 from typeguard import TypeCheckError, check_type
 
 from nases_env.command_line import given_preset, parse, run
-from nases_env.envs import Action, NASESEnv, Observation
+from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.evaluation import ChildSettings, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
@@ -87,7 +87,8 @@ class SearchArgs:
     search_space: str | None = None
     """enas_micro, nasbench201, or a custom search space as MODULE:CLASS. Default: that of the environment."""
     embedding: str | None = None
-    """File with a pretrained embedding, as written by `nases pretrain`. Default: the built-in one."""
+    """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
+    one."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
     """Where and how children are evaluated; does not change results:"""
     child: ChildOptions = None
@@ -149,11 +150,11 @@ def _flatten(args: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
+def make_env(args: SearchArgs) -> NASESEnv:
     """Create the environment that ``args`` describe: any registered ``NASESEnv``.
 
     Raises:
-        InputError: if there is no such environment, or it does not take an option that was given.
+        InputError: if there is no such environment, it has a wrapper, or it does not take an option that was given.
     """
     module, _, env_id = args.env_id.rpartition(":")
     try:
@@ -182,9 +183,8 @@ def make_env(args: SearchArgs) -> gym.Env[Observation, Action]:
     kwargs = _convert_env_kwargs(args, env_class, spec.kwargs)
     if "split_seed" in parameters:
         kwargs["split_seed"] = args.seed
-    # A search is one episode of ``budget`` steps: a truncation would reset the agent to a random child. The environment
-    # checker would load the embedding, which not every agent needs.
-    return gym.make(spec, max_episode_steps=args.budget, disable_env_checker=True, **given, **child, **kwargs)
+    # The environment checker would load the embedding, which not every agent needs.
+    return unwrap(gym.make(spec, disable_env_checker=True, **given, **child, **kwargs))
 
 
 def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from nases_env.envs import ImageEnv, unwrap
+from nases_env.envs import ImageEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search.agent import Agent
@@ -86,7 +86,7 @@ class SearchRun:
         self.args = args
         self.agent = agent
         self._started = _now()
-        self.env = env = unwrap(make_env(args))
+        self.env = env = make_env(args)
         # Raise an error if an embedding or data is missing, before anything is written.
         if args.uses_embedding:
             _ = env.embedding

@@ -15,7 +15,6 @@ import pytest
 from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3
 from nases_agents.random_search import RandomSearch
 
-from nases_env.envs import NASESEnv
 from nases_env.evaluation.nasbench201 import TABLE_NAME
 from nases_env.search import SearchArgs, SearchLoop, make_env
 
@@ -44,8 +43,7 @@ def keys_of(name: str, **options: Any) -> list[str]:
     """Search with the agent ``name`` and return the hashes of the keys, in order."""
     options |= OPTIONS.get(name, {})
     args = sb3.Args(algorithm=cast(Any, name), **options) if name not in AGENTS else AGENTS[name][0](**options)
-    env = make_env(args).unwrapped
-    assert isinstance(env, NASESEnv)
+    env = make_env(args)
     env.reset(seed=args.seed)
     with SearchLoop(env, args.budget) as loop:
         if isinstance(args, sb3.Args):

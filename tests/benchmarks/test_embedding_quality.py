@@ -7,7 +7,7 @@ import json
 import pickle
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,7 +29,6 @@ from benchmarks.embedding_quality.comparison import (
     train_and_measure,
 )
 from nases_env.embedding import PretrainSettings, load_embedding, quality_report
-from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, make_env
 from nases_env.search_spaces import SearchSpace, get_search_space
@@ -140,7 +139,7 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
         "budget": 22,
     }
     options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
-    env = cast(NASESEnv, make_env(options).unwrapped)
+    env = make_env(options)
     env.reset(seed=1)
     search = SearchLoop(env, 22)
     agent_type: Any = Reinforce if agent == "reinforce" else ModelAssisted
@@ -157,7 +156,7 @@ def test_random_search_does_not_depend_on_the_embedding(args: Args, metrics: dic
     options = SearchArgs(
         env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": "2"}, seed=2, budget=22
     )
-    env = cast(NASESEnv, make_env(options).unwrapped)  # with the built-in embedding
+    env = make_env(options)  # with the built-in embedding
     env.reset(seed=2)
     search = SearchLoop(env, 22)
     search.run(RandomSearch(search.env, options))

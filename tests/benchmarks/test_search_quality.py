@@ -241,7 +241,7 @@ def test_operator_order_depends_on_the_seed_but_not_on_the_agent(small: dict[str
     orders: dict[int, set[tuple[str, ...]]] = {}
     for job in jobs:
         assert int(job.options.env_kwargs["operator_permutation_seed"]) == job.options.seed == job.seed
-        orders.setdefault(job.seed, set()).add(make_env(job.options).unwrapped.search_space.operators)  # type: ignore[attr-defined]
+        orders.setdefault(job.seed, set()).add(make_env(job.options).search_space.operators)
     assert all(len(same) == 1 for same in orders.values())
     assert len(set.union(*orders.values())) == 4
 

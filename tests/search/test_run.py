@@ -163,5 +163,5 @@ def test_child_options_override_the_preset(tmp_path: Path) -> None:
         preset="smoke",
         child=replace(PRESETS["smoke"], num_epochs=2, num_train_images=None),
     )
-    settings = make_env(args).unwrapped.settings  # type: ignore[attr-defined]
+    settings = make_env(args).settings  # type: ignore[attr-defined]
     assert (settings.num_epochs, settings.num_train_images, settings.num_filters) == (2, None, 2)

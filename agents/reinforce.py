@@ -271,13 +271,14 @@ class EmbeddingPolicy(Agent):
         loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(self.parameters, args.max_grad_norm)
         self.optimizer.step()
-        return {
+        metrics = {
             "policy/loss": policy_loss.item(),
-            "policy/entropy": entropy.item(),
-            "policy/std": self.log_std.exp().mean().item(),
             "policy/reference_distance": reference_loss.sqrt().item(),
             "policy/gradient_norm": gradient_norm.item(),
         }
+        if args.learn_std:  # otherwise they are constant
+            metrics |= {"policy/entropy": entropy.item(), "policy/std": self.log_std.exp().mean().item()}
+        return metrics
 
 
 def log_density(embeddings: Tensor, means: Tensor, log_std: Tensor) -> Tensor:

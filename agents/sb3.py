@@ -113,6 +113,10 @@ class StandardizedRewards(VecNormalize):
         return np.clip(standardized, -self.clip_reward, self.clip_reward).astype(np.float32)
 
 
+CONSTANT_METRICS = ("train/learning_rate", "train/clip_range", "train/ent_coef")
+"""Metrics that SB3 logs after every update but that never change here."""
+
+
 class BudgetCallback(BaseCallback):
     """Stop training when the budget of the search is used up, and log SB3's losses after every update."""
 
@@ -121,7 +125,8 @@ class BudgetCallback(BaseCallback):
         self.loop = loop
 
     def _on_rollout_start(self) -> None:
-        self.loop.log({name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")})
+        losses = {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
+        self.loop.log({name: value for name, value in losses.items() if name not in CONSTANT_METRICS})
 
     def _on_step(self) -> bool:
         return not self.loop.done

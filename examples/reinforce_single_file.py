@@ -80,7 +80,7 @@ def search(args: Args) -> tuple[list[float], str]:
         print(f"child {child + 1}: reward {reward:.4f}, baseline {baseline:.4f}, best {max(rewards):.4f}")
         if writer is not None:
             writer.add_scalar("search/reward", reward, child + 1)
-            writer.add_scalar("policy/baseline", baseline, child + 1)
+            writer.add_scalar("update/policy/baseline", baseline, child + 1)
 
     if writer is not None:
         writer.close()

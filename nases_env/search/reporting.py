@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
+from tensorboard.compat.proto.summary_pb2 import Summary as Event
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.evaluation import Status
@@ -23,6 +26,9 @@ from nases_env.tables import format_known, markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
+
+BEST_REWARD = "search/best_reward"
+FIRST_HYPERPARAMETERS = ("env_id", "agent", "seed", "budget")
 
 Hyperparameters = Mapping[str, str | int | float | bool]
 
@@ -70,9 +76,12 @@ class ProgressBar(SearchCallback):
 class TensorBoardLogger(SearchCallback):
     """Writes curves, metrics of the agent, drawings of the best cells and hyperparameters to TensorBoard event files.
 
+    TensorBoard sorts the groups of curves by name and opens the first two: ``search/`` has the rewards, ``trial/`` what is
+    known about the networks, and ``update/`` the metrics of the agent.
+
     Args:
         log_dir: folder of the event files.
-        hyperparameters: logged as text at the start and as hyperparameters with the best reward at the end.
+        hyperparameters: logged as text and, with the best reward, as hyperparameters.
 
     Raises:
         InputError: if the event files cannot be written.
@@ -86,6 +95,10 @@ class TensorBoardLogger(SearchCallback):
         # Drops events after the last recorded trial; the curves of that trial may be missing and are written again.
         with self._translate_errors():
             self._writer = SummaryWriter(str(self._log_dir), purge_step=loop.num_replayed or None)
+        self._file = cast(Any, self._writer.file_writer)  # torch declares it as None
+        columns, values, self._end = _hyperparameter_summaries(self._hyperparameters)
+        self._file.add_summary(columns)
+        self._file.add_summary(values)
         if not loop.num_replayed:
             self._writer.add_text("config", markdown_table(("name", "value"), *self._hyperparameters.items()))
 
@@ -99,27 +112,27 @@ class TensorBoardLogger(SearchCallback):
         evaluation = trial.evaluation
         scalars = {
             "search/reward": evaluation.reward,
-            "search/best_reward": loop.best.evaluation.reward,
+            BEST_REWARD: loop.best.evaluation.reward,
             f"search/reward_mean_{MOVING_AVERAGE_WINDOW}": sum(recent) / len(recent),
             "search/distinct_architectures": loop.num_distinct,
-            "child/num_params": evaluation.num_params,
-            "child/train_accuracy": evaluation.train_accuracy,
         }
-        if trial.is_new:
-            scalars["child/seconds"] = evaluation.seconds
+        if evaluation.num_params:
+            scalars["trial/num_params"] = evaluation.num_params
+            if evaluation.status is Status.OK:
+                scalars["trial/train_accuracy"] = evaluation.train_accuracy
+        if evaluation.seconds and trial.is_new:
+            scalars["trial/seconds"] = evaluation.seconds
         self._add_scalars(scalars, trial.number)
         with self._translate_errors():
             self._writer.flush()  # a search that is killed loses at most the curves of the last trial
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._add_scalars(metrics, len(loop.trials))
+            self._add_scalars({f"update/{name}": value for name, value in metrics.items()}, len(loop.trials))
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
         with self._translate_errors():
-            if loop.best is not None and not loop.is_replaying:
-                metrics = {"hparam/best_reward": loop.best.evaluation.reward}
-                self._writer.add_hparams(self._hyperparameters, metrics, run_name=os.curdir)
+            self._file.add_summary(self._end)
             self._writer.close()
 
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
@@ -133,7 +146,7 @@ class TensorBoardLogger(SearchCallback):
         title = f"child {trial.number}: {_describe(trial)}"
         image = visualization.to_array(visualization.draw(loop.env.search_space, trial.architecture, title))
         with self._translate_errors():
-            self._writer.add_image("search/best_cells", image, trial.number, dataformats="HWC")
+            self._writer.add_image("trial/best_cells", image, trial.number, dataformats="HWC")
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -212,6 +225,21 @@ class Summary(SearchCallback):
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _hyperparameter_summaries(values: Hyperparameters) -> tuple[Event, Event, Event]:
+    """Return the columns and the values of TensorBoard's HPARAMS tab, and the end of the search.
+
+    The tab shows the columns that are marked as different between runs before the others.
+    """
+    shown = {name: str(value) if isinstance(value, bool) else value for name, value in values.items()}
+    columns, start, end = hparams(shown, {BEST_REWARD: 0.0})  # type: ignore[no-untyped-call]
+    plugin_data = columns.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    for column in content.experiment.hparam_infos:
+        column.differs = column.name in FIRST_HYPERPARAMETERS
+    plugin_data.content = content.SerializeToString()
+    return columns, start, end
 
 
 def _describe(trial: Trial) -> str:

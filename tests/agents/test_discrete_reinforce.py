@@ -140,7 +140,7 @@ def test_command_logs_metrics_of_the_policy_and_the_seed_determines_the_children
     assert not set(keys[0]) & set(keys[1])
     events = EventAccumulator(str(tmp_path / "a")).Reload()
     for tag in ("loss", "entropy", "baseline"):
-        assert [event.step for event in events.Scalars(f"policy/{tag}")] == list(range(1, 9))
+        assert [event.step for event in events.Scalars(f"update/policy/{tag}")] == list(range(1, 9))
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_candidate_with_the_highest_acquisition_value_is_selected(acquisition: A
 def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> None:
     model_assisted.main(Args(env_id="NASES-Synthetic-v0", budget=32, run_dir=tmp_path, **SMALL))
     events = EventAccumulator(str(tmp_path)).Reload()
-    for tag in ("policy/loss", "model/count_kernel_weight", "model/noise_variance"):
+    for tag in ("update/policy/loss", "update/model/count_kernel_weight", "update/model/noise_variance"):
         assert [event.step for event in events.Scalars(tag)] == [16, 21, 26, 31]
 
 

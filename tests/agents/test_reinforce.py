@@ -192,7 +192,7 @@ def test_children_before_learning_starts_are_standard_normal_and_not_trained_on(
 def test_defaults_learn_before_the_last_children(budget: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=budget, run_dir=run_dir))
-    steps = [event.step for event in EventAccumulator(str(run_dir)).Reload().Scalars("policy/loss")]
+    steps = [event.step for event in EventAccumulator(str(run_dir)).Reload().Scalars("update/policy/loss")]
     assert sum(step <= budget - 10 for step in steps) >= 3
 
 
@@ -219,11 +219,16 @@ def test_options_without_effect_are_rejected(options: dict[str, Any], message: s
 
 
 def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:
-    reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / "run"))
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
-    for tag in ("loss", "entropy", "std", "gradient_norm", "reference_distance"):
-        assert [event.step for event in events.Scalars(f"policy/{tag}")] == [25, 30, 35, 40, 45]
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    tags = ["loss", "reference_distance", "gradient_norm"]
+    for learn_std in (False, True):
+        run_dir = tmp_path / str(learn_std)
+        reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, learn_std=learn_std, run_dir=run_dir))
+        events = EventAccumulator(str(run_dir)).Reload()
+        logged = {tag for tag in events.Tags()["scalars"] if tag.startswith("update/")}
+        assert logged == {f"update/policy/{tag}" for tag in (*tags, *(("entropy", "std") if learn_std else ()))}
+        for tag in logged:
+            assert [event.step for event in events.Scalars(tag)] == [25, 30, 35, 40, 45]
+    config = json.loads((run_dir / "config.json").read_text())
     assert config["arguments"]["learning_rate"] == Args().learning_rate
 
 

@@ -109,14 +109,16 @@ def test_initial_exploration_has_the_given_width(algorithm: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "tag", "steps"), [("ppo", "train/policy_gradient_loss", [10, 20]), ("sac", "train/critic_loss", [11, 12])]
+    ("algorithm", "tag", "steps"), [("ppo", "policy_gradient_loss", [10, 20]), ("sac", "critic_loss", [11, 12])]
 )
 def test_command_logs_the_losses_of_sb3(algorithm: Any, tag: str, steps: list[int], tmp_path: Path) -> None:
     sb3.main(Args(env_id="NASES-Synthetic-v0", budget=22, algorithm=algorithm, run_dir=tmp_path))
     assert len((tmp_path / "evaluations.jsonl").read_text().splitlines()) == 22
     assert json.loads((tmp_path / "config.json").read_text())["agent"] == algorithm
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert [event.step for event in events.Scalars(tag)][:2] == steps
+    assert [event.step for event in events.Scalars(f"update/train/{tag}")][:2] == steps
+    for constant in ("learning_rate", "clip_range", "ent_coef"):
+        assert f"update/train/{constant}" not in events.Tags()["scalars"]
 
 
 @pytest.mark.parametrize(

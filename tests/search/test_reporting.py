@@ -7,13 +7,18 @@ import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchRun, Trial
-from nases_env.search.reporting import _describe, _top_table
-from nases_env.search_spaces import Architecture
+from nases_env.search.reporting import TensorBoardLogger, _describe, _top_table
+from nases_env.search_spaces import Architecture, EnasMicro
 from tests.search.acting import RandomActions
 
 
@@ -58,6 +63,41 @@ def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
 def test_title_of_a_trained_network_has_its_parameters() -> None:
     trial = Trial(1, Architecture("x", (), "a"), Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234))
     assert _describe(trial) == "validation accuracy 50.00%, 1,234 parameters"
+
+
+def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
+    space = EnasMicro()
+    evaluations = [
+        Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234, seconds=2.0),
+        Evaluation("b", 0, Status.TOO_LARGE, num_params=99_999),
+        Evaluation("c", 0, Status.OK, 0.4, 0.4),  # from a table
+    ]
+    trials = [
+        Trial(number, space.architecture([0] * 40), evaluation) for number, evaluation in enumerate(evaluations, start=1)
+    ]
+    env = SimpleNamespace(search_space=space)
+    loop: Any = SimpleNamespace(env=env, trials=trials, best=trials[0], num_distinct=3, num_replayed=0)
+    logger = TensorBoardLogger(tmp_path, {"env_id": "NASES-Digits-v0", "a_flag": True, "budget": 3, "agent": "x", "seed": 0})
+    logger.on_start(loop)
+    for trial in trials:
+        logger.on_trial(loop, trial, is_replayed=False)
+    logger.on_end(loop, interrupted=False)
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    curves = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    groups = list(dict.fromkeys(tag.split("/")[0] for tag in sorted(curves)))
+    assert groups == ["search", "trial"]
+    assert curves["trial/num_params"] == [1234, 99_999]
+    assert curves["trial/train_accuracy"] == [pytest.approx(0.6)]
+    assert curves["trial/seconds"] == [2.0]
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    experiment = HParamsPluginData.FromString(content).experiment
+    # The order of TensorBoard's table.
+    columns = sorted(experiment.hparam_infos, key=lambda column: (not column.differs, column.name))
+    assert [column.name for column in columns] == ["agent", "budget", "env_id", "seed", "a_flag"]
+    assert [metric.name.tag for metric in experiment.metric_infos] == ["search/best_reward"]
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert HParamsPluginData.FromString(content).session_start_info.hparams["a_flag"].string_value == "True"
 
 
 def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:

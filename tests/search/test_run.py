@@ -71,9 +71,9 @@ def test_curves(tmp_path: Path) -> None:
     assert curve("search/best_reward") == pytest.approx(list(np.maximum.accumulate(rewards)))
     assert curve("search/reward_mean_10")[-1] == pytest.approx(float(np.mean(rewards[-10:])))
     assert curve("search/distinct_architectures")[-1] == len({record["key"] for record in lines(tmp_path)})
-    assert curve("policy/entropy") == [1.5] * 12
-    assert {"child/num_params", "child/seconds", "child/train_accuracy"} <= set(events.Tags()["scalars"])
-    assert len(events.Images("search/best_cells")) == len(set(np.maximum.accumulate(rewards)))
+    assert curve("update/policy/entropy") == [1.5] * 12
+    assert not [tag for tag in events.Tags()["scalars"] if tag.startswith("trial/")]  # the environment builds no networks
+    assert len(events.Images("trial/best_cells")) == len(set(np.maximum.accumulate(rewards)))
 
 
 def test_same_command_produces_the_same_trajectory(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class TrainArgs:
     seeds: int = field(default=1, metadata={"help": "Number of networks to train, each with its own seed."})
     seed: int = field(default=0, metadata={"help": "The first seed."})
     data_dir: str | None = field(
-        default=None, metadata={"help": "Directory with the data sets. Default: the search's value."}
+        default=None, metadata={"help": "Directory with the data set. Default: the search's value for its data set."}
     )
     device: str | None = field(
         default=None, metadata={"help": "Torch device or auto. Default: the search's value; auto if there is no search."}
@@ -166,12 +166,13 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
         space = get_search_space(evaluator.search_space)
     finally:
         env.close()
+    dataset = args.dataset or evaluator.dataset
     training = FinalTraining(
         space,
         _best_architecture(space, run_dir),
-        args.dataset or evaluator.dataset,
+        dataset,
         _settings(args),
-        data_dir=args.data_dir or evaluator.data_dir,
+        data_dir=args.data_dir or (evaluator.data_dir if dataset == evaluator.dataset else None),
         device=args.device or evaluator.device,
         num_threads=args.num_threads or evaluator.num_threads,
     )

@@ -14,14 +14,18 @@ from benchmarks.common.statistics import Numbers, mean_band
 from nases_env.seeding import numpy_generator
 
 NUM_POINTS = 60
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
-"""The palette of Okabe and Ito, which color-blind readers can distinguish."""
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"),
+    *("#882255", "#332288", "#999933", "#44aa99", "#8c510a", "#aa4499", "#117733", "#6699cc"),
+)
+"""The palette of Okabe and Ito, which color-blind readers can distinguish, and further colors for dashed lines."""
 HEADINGS = {
     "valid_accuracy": "validation accuracy of the best so far",
     "test_accuracy": "test accuracy of the best so far by validation",
 }
-STYLES = ("-", "--", ":")
-PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 2.6  # inches
+STYLES = ("-", "--", ":")  # each for SAME_STYLE agents
+SAME_STYLE = 8
+PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 3.4  # inches
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,17 @@ def draw(
     points: Sequence[int],
     panels: Mapping[str, Mapping[str, Curve]],
     groups: Sequence[Sequence[str]],
+    labels: Mapping[str, str],
 ) -> Figure:
-    """Draw regret curves: one row of panels per group of agents, one column per kind of accuracy."""
+    """Draw regret curves: one row of panels per group of agents, one column per kind of accuracy.
+
+    Args:
+        title: printed above the panels.
+        points: numbers of children.
+        panels: curves by accuracy and agent.
+        groups: the agents of each row; all of them have different colors if there are at most 16.
+        labels: text of each agent in the legend.
+    """
     num_rows, num_columns = len(groups), len(panels)
     size = (PANEL_WIDTH * num_columns + LEGEND_WIDTH, PANEL_HEIGHT * num_rows)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
@@ -81,8 +94,8 @@ def draw(
             # The legend lists the agents from top to bottom in the order of the right ends of the curves of the last panel.
             for agent in sorted(group, key=lambda agent: -panel[agent].mean[-1]):
                 index, curve = agents.index(agent), panel[agent]
-                color, style = COLORS[index % len(COLORS)], STYLES[index // len(COLORS) % len(STYLES)]
-                axes.plot(points, curve.mean, color=color, linestyle=style, linewidth=1.6, label=agent)
+                color, style = COLORS[index % len(COLORS)], STYLES[index // SAME_STYLE % len(STYLES)]
+                axes.plot(points, curve.mean, color=color, linestyle=style, linewidth=1.6, label=labels[agent])
                 axes.fill_between(points, curve.low, curve.high, color=color, alpha=0.1, linewidth=0)
             axes.set(xscale="log", yscale="log", xlim=(points[0], points[-1]), xlabel="children evaluated")
             axes.set_title(HEADINGS[measure], fontsize=10)

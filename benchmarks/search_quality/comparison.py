@@ -62,33 +62,41 @@ class Entry(NamedTuple):
     """An agent in the comparison.
 
     Attributes:
+        label: its name in the legend of the regret curves.
         agent: an ``Agent`` class with the arguments (environment, options), or a function of (search, options) that uses up
             the budget of the search.
         options: options of the agent; environment, budget and seed are those of the comparison.
         variant_of: the name of the agent of which this one is a variant.
     """
 
+    label: str
     agent: type[Agent] | Callable[[SearchLoop, Any], None]
     options: SearchArgs
     variant_of: str | None = None
 
 
 AGENTS: dict[str, Entry] = {
-    "random_search": Entry(RandomSearch, SearchArgs()),
-    "regularized_evolution": Entry(RegularizedEvolution, regularized_evolution.Args()),
-    "local_search": Entry(LocalSearch, local_search.Args()),
-    "discrete_reinforce": Entry(DiscreteReinforce, discrete_reinforce.Args()),
-    "discrete_reinforce_independent": Entry(DiscreteReinforce, discrete_reinforce.Args(controller="independent")),
-    "reinforce": Entry(Reinforce, reinforce.Args()),
-    "model_assisted": Entry(ModelAssisted, model_assisted.Args()),
-    "ppo": Entry(sb3.learn, sb3.Args(algorithm="ppo")),
-    "a2c": Entry(sb3.learn, sb3.Args(algorithm="a2c")),
-    "sac": Entry(sb3.learn, sb3.Args(algorithm="sac")),
-    "td3": Entry(sb3.learn, sb3.Args(algorithm="td3")),
-    "reinforce_random_weights": Entry(Reinforce, reinforce.Args(init="random"), "reinforce"),
-    "reinforce_no_learning": Entry(Reinforce, reinforce.Args(learning_rate=NO_LEARNING), "reinforce"),
-    "reinforce_paper": Entry(Reinforce, reinforce.Args(**reinforce.PAPER), "reinforce"),
-    "reinforce_paper_random_weights": Entry(Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"),
+    "random_search": Entry("random search", RandomSearch, SearchArgs()),
+    "regularized_evolution": Entry("regularized evolution", RegularizedEvolution, regularized_evolution.Args()),
+    "local_search": Entry("local search", LocalSearch, local_search.Args()),
+    "discrete_reinforce": Entry("REINFORCE on discrete actions, LSTM", DiscreteReinforce, discrete_reinforce.Args()),
+    "discrete_reinforce_independent": Entry(
+        "REINFORCE on discrete actions, independent", DiscreteReinforce, discrete_reinforce.Args(controller="independent")
+    ),
+    "reinforce": Entry("REINFORCE", Reinforce, reinforce.Args()),
+    "model_assisted": Entry("model-assisted REINFORCE", ModelAssisted, model_assisted.Args()),
+    "ppo": Entry("PPO", sb3.learn, sb3.Args(algorithm="ppo")),
+    "a2c": Entry("A2C", sb3.learn, sb3.Args(algorithm="a2c")),
+    "sac": Entry("SAC", sb3.learn, sb3.Args(algorithm="sac")),
+    "td3": Entry("TD3", sb3.learn, sb3.Args(algorithm="td3")),
+    "reinforce_random_weights": Entry("REINFORCE, random weights", Reinforce, reinforce.Args(init="random"), "reinforce"),
+    "reinforce_no_learning": Entry(
+        "REINFORCE, no learning", Reinforce, reinforce.Args(learning_rate=NO_LEARNING), "reinforce"
+    ),
+    "reinforce_paper": Entry("Algorithm 1", Reinforce, reinforce.Args(**reinforce.PAPER), "reinforce"),
+    "reinforce_paper_random_weights": Entry(
+        "Algorithm 1, random weights", Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"
+    ),
 }
 """The compared agents by name."""
 
@@ -196,7 +204,7 @@ def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> li
     changes, jobs = environment_options(args), []
     hashed = {**changes, "env_kwargs": {}}  # without the path of the table, whose content is in ``environment``
     for name in dict.fromkeys(args.agents):
-        agent, options, _ = AGENTS[name]
+        _, agent, options, _ = AGENTS[name]
         settings = {
             **dataclasses.asdict(dataclasses.replace(options, **hashed)),
             **environment,
@@ -337,7 +345,8 @@ def write_results(
     groups = (
         [agents, [*dict.fromkeys(str(AGENTS[name].variant_of) for name in variants), *variants]] if variants else [agents]
     )
-    figure = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups)
+    labels = {name: AGENTS[name].label for name in records}
+    figure = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups, labels)
     for ending in (".png", ".svg"):
         visualization.save(figure, args.output.with_suffix(ending))
     console = Console()

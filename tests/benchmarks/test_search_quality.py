@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nases_agents import regularized_evolution
 
+from benchmarks.common import regret
 from benchmarks.common.identity import describe_environment, read_table
 from benchmarks.common.records import Record
 from benchmarks.search_quality.comparison import (
@@ -134,12 +136,24 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
     assert curve["mean"][-1] == pytest.approx(100 * (metrics["optimum"]["test_accuracy"] - mean))
     assert metrics["regret"]["children"][-1] == 20
     assert args.output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert "regularized_evolution" in args.output.with_suffix(".svg").read_text()
+    assert ">regularized evolution</text>" in args.output.with_suffix(".svg").read_text()
     row = next(
         line for line in args.output.with_suffix(".md").read_text().splitlines() if line.startswith("| random_search")
     )
     shown = capsys.readouterr().out
     assert all(cell.strip() in shown for cell in row.split("|"))
+
+
+def test_every_agent_has_its_own_color_and_a_readable_label() -> None:
+    curve = regret.Curve(np.array([2.0, 1.0]), np.array([1.0, 0.5]), np.array([3.0, 2.0]))
+    panels = {"valid_accuracy": dict.fromkeys(AGENTS, curve)}
+    labels = {name: entry.label for name, entry in AGENTS.items()}
+    (axes,) = regret.draw("a title", [1, 2], panels, [list(AGENTS)], labels).axes
+    lines = axes.get_lines()
+    assert len({line.get_color() for line in lines}) == len(lines) == len(AGENTS)
+    assert {str(line.get_label()) for line in lines} == set(labels.values())
+    assert len(set(labels.values())) == len(AGENTS)
+    assert not any("_" in label for label in labels.values())
 
 
 def test_comparison_is_resumed(small: dict[str, Any], compared: Path, capsys: pytest.CaptureFixture[str]) -> None:

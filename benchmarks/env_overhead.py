@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -132,11 +132,7 @@ def make_variants(args: Args) -> dict[str, Variant]:
     variants = {"single": Variant(single.step, single.action_space.shape or (), [cast(NASESEnv, single.unwrapped)])}
     for size in args.num_envs:
         vector = cast(NASESVectorEnv, gym.make_vec(args.env_id, size, max_episode_steps=None))
-        same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        sync = cast(
-            gym.vector.SyncVectorEnv[Any, Any],
-            gym.make_vec(args.env_id, size, "sync", vector_kwargs=same_step, max_episode_steps=-1),
-        )
+        sync = cast(gym.vector.SyncVectorEnv[Any, Any], gym.make_vec(args.env_id, size, "sync", max_episode_steps=-1))
         singles = [cast(NASESEnv, env.unwrapped) for env in sync.envs]
         kinds: dict[str, tuple[VectorEnv[Any, Any, Any], list[NASESEnv]]] = {
             "vector": (vector, [vector.env]),

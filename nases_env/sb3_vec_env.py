@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import iterate
 from gymnasium.wrappers.vector import DictInfoToList
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from nases_env.envs import NASESVectorEnv
 from nases_env.errors import InputError
 
 
@@ -24,12 +27,17 @@ class SB3VecEnv(VecEnv):
     otherwise from the vector environment, with the same value for every index. ``set_options`` takes one dict, which is
     passed to ``reset`` of the vector environment unchanged. Wrap it in ``VecMonitor`` for SB3's episode statistics.
 
+    SB3 requires that the step that ends an episode starts the next one. The autoreset mode ``SAME_STEP`` does so. In the
+    modes ``NEXT_STEP`` and ``DISABLED``, this class resets the sub-environments whose episodes ended with
+    ``options={"reset_mask": dones}`` in the same step. The transitions are identical in the three modes.
+
     Args:
-        env: a vector environment that resets a sub-environment in the step that ends its episode, as ``NASESVectorEnv``
-            does. Closing this environment closes it.
+        env: ``NASESVectorEnv``, ``SyncVectorEnv`` or ``AsyncVectorEnv`` in any autoreset mode, or any other vector
+            environment in the mode ``SAME_STEP``. Closing this environment closes it.
 
     Raises:
-        InputError: if ``env`` has a different autoreset mode.
+        InputError: if ``env`` cannot reset single sub-environments: other vector environments in the modes ``NEXT_STEP`` and
+            ``DISABLED``, and ``AsyncVectorEnv`` without shared memory in the mode ``NEXT_STEP``.
 
     Example:
         >>> import gymnasium, nases_env
@@ -41,11 +49,12 @@ class SB3VecEnv(VecEnv):
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         mode = env.metadata.get("autoreset_mode")
-        if mode is not AutoresetMode.SAME_STEP:
+        self._resets_in_step = mode is AutoresetMode.SAME_STEP
+        if not self._resets_in_step and not _can_reset_single(env, mode):
             raise InputError(
-                f"Stable-Baselines3 requires vector environments with {AutoresetMode.SAME_STEP}, not {mode}; "
-                'pass autoreset_mode="SameStep" to make_vec, or vector_kwargs={"autoreset_mode": "SameStep"} for an '
-                "environment that uses SyncVectorEnv or AsyncVectorEnv"
+                f"{type(env.unwrapped).__name__} with the autoreset mode {mode} cannot reset single sub-environments, as "
+                'Stable-Baselines3 requires; pass vectorization_mode="sync" to make_vec, or use the autoreset mode '
+                f"{AutoresetMode.SAME_STEP}"
             )
         self.env = env
         self._with_lists = DictInfoToList(env)
@@ -75,13 +84,20 @@ class SB3VecEnv(VecEnv):
         """Step all sub-environments; return observations, rewards, dones and one info per sub-environment."""
         observations, rewards, terminations, truncations, vector_infos = self._with_lists.step(self._actions)
         dones = np.logical_or(terminations, truncations)
+        only_truncated = np.logical_and(truncations, np.logical_not(terminations))
+        if dones.any() and not self._resets_in_step:
+            final_observations = list(iterate(self.env.observation_space, deepcopy(observations)))
+            observations, reset_infos = self._with_lists.reset(options={"reset_mask": dones})
+            for index in np.flatnonzero(dones).tolist():  # the format of SAME_STEP
+                final = {"final_info": vector_infos[index], "final_obs": final_observations[index]}
+                vector_infos[index] = {**reset_infos[index], **final}
         infos = []
         for index, info in enumerate(vector_infos):
             if dones[index]:
                 final = {**info.pop("final_info"), "terminal_observation": info.pop("final_obs")}
                 self.reset_infos[index] = _plain(info)
                 info = final
-            infos.append({**_plain(info), "TimeLimit.truncated": bool(truncations[index] and not terminations[index])})
+            infos.append({**_plain(info), "TimeLimit.truncated": bool(only_truncated[index])})
         return observations, np.array(rewards, np.float32), dones, infos
 
     def close(self) -> None:
@@ -135,6 +151,14 @@ class SB3VecEnv(VecEnv):
     def _require_all(self, indices: VecEnvIndices) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise InputError("a vector environment cannot address single sub-environments; omit indices")
+
+
+def _can_reset_single(env: VectorEnv[Any, Any, Any], mode: AutoresetMode | None) -> bool:
+    """Return whether ``reset`` of ``env`` supports ``reset_mask`` and clears the autoreset of the next step."""
+    base = env.unwrapped
+    if isinstance(base, AsyncVectorEnv) and not base.shared_memory:
+        return mode is AutoresetMode.DISABLED  # Gymnasium clears the autoreset only with shared memory
+    return isinstance(mode, AutoresetMode) and isinstance(base, (NASESVectorEnv, SyncVectorEnv, AsyncVectorEnv))
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers.vector import NormalizeObservation
 from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,15 +22,18 @@ from nases_env.sb3_vec_env import SB3VecEnv
 from nases_env.search_spaces import EnasMicro
 
 SPACE = EnasMicro()
-SAME_STEP = {"autoreset_mode": AutoresetMode.SAME_STEP}
+every_mode = pytest.mark.parametrize("mode", AutoresetMode)
 
 
 def vector(num_envs: int = 3, **options: Any) -> SB3VecEnv:
     return SB3VecEnv(gym.make_vec("NASES-Synthetic-v0", num_envs=num_envs, **options))
 
 
-def synchronous(env_id: str, num_envs: int = 3) -> SB3VecEnv:
-    return SB3VecEnv(gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=SAME_STEP))
+def synchronous(env_id: str, mode: AutoresetMode, num_envs: int = 3, **options: Any) -> SB3VecEnv:
+    vector_kwargs = {"autoreset_mode": mode}
+    return SB3VecEnv(
+        gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", vector_kwargs=vector_kwargs, **options)
+    )
 
 
 def dummy(env_id: str = "NASES-Synthetic-v0", num_envs: int = 3, **options: Any) -> DummyVecEnv:
@@ -58,8 +62,15 @@ def count_ends_of_equal_episodes(adapter: VecEnv, expected_env: VecEnv, num_step
     return num_ends
 
 
-def test_equals_dummy_vec_env_step_by_step() -> None:
-    adapter, expected_env = vector(max_episode_steps=4), dummy(max_episode_steps=4)
+@every_mode
+@pytest.mark.parametrize("kind", ["vector", "sync"])
+def test_equals_dummy_vec_env_step_by_step(mode: AutoresetMode, kind: str) -> None:
+    """So the transitions are identical in all modes, and no step resets instead of evaluating."""
+    expected_env = dummy(max_episode_steps=4)
+    if kind == "vector":
+        adapter = vector(max_episode_steps=4, autoreset_mode=mode)
+    else:
+        adapter = synchronous("NASES-Synthetic-v0", mode, max_episode_steps=4)
     for seed in (3, None, 8):
         if seed is not None:
             assert adapter.seed(seed) == expected_env.seed(seed)
@@ -68,10 +79,39 @@ def test_equals_dummy_vec_env_step_by_step() -> None:
         assert count_ends_of_equal_episodes(adapter, expected_env, 9) == 6
 
 
-def test_episodes_that_end_at_different_times_by_termination_or_truncation() -> None:
+@every_mode
+def test_episodes_that_start_at_different_times(mode: AutoresetMode) -> None:
+    """With a reset of single sub-environments outside of Stable-Baselines3."""
+    adapter, expected_env = vector(max_episode_steps=4, autoreset_mode=mode), dummy(max_episode_steps=4)
+    assert adapter.seed(3) == expected_env.seed(3)
+    np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
+    assert count_ends_of_equal_episodes(adapter, expected_env, 2) == 0
+    adapter.env.reset(options={"reset_mask": np.array([False, True, False])})
+    expected_env.envs[1].reset()
+    assert count_ends_of_equal_episodes(adapter, expected_env, 14) == 11
+
+
+@every_mode
+def test_attributes_at_the_end_of_an_episode_are_those_of_the_last_children(mode: AutoresetMode) -> None:
+    env = vector(max_episode_steps=1, autoreset_mode=mode)
+    env.reset()
+    infos = env.step(np.zeros((3, 20)))[3]
+    (last, *_) = env.get_attr("last_evaluations")
+    assert [evaluation.key for evaluation in last] == [info["key"] for info in infos]
+
+
+def test_gymnasiums_vector_wrappers_work() -> None:
+    env = SB3VecEnv(NormalizeObservation(gym.make_vec("NASES-Synthetic-v0", num_envs=2, max_episode_steps=2)))
+    env.reset()
+    dones = [env.step(np.zeros((2, 20)))[2].all() for _ in range(4)]
+    assert dones == [False, True, False, True]
+
+
+@every_mode
+def test_episodes_that_end_at_different_times_by_termination_or_truncation(mode: AutoresetMode) -> None:
     """CartPole terminates, MountainCar is truncated; the vector environment is Gymnasium's."""
     for env_id, num_steps in (("CartPole-v1", 120), ("MountainCarContinuous-v0", 5)):
-        adapter, expected_env = synchronous(env_id), dummy(env_id)
+        adapter, expected_env = synchronous(env_id, mode), dummy(env_id)
         assert adapter.seed(1) == expected_env.seed(1)
         np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
         assert (count_ends_of_equal_episodes(adapter, expected_env, num_steps) > 5) == (env_id == "CartPole-v1")
@@ -92,12 +132,21 @@ class ThreeSteps(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return np.full(1, self.num_steps / 4, np.float32), 1.0, self.num_steps == 3, False, {}
 
 
-def test_termination_takes_precedence_over_truncation() -> None:
-    make = [lambda: gym.wrappers.TimeLimit(ThreeSteps(), 3), lambda: gym.wrappers.TimeLimit(ThreeSteps(), 2)]
-    adapter, expected_env = (
-        SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP)),
-        DummyVecEnv([*make]),
-    )
+ENDING_AT_DIFFERENT_TIMES = [
+    lambda: gym.wrappers.TimeLimit(ThreeSteps(), 3),
+    lambda: gym.wrappers.TimeLimit(ThreeSteps(), 2),
+]
+
+
+def asynchronous(mode: AutoresetMode, shared: bool) -> AsyncVectorEnv[Any, Any]:
+    return AsyncVectorEnv(ENDING_AT_DIFFERENT_TIMES, shared_memory=shared, autoreset_mode=mode)
+
+
+@every_mode
+@pytest.mark.parametrize("copy", [True, False])
+def test_termination_takes_precedence_over_truncation(mode: AutoresetMode, copy: bool) -> None:
+    adapter = SB3VecEnv(SyncVectorEnv(ENDING_AT_DIFFERENT_TIMES, copy=copy, autoreset_mode=mode))
+    expected_env = DummyVecEnv([*ENDING_AT_DIFFERENT_TIMES])
     np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
     assert count_ends_of_equal_episodes(adapter, expected_env, 7) == 5
 
@@ -155,7 +204,7 @@ def test_attributes_and_methods_of_the_vector_environment() -> None:
 
 def test_attributes_and_methods_of_gymnasiums_sub_environments() -> None:
     make = [lambda: Monitor(gym.make("NASES-Synthetic-v0")), lambda: gym.make("NASES-Synthetic-v0")]
-    env = SB3VecEnv(gym.vector.SyncVectorEnv(make, autoreset_mode=AutoresetMode.SAME_STEP))
+    env = SB3VecEnv(SyncVectorEnv(make))
     first, second = env.get_attr("unwrapped")
     assert isinstance(first, NASESEnv)
     assert env.get_attr("unwrapped", 1) == [second] != [first]
@@ -175,13 +224,34 @@ def test_close_closes_the_vector_environment() -> None:
     assert env.env.closed
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED, None])
-def test_other_autoreset_modes_are_rejected(mode: AutoresetMode | None) -> None:
-    envs: VectorEnv[Any, Any, Any] = NASESVectorEnv(SyntheticEnv(), 2)
-    envs.metadata = {} if mode is None else {"autoreset_mode": mode}
-    with pytest.raises(InputError, match=f"SAME_STEP, not {mode}") as caught:
+@pytest.mark.parametrize(("mode", "shared"), [(AutoresetMode.NEXT_STEP, True), (AutoresetMode.DISABLED, False)])
+def test_equals_dummy_vec_env_with_sub_processes(mode: AutoresetMode, shared: bool) -> None:
+    adapter, expected_env = SB3VecEnv(asynchronous(mode, shared)), DummyVecEnv([*ENDING_AT_DIFFERENT_TIMES])
+    np.testing.assert_array_equal(adapter.reset(), expected_env.reset())
+    assert count_ends_of_equal_episodes(adapter, expected_env, 7) == 5
+    adapter.close()
+
+
+def unknown_mode() -> VectorEnv[Any, Any, Any]:
+    envs = NASESVectorEnv(SyntheticEnv(), 2)
+    envs.metadata = {}
+    return envs
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="vector_entry_point"), "CartPoleVectorEnv with"),
+        (lambda: asynchronous(AutoresetMode.NEXT_STEP, shared=False), "AsyncVectorEnv with .* AutoresetMode.NEXT_STEP"),
+        (unknown_mode, "NASESVectorEnv with the autoreset mode None"),
+    ],
+)
+def test_environments_that_cannot_reset_single_sub_environments_are_rejected(make: Any, message: str) -> None:
+    envs = make()
+    with pytest.raises(InputError, match=message) as caught:
         SB3VecEnv(envs)
     assert "\n" not in str(caught.value)
+    envs.close()
 
 
 def rewards_before_and_after(model: BaseAlgorithm, env: SB3VecEnv, num_steps: int) -> tuple[float, float]:

@@ -54,11 +54,14 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     ``terminations`` are always False. A sub-environment is truncated after ``max_episode_steps`` children. The next episode
     starts according to ``autoreset_mode``, as in Gymnasium's ``SyncVectorEnv``:
 
-    - ``"SameStep"``: in the same step. The observation is that of the new random architecture; the reward, and ``final_obs``
-      and ``final_info`` in ``infos``, are those of the last child. ``SB3VecEnv`` requires this mode.
-    - ``"NextStep"``: in the next step, which ignores the action of this sub-environment and returns the reward 0.
-      ``gymnasium.wrappers.vector.NormalizeObservation`` requires this mode.
-    - ``"Disabled"``: when you call ``reset(options={"reset_mask": truncations})``, which the next step requires.
+    - ``"NextStep"``, the default as in Gymnasium: the next step starts it, ignores the action of this sub-environment and
+      returns the reward 0. So one step per 100 children resets instead of evaluating. Wrappers such as
+      ``gymnasium.wrappers.vector.NormalizeObservation`` require this mode.
+    - ``"SameStep"``: the same step starts it and returns the observation of the new random architecture; the reward, and
+      ``final_obs`` and ``final_info`` in ``infos``, are those of the last child.
+    - ``"Disabled"``: ``reset(options={"reset_mask": truncations})`` starts it, which you must call before the next step.
+
+    ``nases_env.sb3_vec_env.SB3VecEnv`` works with all three, and no step of Stable-Baselines3 resets instead of evaluating.
 
     ## Information
 
@@ -81,7 +84,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             ``num_envs`` concurrent evaluations.
         num_envs: K, at least 1.
         max_episode_steps: number of children after which a sub-environment is truncated; None: never.
-        autoreset_mode: "SameStep", "NextStep" or "Disabled"; see above. A member of ``AutoresetMode`` works as well, but
+        autoreset_mode: "NextStep", "SameStep" or "Disabled"; see above. A member of ``AutoresetMode`` works as well, but
             ``spec.to_json`` requires a string.
         evaluate_all: function from the architectures of a step and their actions to evaluations in the same order; None
             submits them to the executor of the environment.
@@ -105,7 +108,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         num_envs: int,
         *,
         max_episode_steps: int | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         evaluate_all: EvaluateAll | None = None,
     ) -> None:
         self.env = env  # set first, so that close() works after an InputError
@@ -154,7 +157,8 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             InputError: if an option is unknown or not valid, there are not K seeds, or the data set is missing.
         """
         options = dict(options or {})
-        mask = self._mask(options.pop("reset_mask", None))
+        reset_mask = options.pop("reset_mask", None)
+        mask = self._mask(reset_mask)
         starts = self._starts(options.pop("architecture", None))
         if options:
             raise InputError(f"unknown reset option {next(iter(options))!r}; known: 'architecture' and 'reset_mask'")
@@ -163,8 +167,9 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             super().reset(seed=seeds[0])
             self.env.reset(seed=seeds[0])
             self._architectures = [self.env.architecture] * self.num_envs
-            self.last_evaluations = ()
         self._require_reset()
+        if reset_mask is None:  # a reset with a mask follows the step that ended an episode
+            self.last_evaluations = ()
         infos: dict[str, Any] = {}
         for index in np.flatnonzero(mask).tolist():
             if seeds[index] is not None:
@@ -298,7 +303,7 @@ def vector_entry_point(env_class: Callable[..., NASESEnv]) -> Callable[..., NASE
         num_envs: int,
         *,
         max_episode_steps: int | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **kwargs: Any,
     ) -> NASESVectorEnv:
         return NASESVectorEnv(

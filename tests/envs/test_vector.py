@@ -91,7 +91,7 @@ def synthetic(num_envs: int = 3, **options: Any) -> NASESVectorEnv:
 
 
 def sync_vector_env(
-    num_envs: int = 3, autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP, **options: Any
+    num_envs: int = 3, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP, **options: Any
 ) -> SyncVectorEnv[Any, Any]:
     make = [lambda: gym.make("NASES-Synthetic-v0", **options)] * num_envs
     return SyncVectorEnv(make, autoreset_mode=autoreset_mode)
@@ -146,7 +146,7 @@ def test_spaces_and_metadata_equal_sync_vector_env(mode: AutoresetMode) -> None:
 
 
 def test_final_info_describes_the_last_child_of_the_episode() -> None:
-    envs = synthetic(2, max_episode_steps=1)
+    envs = synthetic(2, max_episode_steps=1, autoreset_mode="SameStep")
     envs.reset(seed=0)
     observations, rewards, _, truncations, infos = envs.step(actions_for(2))
     assert truncations.all()
@@ -162,7 +162,7 @@ def test_final_info_describes_the_last_child_of_the_episode() -> None:
 
 def test_next_step_evaluates_only_episodes_that_have_not_ended(folder: str) -> None:
     env = NASESEnv(Scripted(folder), execution=SERIAL)
-    envs = NASESVectorEnv(env, 2, max_episode_steps=1, autoreset_mode="NEXT_STEP")
+    envs = NASESVectorEnv(env, 2, max_episode_steps=1)
     envs.reset(seed=0)
     envs.step(actions_for(2))
     envs.reset(options={"reset_mask": np.array([True, False])})
@@ -277,7 +277,7 @@ def test_child_that_raises_or_is_killed_does_not_affect_the_others(folder: str) 
     assert "invalid child" in str(envs.last_evaluations[0])
     assert "SIGKILL" in str(envs.last_evaluations[2])
     infos = envs.step(actions_for(4, seed=1))[4]
-    assert infos["final_info"]["status"].tolist() == ["ok"] * 4
+    assert infos["status"].tolist() == ["ok"] * 4
     envs.close()
 
 
@@ -493,15 +493,34 @@ def test_custom_environment_can_be_registered(custom_id: str) -> None:
     assert envs.step(actions_for(2))[3].all()
 
 
-def test_wrappers_that_require_the_mode_next_step_work() -> None:
-    envs = gym.make_vec("NASES-Synthetic-v0", num_envs=2, autoreset_mode="NextStep", max_episode_steps=2)
-    normalized = NormalizeObservation(envs)
-    normalized.reset(seed=0)
-    for number in range(4):
-        observations = normalized.step(actions_for(2, number))[0]
-    assert np.abs(observations).max() > 1
+def test_the_default_mode_is_gymnasiums_which_its_wrappers_require() -> None:
+    assert synthetic().metadata["autoreset_mode"] is sync_vector_env().metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert NASESVectorEnv(SyntheticEnv(), 2).autoreset_mode is AutoresetMode.NEXT_STEP
+    envs = NormalizeObservation(gym.make_vec("NASES-Synthetic-v0", num_envs=2))
+    envs.reset(seed=0)
+    steps = [envs.step(actions_for(2, number)) for number in range(101)]
+    assert np.abs(steps[-1][0]).max() > 1
+    assert ["valid_accuracy" in infos for *_, infos in steps] == [True] * 100 + [False]  # the last step resets
+
+
+def test_autoreset_mode_is_part_of_the_spec() -> None:
+    envs = gym.make_vec("NASES-Synthetic-v0", num_envs=2, autoreset_mode="SameStep")
     assert envs.spec is not None
-    assert gym.make_vec(EnvSpec.from_json(envs.spec.to_json())).metadata == envs.metadata
+    again = gym.make_vec(EnvSpec.from_json(envs.spec.to_json()))
+    assert again.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_reset_with_a_mask_keeps_the_evaluations_of_the_last_step(mode: AutoresetMode) -> None:
+    envs = synthetic(2, max_episode_steps=1, autoreset_mode=mode)
+    envs.reset(seed=0)
+    envs.step(actions_for(2))
+    last = envs.last_evaluations
+    envs.reset(options={"reset_mask": np.array([True, True])})
+    assert envs.last_evaluations == last
+    assert [evaluation and evaluation.key for evaluation in last] == list(keys_of(actions_for(2)))
+    envs.reset()
+    assert envs.last_evaluations == ()
 
 
 def test_gymnasium_vector_wrappers_work() -> None:

@@ -18,6 +18,7 @@ REFRESH_SECONDS = 1.0  # on a terminal
 MIN_SECONDS = 0.1  # between two updates on a terminal
 LINE_SECONDS = 60.0  # between two lines without a terminal
 DEFAULT_COLUMNS = 80  # of a terminal that does not know its width
+RIGHT_MARGIN = 3  # columns that stay free, so that the ^C of an interrupt does not wrap the line
 
 
 class Progress:
@@ -95,7 +96,7 @@ class Progress:
 
     def _write(self) -> None:
         if self._is_terminal:
-            line = self._line(self._num_columns() - 1)
+            line = self._line(self._num_columns() - RIGHT_MARGIN)
             self._print("\r" + line.ljust(self._num_shown))
             self._num_shown = len(line)
         else:
@@ -132,7 +133,10 @@ class Progress:
         return parts
 
     def _num_columns(self) -> int:
-        return os.get_terminal_size(self._stream.fileno()).columns or DEFAULT_COLUMNS
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or DEFAULT_COLUMNS
+        except OSError:  # the terminal was closed
+            return DEFAULT_COLUMNS
 
     def _print(self, text: str) -> None:
         try:

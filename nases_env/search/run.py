@@ -131,10 +131,10 @@ class SearchRun:
             args.num_envs,
             [
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded]),
-                ProgressBar(self.agent, title),
-                Summary(self.run_dir),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
+                ProgressBar(self.agent, title),
+                Summary(self.run_dir),
                 *callbacks,
             ],
             num_replayed=len(recorded),

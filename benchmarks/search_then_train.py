@@ -143,7 +143,7 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
         space, settings, final.train_images, device=args.device, num_threads=1, architectures=[final.architecture]
     )
     num_epochs = max(1, int((60 * args.train_minutes - timing.overhead) / timing.per_epoch))
-    final = replace(final, settings=replace(settings, num_epochs=num_epochs, num_cycles=1))
+    final = replace(final, settings=replace(settings, num_epochs=num_epochs, min_steps=0, num_cycles=1))
     ends = [time.perf_counter()]
 
     def note(record: EpochRecord) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import nases_env
 from nases_env.cli import main as cli
-from nases_env.evaluation import TrainingEvaluator
+from nases_env.evaluation import PRESETS, TrainingEvaluator
 from nases_env.retraining import folder as final_folder
 from tests.commands import module, run_here
 from tests.training.images import write_folder
@@ -89,3 +89,19 @@ def test_final_network_is_the_one_that_was_searched(images: Path, tmp_path: Path
     predictions = [command(f"nases predict {run_dir} {image}") for run_dir in (straight, stopped)]
     assert predictions[0] == predictions[1]
     assert "%  cat" in predictions[0]
+
+
+def test_defaults_follow_the_number_and_the_size_of_the_images(images: Path, tmp_path: Path) -> None:
+    data = f"--env-id NASES-ImageFolder-v0 --data-dir {images}"
+    command(f"{AGENT} {data} --budget 1 --child.num-filters 2 --child.min-steps 3 --child.batch-size 6 --run-dir {tmp_path}")
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["arguments"]["preset"] == "small"
+    assert config["configuration"]["settings"]["weight_decay"] == PRESETS["small"].weight_decay
+    (record,) = (json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines())
+    assert record["num_epochs"] == 2  # the minimum; 3 steps of 6 images are one epoch of the 18 training images
+    output = command(f"nases train {tmp_path} --child.min-steps 9")
+    assert "min_steps 3 -> 9" in output
+    assert "num_epochs 2 -> 15" in output
+    model = nases_env.load_model(tmp_path)
+    assert model.image_shape == (3, 16, 16)  # the images have 12 pixels
+    assert model.description["num_epochs"] == 15

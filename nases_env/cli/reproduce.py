@@ -245,7 +245,7 @@ def _estimate_seconds(stage: Stage, plan: Plan, evaluator: TrainingEvaluator) ->
         images = FinalTraining(space, architecture, evaluator.dataset, settings, data_dir=args.data_dir).train_images
         num_rounds = 1
     timed = time_training(space, settings, images, device=args.device, num_threads=args.num_threads)
-    return num_rounds * timed.estimate(settings.num_epochs)
+    return num_rounds * timed.estimate(settings.total_epochs(len(images)))
 
 
 def format_duration(seconds: float) -> str:

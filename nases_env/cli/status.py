@@ -66,8 +66,7 @@ def status_command(args: StatusArgs) -> None:
 
 def _describe_final(path: Path) -> Iterator[str]:
     folder = FinalFolder(path)
-    configuration = folder.read_config()["configuration"]
-    num_epochs = configuration["settings"]["num_epochs"]
+    configuration, num_epochs = folder.read_config()["configuration"], folder.num_epochs()
     yield f"{path}: final training on {configuration['dataset']}, {num_epochs} epochs"
     seeds = folder.progress()
     for seed in seeds:
@@ -101,7 +100,7 @@ def _describe_agent(run_dir: Path) -> str:
     folder = FinalFolder(run_dir / "final")
     if not (folder.path / CONFIG).exists():
         return f"{text}, final training not started"
-    num_epochs = folder.read_config()["configuration"]["settings"]["num_epochs"]
+    num_epochs = folder.num_epochs()
     states = ", ".join(_describe_seed(seed, num_epochs) for seed in folder.progress())
     return f"{text}, final training {states}"
 

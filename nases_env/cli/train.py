@@ -18,6 +18,7 @@ from nases_env.evaluation import (
     ChildSettings,
     Status,
     TrainingEvaluator,
+    auto_preset,
     final_settings,
     resolve_preset,
 )
@@ -91,20 +92,22 @@ def main(options: Sequence[str]) -> None:
 def parse_train(options: Sequence[str]) -> TrainArgs:
     """Parse the options of ``nases train``; child settings that are not given default to those of the search or preset."""
     given = parse_quietly(TrainArgs, options, TrainArgs(tyro.MISSING, child=ChildSettings()))
-    source, preset = (given.source, given.preset) if given else (None, given_preset(options))
-    default = TrainArgs(tyro.MISSING, child=_default_settings(source, preset))
+    default = TrainArgs(
+        tyro.MISSING, child=_default_settings(given or TrainArgs(Path("best.json"), preset=given_preset(options)))
+    )
     args: TrainArgs = parse(TrainArgs, prog="nases train", args=options, default=default)
     return args
 
 
-def _default_settings(source: Path | None, preset: str | None) -> ChildSettings:
-    """Return the settings of the final training of ``source`` without options of ``--child``."""
-    if source is None or not source.is_dir():
-        return resolve_preset(preset or "auto", presets=RETRAIN_PRESETS)[1]
-    searched = searched_settings(source)
-    if preset is None:
-        return final_settings(searched, load_args(SearchArgs, source).preset)
-    _, settings = resolve_preset(preset, presets=RETRAIN_PRESETS)
+def _default_settings(args: TrainArgs) -> ChildSettings:
+    """Return the settings of the final training without options of ``--child``."""
+    if not args.source.is_dir():
+        preset = auto_preset(args.dataset, args.data_dir) if args.preset in (None, "auto") else args.preset
+        return resolve_preset(preset, presets=RETRAIN_PRESETS)[1]
+    searched = searched_settings(args.source)
+    if args.preset is None:
+        return final_settings(searched, load_args(SearchArgs, args.source).preset)
+    _, settings = resolve_preset(args.preset, presets=RETRAIN_PRESETS)
     return dataclasses.replace(settings, max_params=searched.max_params)
 
 
@@ -137,7 +140,7 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
     if folder.result(seed) is not None:
         print(f"seed {seed} is finished", file=sys.stderr)
         return
-    with Progress(f"seed {seed}", training.settings.num_epochs, "epochs") as progress:
+    with Progress(f"seed {seed}", training.num_epochs, "epochs") as progress:
 
         def show(record: EpochRecord) -> None:
             if progress.done == 0:
@@ -207,6 +210,6 @@ def _from_file(args: TrainArgs) -> FinalTraining:
 
 
 def _settings(args: TrainArgs) -> ChildSettings:
-    settings = args.child or _default_settings(args.source, args.preset)
+    settings = args.child or _default_settings(args)
     require_final_settings(settings, "child")
     return settings

@@ -10,7 +10,7 @@ from typing import Any
 from nases_env.devices import resolve_device
 from nases_env.envs.base import NASESEnv
 from nases_env.errors import did_you_mean
-from nases_env.evaluation import ChildSettings, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import ChildSettings, TrainingEvaluator, auto_preset, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ class ImageEnv(NASESEnv):
 
     Args:
         dataset: name of the data set; set by the ids above.
-        preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu" or "smoke"; "auto" is "gpu" if torch
-            finds a GPU, otherwise "cpu". The selected preset is logged and is ``env.unwrapped.preset``.
+        preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu", "small" or "smoke"; "auto" selects "small"
+            for an image folder with few images, otherwise "gpu" if torch finds a GPU, otherwise "cpu". The selected preset
+            is logged and is ``env.unwrapped.preset``.
         data_dir: directory with the data; None uses the environment variable ``NASES_DATA_DIR``,
             otherwise a directory in the user's cache.
         download: whether torchvision may download a missing data set.
@@ -54,7 +55,9 @@ class ImageEnv(NASESEnv):
         **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:
 
             - num_epochs: Number of epochs.
-            - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last num_epochs.
+            - min_steps: Minimum number of training steps (batches): with few images, training lasts more than num_epochs.
+            - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last the whole
+              training.
             - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for
               very short training runs.
             - lr_max: Learning rate at the start of a cosine cycle, or the peak of the triangle.
@@ -109,6 +112,8 @@ class ImageEnv(NASESEnv):
             if name not in known:  # Python's own words, which TorchRL looks for
                 close = did_you_mean(name, known)
                 raise TypeError(f"ImageEnv.__init__() got an unexpected keyword argument {name!r}{close}")
+        if preset == "auto":
+            preset = auto_preset(dataset, data_dir)
         self.preset, self.settings = resolve_preset(preset, overrides)
         logger.info("preset %s on %s", self.preset, resolve_device(device))
         evaluator = TrainingEvaluator(

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from typeguard import TypeCheckError, check_type
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.networks import NetworkSettings
-from nases_env.training import TrainingSettings
+from nases_env.training import TrainingSettings, num_training_files, resolve_data_dir
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ PRESETS: dict[str, ChildSettings] = {
         num_train_images=6000,
         num_valid_images=2000,
     ),
+    # Seconds per child on one core, for hundreds of images: steps instead of epochs, and strong regularization.
+    "small": ChildSettings(
+        cells_per_stage=1,
+        num_filters=8,
+        num_epochs=2,
+        min_steps=60,
+        schedule="triangular",
+        lr_max=0.1,
+        batch_size=32,
+        weight_decay=1e-2,
+        cutout_length=8,
+    ),
     # One second per child: checks the setup; the accuracies are meaningless.
     "smoke": ChildSettings(
         cells_per_stage=1,
@@ -78,9 +91,30 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gpu": {"num_epochs": 150, "num_cycles": 4, "cutout_length": 16, "num_train_images": None},
     # Minutes on one core.
     "cpu": {"num_epochs": 15, "num_cycles": 4, "schedule": "cosine", "num_train_images": None},
+    "small": {"num_epochs": 15, "min_steps": 1500, "num_cycles": 1, "schedule": "cosine", "num_train_images": None},
     "smoke": {"num_epochs": 3, "num_cycles": 1, "schedule": "cosine", "lr_max": 0.05, "num_train_images": 256},
 }
 """The settings that a final training changes after a search with the preset of the same name; never the network's size."""
+
+
+SMALL_DATASET = 2000
+"""Image folders with fewer training images are small."""
+
+
+def auto_preset(dataset: str | None = None, data_dir: str | Path | None = None) -> str:
+    """Return the preset that "auto" selects.
+
+    Args:
+        dataset: name of the data set; None if there is none.
+        data_dir: its directory; None as in ``load_images``.
+
+    Returns:
+        ``small`` for an image folder with fewer than ``SMALL_DATASET`` training images; otherwise ``gpu`` if torch finds a
+        GPU, otherwise ``cpu``.
+    """
+    if dataset == "image_folder" and 0 < num_training_files(resolve_data_dir(data_dir)) < SMALL_DATASET:
+        return "small"
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def resolve_preset(
@@ -89,7 +123,7 @@ def resolve_preset(
     """Return a preset with some of its fields replaced.
 
     Args:
-        name: a name in ``presets``, or "auto": ``gpu`` if torch finds a GPU, otherwise ``cpu``.
+        name: a name in ``presets``, or "auto": that of ``auto_preset`` without a data set.
         overrides: values of fields of ``ChildSettings`` by name.
         presets: ``PRESETS`` or ``RETRAIN_PRESETS``.
 
@@ -102,7 +136,7 @@ def resolve_preset(
     """
     overrides = dict(overrides or {})
     if name == "auto":
-        name = "gpu" if torch.cuda.is_available() else "cpu"
+        name = auto_preset()
     if name not in presets:
         raise InputError(f"unknown preset {name!r}{did_you_mean(name, presets)}; known: auto, {', '.join(presets)}")
     types_by_name = typing.get_type_hints(ChildSettings)
@@ -143,6 +177,7 @@ RETRAIN_PRESETS: dict[str, ChildSettings] = {
     # The paper's network, larger than that of the search; about an hour on one GPU.
     "gpu": final_settings(PRESETS["paper"], "gpu"),
     "cpu": final_settings(PRESETS["cpu"], "cpu"),
+    "small": final_settings(PRESETS["small"], "small"),
     "smoke": final_settings(PRESETS["smoke"], "smoke"),
 }
 """Presets of a final training that include the size of the network: for ``nases train --preset NAME``."""

@@ -79,7 +79,7 @@ class TrainingEvaluator(Evaluator):
             "dataset": self.dataset,
             "images": SPLIT_CACHE.get(self._data()).digest,
             "split_seed": self.split_seed,
-            "settings": dataclasses.asdict(self.settings),
+            "settings": _describe_settings(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
         }
@@ -170,6 +170,14 @@ class TrainingEvaluator(Evaluator):
         return Checkpoint(
             Path(self.checkpoint_dir) / f"{sha256_hex(identity)}.safetensors", self.checkpoint_interval, identity
         )
+
+
+def _describe_settings(settings: ChildSettings) -> dict[str, Any]:
+    """Return ``settings`` as a dict, without fields that results of earlier versions do not have and that have no effect."""
+    values = dataclasses.asdict(settings)
+    if not settings.min_steps:
+        del values["min_steps"]
+    return values
 
 
 class _DataArguments(NamedTuple):

@@ -79,7 +79,12 @@ class FinalFolder:
         else:
             if not is_fresh(self.path, CONFIG):
                 raise InputError(f"{self.path} exists and is not a final training; choose a different --output")
-            config = {"command": shlex.join(sys.argv), "configuration": configuration, "nases_env": __version__}
+            config = {
+                "command": shlex.join(sys.argv),
+                "configuration": configuration,
+                "num_epochs": training.num_epochs,
+                "nases_env": __version__,
+            }
             write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         if (self.path / GENOTYPE).exists():
             return
@@ -169,6 +174,15 @@ class FinalFolder:
         """
         found = (read_result(path) for path in self.path.glob(f"seed-*/{RESULT}"))
         return sorted((result for result in found if result is not None), key=lambda result: result.seed)
+
+    def num_epochs(self) -> int:
+        """Return the number of epochs of the training.
+
+        Raises:
+            InputError: if ``config.json`` cannot be read.
+        """
+        config = self.read_config()
+        return int(config.get("num_epochs", config["configuration"]["settings"]["num_epochs"]))
 
     def progress(self) -> list[SeedProgress]:
         """Return the state of every seed that was started, sorted by seed; it can change while a process is training.

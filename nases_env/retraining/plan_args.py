@@ -36,6 +36,7 @@ PROTOCOL_PRESETS: dict[str, ProtocolPreset] = {
     "paper": ProtocolPreset("NASES-CIFAR10-v0", budget=120, seeds=5),
     "gpu": ProtocolPreset("NASES-CIFAR10-v0", budget=100, seeds=5),
     "cpu": ProtocolPreset("NASES-CIFAR10-v0", budget=30, seeds=3),
+    "small": ProtocolPreset("NASES-ImageFolder-v0", budget=30, seeds=3),
     "smoke": ProtocolPreset("NASES-Digits-v0", budget=3, seeds=2, pretrain_steps=30),
 }
 

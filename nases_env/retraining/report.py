@@ -227,7 +227,7 @@ def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalR
     size = settings["image_size"]
     return (
         f"Trained on {'all' if images is None else images} training images of {configuration['dataset']}"
-        f"{'' if size is None else f' at {size} x {size} pixels at most'}, {settings['num_epochs']} epochs, N = "
+        f"{'' if size is None else f' at {size} x {size} pixels at most'}, {results[0].num_epochs} epochs, N = "
         f"{settings['cells_per_stage']}, F = {settings['num_filters']}, {', '.join(options)}, on {results[0].device}; "
         "tested once, after the last epoch."
     )

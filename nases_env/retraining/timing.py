@@ -74,7 +74,7 @@ def time_training(
     if where.type == "cpu":
         num_images = batch_size = min(CPU_IMAGES, batch_size)
     few = images.subset(torch.arange(num_images))
-    settings = dataclasses.replace(settings, num_epochs=2, num_cycles=1, batch_size=batch_size)
+    settings = dataclasses.replace(settings, num_epochs=2, min_steps=0, num_cycles=1, batch_size=batch_size)
     per_image, overheads = [], []
     for number, architecture in enumerate(architectures):
         ends: list[float] = []

@@ -77,6 +77,11 @@ class FinalTraining:
         shuffled = torch.randperm(len(images), generator=torch_generator(0, "final training images"))
         return images.subset(shuffled[: self.settings.num_train_images])
 
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs of the training."""
+        return self.settings.total_epochs(len(self.train_images))
+
     def _load(self, *, train: bool) -> ImageSet:
         return load_images(self.dataset, train=train, data_dir=self.data_dir, image_size=self.settings.image_size)
 

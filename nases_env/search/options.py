@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ import gymnasium as gym
 import tyro
 from typeguard import TypeCheckError, check_type
 
-from nases_env.command_line import given_preset, parse, run
+from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
-from nases_env.evaluation import ChildSettings, load_settings, resolve_preset, settings_overrides
+from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.registration import ENV_IDS
 from nases_env.search.run_dir import is_finished, read_config
@@ -76,7 +77,8 @@ class SearchArgs:
     """Run directory of a search to resume. Its options are used; only --budget and the options of the execution may
     change."""
     preset: str = "auto"
-    """Network size and training of the children: paper, gpu, cpu or smoke. auto: gpu if there is a GPU, else cpu."""
+    """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
+    images, otherwise gpu if there is a GPU, otherwise cpu."""
     data_dir: str | None = None
     """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, else a directory in the user's
     cache."""
@@ -116,7 +118,9 @@ def run_search(
         return args
 
     def parse_and_run() -> None:
-        _, child = resolve_preset(given_preset() or args_type.preset)
+        given = parse_quietly(args_type, sys.argv[1:], args_type(child=ChildSettings()))
+        name = (given_preset() or args_type.preset) if given is None else _resolved_preset(given)
+        _, child = resolve_preset(name)
         args = read(args_type(child=child))
         run_dir = args.resume
         if run_dir is not None:
@@ -131,6 +135,18 @@ def run_search(
         main(args)
 
     run(parse_and_run)
+
+
+def _resolved_preset(args: SearchArgs) -> str:
+    """Return the preset of ``args``; "auto" depends on the data set."""
+    if args.preset != "auto":
+        return args.preset
+    module, _, env_id = args.env_id.rpartition(":")
+    with contextlib.suppress(gym.error.Error, ImportError):  # raised again by ``make_env``
+        if module:
+            import_user_module(module)
+        return auto_preset(gym.spec(env_id).kwargs.get("dataset"), args.data_dir)
+    return auto_preset()
 
 
 def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
@@ -173,7 +189,7 @@ def make_env(args: SearchArgs) -> NASESEnv:
     given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
     if "preset" not in parameters and args.preset in args.agent_presets:
         del given["preset"]
-    child = settings_overrides(args.child, resolve_preset(args.preset)[1])
+    child = settings_overrides(args.child, resolve_preset(_resolved_preset(args))[1])
     rejected = [name for name in given if name not in parameters]
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         rejected += [f"child.{name}" for name in child]

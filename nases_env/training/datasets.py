@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
 from nases_env.training.data_cache import DataCache
-from nases_env.training.image_folder import read_image_folder
+from nases_env.training.image_folder import default_side, read_image_folder
 from nases_env.training.image_io import shrink
 from nases_env.training.image_set import ImageSet
 from nases_env.training.settings import TrainingSettings
@@ -28,7 +28,6 @@ from nases_env.training.settings import TrainingSettings
 logger = logging.getLogger(__name__)
 
 DOWNLOAD_TIMEOUT_SECONDS = 20.0  # without a response from the server
-FOLDER_IMAGE_SIZE = 32  # pixels; default image_size of image_folder
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def load_images(
         data_dir: the directory that contains the files, or that they are downloaded to. None: the environment variable
             NASES_DATA_DIR, otherwise ``~/.cache/nases/data``.
         image_size: larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
-            ``image_size`` x ``image_size``, 32 x 32 by default.
+            ``image_size`` x ``image_size``; see ``default_side`` for the default.
         download: whether missing files may be downloaded.
 
     Raises:
@@ -94,9 +93,13 @@ def load_images(
             f"{dataset} does not read data_dir ({data_dir}), because its images are part of a library; omit it, or use "
             "NASES-ImageFolder-v0 (data set image_folder) for a directory of images"
         )
+    return IMAGE_CACHE.get(_Request(DATASETS[dataset], train, resolve_data_dir(data_dir), image_size, download))
+
+
+def resolve_data_dir(data_dir: str | Path | None) -> Path | None:
+    """Return ``data_dir``, or the directory in the environment variable NASES_DATA_DIR; None if neither is set."""
     chosen_dir = data_dir or os.environ.get("NASES_DATA_DIR") or None
-    folder = None if chosen_dir is None else Path(chosen_dir).expanduser().absolute()
-    return IMAGE_CACHE.get(_Request(DATASETS[dataset], train, folder, image_size, download))
+    return None if chosen_dir is None else Path(chosen_dir).expanduser().absolute()
 
 
 def _load(request: _Request) -> ImageSet:
@@ -162,7 +165,8 @@ def _read_image_folder(request: _Request) -> ImageSet:
             "image_folder requires a directory of images; set data_dir or NASES_DATA_DIR to one that contains "
             "train/<class>/ and test/<class>/ with PNG or JPEG files"
         )
-    return read_image_folder(_data_dir(request), train=request.train, side=request.image_size or FOLDER_IMAGE_SIZE)
+    root = _data_dir(request)
+    return read_image_folder(root, train=request.train, side=request.image_size or default_side(root))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
 from nases_env.hashing import sha256_hex
-from nases_env.training.image_io import read_image
+from nases_env.training.image_io import image_size, read_image
 from nases_env.training.image_set import ImageSet
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
+_NUM_MEASURED = 100  # images whose size determines the default size
+_MIN_SIDE, _MAX_SIDE = 16, 32  # bounds of the default size in pixels
 _CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
 
 
@@ -50,6 +53,29 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
         images = _decode_all([Path(entry.path) for of_class in files for entry in of_class], side)
         _write_cache(cache_file, images)
     return ImageSet(images, labels, class_names)
+
+
+def default_side(root: Path) -> int:
+    """Return the default image size of ``root``, in pixels, for both of its splits.
+
+    It is the median of the shorter sides of about ``_NUM_MEASURED`` training images, at least 16 and at most 32.
+
+    Raises:
+        InputError: if a file is not a valid image.
+    """
+    files = _training_files(root)
+    step = max(1, len(files) // _NUM_MEASURED)
+    sides = [min(image_size(path)) for path in files[::step]] or [_MAX_SIDE]
+    return int(min(max(statistics.median(sides), _MIN_SIDE), _MAX_SIDE))
+
+
+def num_training_files(root: Path | None) -> int:
+    """Return the number of images in ``root/train/<class>/``; 0 if ``root`` is None or contains none."""
+    return 0 if root is None else len(_training_files(root))
+
+
+def _training_files(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "train").glob("*/*") if path.suffix.lower() in _SUFFIXES)
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,27 @@ def read_image(path: Path, size: tuple[int, int] | None, *, grayscale: bool = Fa
     Raises:
         InputError: if the file cannot be read or is not a valid PNG or JPEG image.
     """
+    with _open(path) as image:
+        if size is not None:  # decodes a large JPEG at a fraction of its size, which is faster
+            image.draft("RGB", (2 * size[1], 2 * size[0]))
+        return image_to_tensor(image, size, grayscale=grayscale)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a PNG or JPEG file in pixels, without decoding it.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    with _open(path) as image:
+        return image.size
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
-            if size is not None:  # decodes a large JPEG at a fraction of its size, which is faster
-                image.draft("RGB", (2 * size[1], 2 * size[0]))
-            return image_to_tensor(image, size, grayscale=grayscale)
+            yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a PNG or JPEG file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -12,6 +13,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 _MINIMUMS: dict[str, float] = {
     "num_epochs": 1,
+    "min_steps": 0,
     "num_cycles": 1,
     "lr_max": 0,
     "lr_min": 0,
@@ -35,9 +37,17 @@ class TrainingSettings:
     """
 
     num_epochs: int = field(default=70, metadata={"help": "Number of epochs."})
+    min_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Minimum number of training steps (batches): with few images, training lasts more than num_epochs."
+        },
+    )
     num_cycles: int = field(
         default=3,
-        metadata={"help": "Number of SGDR cycles, each twice as long as the previous one; together they last num_epochs."},
+        metadata={
+            "help": "Number of SGDR cycles, each twice as long as the previous one; together they last the whole training."
+        },
     )
     schedule: Schedule = field(
         default="cosine",
@@ -90,3 +100,8 @@ class TrainingSettings:
         for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+
+    def total_epochs(self, num_images: int) -> int:
+        """Return the number of epochs on ``num_images`` images: ``num_epochs``, or more to reach ``min_steps``."""
+        steps_per_epoch = num_images // min(self.batch_size, num_images)
+        return max(self.num_epochs, math.ceil(self.min_steps / steps_per_epoch))

@@ -41,7 +41,7 @@ class EpochRecord:
     """Metrics of one training epoch.
 
     Attributes:
-        epoch: 1 .. num_epochs.
+        epoch: number of the epoch, from 1.
         learning_rate: learning rate of the first batch.
         train_loss: mean cross-entropy over the epoch, on augmented images, without the auxiliary loss.
         train_accuracy: accuracy on the same images, in [0, 1].
@@ -213,7 +213,8 @@ def _train(
         crop_padding=crop_padding,
     )
     run_step = GraphedStep(step) if device.type == "cuda" and settings.cuda_graphs else step
-    num_batches = settings.num_epochs * step.num_batches
+    num_epochs = settings.total_epochs(len(train))
+    num_batches = num_epochs * step.num_batches
     check_interval = 1 if device.type == "cpu" else GPU_FINITE_CHECK_INTERVAL
 
     generators = {"batches": generator, **_global_generators(device)}
@@ -221,9 +222,9 @@ def _train(
     if file is not None and state is not None:
         restore(state.tensors, model, step.optimizer, generators)
         progress.resume_from(state.values)
-        logger.info("resuming after epoch %d of %d from %s", len(progress.curve), settings.num_epochs, file.path)
+        logger.info("resuming after epoch %d of %d from %s", len(progress.curve), num_epochs, file.path)
 
-    for epoch in range(len(progress.curve), settings.num_epochs):
+    for epoch in range(len(progress.curve), num_epochs):
         order = torch.randperm(len(train), generator=generator)
         params = draw_augmentation(
             len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator

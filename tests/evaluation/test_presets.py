@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from nases_env.errors import InputError
-from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, ChildSettings, final_settings, resolve_preset
+from nases_env.evaluation import (
+    PRESETS,
+    RETRAIN_PRESETS,
+    ChildSettings,
+    auto_preset,
+    final_settings,
+    presets,
+    resolve_preset,
+)
+from tests.training.images import write_folder
 
 
 def test_paper_preset() -> None:
@@ -38,6 +48,18 @@ def test_every_setting_has_a_help_text() -> None:
     assert all(field.metadata["help"].endswith((".", "off.")) for field in dataclasses.fields(ChildSettings))
 
 
+def test_few_images_in_a_folder_select_the_preset_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = auto_preset()
+    assert auto_preset("image_folder", tmp_path) == other  # no images: loading them raises the error
+    write_folder(tmp_path, per_class=3)
+    assert auto_preset("image_folder", tmp_path) == "small"
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    assert auto_preset("image_folder") == "small"
+    assert auto_preset("cifar10") == other
+    monkeypatch.setattr(presets, "SMALL_DATASET", 6)
+    assert auto_preset("image_folder", tmp_path) == other
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_final_training_keeps_the_network_of_the_search(preset: str) -> None:
     limits: dict[str, Any] = {"num_train_images": 100, "num_valid_images": 50}
@@ -54,12 +76,13 @@ def test_final_training_keeps_the_network_of_the_search(preset: str) -> None:
     assert final.num_train_images == (256 if preset == "smoke" else None)
     assert final.num_valid_images is None
     assert final.num_epochs == RETRAIN_PRESETS[preset].num_epochs > PRESETS[preset].num_epochs
+    assert final.min_steps == RETRAIN_PRESETS[preset].min_steps
 
 
 def test_presets_of_the_final_training_include_the_size_of_the_network() -> None:
     sizes = {name: (preset.cells_per_stage, preset.num_filters) for name, preset in RETRAIN_PRESETS.items()}
-    assert sizes == {"paper": (5, 40), "gpu": (5, 40), "cpu": (1, 8), "smoke": (1, 2)}
-    for name in ("paper", "cpu", "smoke"):
+    assert sizes == {"paper": (5, 40), "gpu": (5, 40), "cpu": (1, 8), "small": (1, 8), "smoke": (1, 2)}
+    for name in ("paper", "cpu", "small", "smoke"):
         assert RETRAIN_PRESETS[name] == final_settings(PRESETS[name], name)
 
 

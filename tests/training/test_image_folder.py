@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from nases_env.errors import InputError
 from nases_env.training import image_folder
-from nases_env.training.image_folder import cache_folder, read_image_folder
+from nases_env.training.image_folder import cache_folder, default_side, num_training_files, read_image_folder
 from tests.training.images import write_folder, write_image
 
 
@@ -97,6 +97,16 @@ def test_only_the_requested_split_is_read(tmp_path: Path) -> None:
         path.write_bytes(b"never opened")
     assert len(read_image_folder(tmp_path, train=True, side=None)) == 6
     assert "not a valid" in error_of(tmp_path, train=False)
+
+
+@pytest.mark.parametrize(("sides", "default"), [((12,), 16), ((20, 20, 24), 20), ((64, 28, 90), 32), ((), 32)])
+def test_default_size_is_the_median_of_the_training_images_between_16_and_32(
+    sides: tuple[int, ...], default: int, tmp_path: Path
+) -> None:
+    for number, side in enumerate(sides):
+        write_image(tmp_path / "train" / "cat" / f"{number}.png", width=side + 5, height=side)
+    assert default_side(tmp_path) == default
+    assert num_training_files(tmp_path) == len(sides)
 
 
 def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:

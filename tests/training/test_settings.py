@@ -40,3 +40,18 @@ def test_defaults_match_the_search_phase_of_the_paper() -> None:
     assert (settings.lr_max, settings.lr_min, settings.momentum, settings.weight_decay) == (0.05, 0.001, 0.9, 1e-4)
     assert settings.crop_padding is None  # an eighth of the size: 4 pixels for 32
     assert all(field.metadata["help"] for field in dataclasses.fields(settings))
+
+
+@pytest.mark.parametrize(
+    ("num_images", "total"),
+    [
+        (160, 5),  # 10 steps per epoch
+        (170, 5),  # an incomplete batch is dropped
+        (16, 50),
+        (3, 50),  # one batch of 3 images
+        (1600, 2),  # num_epochs is the minimum
+    ],
+)
+def test_small_data_sets_are_trained_for_a_minimum_number_of_steps(num_images: int, total: int) -> None:
+    assert TrainingSettings(num_epochs=2, min_steps=50, batch_size=16).total_epochs(num_images) == total
+    assert TrainingSettings(num_epochs=2, batch_size=16).total_epochs(num_images) == 2

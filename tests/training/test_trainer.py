@@ -148,6 +148,13 @@ def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(
     assert result.status == "ok"
 
 
+def test_training_lasts_a_minimum_number_of_steps() -> None:
+    settings = dataclasses.replace(QUICK, min_steps=7, schedule="triangular")
+    curve = train(small_net(), digits(32), settings).curve
+    assert len(curve) == 4  # 2 steps per epoch
+    assert [record.learning_rate for record in curve] == [learning_rate(settings, 2 * epoch, 8) for epoch in range(4)]
+
+
 def test_each_epoch_uses_every_image_once_in_a_new_order() -> None:
     shades = torch.arange(48, dtype=torch.uint8).reshape(48, 1, 1, 1).expand(48, 1, 4, 4).contiguous()
     images = ImageSet(shades, torch.zeros(48, dtype=torch.int64), ("a", "b"))

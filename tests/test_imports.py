@@ -42,7 +42,7 @@ PARTS: dict[str, set[str]] = {
     "visualization": {"search_spaces"},
     "execution": {"evaluation", "search_spaces"},
     "envs": {"embedding", "evaluation", "execution", "networks", "search_spaces", "visualization"},
-    "sb3_vec_env": set(),
+    "sb3_vec_env": {"envs"},
     "registration": set(),
     "search": {"command_line", "envs", "evaluation", "execution", "registration", "search_spaces", "visualization"},
     "retraining": {"embedding", "evaluation", "execution", "model_io", "networks", "search", "search_spaces", "training"},

@@ -1,6 +1,7 @@
 """REINFORCE in the embedding space as a single loop over ``env.step``: lines 3 to 11 of Algorithm 1 in the NASES paper.
 
-Run ``python examples/reinforce_single_file.py --env-id NASES-Digits-v0 --num-children 40 --env-kwargs preset cpu``.
+Run ``python examples/reinforce_single_file.py --env-id NASES-Digits-v0 --num-children 40 --env-kwargs preset cpu``. The
+paper does not state the standard deviation and the learning rate; these learn within 200 children.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Args:
 
     env_id: str = "NASES-Synthetic-v0"
     """ID of the environment."""
-    env_kwargs: dict[str, str] = field(default_factory=dict)
-    """Keyword arguments of the environment, such as preset cpu."""
+    env_kwargs: dict[str, int | float | str] = field(default_factory=dict)
+    """Keyword arguments of the environment as NAME VALUE pairs, such as preset cpu num_epochs 1."""
     num_children: int = 200
     """Number of children to evaluate."""
     std: float = 0.5

@@ -28,7 +28,9 @@ EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """Where and how children are evaluated. These settings do not affect results.
+    """Where and how children are evaluated. These settings do not affect results, except for the limits.
+
+    A child that exceeds ``time_limit`` or ``memory_limit`` has the reward 0, and so it has in searches that share the store.
 
     Raises:
         InputError: if a value is out of range.

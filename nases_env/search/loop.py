@@ -150,7 +150,7 @@ class SearchLoop:
 
         Args:
             agent: the search agent.
-            ask_batch_size: number of proposals per call to ``agent.ask``.
+            ask_batch_size: number of proposals per call to ``agent.ask``; it waits until as many of ``num_envs`` are free.
 
         Raises:
             InputError: after ``MAX_INFEASIBLE`` infeasible proposals in a row.

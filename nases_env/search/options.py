@@ -92,7 +92,7 @@ class SearchArgs:
     """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
     one."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
-    """Where and how children are evaluated; does not change results:"""
+    """Where and how children are evaluated; has no effect on results, except for --time-limit and --memory-limit:"""
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
 

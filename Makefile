@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 # setuptools prints a general note about every editable installation.
 INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet
 ARGS ?=
+# Every test worker and every child process of a test imports the package: cache its byte code.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: search test lint format bench bench-full clean
 .DEFAULT_GOAL := search

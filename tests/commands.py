@@ -83,5 +83,12 @@ def error_of(result: subprocess.CompletedProcess[str]) -> str:
 
 
 def run_benchmark(name: str, options: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script of ``benchmarks`` in a subprocess."""
-    return run("python", "-m", f"benchmarks.{name}", *options, folder=folder, PYTHONPATH=str(ROOT))
+    """Run a script of ``benchmarks`` in this process and the directory ``folder``."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        result = run_here(module(f"benchmarks.{name}"), *options)
+    finally:
+        os.chdir(before)
+    assert result.returncode == 0, result.stderr
+    return result

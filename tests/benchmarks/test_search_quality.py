@@ -218,7 +218,7 @@ def test_interrupted_comparison_ends_its_workers_and_is_resumed(small: dict[str,
     options = ["--agents", *small["agents"], "--output", str(output), "--budgets", *map(str, small["budgets"])]
     options += ["--table", small["table"], "--embedding", small["embedding"], "--num-seeds"]
     process = subprocess.Popen(
-        [sys.executable, "-m", SCRIPT, *options, "100000", "--num-processes", "2"],
+        [sys.executable, "-m", SCRIPT, *options, "5000", "--num-processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

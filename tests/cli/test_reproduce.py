@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,21 @@ def run_printed(step: Step) -> str:
     return result.stdout
 
 
+def run_agent_here(words: Sequence[str]) -> None:
+    """Run the command of an agent in this process instead of a new one."""
+    python, flag, name, *options = words
+    assert (python, flag) == (sys.executable, "-m")
+    result = run_here(module(name), *options)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reproduce with one seed, then with a second one, whose pretraining and searches are run by their printed commands."""
     path = tmp_path_factory.mktemp("reproduction") / "smoke"
-    reproduce("--preset", "smoke", "--output", path, "--seeds", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_run_agent", run_agent_here)
+        reproduce("--preset", "smoke", "--output", path, "--seeds", 1)
     steps = steps_of(path)
     assert [step.is_done for step in steps] == [True] * 5 + [False] * 5
     for step in steps[5:]:

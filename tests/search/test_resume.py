@@ -24,7 +24,7 @@ from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.options import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import RunDir, read_trajectory
-from tests.commands import ROOT, error_of, run, run_here, script
+from tests.commands import ROOT, error_of, run_here, script
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
@@ -243,7 +243,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     status = run_here(cli.main, "status", "cut")
     assert "stopped; resume it with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
-    result = run("python", str(REINFORCE), "--resume", "cut", folder=tmp_path)
+    result = run_here(script(REINFORCE), "--resume", "cut")
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")

@@ -67,7 +67,7 @@ def test_images_are_only_shrunk() -> None:
 
 def test_image_folder_is_resized_to_image_size(tmp_path: Path) -> None:
     write_folder(tmp_path, side=20)
-    assert load_images("image_folder", train=True, data_dir=tmp_path).image_shape == (3, 32, 32)
+    assert load_images("image_folder", train=True, data_dir=tmp_path).image_shape == (3, 20, 20)
     assert load_images("image_folder", train=True, data_dir=str(tmp_path), image_size=9).image_shape == (3, 9, 9)
 
 

@@ -255,7 +255,8 @@ def load_args(args_type: type[Args], path: Path) -> Args:
             values["preset"] = SearchArgs.preset  # a preset of the agent
     if set(values) != names:
         raise InputError(
-            f"{path} is a run of the agent {config.get('agent')}; resume it with that agent: {config.get('command')}"
+            f"{path} is a run of {config.get('agent')} with the options of a different agent or version of NASES; resume it "
+            f"with these: {config.get('command')}"
         )
     if not args_type.uses_embedding:
         values["embedding"] = None  # earlier versions required one for custom search spaces

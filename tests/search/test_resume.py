@@ -259,7 +259,10 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
         ("--resume", "run", "--std", "3"): "--std is 0.1 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
-        ("--resume", "foreign"): "foreign is a run of the agent random_search; resume it with that agent: ",
+        (
+            "--resume",
+            "foreign",
+        ): "foreign is a run of random_search with the options of a different agent or version of NASES; resume",
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))

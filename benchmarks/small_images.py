@@ -33,6 +33,7 @@ from nases_env.seeding import derive_seed, numpy_generator
 from nases_env.training import load_images
 
 FOREST_SIZE, FOREST_PIXELS = 500, 16
+TABLE_WIDTH = 110  # characters of the table if the output is not a terminal
 
 
 @dataclass
@@ -164,7 +165,8 @@ def main(args: Args) -> None:
         }
         accuracy = statistics.mean(accuracies, rng)
         table.add_row(agent, _percent(accuracy), _percent(difference), *(f"at most {value:.0f}" for value in seconds))
-    Console().print(table)
+    console = Console()
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
     write_atomically(args.output, (json.dumps(content, indent=2) + "\n").encode())
 
 

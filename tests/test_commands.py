@@ -177,9 +177,10 @@ def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "unknown search space" in error_of(run_here(cli.main, "pretrain", "--output", "x", "--search-space", "darts"))
 
 
-def test_first_example_runs(tmp_path: Path) -> None:
+def test_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other examples are run in test_custom_search_space.py and test_reinforce_single_file.py."""
-    assert run("python", str(ROOT / "examples" / "step_by_step.py"), folder=tmp_path).stdout.count("reward") == 3
+    monkeypatch.chdir(tmp_path)
+    assert run_here(script(ROOT / "examples" / "step_by_step.py")).stdout.count("reward") == 3
 
 
 def test_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ def num_training_files(root: Path | None) -> int:
 
 
 def _training_files(root: Path) -> list[Path]:
-    return sorted(path for path in (root / "train").glob("*/*") if path.suffix.lower() in _SUFFIXES)
+    """Return the images in ``root/train/<class>/``, without hidden files, as ``read_image_folder`` reads them."""
+    return sorted(path for path in (root / "train").glob("[!.]*/[!.]*") if path.suffix.lower() in _SUFFIXES)
 
 
 def cache_folder() -> Path:

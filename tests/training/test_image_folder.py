@@ -105,6 +105,9 @@ def test_default_size_is_the_median_of_the_training_images_between_16_and_32(
 ) -> None:
     for number, side in enumerate(sides):
         write_image(tmp_path / "train" / "cat" / f"{number}.png", width=side + 5, height=side)
+    for hidden in (tmp_path / "train" / "cat" / "._0.png", tmp_path / "train" / ".cache" / "0.png"):
+        hidden.parent.mkdir(parents=True, exist_ok=True)
+        hidden.write_bytes(b"not an image")
     assert default_side(tmp_path) == default
     assert num_training_files(tmp_path) == len(sides)
 

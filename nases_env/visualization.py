@@ -219,7 +219,7 @@ def _draw_cell(axes: Axes, layout: _Layout, width: float) -> None:
     axes.set_xlim(0, width)
     axes.set_ylim(layout.bottom, layout.top)
     axes.axis("off")
-    axes.text(0.15, layout.top - 0.2, graph.name, fontsize=10, fontweight="bold", va="center")
+    axes.text(0.15, layout.top - 0.2, graph.name, fontsize=11, va="center")
     xs = np.linspace(MARGIN, width - MARGIN, len(layout.columns))
     centers = {
         (item, column): (float(xs[column]), y)

@@ -1,0 +1,1 @@
+"""Validity of the reward: rank correlation of short trainings with the final training."""

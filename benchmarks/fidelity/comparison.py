@@ -1,0 +1,265 @@
+"""Compare short trainings with the final training: which reward finds the cells that are best in the end?
+
+    python -m benchmarks.fidelity --output fidelity.json --table fidelity.csv
+
+Random cells are trained with the recipe of the final training, with several seeds, and with short variants of a preset. The
+final training uses the training split, and is measured on the validation split after each epoch and on the test images
+once, at its end. Each signal is compared with the mean final validation accuracy of each cell (used to choose settings) and
+with its mean final test accuracy (only reported). Seconds are CPU seconds, or wall time on a GPU.
+
+The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from tqdm import tqdm
+
+from benchmarks.common.report import TextTable
+from benchmarks.common.workers import map_unordered
+from benchmarks.fidelity.signals import (
+    FINAL,
+    SHORT_TRAININGS,
+    average,
+    ceiling,
+    describe,
+    signals_of_rungs,
+    signals_of_training,
+)
+from benchmarks.fidelity.trainings import Job, run
+from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError, did_you_mean
+from nases_env.evaluation import PRESETS, ChildSettings, final_settings
+from nases_env.search_spaces import Architecture, get_search_space
+from nases_env.seeding import numpy_generator
+
+RUNGS = (1, 3, 7)  # the ends of the cosine cycles of the recipe cpu, before its last
+MIN_CELLS = 3
+Results = dict[tuple[int, int], dict[str, Any]]
+"""The finished results of one training, by cell and repeat."""
+
+
+@dataclass
+class Args:
+    """Options of the benchmark."""
+
+    search_space: str = "enas_micro"
+    """Name of the search space."""
+    dataset: str = "cifar10"
+    """Name of the data set."""
+    data_dir: str | None = None
+    """Directory with the data; unset: NASES_DATA_DIR."""
+    preset: str = "cpu"
+    """Preset of the short trainings, and of the recipe of the final training."""
+    num_cells: int = 32
+    """Number of random cells."""
+    num_seeds: int = 2
+    """Number of final trainings of each cell."""
+    trainings: tuple[str, ...] = tuple(SHORT_TRAININGS)
+    """Short trainings to compare."""
+    num_trainings: int | None = None
+    """Number of trainings to run now; unset: all. 0 analyzes what is finished."""
+    seed: int = 0
+    """Seed of the cells and of all trainings."""
+    device: str = "cpu"
+    """Torch device."""
+    num_processes: int = os.cpu_count() or 1
+    """Number of parallel trainings, with one thread each."""
+    num_resamples: int = 1000
+    """Number of bootstrap samples of the intervals."""
+    work_dir: Path = Path("runs/fidelity")
+    """Directory of the trainings."""
+    table: Path | None = None
+    """CSV file for all measurements, one row per training and epoch."""
+    output: Path | None = None
+    """JSON file for the analysis."""
+
+    def __post_init__(self) -> None:
+        if self.num_cells < MIN_CELLS or self.num_seeds < 2 or self.num_processes < 1:
+            raise InputError(f"fidelity needs at least {MIN_CELLS} --num-cells, 2 --num-seeds and 1 --num-processes")
+        for name in self.trainings:
+            if name not in SHORT_TRAININGS:
+                hint = did_you_mean(name, SHORT_TRAININGS)
+                raise InputError(f"unknown training {name!r}{hint}; known: {', '.join(SHORT_TRAININGS)}")
+        if self.preset not in PRESETS:
+            raise InputError(
+                f"unknown preset {self.preset!r}{did_you_mean(self.preset, PRESETS)}; known: {', '.join(PRESETS)}"
+            )
+
+
+def sample_cells(args: Args) -> list[Architecture]:
+    """Return distinct random cells; a larger number of cells only adds some."""
+    space, rng = get_search_space(args.search_space), numpy_generator(args.seed, "fidelity", "cells")
+    cells: dict[str, Architecture] = {}
+    while len(cells) < args.num_cells:
+        cell = space.sample(rng)
+        cells.setdefault(cell.key, cell)
+    return list(cells.values())
+
+
+def settings_of(args: Args, name: str) -> ChildSettings:
+    """Return the settings of a training by name."""
+    preset = PRESETS[args.preset]
+    return final_settings(preset, args.preset) if name == FINAL else replace(preset, **SHORT_TRAININGS[name])
+
+
+def make_jobs(args: Args) -> list[Job]:
+    """Return all trainings, cell by cell, so that the finished ones are complete for the first cells."""
+    repeats = [(FINAL, repeat) for repeat in range(args.num_seeds)]
+    repeats += [(name, repeat) for name in args.trainings for repeat in range(args.num_seeds)]
+    return [
+        Job(
+            name=name,
+            cell=index,
+            key=cell.key,
+            decisions=tuple(int(decision) for decision in cell.decisions),
+            repeat=repeat,
+            settings=settings_of(args, name),
+            dataset=args.dataset,
+            data_dir=args.data_dir,
+            device=args.device,
+            search_space=args.search_space,
+            seed=args.seed,
+            is_final=name == FINAL,
+            work_dir=args.work_dir,
+        )
+        for index, cell in enumerate(sample_cells(args))
+        for name, repeat in repeats
+    ]
+
+
+def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
+    """Return the ceiling and the metrics of all signals of the cells whose trainings are all finished.
+
+    Raises:
+        InputError: if fewer than ``MIN_CELLS`` cells are finished.
+    """
+    results: dict[str, Results] = {}
+    for job in jobs:
+        result = job.read()
+        if result is not None and result["status"] == "ok":
+            results.setdefault(job.name, {})[job.cell, job.repeat] = result
+    repeats = range(args.num_seeds)
+    names = (FINAL, *args.trainings)
+    cells = [
+        cell
+        for cell in range(args.num_cells)
+        if all((cell, repeat) in results.get(name, {}) for name in names for repeat in repeats)
+    ]
+    if len(cells) < MIN_CELLS:
+        raise InputError(f"the trainings of {len(cells)} cells are finished; run at least {MIN_CELLS} before the analysis")
+
+    def of(name: str, repeat: int) -> list[dict[str, Any]]:
+        return [results[name][cell, repeat] for cell in cells]
+
+    final_results = [of(FINAL, repeat) for repeat in repeats]
+    last = [[list(result["epochs"].values())[-1]["valid_accuracy"] for result in part] for part in final_results]
+    valid = np.array(last).T
+    test = np.array([[result["test_accuracy"] for result in part] for part in final_results]).T
+    # The final trainings with the first seed give the signals of the rungs, the others the accuracy to predict.
+    num_epochs = len(final_results[0][0]["epochs"])
+    rungs = [rung for rung in RUNGS if rung < num_epochs]
+    comparisons = [(signal, valid[:, 1:], test[:, 1:]) for signal in signals_of_rungs(final_results[0], rungs)]
+    for name in args.trainings:
+        per_seed = [signals_of_training(name, of(name, repeat)) for repeat in repeats]
+        if name == "half":
+            comparisons += [
+                (average(f"{signals[0].name}, {args.num_seeds} seeds", signals), valid, test)
+                for signals in zip(*per_seed, strict=True)
+            ]
+        else:
+            comparisons += [(signal, valid, test) for signal in per_seed[0]]
+    rng = numpy_generator(args.seed, "fidelity", "bootstrap")
+    rows = []
+    for signal, valid_part, test_part in comparisons:
+        row = describe(signal, valid_part.mean(axis=1), rng, args.num_resamples)
+        test_row = describe(signal, test_part.mean(axis=1), rng, args.num_resamples)
+        rows.append({**row, "test_spearman": test_row["spearman"], "test_regret_1": test_row["regret_1"]})
+    return {
+        "benchmark": "fidelity",
+        "num_cells": len(cells),
+        "num_seeds": args.num_seeds,
+        "final_seconds": float(np.mean([list(result["epochs"].values())[-1]["seconds"] for result in final_results[0]])),
+        "valid_accuracy": {"mean": float(valid.mean()), "sd": float(valid.mean(axis=1).std(ddof=1))},
+        "test_accuracy": {"mean": float(test.mean()), "sd": float(test.mean(axis=1).std(ddof=1))},
+        "ceiling": {"valid": ceiling(valid), "test": ceiling(test)},
+        "signals": sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0)),
+    }
+
+
+def to_csv(jobs: Sequence[Job]) -> str:
+    """Return the measurements of all finished trainings, one row per training and epoch; accuracies in [0, 1]."""
+    rows: list[dict[str, Any]] = []
+    for job in jobs:
+        result = job.read()
+        if result is None:
+            continue
+        for epoch, values in result["epochs"].items():
+            is_last = epoch == list(result["epochs"])[-1]
+            row = {"key": job.key, "training": job.name, "seed": job.repeat, "epoch": epoch}
+            row |= {name: f"{value:.5g}" for name, value in values.items()}
+            if is_last and "test_accuracy" in result:
+                row["test_accuracy"] = f"{result['test_accuracy']:.5g}"
+            rows.append(row)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def make_table(report: dict[str, Any]) -> TextTable:
+    """Return the table of the signals."""
+
+    def estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
+        if values[0] is None:
+            return "–"
+        value, low, high = (scale * (bound or 0.0) for bound in values)
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+    headings = ["signal", "Spearman (95%)", "Kendall", "regret of top 1 in %", "of top 3", "Spearman, test", "seconds"]
+    rows = [
+        [
+            row["name"],
+            estimate(row["spearman"]),
+            estimate(row["kendall"]),
+            estimate(row["regret_1"], 100),
+            estimate(row["regret_3"], 100),
+            estimate(row["test_spearman"]),
+            f"{row['seconds']:.1f}",
+        ]
+        for row in report["signals"]
+    ]
+    between, with_mean = report["ceiling"]["valid"].values()
+    title = (
+        f"{report['num_cells']} cells, {report['num_seeds']} seeds; ceiling: {between:.2f} between two final trainings, "
+        f"{with_mean:.2f} with their mean"
+    )
+    return TextTable(title, headings, rows)
+
+
+def main(args: Args) -> None:
+    """Measure how well short trainings predict the final accuracy."""
+    jobs = make_jobs(args)
+    pending = [job for job in jobs if job.read() is None]
+    if args.num_trainings is not None:
+        pending = pending[: args.num_trainings]
+    for _ in tqdm(map_unordered(run, pending, args.num_processes), total=len(pending), unit="training"):
+        pass
+    if args.table is not None:
+        write_atomically(args.table, to_csv(jobs).encode())
+    report = analyze(jobs, args)
+    Console(width=200).print(make_table(report).to_rich())
+    if args.output is not None:
+        write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())

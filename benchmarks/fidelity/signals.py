@@ -1,0 +1,149 @@
+"""Signals: what a search could use as the reward, computed from the measurements of short trainings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+Measurements = Mapping[str, Any]
+"""The values of one training after one epoch, or of one whole training."""
+
+FINAL = "final"
+
+SHORT_TRAININGS: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "lr_0.05": {"lr_max": 0.05},
+    "lr_0.2": {"lr_max": 0.2},
+    "batch_32": {"batch_size": 32},
+    "batch_128": {"batch_size": 128},
+    "cosine": {"schedule": "cosine", "lr_max": 0.05, "num_cycles": 1},
+    "images_3000": {"num_epochs": 4, "num_train_images": 3000},
+    "images_12000": {"num_epochs": 1, "num_train_images": 12_000},
+    "half": {"num_epochs": 1},
+}
+"""Changes of the preset, by training. All process as many images as the preset, except ``half``, which is used twice."""
+
+MEASURES: dict[str, tuple[str, int]] = {
+    "valid_accuracy_few": ("valid_accuracy_few", 1),
+    "valid_accuracy": ("valid_accuracy", 1),
+    "valid_loss": ("valid_loss", -1),
+    "ema_accuracy": ("ema_valid_accuracy", 1),
+    "train_accuracy": ("train_accuracy", 1),
+}
+"""Measures after the last epoch: key and sign."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A value per cell that is correlated with its final accuracy.
+
+    Attributes:
+        name: the training and the measure.
+        values: one value per cell, larger is better, shape (cells,).
+        seconds: mean CPU seconds per cell.
+    """
+
+    name: str
+    values: Numbers
+    seconds: float
+
+
+def signals_of_training(name: str, results: Sequence[Measurements]) -> list[Signal]:
+    """Return all signals of one training per cell, each measured after its last epoch."""
+    epochs = [list(result["epochs"].values()) for result in results]
+    seconds = float(np.mean([records[-1]["seconds"] for records in epochs]))
+
+    def signal(measure: str, value: Callable[[list[Any]], float]) -> Signal:
+        return Signal(f"{name}: {measure}", np.array([value(records) for records in epochs]), seconds)
+
+    signals = [
+        signal(measure, lambda records, key=key, sign=sign: sign * records[-1][key])  # type: ignore[misc]
+        for measure, (key, sign) in MEASURES.items()
+        if key in epochs[0][-1]
+    ]
+    signals.append(signal("sum_of_train_losses", lambda records: -sum(record["train_loss"] for record in records)))
+    return signals
+
+
+def signals_of_rungs(results: Sequence[Measurements], rungs: Sequence[int]) -> list[Signal]:
+    """Return the signals of the final training stopped after each of the epochs ``rungs``."""
+    signals = []
+    for rung in rungs:
+        prefixes = [{"epochs": dict(itertools.islice(result["epochs"].items(), rung))} for result in results]
+        signals += signals_of_training(f"epoch {rung} of the final training", prefixes)
+    return signals
+
+
+def average(name: str, signals: Sequence[Signal]) -> Signal:
+    """Return the mean of a signal over several seeds."""
+    return Signal(name, np.mean([signal.values for signal in signals], axis=0), sum(signal.seconds for signal in signals))
+
+
+def describe(signal: Signal, accuracies: Numbers, rng: np.random.Generator, num_resamples: int) -> dict[str, Any]:
+    """Return rank correlations and regrets of a signal, each with its 95% bootstrap interval over cells.
+
+    Args:
+        signal: the signal.
+        accuracies: the final accuracy of each cell, in [0, 1], shape (cells,).
+        rng: generator of the bootstrap.
+        num_resamples: number of bootstrap samples.
+
+    Returns:
+        ``spearman``, ``kendall``, and ``regret_1`` and ``regret_3``: the best final accuracy minus that of the best of the
+        1 or 3 cells with the highest signal, in [0, 1]. Each is a list: value, low, high.
+    """
+    rows = np.arange(len(accuracies))
+    samples = [rows, *(rng.choice(rows, len(rows)) for _ in range(num_resamples))]
+    metrics: dict[str, Callable[[Numbers, Numbers], float]] = {
+        "spearman": lambda x, y: float(scipy.stats.spearmanr(x, y).statistic),
+        "kendall": lambda x, y: float(scipy.stats.kendalltau(x, y).statistic),
+        "regret_1": lambda x, y: regret(x, y, 1),
+        "regret_3": lambda x, y: regret(x, y, 3),
+    }
+    report: dict[str, Any] = {"name": signal.name, "seconds": signal.seconds}
+    for name, metric in metrics.items():
+        values = np.array(
+            [
+                metric(signal.values[sample], accuracies[sample])
+                for sample in samples
+                # A rank correlation of equal values is undefined.
+                if np.ptp(signal.values[sample]) > 0 and np.ptp(accuracies[sample]) > 0
+            ]
+        )
+        if not np.ptp(signal.values) > 0:
+            report[name] = [None, None, None]
+            continue
+        low, high = np.quantile(values[1:], [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
+        report[name] = [float(values[0]), float(low), float(high)]
+    return report
+
+
+def regret(signal: Numbers, accuracies: Numbers, k: int) -> float:
+    """Return how much worse than the best cell the best of the ``k`` cells with the highest signal is, in [0, 1]."""
+    chosen = np.argsort(-signal, kind="stable")[:k]
+    return float(accuracies.max() - accuracies[chosen].max())
+
+
+def ceiling(accuracies: Numbers) -> dict[str, float]:
+    """Return how far the seeds of the final training agree, which limits every signal.
+
+    Args:
+        accuracies: final accuracies, shape (cells, seeds), in [0, 1].
+
+    Returns:
+        ``between_seeds``: the mean Spearman correlation of two seeds. ``with_mean``: that of a perfect signal with the mean
+        of the seeds, the square root of the reliability of the mean (Spearman-Brown); NaN if the seeds do not agree.
+    """
+    num_seeds = accuracies.shape[1]
+    pairs = itertools.combinations(range(num_seeds), 2)
+    between = float(np.mean([scipy.stats.spearmanr(accuracies[:, i], accuracies[:, j]).statistic for i, j in pairs]))
+    if between <= 0:
+        return {"between_seeds": between, "with_mean": float("nan")}
+    return {"between_seeds": between, "with_mean": float(np.sqrt(num_seeds * between / (1 + (num_seeds - 1) * between)))}

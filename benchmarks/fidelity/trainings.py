@@ -1,0 +1,257 @@
+"""Trainings of the benchmark, and what is measured after each of their epochs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from nases_env.atomic_io import write_atomically
+from nases_env.evaluation import ChildSettings
+from nases_env.evaluation.training import TRAINING_VERSION
+from nases_env.hashing import sha256_hex
+from nases_env.search_spaces import get_search_space
+from nases_env.seeding import derive_seed, seeded_torch, torch_generator
+from nases_env.training import (
+    Checkpoint,
+    EpochRecord,
+    ImageSet,
+    channel_statistics,
+    load_images,
+    split_train_valid,
+    train_classifier,
+    uses_flip,
+)
+from nases_env.training.data_cache import DataCache
+from nases_env.training.metrics import (
+    NUM_RECALIBRATION_IMAGES,
+    evaluate_accuracy,
+    num_correct,
+    predict_logits,
+    recalibrate_batch_norm,
+)
+
+NUM_SEARCH_VALID_IMAGES = 2000  # validation images of the preset cpu; the first ones of the split
+EMA_STEPS = 50.0  # the moving average of the weights forgets over this many steps
+CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of one cell.
+
+    Attributes:
+        name: name of the training, such as ``final``.
+        cell: index of the cell.
+        key: canonical key of the cell.
+        decisions: the decisions of the cell.
+        repeat: number of the seed.
+        settings: size and training of the network.
+        dataset: name of the data set.
+        data_dir: its directory; None: ``NASES_DATA_DIR``.
+        device: torch device.
+        search_space: name of the search space.
+        seed: seed of the benchmark.
+        is_final: whether to measure the test accuracy after the training, and to write checkpoints.
+        work_dir: directory of the results.
+    """
+
+    name: str
+    cell: int
+    key: str
+    decisions: tuple[int, ...]
+    repeat: int
+    settings: ChildSettings
+    dataset: str
+    data_dir: str | None
+    device: str
+    search_space: str
+    seed: int
+    is_final: bool
+    work_dir: Path
+
+    @property
+    def path(self) -> Path:
+        """The file of the result."""
+        return self.work_dir / self.name / f"{self.cell:03d}-{self.repeat}.json"
+
+    @property
+    def identity(self) -> str:
+        """A digest of everything that determines the result, except for the images and the device."""
+        values = (TRAINING_VERSION, self.search_space, self.key, self.repeat, self.dataset, self.seed, self.is_final)
+        return sha256_hex(json.dumps([*values, dataclasses.asdict(self.settings)]))
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the result, or None if the training is not finished or its settings have changed since."""
+        try:
+            result: dict[str, Any] = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return None
+        return result if result["identity"] == self.identity and "status" in result else None
+
+
+def run(job: Job) -> Job:
+    """Run the training of ``job`` and write its result, and a partial result after each epoch."""
+    data = _Data(job.dataset, job.data_dir, job.settings.image_size)
+    splits = DATA_CACHE.get(data)
+    count = job.settings.num_train_images
+    train = splits.train if count is None else splits.train.subset(torch.arange(min(count, len(splits.train))))
+    device = torch.device(job.device)
+    training_seed = derive_seed(job.seed, "fidelity", job.key, str(job.repeat))
+    space = get_search_space(job.search_space)
+    with seeded_torch(training_seed, "initial weights"):
+        model = space.build(
+            space.architecture(job.decisions),
+            job.settings,
+            num_classes=len(train.class_names),
+            image_shape=train.image_shape,
+        )
+    checkpoint = None
+    if job.is_final:
+        checkpoint = Checkpoint(job.path.with_suffix(".safetensors"), CHECKPOINT_SECONDS, job.identity, keep=True)
+    monitor = _Monitor(job, model, train, splits.valid, device, training_seed)
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    with monitor.averaging():
+        result = train_classifier(
+            model,
+            train,
+            splits.valid.subset(torch.arange(1)),  # the monitor measures
+            job.settings,
+            seed=training_seed,
+            device=device,
+            flip=uses_flip(job.dataset, job.settings),
+            checkpoint=checkpoint,
+            on_epoch=monitor.on_epoch,
+        )
+    monitor.values["status"] = result.status
+    if job.is_final and result.status == "ok":
+        monitor.values["test_accuracy"] = evaluate_accuracy(
+            model,
+            load_images(job.dataset, train=False, data_dir=job.data_dir, image_size=job.settings.image_size),
+            statistics=channel_statistics(train.images),
+            device=device,
+        )
+    monitor.write()
+    if checkpoint is not None:
+        checkpoint.path.unlink(missing_ok=True)
+    return job
+
+
+class _Monitor:
+    """Measures a network after each epoch and keeps the results in a file."""
+
+    def __init__(
+        self, job: Job, model: nn.Module, train: ImageSet, valid: ImageSet, device: torch.device, training_seed: int
+    ) -> None:
+        self._job, self._model, self._valid, self._device = job, model, valid, device
+        self._statistics = channel_statistics(train.images)
+        order = torch.randperm(len(train), generator=torch_generator(training_seed, "measured images"))
+        self._recalibration_images = train.images[order[:NUM_RECALIBRATION_IMAGES]]
+        self._average: list[torch.Tensor] | None = None
+        self._start = _seconds(device)
+        self.values: dict[str, Any] = {"identity": job.identity, "key": job.key, "epochs": {}}
+        if job.is_final and job.path.exists():  # an interrupted training
+            partial = json.loads(job.path.read_text())
+            if partial["identity"] == job.identity:
+                self.values["epochs"] = partial["epochs"]
+
+    @contextmanager
+    def averaging(self) -> Iterator[None]:
+        """Keep an exponential moving average of the weights, unless the training writes checkpoints, which lack it."""
+        if self._job.is_final:
+            yield
+            return
+        parameters: list[torch.Tensor] = list(self._model.parameters())
+
+        def update(optimizer: object, args: object, kwargs: object) -> None:
+            with torch.no_grad():
+                if self._average is None:
+                    self._average = [parameter.detach().clone() for parameter in parameters]
+                else:
+                    torch._foreach_lerp_(self._average, parameters, 1 / EMA_STEPS)
+
+        handle = register_optimizer_step_post_hook(update)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Measure the validation accuracy and loss, of the average weights too, and leave the network in training mode."""
+        seconds = _seconds(self._device) - self._start
+        # A resumed training counts on from its last recorded epoch.
+        before = self.values["epochs"].get(str(record.epoch - 1), {"seconds": 0.0})
+        values = {
+            "seconds": before["seconds"] + seconds,
+            "train_loss": record.train_loss,
+            "train_accuracy": record.train_accuracy,
+            **self._measure(""),
+        }
+        if self._average is not None:
+            parameters: list[torch.Tensor] = list(self._model.parameters())
+            weights = [parameter.detach().clone() for parameter in parameters]
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, self._average)
+                values |= self._measure("ema_")
+                torch._foreach_copy_(parameters, weights)
+        self._model.train()
+        self.values["epochs"][str(record.epoch)] = values
+        self.write()
+        self._start = _seconds(self._device)
+
+    def write(self) -> None:
+        """Write the values to the file of the job."""
+        write_atomically(self._job.path, (json.dumps(self.values) + "\n").encode())
+
+    def _measure(self, prefix: str) -> dict[str, float]:
+        precision = self._job.settings.precision
+        recalibrate_batch_norm(
+            self._model, self._recalibration_images, statistics=self._statistics, device=self._device, precision=precision
+        )
+        logits = predict_logits(self._model, self._valid.images, self._statistics, self._device, precision)
+        few = self._valid.subset(torch.arange(min(NUM_SEARCH_VALID_IMAGES, len(self._valid))))
+        return {
+            f"{prefix}valid_accuracy_few": num_correct(logits[: len(few)], few) / len(few),
+            f"{prefix}valid_accuracy": num_correct(logits, self._valid) / len(self._valid),
+            f"{prefix}valid_loss": F.cross_entropy(logits, self._valid.labels).item(),
+        }
+
+
+def _seconds(device: torch.device) -> float:
+    """Return the CPU seconds of this process, or the wall time on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
+
+@dataclass(frozen=True)
+class _Data:
+    dataset: str
+    data_dir: str | None
+    image_size: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Splits:
+    train: ImageSet
+    valid: ImageSet
+
+
+def _load(data: _Data) -> _Splits:
+    images = load_images(data.dataset, train=True, data_dir=data.data_dir, image_size=data.image_size)
+    return _Splits(*split_train_valid(images, seed=0))
+
+
+DATA_CACHE: DataCache[_Data, _Splits] = DataCache(_load)
+"""The splits used recently in this process."""

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.common.report import TextTable
 from benchmarks.common.workers import map_unordered
+from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
     FINAL,
     SHORT_TRAININGS,
@@ -45,6 +46,8 @@ from nases_env.seeding import numpy_generator
 
 RUNGS = (1, 3, 7)  # the ends of the cosine cycles of the recipe cpu, before its last
 MIN_CELLS = 3
+TABLE_WIDTH = 200  # characters
+SUBSET_SIZE = 16  # cells in a simulated search with rungs
 Results = dict[tuple[int, int], dict[str, Any]]
 """The finished results of one training, by cell and repeat."""
 
@@ -185,6 +188,24 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         row = describe(signal, valid_part.mean(axis=1), rng, args.num_resamples)
         test_row = describe(signal, test_part.mean(axis=1), rng, args.num_resamples)
         rows.append({**row, "test_spearman": test_row["spearman"], "test_regret_1": test_row["regret_1"]})
+    curves, seconds = (
+        np.array([[epoch[name] for epoch in result["epochs"].values()] for result in final_results[0]])
+        for name in ("valid_accuracy", "seconds")
+    )
+    # Training all cells to the end is the schedule without early rungs.
+    schedules = [RungSchedule((num_epochs,), 1), *make_schedules([*rungs, num_epochs])]
+    rung_rows = [
+        describe_schedule(
+            schedule,
+            curves,
+            seconds,
+            valid[:, 1:].mean(axis=1),
+            numpy_generator(args.seed, "fidelity", "subsets"),  # the same subsets for all schedules
+            num_subsets=args.num_resamples,
+            subset_size=SUBSET_SIZE,
+        )
+        for schedule in schedules
+    ]
     return {
         "benchmark": "fidelity",
         "num_cells": len(cells),
@@ -194,6 +215,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         "test_accuracy": {"mean": float(test.mean()), "sd": float(test.mean(axis=1).std(ddof=1))},
         "ceiling": {"valid": ceiling(valid), "test": ceiling(test)},
         "signals": sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0)),
+        "rung_schedules": sorted(rung_rows, key=lambda row: row["cost"]),
     }
 
 
@@ -219,24 +241,17 @@ def to_csv(jobs: Sequence[Job]) -> str:
     return text.getvalue()
 
 
-def make_table(report: dict[str, Any]) -> TextTable:
-    """Return the table of the signals."""
-
-    def estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
-        if values[0] is None:
-            return "–"
-        value, low, high = (scale * (bound or 0.0) for bound in values)
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
+def make_tables(report: dict[str, Any]) -> list[TextTable]:
+    """Return the tables of the signals and of the rung schedules."""
     headings = ["signal", "Spearman (95%)", "Kendall", "regret of top 1 in %", "of top 3", "Spearman, test", "seconds"]
     rows = [
         [
             row["name"],
-            estimate(row["spearman"]),
-            estimate(row["kendall"]),
-            estimate(row["regret_1"], 100),
-            estimate(row["regret_3"], 100),
-            estimate(row["test_spearman"]),
+            _estimate(row["spearman"]),
+            _estimate(row["kendall"]),
+            _estimate(row["regret_1"], 100),
+            _estimate(row["regret_3"], 100),
+            _estimate(row["test_spearman"]),
             f"{row['seconds']:.1f}",
         ]
         for row in report["signals"]
@@ -246,7 +261,22 @@ def make_table(report: dict[str, Any]) -> TextTable:
         f"{report['num_cells']} cells, {report['num_seeds']} seeds; ceiling: {between:.2f} between two final trainings, "
         f"{with_mean:.2f} with their mean"
     )
-    return TextTable(title, headings, rows)
+    rung_rows = [[row["name"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]]
+    return [
+        TextTable(title, headings, rows),
+        TextTable(
+            f"successive halving among {min(SUBSET_SIZE, report['num_cells'])} cells",
+            ["epochs (kept)", "regret in % (95% of the subsets)", "seconds"],
+            rung_rows,
+        ),
+    ]
+
+
+def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
+    if values[0] is None:
+        return "–"
+    value, low, high = (scale * (bound or 0.0) for bound in values)
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def main(args: Args) -> None:
@@ -260,6 +290,7 @@ def main(args: Args) -> None:
     if args.table is not None:
         write_atomically(args.table, to_csv(jobs).encode())
     report = analyze(jobs, args)
-    Console(width=200).print(make_table(report).to_rich())
+    for table in make_tables(report):
+        Console(width=TABLE_WIDTH).print(table.to_rich())
     if args.output is not None:
         write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())

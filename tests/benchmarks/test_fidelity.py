@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fidelity.comparison import Args, main, make_jobs
+from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import SHORT_TRAININGS, Signal, ceiling, describe, regret
 from benchmarks.fidelity.trainings import run
 from nases_env.errors import InputError
@@ -40,6 +41,10 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     # The sums of the seconds of both seeds, and of the epochs of a prefix.
     seconds = {row["name"]: row["seconds"] for row in report["signals"]}
     assert 0 < seconds["epoch 1 of the final training: valid_loss"] < report["final_seconds"]
+
+    schedules = {row["name"]: row["cost"] for row in report["rung_schedules"]}
+    assert schedules["3 (1/1)"] == pytest.approx(1.0)
+    assert schedules["1, 3 (1/4)"] < schedules["1, 3 (1/2)"] < 1.0
 
     with (tmp_path / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -118,6 +123,31 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
     opposite = ceiling(np.stack([accuracies, -accuracies], axis=1))
     assert opposite["between_seeds"] == pytest.approx(-1.0)
     assert np.isnan(opposite["with_mean"])
+
+
+def test_successive_halving_on_known_curves() -> None:
+    # The best network after 3 epochs is the third best after 1.
+    curves = np.array([[0.5, 0.6, 0.6], [0.4, 0.5, 0.7], [0.45, 0.5, 0.9], [0.1, 0.2, 0.3]])
+    seconds = np.tile([10.0, 20.0, 30.0], (4, 1))
+    assert choose(RungSchedule((3,), 1), curves, seconds) == (2, 120.0)
+    assert choose(RungSchedule((1, 3), 2), curves, seconds) == (2, 2 * 10.0 + 2 * 30.0)
+    assert choose(RungSchedule((1, 3), 4), curves, seconds) == (0, 3 * 10.0 + 30.0)
+    assert choose(RungSchedule((1, 2, 3), 2), curves, seconds) == (0, 2 * 10.0 + 20.0 + 30.0)
+
+    def describe_all(schedule: RungSchedule) -> dict[str, object]:
+        rng = np.random.default_rng(0)
+        return describe_schedule(schedule, curves, seconds, curves[:, -1], rng, num_subsets=20, subset_size=4)
+
+    assert describe_all(RungSchedule((3,), 1)) == {"name": "3 (1/1)", "regret": [0.0, 0.0, 0.0], "cost": 1.0}
+    wrong = describe_all(RungSchedule((1, 3), 4))
+    assert wrong["regret"] == pytest.approx([0.3, 0.3, 0.3])
+    assert wrong["cost"] == pytest.approx(0.5)
+
+
+def test_schedules_end_with_the_whole_training() -> None:
+    schedules = make_schedules([1, 3, 15])
+    assert len(schedules) == 3 * 3
+    assert {schedule.rungs for schedule in schedules} == {(1, 15), (3, 15), (1, 3, 15)}
 
 
 def test_unfinished_cells_and_invalid_options_are_input_errors(tmp_path: Path) -> None:

@@ -142,16 +142,19 @@ def make_jobs(args: Args) -> list[Job]:
 
 
 def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
-    """Return the ceiling and the metrics of all signals of the cells whose trainings are all finished.
+    """Return the ceiling and the metrics of all signals of the cells whose trainings all finished and did not diverge.
 
     Raises:
         InputError: if fewer than ``MIN_CELLS`` cells are finished.
     """
     results: dict[str, Results] = {}
+    failed_cells: set[int] = set()
     for job in jobs:
         result = job.read()
         if result is not None and result["status"] == "ok":
             results.setdefault(job.name, {})[job.cell, job.repeat] = result
+        elif result is not None:
+            failed_cells.add(job.cell)
     repeats = range(args.num_seeds)
     names = (FINAL, *args.trainings)
     cells = [
@@ -160,7 +163,10 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         if all((cell, repeat) in results.get(name, {}) for name in names for repeat in repeats)
     ]
     if len(cells) < MIN_CELLS:
-        raise InputError(f"the trainings of {len(cells)} cells are finished; run at least {MIN_CELLS} before the analysis")
+        failed = f", and {len(failed_cells)} cell{'s' * (len(failed_cells) > 1)} diverged" if failed_cells else ""
+        raise InputError(
+            f"the trainings of {len(cells)} cells are finished{failed}; at least {MIN_CELLS} are needed for the analysis"
+        )
 
     def of(name: str, repeat: int) -> list[dict[str, Any]]:
         return [results[name][cell, repeat] for cell in cells]
@@ -209,6 +215,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
     return {
         "benchmark": "fidelity",
         "num_cells": len(cells),
+        "num_failed_cells": len(failed_cells),
         "num_seeds": args.num_seeds,
         "final_seconds": float(np.mean([list(result["epochs"].values())[-1]["seconds"] for result in final_results[0]])),
         "valid_accuracy": {"mean": float(valid.mean()), "sd": float(valid.mean(axis=1).std(ddof=1))},
@@ -258,7 +265,8 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
     ]
     between, with_mean = report["ceiling"]["valid"].values()
     title = (
-        f"{report['num_cells']} cells, {report['num_seeds']} seeds; ceiling: {between:.2f} between two final trainings, "
+        f"{report['num_cells']} cells, {report['num_failed_cells']} left out because a training diverged, "
+        f"{report['num_seeds']} seeds; ceiling: {between:.2f} between two final trainings, "
         f"{with_mean:.2f} with their mean"
     )
     rung_rows = [[row["name"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fidelity.comparison import Args, main, make_jobs
+from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs
 from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import SHORT_TRAININGS, Signal, ceiling, describe, regret
 from benchmarks.fidelity.trainings import run
@@ -35,7 +35,7 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     )
     run_benchmark("fidelity", options, tmp_path)
     report = json.loads((tmp_path / "out.json").read_text())
-    assert report["num_cells"] == 3
+    assert (report["num_cells"], report["num_failed_cells"]) == (3, 0)
     names = {row["name"] for row in report["signals"]}
     assert names >= {"preset: valid_accuracy", "half: ema_accuracy, 2 seeds", "epoch 1 of the final training: valid_loss"}
     # The sums of the seconds of both seeds, and of the epochs of a prefix.
@@ -59,6 +59,12 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     run_benchmark("fidelity", options, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.json")} == files
     assert json.loads((tmp_path / "out.json").read_text()) == report
+
+    diverged = next((tmp_path / "work" / "half").glob("*.json"))
+    diverged.write_text(json.dumps({**json.loads(diverged.read_text()), "status": "diverged"}))
+    args = Args(dataset="digits", preset="smoke", num_cells=3, trainings=("preset", "half"), work_dir=tmp_path / "work")
+    with pytest.raises(InputError, match="trainings of 2 cells are finished, and 1 cell diverged"):
+        analyze(make_jobs(args), args)
 
 
 def test_interrupted_final_training_is_resumed_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +157,7 @@ def test_schedules_end_with_the_whole_training() -> None:
 
 
 def test_unfinished_cells_and_invalid_options_are_input_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="trainings of 0 cells are finished"):
+    with pytest.raises(InputError, match="trainings of 0 cells are finished;"):
         main(Args(dataset="digits", preset="smoke", num_cells=3, num_trainings=0, work_dir=tmp_path))
     with pytest.raises(InputError, match="at least 3 --num-cells"):
         Args(num_cells=2)

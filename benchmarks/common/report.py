@@ -103,9 +103,9 @@ def make_tables(report: Report) -> list[TextTable]:
             compared, better = metrics[measure], metrics.get("probability_of_improvement")
             cells = {
                 "agent": agent,
-                f"{name} (95%)": _interval(compared["mean"], compared["low"], compared["high"]),
+                f"{name} (95%)": format_interval(compared["mean"], compared["low"], compared["high"]),
                 "sd": f"{100 * compared['sd']:.2f}",
-                f"P(> {report['baseline']}) (95%)": _interval(**better, scale=1) if better else "–",
+                f"P(> {report['baseline']}) (95%)": format_interval(**better, scale=1) if better else "–",
                 "validation %": f"{100 * metrics['valid_accuracy']['mean']:.2f}",
                 "distinct": f"{metrics['distinct_children']:.1f}",
                 "s/search": f"{agents[agent]['seconds_per_search']:.2f}",
@@ -119,7 +119,7 @@ def make_tables(report: Report) -> list[TextTable]:
     if report["differences"]:
         rows = []
         for title, at in report["differences"].items():
-            rows.append([title, *(_interval(**at[budget], sign="+") for budget in budgets)])
+            rows.append([title, *(format_interval(**at[budget], sign="+") for budget in budgets)])
         headings = ["difference", *(f"at {budget} (95%)" for budget in budgets)]
         tables.append(TextTable(f"differences in {name}, paired by seed", headings, rows))
     return tables
@@ -136,5 +136,6 @@ def _summary(values: Numbers, rng: np.random.Generator) -> Report:
     }
 
 
-def _interval(value: float, low: float, high: float, scale: float = 100, sign: str = "") -> str:
+def format_interval(value: float, low: float, high: float, scale: float = 100, sign: str = "") -> str:
+    """Format a value and the bounds of its interval, multiplied by ``scale``."""
     return f"{scale * value:{sign}.2f} ({scale * low:{sign}.2f} to {scale * high:{sign}.2f})"

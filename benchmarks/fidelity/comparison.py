@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.common.report import TextTable
+from benchmarks.common.report import TextTable, format_interval
 from benchmarks.common.workers import map_unordered
 from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
@@ -40,7 +40,7 @@ from benchmarks.fidelity.signals import (
 from benchmarks.fidelity.trainings import Job, run
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import PRESETS, ChildSettings, final_settings
+from nases_env.evaluation import ChildSettings, final_settings, resolve_preset
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import numpy_generator
 
@@ -94,10 +94,7 @@ class Args:
             if name not in SHORT_TRAININGS:
                 hint = did_you_mean(name, SHORT_TRAININGS)
                 raise InputError(f"unknown training {name!r}{hint}; known: {', '.join(SHORT_TRAININGS)}")
-        if self.preset not in PRESETS:
-            raise InputError(
-                f"unknown preset {self.preset!r}{did_you_mean(self.preset, PRESETS)}; known: {', '.join(PRESETS)}"
-            )
+        resolve_preset(self.preset)
 
 
 def sample_cells(args: Args) -> list[Architecture]:
@@ -112,7 +109,7 @@ def sample_cells(args: Args) -> list[Architecture]:
 
 def settings_of(args: Args, name: str) -> ChildSettings:
     """Return the settings of a training by name."""
-    preset = PRESETS[args.preset]
+    _, preset = resolve_preset(args.preset)
     return final_settings(preset, args.preset) if name == FINAL else replace(preset, **SHORT_TRAININGS[name])
 
 
@@ -172,11 +169,14 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         return [results[name][cell, repeat] for cell in cells]
 
     final_results = [of(FINAL, repeat) for repeat in repeats]
-    last = [[list(result["epochs"].values())[-1]["valid_accuracy"] for result in part] for part in final_results]
-    valid = np.array(last).T
+    curves, seconds = (  # shape (seeds, cells, epochs)
+        np.array([[[epoch[name] for epoch in result["epochs"].values()] for result in part] for part in final_results])
+        for name in ("valid_accuracy", "seconds")
+    )
+    valid = curves[:, :, -1].T
     test = np.array([[result["test_accuracy"] for result in part] for part in final_results]).T
     # The final trainings with the first seed give the signals of the rungs, the others the accuracy to predict.
-    num_epochs = len(final_results[0][0]["epochs"])
+    num_epochs = curves.shape[-1]
     rungs = [rung for rung in RUNGS if rung < num_epochs]
     comparisons = [(signal, valid[:, 1:], test[:, 1:]) for signal in signals_of_rungs(final_results[0], rungs)]
     for name in args.trainings:
@@ -189,22 +189,25 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         else:
             comparisons += [(signal, valid, test) for signal in per_seed[0]]
     rng = numpy_generator(args.seed, "fidelity", "bootstrap")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for signal, valid_part, test_part in comparisons:
-        row = describe(signal, valid_part.mean(axis=1), rng, args.num_resamples)
-        test_row = describe(signal, test_part.mean(axis=1), rng, args.num_resamples)
-        rows.append({**row, "test_spearman": test_row["spearman"], "test_regret_1": test_row["regret_1"]})
-    curves, seconds = (
-        np.array([[epoch[name] for epoch in result["epochs"].values()] for result in final_results[0]])
-        for name in ("valid_accuracy", "seconds")
-    )
+        on_valid = describe(signal, valid_part.mean(axis=1), rng, args.num_resamples)
+        on_test = describe(signal, test_part.mean(axis=1), rng, args.num_resamples, ("spearman", "regret_1"))
+        rows.append(
+            {
+                "name": signal.name,
+                "seconds": signal.seconds,
+                **on_valid,
+                **{f"test_{name}": values for name, values in on_test.items()},
+            }
+        )
     # Training all cells to the end is the schedule without early rungs.
     schedules = [RungSchedule((num_epochs,), 1), *make_schedules([*rungs, num_epochs])]
     rung_rows = [
         describe_schedule(
             schedule,
-            curves,
-            seconds,
+            curves[0],
+            seconds[0],
             valid[:, 1:].mean(axis=1),
             numpy_generator(args.seed, "fidelity", "subsets"),  # the same subsets for all schedules
             num_subsets=args.num_resamples,
@@ -217,7 +220,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         "num_cells": len(cells),
         "num_failed_cells": len(failed_cells),
         "num_seeds": args.num_seeds,
-        "final_seconds": float(np.mean([list(result["epochs"].values())[-1]["seconds"] for result in final_results[0]])),
+        "final_seconds": float(seconds[0, :, -1].mean()),
         "valid_accuracy": {"mean": float(valid.mean()), "sd": float(valid.mean(axis=1).std(ddof=1))},
         "test_accuracy": {"mean": float(test.mean()), "sd": float(test.mean(axis=1).std(ddof=1))},
         "ceiling": {"valid": ceiling(valid), "test": ceiling(test)},
@@ -234,12 +237,11 @@ def to_csv(jobs: Sequence[Job]) -> str:
         if result is None:
             continue
         for epoch, values in result["epochs"].items():
-            is_last = epoch == list(result["epochs"])[-1]
             row = {"key": job.key, "training": job.name, "seed": job.repeat, "epoch": epoch}
             row |= {name: f"{value:.5g}" for name, value in values.items()}
-            if is_last and "test_accuracy" in result:
-                row["test_accuracy"] = f"{result['test_accuracy']:.5g}"
             rows.append(row)
+        if "test_accuracy" in result:
+            rows[-1]["test_accuracy"] = f"{result['test_accuracy']:.5g}"
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -283,8 +285,8 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
 def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
     if values[0] is None:
         return "–"
-    value, low, high = (scale * (bound or 0.0) for bound in values)
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    value, low, high = (bound or 0.0 for bound in values)
+    return format_interval(value, low, high, scale)
 
 
 def main(args: Args) -> None:

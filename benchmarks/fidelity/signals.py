@@ -86,7 +86,13 @@ def average(name: str, signals: Sequence[Signal]) -> Signal:
     return Signal(name, np.mean([signal.values for signal in signals], axis=0), sum(signal.seconds for signal in signals))
 
 
-def describe(signal: Signal, accuracies: Numbers, rng: np.random.Generator, num_resamples: int) -> dict[str, Any]:
+def describe(
+    signal: Signal,
+    accuracies: Numbers,
+    rng: np.random.Generator,
+    num_resamples: int,
+    metrics: Sequence[str] = ("spearman", "kendall", "regret_1", "regret_3"),
+) -> dict[str, list[float | None]]:
     """Return rank correlations and regrets of a signal, each with its 95% bootstrap interval over cells.
 
     Args:
@@ -94,32 +100,20 @@ def describe(signal: Signal, accuracies: Numbers, rng: np.random.Generator, num_
         accuracies: the final accuracy of each cell, in [0, 1], shape (cells,).
         rng: generator of the bootstrap.
         num_resamples: number of bootstrap samples.
+        metrics: names in ``METRICS``.
 
     Returns:
-        ``spearman``, ``kendall``, and ``regret_1`` and ``regret_3``: the best final accuracy minus that of the best of the
-        1 or 3 cells with the highest signal, in [0, 1]. Each is a list: value, low, high.
+        A list for each metric: value, low, high; three times None if the signal is constant.
     """
+    if not np.ptp(signal.values) > 0:
+        return {name: [None, None, None] for name in metrics}
     rows = np.arange(len(accuracies))
     samples = [rows, *(rng.choice(rows, len(rows)) for _ in range(num_resamples))]
-    metrics: dict[str, Callable[[Numbers, Numbers], float]] = {
-        "spearman": lambda x, y: float(scipy.stats.spearmanr(x, y).statistic),
-        "kendall": lambda x, y: float(scipy.stats.kendalltau(x, y).statistic),
-        "regret_1": lambda x, y: regret(x, y, 1),
-        "regret_3": lambda x, y: regret(x, y, 3),
-    }
-    report: dict[str, Any] = {"name": signal.name, "seconds": signal.seconds}
-    for name, metric in metrics.items():
-        values = np.array(
-            [
-                metric(signal.values[sample], accuracies[sample])
-                for sample in samples
-                # A rank correlation of equal values is undefined.
-                if np.ptp(signal.values[sample]) > 0 and np.ptp(accuracies[sample]) > 0
-            ]
-        )
-        if not np.ptp(signal.values) > 0:
-            report[name] = [None, None, None]
-            continue
+    # A rank correlation of equal values is undefined.
+    samples = [sample for sample in samples if np.ptp(signal.values[sample]) > 0 and np.ptp(accuracies[sample]) > 0]
+    report: dict[str, list[float | None]] = {}
+    for name in metrics:
+        values = np.array([METRICS[name](signal.values[sample], accuracies[sample]) for sample in samples])
         low, high = np.quantile(values[1:], [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
         report[name] = [float(values[0]), float(low), float(high)]
     return report
@@ -129,6 +123,15 @@ def regret(signal: Numbers, accuracies: Numbers, k: int) -> float:
     """Return how much worse than the best cell the best of the ``k`` cells with the highest signal is, in [0, 1]."""
     chosen = np.argsort(-signal, kind="stable")[:k]
     return float(accuracies.max() - accuracies[chosen].max())
+
+
+METRICS: dict[str, Callable[[Numbers, Numbers], float]] = {
+    "spearman": lambda signal, accuracies: float(scipy.stats.spearmanr(signal, accuracies).statistic),
+    "kendall": lambda signal, accuracies: float(scipy.stats.kendalltau(signal, accuracies).statistic),
+    "regret_1": lambda signal, accuracies: regret(signal, accuracies, 1),
+    "regret_3": lambda signal, accuracies: regret(signal, accuracies, 3),
+}
+"""Rank correlations, and the best final accuracy minus that of the best of the 1 or 3 cells with the highest signal."""
 
 
 def ceiling(accuracies: Numbers) -> dict[str, float]:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,20 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nases_env.atomic_io import write_atomically
-from nases_env.evaluation import ChildSettings
+from nases_env.evaluation import ChildSettings, TrainingEvaluator
 from nases_env.evaluation.training import TRAINING_VERSION
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import get_search_space
-from nases_env.seeding import derive_seed, seeded_torch, torch_generator
+from nases_env.seeding import derive_seed, torch_generator
 from nases_env.training import (
     Checkpoint,
     EpochRecord,
     ImageSet,
     channel_statistics,
     load_images,
-    split_train_valid,
     train_classifier,
     uses_flip,
 )
-from nases_env.training.data_cache import DataCache
 from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
     evaluate_accuracy,
@@ -102,30 +100,24 @@ class Job:
 
 def run(job: Job) -> Job:
     """Run the training of ``job`` and write its result, and a partial result after each epoch."""
-    data = _Data(job.dataset, job.data_dir, job.settings.image_size)
-    splits = DATA_CACHE.get(data)
-    count = job.settings.num_train_images
-    train = splits.train if count is None else splits.train.subset(torch.arange(min(count, len(splits.train))))
+    evaluator = TrainingEvaluator(
+        job.search_space, job.dataset, replace(job.settings, num_valid_images=None), job.data_dir, device=job.device
+    )
+    train, valid = evaluator.images()
     device = torch.device(job.device)
     training_seed = derive_seed(job.seed, "fidelity", job.key, str(job.repeat))
-    space = get_search_space(job.search_space)
-    with seeded_torch(training_seed, "initial weights"):
-        model = space.build(
-            space.architecture(job.decisions),
-            job.settings,
-            num_classes=len(train.class_names),
-            image_shape=train.image_shape,
-        )
+    architecture = get_search_space(job.search_space).architecture(job.decisions)
+    model = evaluator.build(architecture, training_seed)
     checkpoint = None
     if job.is_final:
         checkpoint = Checkpoint(job.path.with_suffix(".safetensors"), CHECKPOINT_SECONDS, job.identity, keep=True)
-    monitor = _Monitor(job, model, train, splits.valid, device, training_seed)
+    monitor = _Monitor(job, model, train, valid, device, training_seed)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     with monitor.averaging():
         result = train_classifier(
             model,
             train,
-            splits.valid.subset(torch.arange(1)),  # the monitor measures
+            valid.subset(torch.arange(1)),  # the monitor measures
             job.settings,
             seed=training_seed,
             device=device,
@@ -233,25 +225,3 @@ def _seconds(device: torch.device) -> float:
         torch.cuda.synchronize(device)
         return time.perf_counter()
     return time.process_time()
-
-
-@dataclass(frozen=True)
-class _Data:
-    dataset: str
-    data_dir: str | None
-    image_size: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Splits:
-    train: ImageSet
-    valid: ImageSet
-
-
-def _load(data: _Data) -> _Splits:
-    images = load_images(data.dataset, train=True, data_dir=data.data_dir, image_size=data.image_size)
-    return _Splits(*split_train_valid(images, seed=0))
-
-
-DATA_CACHE: DataCache[_Data, _Splits] = DataCache(_load)
-"""The splits used recently in this process."""

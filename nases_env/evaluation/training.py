@@ -112,7 +112,7 @@ class TrainingEvaluator(Evaluator):
         start = time.perf_counter()
         train, valid = self.images()
         device = resolve_device(self.device)
-        model = self._build(architecture, seed)
+        model = self.build(architecture, seed)
         child = Evaluation(
             architecture.key,
             seed,
@@ -145,7 +145,7 @@ class TrainingEvaluator(Evaluator):
         if max_params is None:
             return None
         try:
-            num_params = count_parameters(self._build(architecture, seed))
+            num_params = count_parameters(self.build(architecture, seed))
         except Exception:  # raised again by ``evaluate``, whose errors the executor handles
             return None
         if num_params <= max_params:
@@ -156,7 +156,8 @@ class TrainingEvaluator(Evaluator):
         )
         return Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=num_params, reason=reason)
 
-    def _build(self, architecture: Architecture, seed: int) -> nn.Module:
+    def build(self, architecture: Architecture, seed: int) -> nn.Module:
+        """Build the network of a child with its initial weights, which depend on ``seed``."""
         train, _ = self.images()
         with seeded_torch(seed, "initial weights"):
             return get_search_space(self.search_space).build(

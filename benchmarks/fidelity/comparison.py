@@ -5,7 +5,9 @@
 Random cells are trained with the recipe of the final training, with several seeds, and with short variants of a preset. The
 final training uses the training split, and is measured on the validation split after each epoch and on the test images
 once, at its end. Each signal is compared with the mean final validation accuracy of each cell (used to choose settings) and
-with its mean final test accuracy (only reported). Seconds are CPU seconds, or wall time on a GPU.
+with its mean final test accuracy (only reported). Seconds are CPU seconds, or wall time on a GPU. The short training
+``distillation`` uses the outputs of a wider network, the teacher, which is trained once before the other trainings. Its
+training is not part of their seconds.
 
 The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint.
 """
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -31,13 +34,15 @@ from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_sche
 from benchmarks.fidelity.signals import (
     FINAL,
     SHORT_TRAININGS,
+    Numbers,
+    Signal,
     average,
     ceiling,
     describe,
     signals_of_rungs,
     signals_of_training,
 )
-from benchmarks.fidelity.trainings import Job, run
+from benchmarks.fidelity.trainings import Job, find_teacher, read_teacher, run
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import ChildSettings, final_settings, resolve_preset
@@ -50,6 +55,16 @@ TABLE_WIDTH = 200  # characters
 SUBSET_SIZE = 16  # cells in a simulated search with rungs
 Results = dict[tuple[int, int], dict[str, Any]]
 """The finished results of one training, by cell and repeat."""
+PerSeed = list[list[dict[str, Any]]]
+"""The results of one training by seed, each a list with one result per cell."""
+
+
+class Comparison(NamedTuple):
+    """A signal, and the final validation and test accuracies that it should predict, of shape (cells, seeds)."""
+
+    signal: Signal
+    valid: Numbers
+    test: Numbers
 
 
 @dataclass
@@ -144,89 +159,137 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
     Raises:
         InputError: if fewer than ``MIN_CELLS`` cells are finished.
     """
-    results: dict[str, Results] = {}
-    failed_cells: set[int] = set()
-    for job in jobs:
-        result = job.read()
-        if result is not None and result["status"] == "ok":
-            results.setdefault(job.name, {})[job.cell, job.repeat] = result
-        elif result is not None:
-            failed_cells.add(job.cell)
-    repeats = range(args.num_seeds)
-    names = (FINAL, *args.trainings)
-    cells = [
-        cell
-        for cell in range(args.num_cells)
-        if all((cell, repeat) in results.get(name, {}) for name in names for repeat in repeats)
-    ]
-    if len(cells) < MIN_CELLS:
-        failed = f", and {len(failed_cells)} cell{'s' * (len(failed_cells) > 1)} diverged" if failed_cells else ""
-        raise InputError(
-            f"the trainings of {len(cells)} cells are finished{failed}; at least {MIN_CELLS} are needed for the analysis"
-        )
-
-    def of(name: str, repeat: int) -> list[dict[str, Any]]:
-        return [results[name][cell, repeat] for cell in cells]
-
-    final_results = [of(FINAL, repeat) for repeat in repeats]
-    curves, seconds = (  # shape (seeds, cells, epochs)
-        np.array([[[epoch[name] for epoch in result["epochs"].values()] for result in part] for part in final_results])
-        for name in ("valid_accuracy", "seconds")
-    )
+    results, failed_cells = _read_results(jobs)
+    cells = _finished_cells(results, failed_cells, args)
+    by_cell = {
+        name: [[finished[cell, repeat] for cell in cells] for repeat in range(args.num_seeds)]
+        for name, finished in results.items()
+    }
+    curves, seconds = (_curves(by_cell[FINAL], name) for name in ("valid_accuracy", "seconds"))
     valid = curves[:, :, -1].T
-    test = np.array([[result["test_accuracy"] for result in part] for part in final_results]).T
-    # The final trainings with the first seed give the signals of the rungs, the others the accuracy to predict.
-    num_epochs = curves.shape[-1]
-    rungs = [rung for rung in RUNGS if rung < num_epochs]
-    comparisons = [(signal, valid[:, 1:], test[:, 1:]) for signal in signals_of_rungs(final_results[0], rungs)]
-    for name in args.trainings:
-        per_seed = [signals_of_training(name, of(name, repeat)) for repeat in repeats]
-        if name == "half":
-            comparisons += [
-                (average(f"{signals[0].name}, {args.num_seeds} seeds", signals), valid, test)
-                for signals in zip(*per_seed, strict=True)
-            ]
-        else:
-            comparisons += [(signal, valid, test) for signal in per_seed[0]]
+    test = np.array([[result["test_accuracy"] for result in part] for part in by_cell[FINAL]]).T
+    rungs = [rung for rung in RUNGS if rung < curves.shape[-1]]
     rng = numpy_generator(args.seed, "fidelity", "bootstrap")
-    rows: list[dict[str, Any]] = []
-    for signal, valid_part, test_part in comparisons:
-        on_valid = describe(signal, valid_part.mean(axis=1), rng, args.num_resamples)
-        on_test = describe(signal, test_part.mean(axis=1), rng, args.num_resamples, ("spearman", "regret_1"))
-        rows.append(
-            {
-                "name": signal.name,
-                "seconds": signal.seconds,
-                **on_valid,
-                **{f"test_{name}": values for name, values in on_test.items()},
-            }
-        )
-    # Training all cells to the end is the schedule without early rungs.
-    schedules = [RungSchedule((num_epochs,), 1), *make_schedules([*rungs, num_epochs])]
-    rung_rows = [
-        describe_schedule(
-            schedule,
-            curves[0],
-            seconds[0],
-            valid[:, 1:].mean(axis=1),
-            numpy_generator(args.seed, "fidelity", "subsets"),  # the same subsets for all schedules
-            num_subsets=args.num_resamples,
-            subset_size=SUBSET_SIZE,
-        )
-        for schedule in schedules
-    ]
+    rows = [_describe(comparison, rng, args) for comparison in _comparisons(by_cell, valid, test, rungs, args)]
+    rung_rows = _describe_schedules(curves[0], seconds[0], valid[:, 1:].mean(axis=1), rungs, args)
     return {
         "benchmark": "fidelity",
         "num_cells": len(cells),
         "num_failed_cells": len(failed_cells),
         "num_seeds": args.num_seeds,
         "final_seconds": float(seconds[0, :, -1].mean()),
-        "valid_accuracy": {"mean": float(valid.mean()), "sd": float(valid.mean(axis=1).std(ddof=1))},
-        "test_accuracy": {"mean": float(test.mean()), "sd": float(test.mean(axis=1).std(ddof=1))},
+        "teacher": _describe_teacher(jobs),
+        "valid_accuracy": _mean_and_sd(valid),
+        "test_accuracy": _mean_and_sd(test),
         "ceiling": {"valid": ceiling(valid), "test": ceiling(test)},
         "signals": sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0)),
         "rung_schedules": sorted(rung_rows, key=lambda row: row["cost"]),
     }
+
+
+def _read_results(jobs: Sequence[Job]) -> tuple[dict[str, Results], set[int]]:
+    """Return the finished results by training, and the cells with a training that did not finish normally."""
+    results: dict[str, Results] = {job.name: {} for job in jobs}
+    failed_cells: set[int] = set()
+    for job in jobs:
+        result = job.read()
+        if result is not None and result["status"] == "ok":
+            results[job.name][job.cell, job.repeat] = result
+        elif result is not None:
+            failed_cells.add(job.cell)
+    return results, failed_cells
+
+
+def _finished_cells(results: Mapping[str, Results], failed_cells: Set[int], args: Args) -> list[int]:
+    """Return the cells with the results of all trainings; raise ``InputError`` if there are too few."""
+    repeats = range(args.num_seeds)
+    cells = [
+        cell
+        for cell in range(args.num_cells)
+        if all((cell, repeat) in finished for finished in results.values() for repeat in repeats)
+    ]
+    if len(cells) < MIN_CELLS:
+        failed = f", and {len(failed_cells)} cell{'s' * (len(failed_cells) > 1)} diverged" if failed_cells else ""
+        raise InputError(
+            f"the trainings of {len(cells)} cells are finished{failed}; at least {MIN_CELLS} are needed for the analysis"
+        )
+    return cells
+
+
+def _curves(results: PerSeed, name: str) -> Numbers:
+    """Return a measurement after each epoch, shape (seeds, cells, epochs)."""
+    return np.array([[[epoch[name] for epoch in result["epochs"].values()] for result in part] for part in results])
+
+
+def _comparisons(
+    results: Mapping[str, PerSeed], valid: Numbers, test: Numbers, rungs: Sequence[int], args: Args
+) -> list[Comparison]:
+    """Return all signals with the final accuracies to predict.
+
+    The final trainings with the first seed give the signals of the rungs, the others the accuracy to predict.
+
+    Args:
+        results: the results of the finished cells, by training.
+        valid: final validation accuracies, shape (cells, seeds).
+        test: final test accuracies, of the same shape.
+        rungs: epochs after which the final training could be stopped.
+        args: the options.
+    """
+    comparisons = [Comparison(signal, valid[:, 1:], test[:, 1:]) for signal in signals_of_rungs(results[FINAL][0], rungs)]
+    for name in args.trainings:
+        per_seed = [signals_of_training(name, part) for part in results[name]]
+        if name == "half":
+            signals = [average(f"{same[0].name}, {args.num_seeds} seeds", same) for same in zip(*per_seed, strict=True)]
+        else:
+            signals = per_seed[0]
+        comparisons += [Comparison(signal, valid, test) for signal in signals]
+    return comparisons
+
+
+def _describe(comparison: Comparison, rng: np.random.Generator, args: Args) -> dict[str, Any]:
+    """Return the row of a signal in the report."""
+    signal, valid, test = comparison
+    on_valid = describe(signal, valid.mean(axis=1), rng, args.num_resamples)
+    on_test = describe(signal, test.mean(axis=1), rng, args.num_resamples, ("spearman", "regret_1"))
+    return {
+        "name": signal.name,
+        "seconds": signal.seconds,
+        **on_valid,
+        **{f"test_{name}": values for name, values in on_test.items()},
+    }
+
+
+def _describe_schedules(
+    curves: Numbers, seconds: Numbers, accuracies: Numbers, rungs: Sequence[int], args: Args
+) -> list[dict[str, Any]]:
+    """Return the rows of all rung schedules in the report; see ``describe_schedule``."""
+    num_epochs = curves.shape[-1]
+    # Training all cells to the end is the schedule without early rungs.
+    schedules = [RungSchedule((num_epochs,), 1), *make_schedules([*rungs, num_epochs])]
+    return [
+        describe_schedule(
+            schedule,
+            curves,
+            seconds,
+            accuracies,
+            numpy_generator(args.seed, "fidelity", "subsets"),  # the same subsets for all schedules
+            num_subsets=args.num_resamples,
+            subset_size=SUBSET_SIZE,
+        )
+        for schedule in schedules
+    ]
+
+
+def _describe_teacher(jobs: Sequence[Job]) -> dict[str, float] | None:
+    """Return the seconds and the validation accuracy of the teacher, or None if none was trained."""
+    teacher = find_teacher(jobs)
+    trained = None if teacher is None else read_teacher(teacher)
+    return None if trained is None else {name: trained[0][name] for name in ("seconds", "valid_accuracy")}
+
+
+def _mean_and_sd(accuracies: Numbers) -> dict[str, float]:
+    """Return the mean and the standard deviation between cells of accuracies of shape (cells, seeds)."""
+    return {"mean": float(accuracies.mean()), "sd": float(accuracies.mean(axis=1).std(ddof=1))}
 
 
 def to_csv(jobs: Sequence[Job]) -> str:
@@ -265,12 +328,14 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
         ]
         for row in report["signals"]
     ]
-    between, with_mean = report["ceiling"]["valid"].values()
+    between, with_mean = ("–" if value is None else f"{value:.2f}" for value in report["ceiling"]["valid"].values())
     title = (
         f"{report['num_cells']} cells, {report['num_failed_cells']} left out because a training diverged, "
-        f"{report['num_seeds']} seeds; ceiling: {between:.2f} between two final trainings, "
-        f"{with_mean:.2f} with their mean"
+        f"{report['num_seeds']} seeds; ceiling: {between} between two final trainings, "
+        f"{with_mean} with their mean"
     )
+    if report["teacher"] is not None:
+        title += f"; the teacher of the distillation was trained once, in {report['teacher']['seconds']:.1f} seconds"
     rung_rows = [[row["name"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]]
     return [
         TextTable(title, headings, rows),
@@ -283,10 +348,10 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
 
 
 def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
-    if values[0] is None:
+    value, low, high = values
+    if value is None:
         return "–"
-    value, low, high = (bound or 0.0 for bound in values)
-    return format_interval(value, low, high, scale)
+    return f"{scale * value:.2f}" if low is None or high is None else format_interval(value, low, high, scale)
 
 
 def main(args: Args) -> None:
@@ -295,7 +360,11 @@ def main(args: Args) -> None:
     pending = [job for job in jobs if job.read() is None]
     if args.num_trainings is not None:
         pending = pending[: args.num_trainings]
-    for _ in tqdm(map_unordered(run, pending, args.num_processes), total=len(pending), unit="training"):
+    teacher = find_teacher(pending)
+    teachers = [] if teacher is None or read_teacher(teacher) is not None else [teacher]
+    # The teacher is trained before the processes start.
+    trainings = itertools.chain(map_unordered(run, teachers, 1), map_unordered(run, pending, args.num_processes))
+    for _ in tqdm(trainings, total=len(teachers) + len(pending), unit="training"):
         pass
     if args.table is not None:
         write_atomically(args.table, to_csv(jobs).encode())

@@ -11,6 +11,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
+from benchmarks.fidelity.techniques import DISTILLATION, GROWING_IMAGES, LABEL_SMOOTHING
+
 Numbers = NDArray[np.float64]
 Measurements = Mapping[str, Any]
 """The values of one training after one epoch, or of one whole training."""
@@ -27,8 +29,17 @@ SHORT_TRAININGS: dict[str, dict[str, Any]] = {
     "images_3000": {"num_epochs": 4, "num_train_images": 3000},
     "images_12000": {"num_epochs": 1, "num_train_images": 12_000},
     "half": {"num_epochs": 1},
+    LABEL_SMOOTHING: {},
+    DISTILLATION: {"num_train_images": 4400},
+    GROWING_IMAGES: {"num_epochs": 3, "cuda_graphs": False},
+    "image_size_12": {"image_size": 12, "num_train_images": 8400},
+    "image_size_8": {"image_size": 8, "num_train_images": 10_800},
 }
-"""Changes of the preset, by training. All process as many images as the preset, except ``half``, which is used twice."""
+"""Changes of the preset, by training; the names in ``TECHNIQUES`` also change the loss or the network.
+
+All take about as many seconds as the preset ``cpu`` on a CPU, except ``batch_32``, which takes more, and ``half``, which is
+used twice.
+"""
 
 MEASURES: dict[str, tuple[str, int]] = {
     "valid_accuracy_few": ("valid_accuracy_few", 1),
@@ -73,12 +84,37 @@ def signals_of_training(name: str, results: Sequence[Measurements]) -> list[Sign
 
 
 def signals_of_rungs(results: Sequence[Measurements], rungs: Sequence[int]) -> list[Signal]:
-    """Return the signals of the final training stopped after each of the epochs ``rungs``."""
+    """Return the signals of the final training stopped after each of the epochs ``rungs``.
+
+    From the second rung, they include the validation accuracy after the last epoch, extrapolated from the rungs so far.
+    """
     signals = []
-    for rung in rungs:
+    for index, rung in enumerate(rungs):
+        name = f"epoch {rung} of the final training"
         prefixes = [{"epochs": dict(itertools.islice(result["epochs"].items(), rung))} for result in results]
-        signals += signals_of_training(f"epoch {rung} of the final training", prefixes)
+        signals += signals_of_training(name, prefixes)
+        if index > 0:
+            ends = rungs[: index + 1]
+            accuracies = [[result["epochs"][str(end)]["valid_accuracy"] for end in ends] for result in results]
+            values = extrapolate(ends, np.array(accuracies), len(results[0]["epochs"]))
+            signals.append(Signal(f"{name}: extrapolated_accuracy", values, signals[-1].seconds))
     return signals
+
+
+def extrapolate(epochs: Sequence[int], accuracies: Numbers, last_epoch: int) -> Numbers:
+    """Extrapolate learning curves: the least-squares line of the accuracy over log(epoch), at ``last_epoch``.
+
+    Args:
+        epochs: at least two numbers of epochs. After all of them, the learning rate should be equally low.
+        accuracies: accuracy after each of these epochs, shape (cells, epochs).
+        last_epoch: number of the epoch to predict.
+
+    Returns:
+        The predicted accuracies, shape (cells,).
+    """
+    slopes, intercepts = np.polyfit(np.log(epochs), accuracies.T, 1)
+    predicted: Numbers = intercepts + slopes * np.log(last_epoch)
+    return predicted
 
 
 def average(name: str, signals: Sequence[Signal]) -> Signal:
@@ -103,7 +139,7 @@ def describe(
         metrics: names in ``METRICS``.
 
     Returns:
-        A list for each metric: value, low, high; three times None if the signal is constant.
+        A list for each metric: value, low, high. All are None if the signal is constant, low and high without samples.
     """
     if not np.ptp(signal.values) > 0:
         return {name: [None, None, None] for name in metrics}
@@ -114,8 +150,8 @@ def describe(
     report: dict[str, list[float | None]] = {}
     for name in metrics:
         values = np.array([METRICS[name](signal.values[sample], accuracies[sample]) for sample in samples])
-        low, high = np.quantile(values[1:], [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
-        report[name] = [float(values[0]), float(low), float(high)]
+        bounds = np.quantile(values[1:], [0.025, 0.975]).tolist() if len(values) > 1 else [None, None]
+        report[name] = [float(values[0]), *bounds]
     return report
 
 
@@ -134,19 +170,22 @@ METRICS: dict[str, Callable[[Numbers, Numbers], float]] = {
 """Rank correlations, and the best final accuracy minus that of the best of the 1 or 3 cells with the highest signal."""
 
 
-def ceiling(accuracies: Numbers) -> dict[str, float]:
+def ceiling(accuracies: Numbers) -> dict[str, float | None]:
     """Return how far the seeds of the final training agree, which limits every signal.
 
     Args:
         accuracies: final accuracies, shape (cells, seeds), in [0, 1].
 
     Returns:
-        ``between_seeds``: the mean Spearman correlation of two seeds. ``with_mean``: that of a perfect signal with the mean
-        of the seeds, the square root of the reliability of the mean (Spearman-Brown); NaN if the seeds do not agree.
+        ``between_seeds``: the mean Spearman correlation of two seeds; None if all accuracies of a seed are equal.
+        ``with_mean``: that of a perfect signal with the mean of the seeds, the square root of the reliability of the mean
+        (Spearman-Brown); None if the seeds do not agree.
     """
+    if not np.all(np.ptp(accuracies, axis=0) > 0):
+        return {"between_seeds": None, "with_mean": None}
     num_seeds = accuracies.shape[1]
     pairs = itertools.combinations(range(num_seeds), 2)
     between = float(np.mean([scipy.stats.spearmanr(accuracies[:, i], accuracies[:, j]).statistic for i, j in pairs]))
     if between <= 0:
-        return {"between_seeds": between, "with_mean": float("nan")}
+        return {"between_seeds": between, "with_mean": None}
     return {"between_seeds": between, "with_mean": float(np.sqrt(num_seeds * between / (1 + (num_seeds - 1) * between)))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +16,23 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from benchmarks.fidelity.techniques import (
+    DISTILLATION,
+    GROWING_IMAGES,
+    LABEL_SMOOTHING,
+    TECHNIQUES,
+    Distillation,
+    GrowingImages,
+    SmoothedCrossEntropy,
+)
 from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, TrainingEvaluator
 from nases_env.evaluation.training import TRAINING_VERSION
 from nases_env.hashing import sha256_hex
+from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 from nases_env.search_spaces import get_search_space
-from nases_env.seeding import derive_seed, torch_generator
+from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 from nases_env.training import (
     Checkpoint,
     EpochRecord,
@@ -38,10 +49,13 @@ from nases_env.training.metrics import (
     predict_logits,
     recalibrate_batch_norm,
 )
+from nases_env.training.train_step import Criterion, cross_entropy
 
 NUM_SEARCH_VALID_IMAGES = 2000  # validation images of the preset cpu; the first ones of the split
 EMA_STEPS = 50.0  # the moving average of the weights forgets over this many steps
 CHECKPOINT_SECONDS = 20.0
+TEACHER = "teacher"  # name of its training, and of the metadata entry of its weights
+TEACHER_SETTINGS: dict[str, Any] = {"num_epochs": 6, "schedule": "cosine", "num_cycles": 1, "num_train_images": None}
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,26 @@ class Job:
     def identity(self) -> str:
         """A digest of everything that determines the result, except for the images and the device."""
         values = (TRAINING_VERSION, self.search_space, self.key, self.repeat, self.dataset, self.seed, self.is_final)
-        return sha256_hex(json.dumps([*values, dataclasses.asdict(self.settings)]))
+        description = [*values, dataclasses.asdict(self.settings)]
+        if self.name in TECHNIQUES:
+            description.append(TECHNIQUES[self.name])
+        if self.name == DISTILLATION:
+            description.append(self.teacher.identity)
+        return sha256_hex(json.dumps(description))
+
+    @property
+    def teacher(self) -> Job:
+        """The training of the teacher of a distillation, the same for all cells: another random cell, twice as wide."""
+        cell = get_search_space(self.search_space).sample(numpy_generator(self.seed, "fidelity", "teacher"))
+        return replace(
+            self,
+            name=TEACHER,
+            cell=0,
+            key=cell.key,
+            decisions=tuple(int(decision) for decision in cell.decisions),
+            repeat=0,
+            settings=replace(self.settings, num_filters=2 * self.settings.num_filters, **TEACHER_SETTINGS),
+        )
 
     def read(self) -> dict[str, Any] | None:
         """Return the result, or None if the training is not finished or its settings have changed since."""
@@ -107,11 +140,12 @@ def run(job: Job) -> Job:
     device = torch.device(job.device)
     training_seed = derive_seed(job.seed, "fidelity", job.key, str(job.repeat))
     architecture = get_search_space(job.search_space).architecture(job.decisions)
-    model = evaluator.build(architecture, training_seed)
+    network = evaluator.build(architecture, training_seed)
+    model = GrowingImages(network, **TECHNIQUES[GROWING_IMAGES]) if job.name == GROWING_IMAGES else network
     checkpoint = None
     if job.is_final:
         checkpoint = Checkpoint(job.path.with_suffix(".safetensors"), CHECKPOINT_SECONDS, job.identity, keep=True)
-    monitor = _Monitor(job, model, train, valid, device, training_seed)
+    monitor = _Monitor(job, network, train, valid, device, training_seed)
     job.path.parent.mkdir(parents=True, exist_ok=True)
     with monitor.averaging():
         result = train_classifier(
@@ -124,19 +158,71 @@ def run(job: Job) -> Job:
             flip=uses_flip(job.dataset, job.settings),
             checkpoint=checkpoint,
             on_epoch=monitor.on_epoch,
+            criterion=_criterion(job, evaluator),
         )
     monitor.values["status"] = result.status
     if job.is_final and result.status == "ok":
         monitor.values["test_accuracy"] = evaluate_accuracy(
-            model,
+            network,
             load_images(job.dataset, train=False, data_dir=job.data_dir, image_size=job.settings.image_size),
             statistics=channel_statistics(train.images),
             device=device,
         )
+    if job.name == TEACHER and result.status == "ok":
+        last = list(monitor.values["epochs"].values())[-1]
+        record = {"identity": job.identity, "seconds": last["seconds"], "valid_accuracy": last["valid_accuracy"]}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        save_tensors(_weights_path(job), TEACHER, record, weights)
     monitor.write()
     if checkpoint is not None:
         checkpoint.path.unlink(missing_ok=True)
     return job
+
+
+def find_teacher(jobs: Sequence[Job]) -> Job | None:
+    """Return the training of the teacher that the distillations among ``jobs`` use, or None if there are none."""
+    return next((job.teacher for job in jobs if job.name == DISTILLATION), None)
+
+
+def read_teacher(teacher: Job) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+    """Return the record and the weights of a trained teacher, or None if there is none with these settings.
+
+    The record contains ``seconds`` and ``valid_accuracy``.
+    """
+    try:
+        record, weights = load_tensors(_weights_path(teacher), TEACHER)
+    except (FileNotFoundError, InvalidFileError):
+        return None
+    return (record, weights) if record["identity"] == teacher.identity else None
+
+
+def _weights_path(teacher: Job) -> Path:
+    return teacher.path.with_suffix(".safetensors")
+
+
+def _criterion(job: Job, evaluator: TrainingEvaluator) -> Criterion:
+    """Return the loss of a training.
+
+    Raises:
+        InputError: if the loss needs the teacher, and it is not trained.
+    """
+    if job.name == LABEL_SMOOTHING:
+        return SmoothedCrossEntropy(**TECHNIQUES[job.name])
+    if job.name == DISTILLATION:
+        return Distillation(_load_teacher(job, evaluator), **TECHNIQUES[job.name])
+    return cross_entropy
+
+
+def _load_teacher(job: Job, evaluator: TrainingEvaluator) -> nn.Module:
+    teacher = job.teacher
+    trained = read_teacher(teacher)
+    if trained is None:
+        raise InputError(f"the teacher is not trained or diverged; see {teacher.path}, or leave out the training {job.name}")
+    architecture = get_search_space(job.search_space).architecture(teacher.decisions)
+    wide = replace(evaluator.settings, num_filters=teacher.settings.num_filters)
+    network = replace(evaluator, settings=wide).build(architecture, seed=0)
+    network.load_state_dict(trained[1])
+    return network.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class _Monitor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Sequence
 
 from nases_env.training.settings import TrainingSettings
 
@@ -34,3 +36,17 @@ def learning_rate(settings: TrainingSettings, batch: int, num_batches: int) -> f
     cycle = (position // num_batches + 1).bit_length() - 1
     within = (position - (2**cycle - 1) * num_batches) / (2**cycle * num_batches)
     return settings.lr_min + 0.5 * (settings.lr_max - settings.lr_min) * (1 + math.cos(math.pi * within))
+
+
+def restarted_learning_rate(settings: TrainingSettings, batch: int, rungs: Sequence[int], batches_per_epoch: int) -> float:
+    """Return the learning rate of a batch if the schedule restarts after each rung.
+
+    Args:
+        settings: the schedule and its parameters.
+        batch: index of the batch in the whole training.
+        rungs: numbers of epochs, increasing; the last one is the whole training.
+        batches_per_epoch: number of batches in an epoch.
+    """
+    ends = [0, *(rung * batches_per_epoch for rung in rungs)]
+    index = bisect.bisect(ends, batch)
+    return learning_rate(settings, batch - ends[index - 1], ends[index] - ends[index - 1])

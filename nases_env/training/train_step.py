@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,14 @@ from nases_env.training.settings import TrainingSettings
 
 AUXILIARY_WEIGHT = 0.4  # weight of the loss of the auxiliary head, as in ENAS
 WARM_UP_STEPS = 3  # eager steps before the capture, which make all one-time allocations
+
+Criterion: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Returns the mean loss of a batch, of shape (), from its logits, labels and images."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+    """Return the mean cross-entropy of a batch; the images are not used."""
+    return F.cross_entropy(logits, labels)
 
 
 class TrainingStep:
@@ -33,6 +42,7 @@ class TrainingStep:
         settings: the training hyperparameters.
         batch_size: images per batch, at most N.
         crop_padding: padding of the random crop in pixels.
+        criterion: the loss; see ``train_classifier``.
 
     Attributes:
         num_batches: batches per epoch.
@@ -51,6 +61,7 @@ class TrainingStep:
         *,
         batch_size: int,
         crop_padding: int,
+        criterion: Criterion = cross_entropy,
     ) -> None:
         device = images.device
         num_batches = len(images) // batch_size
@@ -58,6 +69,7 @@ class TrainingStep:
         self.num_batches = num_batches
         self._model = model
         self._forward = getattr(model, "forward_with_auxiliary", None) or (lambda batch: (model(batch), None))
+        self._criterion = criterion
         self._set_progress = getattr(model, "set_drop_path_progress", None)
         self._images, self._labels, self._statistics = images, labels, statistics
         self._crop_padding, self._cutout_length, self._precision = crop_padding, settings.cutout_length, settings.precision
@@ -121,10 +133,10 @@ class TrainingStep:
         targets = self._labels[indices]
         with autocast(self._precision, inputs.device):
             logits, auxiliary_logits = self._forward(inputs)
-            loss = F.cross_entropy(logits, targets)
+            loss = self._criterion(logits, targets, inputs)
             total_loss = loss
             if auxiliary_logits is not None:
-                total_loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary_logits, targets)
+                total_loss = loss + AUXILIARY_WEIGHT * self._criterion(auxiliary_logits, targets, inputs)
         self.optimizer.zero_grad(set_to_none=True)
         total_loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

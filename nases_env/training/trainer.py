@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -24,9 +25,9 @@ from nases_env.training.metrics import (
     predict_logits,
     recalibrate_batch_norm,
 )
-from nases_env.training.schedule import learning_rate
+from nases_env.training.schedule import restarted_learning_rate
 from nases_env.training.settings import TrainingSettings
-from nases_env.training.train_step import GraphedStep, TrainingStep, side_stream
+from nases_env.training.train_step import Criterion, GraphedStep, TrainingStep, cross_entropy, side_stream
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class EpochRecord:
     Attributes:
         epoch: number of the epoch, from 1.
         learning_rate: learning rate of the first batch.
-        train_loss: mean cross-entropy over the epoch, on augmented images, without the auxiliary loss.
+        train_loss: mean loss (``criterion``) over the epoch, on augmented images, without the auxiliary loss.
         train_accuracy: accuracy on the same images, in [0, 1].
     """
 
@@ -89,6 +90,9 @@ def train_classifier(
     flip: bool,
     checkpoint: Checkpoint | None = None,
     on_epoch: OnEpoch = lambda record: None,
+    rungs: Sequence[int] = (),
+    stop_epoch: int | None = None,
+    criterion: Criterion = cross_entropy,
 ) -> TrainingResult:
     """Train ``model`` in place and evaluate it once after the last epoch.
 
@@ -116,6 +120,10 @@ def train_classifier(
     ``flip``, training images, initial weights, device type, number of threads, torch version or ``checkpoint.identity``)
     is logged as a warning, and the training starts from the beginning.
 
+    With ``stop_epoch``, the training is interrupted after that epoch and the model is evaluated. A checkpoint is written,
+    unless its interval is inf, and kept. A later call with a larger ``stop_epoch``, or without it, continues the training,
+    with the same result as an uninterrupted run.
+
     Args:
         model: the model to train; it stays on ``device``.
         train: the training images. All are used: ``split_train_valid`` applies the limits of ``settings``.
@@ -126,6 +134,12 @@ def train_classifier(
         flip: whether to flip training images at random.
         checkpoint: location and frequency of checkpoints; None: no checkpoints.
         on_epoch: called after each completed epoch, before its checkpoint; an epoch may be repeated after a crash.
+        rungs: epochs after which the learning rate schedule restarts, increasing; the last one must be
+            ``settings.num_epochs``. Empty: one schedule for the whole training.
+        stop_epoch: the last epoch of this call; None: the last one of the training.
+        criterion: the loss: a function of the logits, the labels and the augmented, normalized images of a batch that
+            returns a tensor of shape (). It is also the loss of the auxiliary head. With a checkpoint, changes of the
+            criterion must change ``checkpoint.identity``.
 
     Raises:
         InputError: if there are fewer than two training images, which batch norm requires, or a checkpoint cannot be
@@ -136,14 +150,33 @@ def train_classifier(
     progress = _Progress(start=time.perf_counter(), curve=[])
     file = None
     if checkpoint is not None:
-        file = CheckpointFile(checkpoint, _fingerprint(model, train, settings, seed, device, flip, checkpoint.identity))
+        file = CheckpointFile(
+            checkpoint, _fingerprint(model, train, settings, rungs, seed, device, flip, checkpoint.identity)
+        )
+    num_epochs = settings.total_epochs(len(train))
+    if stop_epoch is None:
+        stop_epoch = num_epochs
     accuracies: tuple[float, float] | None = None
     status: TrainingStatus = "diverged"
     try:
         with _seeded(derive_seed(seed, "model"), device):
             statistics = channel_statistics(train.images)
             with side_stream(device):
-                finished = _train(model, train, statistics, settings, seed, device, flip, progress, file, on_epoch)
+                finished = _train(
+                    model,
+                    train,
+                    statistics,
+                    settings,
+                    seed,
+                    device,
+                    flip,
+                    progress,
+                    file,
+                    on_epoch,
+                    rungs=rungs or (num_epochs,),
+                    stop_epoch=stop_epoch,
+                    criterion=criterion,
+                )
             if finished:
                 accuracies = _measure(model, train, valid, statistics, settings, seed, device)
         if accuracies is not None:
@@ -154,7 +187,7 @@ def train_classifier(
     if status == "out_of_memory":  # outside the handler, whose traceback references the tensors
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-    if file is not None and not file.keep:
+    if file is not None and not file.keep and not (status == "ok" and stop_epoch < num_epochs):
         file.remove()
     valid_accuracy, train_accuracy = accuracies or (0.0, 0.0)
     curve = tuple(progress.curve)
@@ -196,8 +229,12 @@ def _train(
     progress: _Progress,
     file: CheckpointFile | None,
     on_epoch: OnEpoch,
+    *,
+    rungs: Sequence[int],
+    stop_epoch: int,
+    criterion: Criterion,
 ) -> bool:
-    """Train the epochs that are not in ``file`` and add them to ``progress``; return False if the loss is not finite."""
+    """Train up to ``stop_epoch``, starting with the epochs in ``file``; return False if the loss is not finite."""
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     generator = torch_generator(seed, "batches")
@@ -211,26 +248,32 @@ def _train(
         settings,
         batch_size=batch_size,
         crop_padding=crop_padding,
+        criterion=criterion,
     )
     run_step = GraphedStep(step) if device.type == "cuda" and settings.cuda_graphs else step
-    num_epochs = settings.total_epochs(len(train))
+    num_epochs = rungs[-1]
     num_batches = num_epochs * step.num_batches
     check_interval = 1 if device.type == "cpu" else GPU_FINITE_CHECK_INTERVAL
 
     generators = {"batches": generator, **_global_generators(device)}
     state = None if file is None else file.load()
+    if state is not None and len(state.values["curve"]) > stop_epoch:
+        logger.info(
+            "the checkpoint is after epoch %d; training again up to epoch %d", len(state.values["curve"]), stop_epoch
+        )
+        state = file = None  # do not replace the checkpoint by an earlier one
     if file is not None and state is not None:
         restore(state.tensors, model, step.optimizer, generators)
         progress.resume_from(state.values)
         logger.info("resuming after epoch %d of %d from %s", len(progress.curve), num_epochs, file.path)
 
-    for epoch in range(len(progress.curve), num_epochs):
+    for epoch in range(len(progress.curve), stop_epoch):
         order = torch.randperm(len(train), generator=generator)
         params = draw_augmentation(
             len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator
         )
         batches = range(epoch * step.num_batches, (epoch + 1) * step.num_batches)
-        learning_rates = [learning_rate(settings, batch, num_batches) for batch in batches]
+        learning_rates = [restarted_learning_rate(settings, batch, rungs, step.num_batches) for batch in batches]
         step.begin_epoch(order, params, learning_rates, [batch / num_batches for batch in batches])
         for index in range(step.num_batches):
             run_step()
@@ -246,14 +289,22 @@ def _train(
         )
         progress.curve.append(record)
         on_epoch(record)
-        if file is not None and file.is_due:
+        is_interrupted = epoch + 1 == stop_epoch < num_epochs
+        if file is not None and (file.is_due or (is_interrupted and file.interval_seconds < math.inf)):
             file.save(State(progress.to_values(), snapshot(model, step.optimizer, generators)))
     model.zero_grad(set_to_none=True)
     return True
 
 
 def _fingerprint(
-    model: nn.Module, train: ImageSet, settings: TrainingSettings, seed: int, device: torch.device, flip: bool, identity: str
+    model: nn.Module,
+    train: ImageSet,
+    settings: TrainingSettings,
+    rungs: Sequence[int],
+    seed: int,
+    device: torch.device,
+    flip: bool,
+    identity: str,
 ) -> str:
     """Return a digest of everything that determines the weights after an epoch."""
     description = {
@@ -266,6 +317,8 @@ def _fingerprint(
         "flip": flip,
         "identity": identity,
     }
+    if rungs:
+        description["rungs"] = list(rungs)
     return tensor_digest(description, {"images": train.images, "labels": train.labels, **model_tensors(model)})
 
 

@@ -9,13 +9,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs
+from benchmarks.fidelity import comparison, trainings
+from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables
 from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
-from benchmarks.fidelity.signals import SHORT_TRAININGS, Signal, ceiling, describe, regret
-from benchmarks.fidelity.trainings import run
+from benchmarks.fidelity.signals import (
+    SHORT_TRAININGS,
+    Signal,
+    ceiling,
+    describe,
+    extrapolate,
+    regret,
+    signals_of_rungs,
+)
+from benchmarks.fidelity.techniques import TECHNIQUES, Distillation, GrowingImages, SmoothedCrossEntropy
+from benchmarks.fidelity.trainings import find_teacher, read_teacher, run
 from nases_env.errors import InputError
+from nases_env.training import TrainingSettings, train_classifier
 from tests.commands import run_benchmark
+from tests.training.test_trainer import CPU, SmallNet, digits
 
 OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "9")
 
@@ -128,7 +143,184 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
     assert ceiling(np.stack([accuracies, accuracies], axis=1)) == pytest.approx({"between_seeds": 1.0, "with_mean": 1.0})
     opposite = ceiling(np.stack([accuracies, -accuracies], axis=1))
     assert opposite["between_seeds"] == pytest.approx(-1.0)
-    assert np.isnan(opposite["with_mean"])
+    assert opposite["with_mean"] is None
+    assert ceiling(np.ones((3, 2))) == {"between_seeds": None, "with_mean": None}
+    table, _ = make_tables(
+        {
+            "num_cells": 4,
+            "num_failed_cells": 0,
+            "num_seeds": 2,
+            "teacher": {"seconds": 12.34, "valid_accuracy": 0.9},
+            "ceiling": {"valid": opposite, "test": opposite},
+            "signals": [],
+            "rung_schedules": [],
+        }
+    )
+    assert "-1.00 between two final trainings, – with their mean" in table.title
+    assert "teacher of the distillation was trained once, in 12.3 seconds" in table.title
+
+
+def test_intervals_are_unknown_without_samples() -> None:
+    accuracies = np.array([0.1, 0.4, 0.3, 0.2])
+    metrics = describe(Signal("perfect", accuracies, 1.0), accuracies, np.random.default_rng(0), num_resamples=0)
+    assert metrics["spearman"] == [pytest.approx(1.0), None, None]
+
+
+def test_log_linear_curves_are_extrapolated_exactly() -> None:
+    levels, slopes = np.array([0.3, 0.4, 0.2]), np.array([0.1, 0.05, 0.15])
+
+    def accuracy(epoch: float) -> list[float]:
+        return list(levels + slopes * np.log(epoch))
+
+    curves = np.array([accuracy(epoch) for epoch in (1, 3, 7)]).T
+    np.testing.assert_allclose(extrapolate([1, 3, 7], curves, 15), accuracy(15))
+
+    # The accuracies between the rungs are not used.
+    by_epoch = {epoch: accuracy(epoch) if epoch in (1, 3) else [0.0, 0.0, 0.0] for epoch in range(1, 16)}
+    results = [
+        {
+            "epochs": {
+                str(epoch): {"valid_accuracy": values[cell], "train_loss": 1.0, "seconds": 2.0 * epoch}
+                for epoch, values in by_epoch.items()
+            }
+        }
+        for cell in range(3)
+    ]
+    signals = {signal.name: signal for signal in signals_of_rungs(results, [1, 3])}
+    assert "epoch 1 of the final training: extrapolated_accuracy" not in signals
+    extrapolated = signals["epoch 3 of the final training: extrapolated_accuracy"]
+    np.testing.assert_allclose(extrapolated.values, accuracy(15))
+    assert extrapolated.seconds == 6.0
+
+
+def random_batch() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 10, generator=generator)
+    return logits, torch.arange(6), torch.randn(6, 1, 8, 8, generator=generator)
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    logits, labels, images = random_batch()
+    loss = SmoothedCrossEntropy(0.1)(logits, labels, images)
+    assert loss == F.cross_entropy(logits, labels, label_smoothing=0.1)
+    assert loss != F.cross_entropy(logits, labels)
+
+
+class FixedTeacher(nn.Module):
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert images.shape == (6, 1, 8, 8)
+        return self.logits * 1.0
+
+
+def test_distillation_loss_with_known_teachers() -> None:
+    logits, labels, images = random_batch()
+    cross_entropy = F.cross_entropy(logits, labels)
+    agreeing = Distillation(FixedTeacher(logits.clone()), teacher_weight=0.5, temperature=2.0)
+    torch.testing.assert_close(agreeing(logits, labels, images), 0.5 * cross_entropy)
+    # With a teacher that is certain of the labels, the divergence is a cross-entropy.
+    teacher = FixedTeacher(1e4 * F.one_hot(labels, 10).float())
+    certain = Distillation(teacher, teacher_weight=0.5, temperature=2.0)
+    expected = 0.5 * cross_entropy + 0.5 * 4.0 * F.cross_entropy(logits / 2.0, labels)
+    logits.requires_grad_()
+    loss = certain(logits, labels, images)
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert teacher.logits.grad is None
+
+
+@pytest.mark.parametrize("with_auxiliary", [False, True])
+def test_images_grow_after_a_part_of_the_training(with_auxiliary: bool) -> None:
+    class Recorder(SmallNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: list[int] = []
+            self.progress: list[float] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training:
+                self.sizes.append(images.shape[-1])
+            return super().forward(images)
+
+        def set_drop_path_progress(self, fraction: Tensor) -> None:
+            self.progress.append(fraction.item())
+
+    class TwoHeads(Recorder):
+        def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+            logits = self(images)
+            return logits, logits
+
+    network = TwoHeads() if with_auxiliary else Recorder()
+    settings = TrainingSettings(num_epochs=3, num_cycles=1, batch_size=16)
+    growing = GrowingImages(network, small_fraction=2 / 3)
+    result = train_classifier(growing, *digits(64), settings, seed=0, device=CPU, flip=False)
+    assert result.status == "ok"
+    assert network.sizes == [4] * 8 + [8] * 4
+    assert network.progress == pytest.approx([batch / 12 for batch in range(12)])
+
+
+def test_all_techniques_change_the_training_and_share_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings_of = comparison.settings_of
+    monkeypatch.setattr(
+        comparison, "settings_of", lambda args, name: dataclasses.replace(settings_of(args, name), num_train_images=64)
+    )
+    monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_epochs", 1)
+    monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_train_images", 64)
+    names = (*TECHNIQUES, "image_size_12", "image_size_8")
+    args = Args(
+        dataset="digits",
+        preset="smoke",
+        num_cells=3,
+        trainings=names,
+        num_trainings=2 * (1 + len(names)),
+        num_processes=1,
+        work_dir=tmp_path,
+    )
+    jobs = make_jobs(args)
+    distillation = next(job for job in jobs if job.name == "distillation")
+    with pytest.raises(InputError, match="the teacher is not trained or diverged"):
+        run(distillation)
+    with pytest.raises(InputError, match="trainings of 1 cells are finished;"):
+        main(args)
+
+    for name in TECHNIQUES:
+        job = next(job for job in jobs if job.name == name)
+        result, plain = job.read(), run(dataclasses.replace(job, name=f"plain_{name}")).read()
+        assert result is not None
+        assert plain is not None
+        assert result["epochs"]["1"]["train_loss"] != plain["epochs"]["1"]["train_loss"]
+
+    teacher = find_teacher(jobs)
+    assert teacher == distillation.teacher
+    trained = read_teacher(distillation.teacher)
+    assert trained is not None
+    assert trained[0]["seconds"] > 0.0
+    assert distillation.teacher.settings.num_filters == 2 * distillation.settings.num_filters
+    assert distillation.teacher.key not in {job.key for job in jobs}
+    assert read_teacher(dataclasses.replace(distillation, seed=1).teacher) is None
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "teacher").iterdir())
+    with pytest.raises(InputError, match="trainings of 1 cells are finished;"):
+        main(dataclasses.replace(args, trainings=("distillation",), num_trainings=0))
+    run(dataclasses.replace(distillation, repeat=1))
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "teacher").iterdir()) == before
+
+
+def test_parameters_of_techniques_change_only_the_identity_of_their_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = Args(dataset="digits", preset="smoke", num_cells=3)
+
+    def identities() -> dict[str, str]:
+        return {job.name: job.identity for job in make_jobs(args)}
+
+    before = identities()
+    monkeypatch.setitem(TECHNIQUES, "label_smoothing", {"smoothing": 0.2})
+    monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_epochs", 7)
+    after = identities()
+    assert {name for name in before if before[name] != after[name]} == {"label_smoothing", "distillation"}
 
 
 def test_successive_halving_on_known_curves() -> None:

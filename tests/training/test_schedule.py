@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 
 from nases_env.training import TrainingSettings
-from nases_env.training.schedule import learning_rate
+from nases_env.training.schedule import learning_rate, restarted_learning_rate
 
 
 def sgdr(epoch: float, first_length: float, lr_max: float, lr_min: float) -> float:
@@ -49,3 +50,18 @@ def test_triangular(num_batches: int) -> None:
         expected = 0.1 * middle / 0.25 if middle < 0.25 else 0.1 * (1 - middle) / 0.75
         assert learning_rate(settings, batch, num_batches) == pytest.approx(expected)
         assert learning_rate(settings, batch, num_batches) > 0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "triangular"])
+def test_schedule_restarts_after_each_rung(schedule: Literal["cosine", "triangular"]) -> None:
+    settings = TrainingSettings(num_epochs=9, num_cycles=1, schedule=schedule)
+    rates = [restarted_learning_rate(settings, batch, (2, 5, 9), 10) for batch in range(90)]
+    parts = [learning_rate(settings, batch, 10 * length) for length in (2, 3, 4) for batch in range(10 * length)]
+    assert rates == parts
+
+
+def test_rungs_at_the_cycles_of_sgdr_are_the_same_schedule() -> None:
+    settings = TrainingSettings(num_epochs=15, num_cycles=4)
+    single = TrainingSettings(num_epochs=15, num_cycles=1)
+    rates = [restarted_learning_rate(single, batch, (1, 3, 7, 15), 7) for batch in range(105)]
+    assert rates == pytest.approx([learning_rate(settings, batch, 105) for batch in range(105)], abs=1e-12)

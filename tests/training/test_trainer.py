@@ -382,6 +382,43 @@ def test_auxiliary_loss_has_weight_0_4() -> None:
     assert loss == auxiliary_loss
 
 
+def test_criterion_replaces_the_cross_entropy_of_both_heads() -> None:
+    inputs: list[torch.Tensor] = []
+    num_calls = 0
+
+    class TwoHeads(SmallNet):
+        def forward_with_auxiliary(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            inputs.append(images)
+            logits = self(images)
+            return logits, logits.flip(1)
+
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        assert images is inputs[-1]
+        return F.cross_entropy(logits, labels)
+
+    def smoothed(logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=0.1)
+
+    def only_the_first_head(logits: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        return F.cross_entropy(logits, labels) * (num_calls % 2)
+
+    def train_with(**options: Any) -> tuple[TrainingResult, torch.Tensor]:
+        model = TwoHeads()
+        model.load_state_dict(small_net().state_dict())
+        result = train_classifier(model, *digits(64), QUICK, seed=0, device=CPU, flip=False, **options)
+        return without_seconds(result), model.linear.weight.detach()
+
+    default, weight = train_with()
+    explicit, explicit_weight = train_with(criterion=cross_entropy)
+    assert default == explicit
+    assert torch.equal(weight, explicit_weight)
+    changed = [train_with(criterion=criterion) for criterion in (smoothed, only_the_first_head)]
+    assert all(not torch.equal(weight, other) for _, other in changed)
+    assert num_calls == 2 * 2 * 4
+
+
 def test_set_drop_path_progress_is_called_before_each_batch() -> None:
     class Scheduled(SmallNet):
         def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Searches with equal CPU seconds on real data, compared with networks without a search."""

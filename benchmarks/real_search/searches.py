@@ -1,0 +1,235 @@
+"""Searches that end after a number of CPU seconds, recorded child by child."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from nases_agents import model_assisted, random_search, regularized_evolution, reinforce
+
+from nases_env.atomic_io import write_atomically
+from nases_env.devices import resolve_device
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, Evaluation, Status
+from nases_env.evaluation.training import TRAINING_VERSION
+from nases_env.execution import ExecutionSettings
+from nases_env.hashing import sha256_hex
+from nases_env.search import SearchArgs, SearchCallback, SearchLoop, Trial, make_env
+from nases_env.search.agent import Agent
+
+UNLIMITED_BUDGET = 10**9  # children; the time limit always ends the search first
+NUM_FINALISTS = 5  # as by default in a search
+
+
+class Entry(NamedTuple):
+    """An agent with its default options, and its label in the table."""
+
+    label: str
+    agent: type[Agent]
+    options: SearchArgs
+
+
+AGENTS: dict[str, Entry] = {
+    "random_search": Entry("random search", random_search.RandomSearch, random_search.Args()),
+    "regularized_evolution": Entry(
+        "regularized evolution", regularized_evolution.RegularizedEvolution, regularized_evolution.Args()
+    ),
+    "reinforce": Entry("REINFORCE", reinforce.Reinforce, reinforce.Args()),
+    "model_assisted": Entry("model-assisted REINFORCE", model_assisted.ModelAssisted, model_assisted.Args()),
+}
+"""The compared agents by name."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A recorded child of a search.
+
+    Attributes:
+        seconds: seconds of the search until the child was evaluated.
+        decisions: the decisions of its architecture.
+        evaluation: its evaluation.
+    """
+
+    seconds: float
+    decisions: tuple[int, ...]
+    evaluation: Evaluation
+
+
+class Recorded(NamedTuple):
+    """The content of the file of a search.
+
+    Attributes:
+        children: the children in their order.
+        chosen: the key of the best child, chosen among the finalists, by the seconds of the search as text.
+    """
+
+    children: list[Child]
+    chosen: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search.
+
+    Attributes:
+        agent: name of the agent.
+        seed: seed of the agent, the validation split and the children.
+        seconds: the search ends with the child during which this time passes.
+        env_id: id of the environment.
+        preset: preset of the children.
+        settings: the settings of this preset.
+        data_dir: directory of the data set; None: ``NASES_DATA_DIR``.
+        device: torch device.
+        work_dir: directory of the results.
+    """
+
+    agent: str
+    seed: int
+    seconds: float
+    env_id: str
+    preset: str
+    settings: ChildSettings
+    data_dir: str | None
+    device: str
+    work_dir: Path
+
+    @property
+    def path(self) -> Path:
+        """The file with the children. Searches that differ only in ``seconds`` share it, as one continues the other."""
+        options = dataclasses.replace(self.options, data_dir=None, device=resolve_device(self.device).type)
+        identity = [TRAINING_VERSION, self.agent, dataclasses.asdict(options), dataclasses.asdict(self.settings)]
+        digest = sha256_hex(json.dumps(identity, default=str))
+        return self.work_dir / "searches" / f"{self.agent}-{self.seed}-{digest[:16]}.json"
+
+    @property
+    def options(self) -> SearchArgs:
+        """All options of the agent and of the environment."""
+        return dataclasses.replace(
+            AGENTS[self.agent].options,
+            env_id=self.env_id,
+            budget=UNLIMITED_BUDGET,
+            seed=self.seed,
+            preset=self.preset,
+            data_dir=self.data_dir,
+            device=self.device,
+        )
+
+    def read(self) -> Recorded:
+        """Return everything that is recorded."""
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return Recorded([], {})
+        children = [
+            Child(record["seconds"], tuple(record["decisions"]), Evaluation.from_dict(record["evaluation"]))
+            for record in content["children"]
+        ]
+        return Recorded(children, content["chosen"])
+
+    def children(self) -> list[Child] | None:
+        """Return the children up to the one during which ``seconds`` passed; None if the search is not finished."""
+        recorded = self.read()
+        return _until(recorded.children, self.seconds) if str(self.seconds) in recorded.chosen else None
+
+    def best_child(self) -> Child | None:
+        """Return the child that was chosen among the finalists; None if the search is not finished."""
+        recorded = self.read()
+        key = recorded.chosen.get(str(self.seconds))
+        return next((child for child in recorded.children if child.evaluation.key == key), None)
+
+    def run(self) -> None:
+        """Run the search in this process, or resume it: replay the recorded children, then evaluate others.
+
+        Raises:
+            InputError: if data is missing, or the agent proposes other children than those recorded.
+        """
+        recorded, options = self.read(), self.options
+        recorder = _Recorder(self, recorded)
+        env = make_env(options)
+        env.reset(seed=self.seed)  # loads the data, which no agent has to pay for
+        env.start(ExecutionSettings(executor="serial"))
+        for child in recorded.children:
+            env.executor.preload(child.evaluation)
+        with SearchLoop(
+            env,
+            UNLIMITED_BUDGET,
+            callbacks=[recorder],
+            num_replayed=len(recorded.children),
+            num_finalists=NUM_FINALISTS,
+        ) as loop:
+            loop.run(AGENTS[self.agent].agent(env, options), options.ask_batch_size)  # type: ignore[call-arg]
+            assert loop.best is not None
+            recorded.chosen[str(self.seconds)] = loop.best.evaluation.key
+            recorder.write()
+
+
+class _Recorder(SearchCallback):
+    """Writes each child with the seconds of the search to the file, and stops the search."""
+
+    def __init__(self, search: Search, recorded: Recorded) -> None:
+        self._search, self._recorded, self._num_recorded = search, recorded, len(recorded.children)
+        self._device = resolve_device(search.device)
+        self._start = 0.0
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._start = seconds_of_process(self._device)
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        now = seconds_of_process(self._device)
+        if trial.number <= self._num_recorded:
+            recorded = self._recorded.children[trial.number - 1]
+            if recorded.evaluation.key != trial.evaluation.key:
+                raise InputError(
+                    f"{self._search.path} cannot be resumed: child {trial.number} was {recorded.evaluation.key} and is now "
+                    f"{trial.evaluation.key}; remove the file to repeat the search"
+                )
+            self._start = now - recorded.seconds
+        else:
+            decisions = tuple(int(decision) for decision in trial.architecture.decisions)
+            self._recorded.children.append(Child(now - self._start, decisions, trial.evaluation))
+            self.write()
+        if now - self._start >= self._search.seconds:
+            loop.stop()
+
+    def write(self) -> None:
+        """Write everything that is recorded to the file."""
+        content = {
+            "agent": self._search.agent,
+            "seed": self._search.seed,
+            "children": [
+                {"seconds": child.seconds, "decisions": child.decisions, "evaluation": child.evaluation.to_dict()}
+                for child in self._recorded.children
+            ],
+            "chosen": self._recorded.chosen,
+        }
+        write_atomically(self._search.path, (json.dumps(content) + "\n").encode())
+
+
+def _until(children: list[Child], seconds: float) -> list[Child]:
+    """Return the children up to the one during which ``seconds`` passed."""
+    return children[: 1 + sum(child.seconds < seconds for child in children)]
+
+
+def median_child(children: list[Child]) -> Child:
+    """Return the child with the median validation accuracy of all distinct trained ones; of an even number, the lower one.
+
+    Raises:
+        InputError: if no child could be trained.
+    """
+    distinct = {child.evaluation.key: child for child in children if child.evaluation.status is Status.OK}
+    if not distinct:
+        raise InputError("no child of a random search could be trained; choose another --preset")
+    ordered = sorted(distinct.values(), key=lambda child: child.evaluation.reward)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def seconds_of_process(device: torch.device) -> float:
+    """Return the CPU seconds of this process, or the wall time on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.process_time() if device.type == "cpu" else time.perf_counter()

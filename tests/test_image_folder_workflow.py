@@ -14,6 +14,7 @@ import nases_env
 from nases_env.cli import main as cli
 from nases_env.evaluation import PRESETS, TrainingEvaluator
 from nases_env.retraining import folder as final_folder
+from nases_env.search.run_dir import best_record
 from tests.commands import module, run_here
 from tests.training.images import write_folder
 
@@ -58,8 +59,8 @@ def search(images: Path, run_dir: Path) -> str:
 
 def check_network(run_dir: Path, model_dir: Path) -> None:
     """Check that the model is the best network of the search: same cells, N, F, image size and number of parameters."""
-    records = [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()]
-    best = max(records, key=lambda record: record["reward"])
+    best = best_record(run_dir)
+    assert best is not None
     model = nases_env.load_model(model_dir)
     assert model.architecture.key == best["key"]
     assert (model.settings.num_filters, model.settings.cells_per_stage) == (3, 2)

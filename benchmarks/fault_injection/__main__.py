@@ -3,10 +3,11 @@
     python -m benchmarks.fault_injection --output fault_injection.json
 
 ``toy`` is regularized evolution on children that take 50 ms; ``digits`` is REINFORCE on children that are trained and write
-checkpoints. Each search runs twice from the command line with the same options: once without faults (the reference) and once
-with faults at random moments. Workers are killed or stopped (a stopped worker hangs). Children raise an exception, exceed
-the memory limit, exit their process or print random bytes. The search itself is killed and resumed with ``--resume``. At the
-end, both searches must have the same trajectory and the same results, and no lease, process or temporary file may remain.
+checkpoints; ``rungs`` is the same with promotions, which continue from these checkpoints. Each search runs twice from the
+command line with the same options: once without faults (the reference) and once with faults at random moments. Workers are
+killed or stopped (a stopped worker hangs). Children raise an exception, exceed the memory limit, exit their process or print
+random bytes. The search itself is killed and resumed with ``--resume``. At the end, both searches must have the same
+trajectory and the same results, and no lease, process or temporary file may remain.
 
 ``two_searches_toy`` and ``two_searches_digits`` run two equal searches concurrently on one store; each child must be
 evaluated only once.
@@ -49,7 +50,7 @@ from nases_env.errors import InputError
 from nases_env.search.run_dir import read_trajectory
 from nases_env.seeding import numpy_generator
 
-Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits"]
+Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits", "rungs"]
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 MEMORY_LIMIT_GIB = 1.0
@@ -62,11 +63,12 @@ class Args:
     """Options of the benchmark."""
 
     campaigns: tuple[Campaign, ...] = CAMPAIGNS
-    """toy and digits: a search with injected faults. two_searches_*: two concurrent searches without faults on one store."""
+    """toy, digits and rungs: a search with injected faults. two_searches_*: two concurrent searches without faults on one
+    store."""
     toy_children: int = 200
     """Budget of the toy search."""
     digits_children: int = 24
-    """Budget of the search on digits."""
+    """Budget of the searches on digits, with and without rungs."""
     num_kills: int = 20
     """Number of kills of each search."""
     num_faults: int = 5
@@ -130,12 +132,15 @@ def make_scenarios(args: Args) -> dict[str, Scenario]:
             "--preset",
             "smoke",
         ),
-        *("--budget", str(args.digits_children), "--time-limit", "10", "--child.num-epochs", "4"),
+        *("--budget", str(args.digits_children), "--time-limit", "10"),
         *("--checkpoint-interval", "0", "--learning-starts", "6", "--train-freq", "3"),
     )
+    epochs = ("--child.num-epochs", "4")
+    rungs = ("--rungs", "1,2,4", "--reduction-factor", "2")
     return {
         "toy": Scenario("regularized_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
-        "digits": Scenario("reinforce", (*common, *digits), args.digits_children, 2, 1.5),
+        "digits": Scenario("reinforce", (*common, *digits, *epochs), args.digits_children, 2, 1.5),
+        "rungs": Scenario("reinforce", (*common, *digits, *rungs), args.digits_children, 2, 1.5),
     }
 
 

@@ -21,7 +21,7 @@ from nases_env.cli.store import VerifyArgs, run_store_command
 from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.execution.store import RESULT_COLUMNS, Row
-from nases_env.search.run_dir import BEST_DRAWINGS, STORE, read_trajectory
+from nases_env.search.run_dir import BEST_DRAWINGS, FINALISTS, STORE, read_trajectory
 
 RUN_DIR_FILES = (
     "config.json",
@@ -32,6 +32,9 @@ RUN_DIR_FILES = (
     "logs/[0-9a-f]*.log",
 )
 """Patterns of the files in a run directory after the search has ended, except for the store."""
+
+OPTIONAL_FILES = (FINALISTS,)
+"""Files that are in a run directory only if the reward is noisy."""
 
 CURVE = "search/reward"
 NOT_COMPARED = ("seconds", "device")  # fields of a child that are not part of its result
@@ -81,9 +84,9 @@ def check_store_content(search: SearchProcess) -> list[str]:
 
 
 def num_repeated(search: SearchProcess) -> int:
-    """Return the number of completed evaluations of children that had been completed before."""
-    completed = Counter(entry.key for entry in search.control.entries() if entry.event == "completed")
-    return completed.total() - len(completed)
+    """Return the number of completed evaluations whose result was already in the store."""
+    num_completed = sum(entry.event == "completed" for entry in search.control.entries())
+    return num_completed - len(_rows(search))
 
 
 def check_completed(search: SearchProcess, max_repeated: int) -> list[str]:
@@ -117,7 +120,9 @@ def check_files(search: SearchProcess) -> list[str]:
     allowed = (*RUN_DIR_FILES, STORE) if own_store else RUN_DIR_FILES
     found = _files(search.run_dir)
     problems = [
-        f"unexpected {name} in the run directory" for name in found if not any(fnmatch(name, pattern) for pattern in allowed)
+        f"unexpected {name} in the run directory"
+        for name in found
+        if not any(fnmatch(name, pattern) for pattern in (*allowed, *OPTIONAL_FILES))
     ]
     required = [pattern for pattern in allowed if "*" not in pattern]
     problems += [f"{name} is missing in the run directory" for name in required if name not in found]
@@ -139,14 +144,14 @@ def verify_store(search: SearchProcess) -> list[str]:
 
 
 def check_curve(search: SearchProcess) -> list[str]:
-    """Check that TensorBoard's reward curve equals the rewards of the trajectory, with each step once."""
+    """Check that TensorBoard's reward curve equals the rewards of the children, with each step once."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it logs a warning for every restart
     events = EventAccumulator(str(search.run_dir), size_guidance={"scalars": 0}).Reload()
     if CURVE not in events.Tags()["scalars"]:
         return [f"there is no curve {CURVE}"]
     steps = [event.step for event in events.Scalars(CURVE)]
     rewards = {event.step: event.value for event in events.Scalars(CURVE)}
-    expected = {record["child"]: record["reward"] for record in _trajectory(search)}
+    expected = {record["child"]: record["reward"] for record in _trajectory(search) if not record["is_promotion"]}
     problems = [f"step {step} occurs {number} times" for step, number in Counter(steps).items() if number > 1]
     problems += [f"step {step} is missing" for step in expected.keys() - rewards.keys()]
     problems += [f"step {step} is not in the trajectory" for step in rewards.keys() - expected.keys()]

@@ -21,7 +21,16 @@ from nases_env.progress import format_rate
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.folder import SeedProgress
 from nases_env.retraining.report import format_test_error
-from nases_env.search.run_dir import CONFIG, STORE, TRAJECTORY, is_locked, read_config, read_trajectory
+from nases_env.search.run_dir import (
+    CONFIG,
+    STORE,
+    TRAJECTORY,
+    best_record,
+    is_finished,
+    is_locked,
+    read_config,
+    read_trajectory,
+)
 
 MAX_FAILURES = 3  # failed children to list
 
@@ -110,17 +119,20 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     is_running = is_locked(run_dir)
     records = list(read_trajectory(run_dir))
     budget = config["arguments"]["budget"]
-    done = len(records) >= budget
+    num_children = sum(not record["is_promotion"] for record in records)
+    done = is_finished(run_dir, budget)
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
     leases = _leases(run_dir, config)
     failed = [record for record in records if record["status"] != Status.OK]
-    yield f"{len(records)} of {budget} children, {len(leases)} in flight, {len(failed)} failed"
-    if records:
-        best = max(records, key=lambda record: record["reward"])
-        yield f"best: child {best['child']}, reward {best['reward']:.4f}"
+    promoted = f", {len(records) - num_children} promoted" if len(records) > num_children else ""
+    yield f"{num_children} of {budget} children{promoted}, {len(leases)} in flight, {len(failed)} failed"
+    best = best_record(run_dir)
+    if best is not None:
+        again = f", mean of two {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
+        yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"
     if is_running and not done:
-        yield _rate(run_dir, config, len(records), budget)
+        yield _rate(run_dir, config, num_children, budget)
     for lease in leases:
         yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
     for record in failed[-MAX_FAILURES:]:
@@ -131,9 +143,11 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
 def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:
     """Return the leases of this configuration, including leases of other searches that share the store."""
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
-    digest = config_digest(config["configuration"])
+    configuration = config["configuration"]
+    fidelities: list[dict[str, Any]] = [{"fidelity": rung} for rung in configuration.get("rungs", [])]
+    digests = {config_digest({**configuration, **fidelity}) for fidelity in fidelities or [{}]}
     with Store(path, read_only=True) as store:
-        return [lease for lease in store.leases() if lease.digest == digest and not store.is_expired(lease)]
+        return [lease for lease in store.leases() if lease.digest in digests and not store.is_expired(lease)]
 
 
 def _rate(run_dir: Path, config: dict[str, Any], num_children: int, budget: int) -> str:

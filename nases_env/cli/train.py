@@ -16,7 +16,6 @@ from nases_env.errors import InputError
 from nases_env.evaluation import (
     RETRAIN_PRESETS,
     ChildSettings,
-    Status,
     TrainingEvaluator,
     auto_preset,
     final_settings,
@@ -34,7 +33,7 @@ from nases_env.retraining.search_record import (
 )
 from nases_env.retraining.training import FinalTraining, require_final_settings
 from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
-from nases_env.search.run_dir import is_locked, read_trajectory
+from nases_env.search.run_dir import best_record, is_locked
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space, parse_architecture
 from nases_env.training import DATASETS, EpochRecord
 
@@ -183,10 +182,10 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
 
 
 def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
-    trained = [record for record in read_trajectory(run_dir) if record["status"] == Status.OK]
-    if not trained:
+    best = best_record(run_dir)
+    if best is None:
         raise InputError(f"no child of {run_dir} was trained successfully; resume the search, or run a new one")
-    return space.from_genotype(max(trained, key=lambda record: record["reward"])["genotype"])
+    return space.from_genotype(best["genotype"])
 
 
 def _from_file(args: TrainArgs) -> FinalTraining:

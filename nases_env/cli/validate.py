@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,9 @@ def validate_command(args: ValidateArgs) -> None:
 
 
 def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
-    """Return the records to check in the order of the run: each architecture once, without failed evaluations."""
+    """Return the records to check in the order of the run: each architecture and rung once, without failed evaluations."""
     results = {
-        record["key"]: record
+        (record["key"], record.get("fidelity")): record
         for record in read_trajectory(args.run_dir)
         if record["is_new"] and record["status"] not in (Status.FAILED, Status.TIMED_OUT)
     }
@@ -110,11 +110,15 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
 def _evaluate(env: NASESEnv, records: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Evaluation]]:
     if not env.executor.in_background:
         for record in records:
-            yield record, env.executor.submit(env.to_architecture(record["genotype"]), record["seed"]).result()
+            yield record, _submit(env, record).result()
         return
-    futures = {env.executor.submit(env.to_architecture(record["genotype"]), record["seed"]): record for record in records}
+    futures = {_submit(env, record): record for record in records}
     for future in as_completed(futures):
         yield futures[future], future.result()
+
+
+def _submit(env: NASESEnv, record: dict[str, Any]) -> Future[Evaluation]:
+    return env.executor.submit(env.to_architecture(record["genotype"]), record["seed"], record.get("fidelity"))
 
 
 def _differences(record: dict[str, Any], evaluation: Evaluation, tolerance: float | None) -> list[str]:

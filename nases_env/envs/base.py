@@ -62,6 +62,12 @@ class NASESEnv(gym.Env[Observation, Action]):
     A uniformly sampled architecture, or the one in ``reset(options={"architecture": ...})``: an ``Architecture``, a
     genotype, or the JSON text of a genotype. ``reset`` returns its encoding without evaluating it.
 
+    ## Rungs
+
+    An environment that was created with ``rungs`` evaluates a child after one of these numbers of epochs: the last one, or
+    the one in ``reset(options={"fidelity": ...})``, which is used until a later reset changes it. An action never changes
+    the rung. A search with rungs evaluates new children at the first rung and continues the best of them.
+
     ## Episode End
 
     ``terminated`` is always False. The registered environments truncate an episode after 100 children.
@@ -77,6 +83,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     | ``train_accuracy`` | float | accuracy on training images, in [0, 1]; 0 unless ``ok`` |
     | ``num_params`` | int | number of trainable parameters |
     | ``num_flops`` | int | floating-point operations of one forward pass of one image |
+    | ``fidelity`` | int | the rung of the evaluation; only with ``rungs`` |
 
     ``reset`` returns ``key`` and ``genotype`` only. The same seed and actions always produce the same information. Values
     that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
@@ -135,6 +142,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.last_evaluation: Evaluation | None = None  # with wall time and learning curve; None before the first step
         self._executor: CachingExecutor | None = None
         self._architecture: Architecture | None = None
+        self._fidelity = evaluator.rungs[-1] if evaluator.rungs else None
         self._screened: dict[tuple[str, int], Evaluation | None] = {}  # by key and seed
 
     @cached_property
@@ -150,6 +158,11 @@ class NASESEnv(gym.Env[Observation, Action]):
     def action_space(self) -> spaces.Space[Action]:  # type: ignore[override] # mypy takes it for a read-only property
         """The action space; loads the embedding."""
         return spaces.Box(-1.0, 1.0, (self.embedding.embedding_size,), np.float32)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training."""
+        return self.evaluator.rungs
 
     @property
     def is_started(self) -> bool:
@@ -211,8 +224,11 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.evaluator.prepare()
         options = dict(options or {})
         initial = options.pop("architecture", None)
+        if (fidelity := options.pop("fidelity", None)) is not None:
+            self.evaluator.require_rung(fidelity)
+            self._fidelity = fidelity
         if options:
-            raise InputError(f"unknown reset option {next(iter(options))!r}; the only option is 'architecture'")
+            raise InputError(f"unknown reset option {next(iter(options))!r}; known: 'architecture' and 'fidelity'")
         self._architecture = self.search_space.sample(self.np_random) if initial is None else self.to_architecture(initial)
         self.last_evaluation = None
         return self.search_space.encode(self._architecture), self._describe(self._architecture)
@@ -250,15 +266,25 @@ class NASESEnv(gym.Env[Observation, Action]):
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
-    def submit(self, architecture: Architecture) -> Future[Evaluation]:
+    def submit(self, architecture: Architecture, fidelity: int | None = None) -> Future[Evaluation]:
         """Evaluate ``architecture``, in the background if the executor can.
+
+        With rungs, it is evaluated at ``fidelity``; None: at the rung of the last reset.
 
         The current child, which ``architecture``, ``last_evaluation`` and ``render`` refer to, does not change until
         ``set_current`` is called. An architecture that was evaluated before, or is being evaluated, is not evaluated again.
         """
+        return self._submit(architecture, self._child_seed(architecture), fidelity or self._fidelity)
+
+    def submit_again(self, architecture: Architecture) -> Future[Evaluation]:
+        """Evaluate ``architecture`` with another seed, at the last rung if there are rungs; see ``submit``."""
+        seed = derive_seed(self.np_random_seed, "finalist", architecture.key)
+        return self._submit(architecture, seed, self.rungs[-1] if self.rungs else None)
+
+    def _submit(self, architecture: Architecture, seed: int, fidelity: int | None) -> Future[Evaluation]:
         if not self.is_started:
             self.start()
-        return self.executor.submit(architecture, self._child_seed(architecture))
+        return self.executor.submit(architecture, seed, fidelity)
 
     def screen(self, architecture: Architecture) -> Evaluation | None:
         """Return the evaluation of ``architecture`` if it is infeasible, without training; None if it is feasible.
@@ -330,7 +356,7 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
         """Return the information that ``step`` returns for a child; see the class docstring."""
-        return {
+        info = {
             **self._describe(architecture),
             "status": evaluation.status.value,
             "valid_accuracy": evaluation.valid_accuracy,
@@ -338,6 +364,9 @@ class NASESEnv(gym.Env[Observation, Action]):
             "num_params": evaluation.num_params,
             "num_flops": evaluation.num_flops,
         }
+        if self.rungs:
+            info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
+        return info
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit)

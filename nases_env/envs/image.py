@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nases_env.devices import resolve_device
 from nases_env.envs.base import NASESEnv
-from nases_env.errors import did_you_mean
+from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import ChildSettings, TrainingEvaluator, auto_preset, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
@@ -50,6 +50,9 @@ class ImageEnv(NASESEnv):
         num_threads: number of CPU threads per child.
         search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space.
         embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
+        rungs: numbers of epochs after which a child can be evaluated, increasing, such as (1, 3, 7); None: only after its
+            whole training. The last one takes the place of ``num_epochs``, ``min_steps`` and ``num_cycles``: the schedule
+            of the learning rate restarts after each rung. See "Rungs" in ``NASESEnv``.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
         **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:
@@ -103,6 +106,7 @@ class ImageEnv(NASESEnv):
         num_threads: int = 1,
         search_space: str | SearchSpace = "enas_micro",
         embedding: str | None = None,
+        rungs: Sequence[int] | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
         **overrides: Any,
@@ -112,6 +116,9 @@ class ImageEnv(NASESEnv):
             if name not in known:  # Python's own words, which TorchRL looks for
                 close = did_you_mean(name, known)
                 raise TypeError(f"ImageEnv.__init__() got an unexpected keyword argument {name!r}{close}")
+        for name in ("num_epochs", "min_steps", "num_cycles"):
+            if rungs and name in overrides:
+                raise InputError(f"{name} has no effect with rungs; omit it")
         if preset == "auto":
             preset = auto_preset(dataset, data_dir)
         self.preset, self.settings = resolve_preset(preset, overrides)
@@ -125,5 +132,7 @@ class ImageEnv(NASESEnv):
             device=device,
             split_seed=split_seed,
             num_threads=num_threads,
+            rungs=tuple(rungs or ()),
         )
+        self.settings = evaluator.settings
         super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)

@@ -47,6 +47,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     | option | meaning |
     | --- | --- |
     | ``architecture`` | the starting architecture of all, or a list of K; None in the list: sampled |
+    | ``fidelity`` | the rung of all sub-environments, as in ``NASESEnv``; not together with ``reset_mask`` |
     | ``reset_mask`` | a Boolean array (K,): the sub-environments to reset; the others do not change |
 
     ## Episode End
@@ -160,12 +161,14 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         reset_mask = options.pop("reset_mask", None)
         mask = self._mask(reset_mask)
         starts = self._starts(options.pop("architecture", None))
+        fidelity = {"fidelity": options.pop("fidelity")} if reset_mask is None and "fidelity" in options else {}
         if options:
-            raise InputError(f"unknown reset option {next(iter(options))!r}; known: 'architecture' and 'reset_mask'")
+            known = "'architecture', and 'fidelity' or 'reset_mask'"
+            raise InputError(f"unknown reset option {next(iter(options))!r}; known: {known}")
         seeds = self._seeds(seed)
         if mask.all():
             super().reset(seed=seeds[0])
-            self.env.reset(seed=seeds[0])
+            self.env.reset(seed=seeds[0], options=fidelity)
             self._architectures = [self.env.architecture] * self.num_envs
         self._require_reset()
         if reset_mask is None:  # a reset with a mask follows the step that ended an episode

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from nases_env.errors import InputError
 from nases_env.evaluation.result import Evaluation
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
@@ -26,6 +27,33 @@ class Evaluator(ABC):
 
     is_expensive: ClassVar[bool] = True
     """Whether an evaluation takes long enough to be worth a worker process."""
+
+    is_noisy: ClassVar[bool] = True
+    """Whether results depend on the seed of the evaluation."""
+
+    rungs: tuple[int, ...] = ()
+    """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training."""
+
+    def at_fidelity(self, fidelity: int) -> Evaluator:
+        """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.
+
+        Override this and set ``rungs`` to support rungs.
+
+        Raises:
+            InputError: if ``fidelity`` is not one of ``rungs``.
+        """
+        self.require_rung(fidelity)
+        raise NotImplementedError(f"{type(self).__name__} sets rungs but does not override at_fidelity")
+
+    def require_rung(self, fidelity: int) -> None:
+        """Raise ``InputError`` if ``fidelity`` is not one of ``rungs``."""
+        if fidelity not in self.rungs:
+            known = (
+                f"one of the rungs {', '.join(map(str, self.rungs))}"
+                if self.rungs
+                else "omitted, because there are no rungs"
+            )
+            raise InputError(f"the fidelity is {fidelity}; it must be {known}")
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

@@ -47,6 +47,7 @@ class NasBench201Evaluator(Evaluator):
     path: str | None = None
 
     is_expensive = False
+    is_noisy = False
 
     def __post_init__(self) -> None:
         space = get_search_space(self.search_space)

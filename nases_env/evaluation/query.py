@@ -24,6 +24,7 @@ class QueryEvaluator(Evaluator):
     search_space: str | SearchSpace
 
     is_expensive = False
+    is_noisy = False
 
     def prepare(self) -> None:
         """Query one architecture to check that the search space provides accuracies.

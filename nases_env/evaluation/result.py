@@ -38,10 +38,11 @@ class Evaluation:
         num_params: number of trainable parameters; 0 if the evaluator builds no network.
         num_flops: floating-point operations of a forward pass of one image; 0 if the evaluator builds no network.
         num_epochs: number of completed epochs.
-        seconds: wall time of the evaluation.
+        seconds: wall time of the evaluation; at a higher rung, including that of the lower rungs.
         device: the device of the evaluation.
         curve: one record per epoch.
         reason: one line that explains a failure; may be empty.
+        fidelity: the rung of the evaluation, a number of epochs; None in a search without rungs.
     """
 
     key: str
@@ -56,11 +57,17 @@ class Evaluation:
     device: str = "cpu"
     curve: tuple[EpochRecord, ...] = ()
     reason: str = ""
+    fidelity: int | None = None
 
     @property
     def reward(self) -> float:
         """The environment's reward: the validation accuracy in [0, 1], or 0 if the status is not ``OK``."""
         return self.valid_accuracy if self.status is Status.OK else 0.0
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The rung (-1 if the status is not ``OK``) and the reward: a result at a higher rung is better."""
+        return (-1 if self.status is not Status.OK else self.fidelity or 0, self.reward)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""

@@ -35,6 +35,7 @@ class OperatorShareEvaluator(Evaluator):
     operator: str
 
     is_expensive = False
+    is_noisy = False
 
     def __post_init__(self) -> None:
         space = get_search_space(self.search_space)
@@ -70,6 +71,7 @@ class RandomLandscapeEvaluator(Evaluator):
     landscape_seed: int = 0
 
     is_expensive = False
+    is_noisy = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         graphs = get_search_space(self.search_space).cell_graphs(architecture)

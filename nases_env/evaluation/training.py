@@ -6,6 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
+from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator, describe_search_space
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.evaluation.result import Evaluation, Status
@@ -46,6 +48,14 @@ class TrainingEvaluator(Evaluator):
             seed; the file is removed after the evaluation.
         checkpoint_interval: minimum seconds of training between two checkpoints, which are written at the end of an epoch;
             0: after every epoch; inf: never.
+        rungs: numbers of epochs after which a child can be evaluated, increasing. They replace ``num_epochs``,
+            ``min_steps`` and ``num_cycles`` of ``settings``: the last rung is the whole training, and the learning rate
+            schedule restarts after each rung. With checkpoints, a child continues from its last rung; without, it is
+            trained from the beginning, with the same result.
+        fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
+
+    Raises:
+        InputError: if the rungs are not increasing, or ``fidelity`` is not one of them.
     """
 
     search_space: str | SearchSpace
@@ -58,6 +68,21 @@ class TrainingEvaluator(Evaluator):
     num_threads: int = 1
     checkpoint_dir: str | None = None
     checkpoint_interval: float = 120.0
+    rungs: tuple[int, ...] = ()
+    fidelity: int | None = None
+
+    def __post_init__(self) -> None:
+        is_valid = all(isinstance(rung, int) for rung in self.rungs)
+        if not is_valid or any(lower >= upper for lower, upper in pairwise((0, *self.rungs))):
+            raise InputError(f"rungs must be increasing numbers of epochs, not {', '.join(map(str, self.rungs))}")
+        if self.rungs:
+            settings = replace(self.settings, num_epochs=self.rungs[-1], min_steps=0, num_cycles=1)
+            object.__setattr__(self, "settings", settings)
+        if self.fidelity is not None:
+            self.require_rung(self.fidelity)
+
+    def at_fidelity(self, fidelity: int) -> TrainingEvaluator:
+        return replace(self, fidelity=fidelity)
 
     def prepare(self) -> None:
         resolve_device(self.device)
@@ -72,7 +97,7 @@ class TrainingEvaluator(Evaluator):
     def describe(self) -> dict[str, Any]:
         """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
         device = resolve_device(self.device).type
-        return {
+        description = {
             "evaluator": "training",
             "version": TRAINING_VERSION,
             "search_space": describe_search_space(get_search_space(self.search_space)),
@@ -83,6 +108,11 @@ class TrainingEvaluator(Evaluator):
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
         }
+        if self.rungs:
+            description["rungs"] = list(self.rungs)
+        if self.fidelity is not None:
+            description["fidelity"] = self.fidelity
+        return description
 
     def with_checkpoints(self, folder: str, interval_seconds: float) -> TrainingEvaluator:
         return replace(self, checkpoint_dir=folder, checkpoint_interval=interval_seconds)
@@ -128,7 +158,16 @@ class TrainingEvaluator(Evaluator):
         seconds_before = time.perf_counter() - start
         with torch_threads(self.num_threads):
             result = train_classifier(
-                model, train, valid, self.settings, seed=seed, device=device, flip=flip, checkpoint=checkpoint
+                model,
+                train,
+                valid,
+                self.settings,
+                seed=seed,
+                device=device,
+                flip=flip,
+                checkpoint=checkpoint,
+                rungs=self.rungs,
+                stop_epoch=self.fidelity,
             )
         return replace(
             child,
@@ -167,7 +206,8 @@ class TrainingEvaluator(Evaluator):
     def _checkpoint(self, architecture: Architecture, seed: int) -> Checkpoint | None:
         if self.checkpoint_dir is None:
             return None
-        identity = "\x1f".join((self.digest(), architecture.key, str(int(seed))))
+        training = replace(self, fidelity=None)  # all rungs are parts of one training
+        identity = "\x1f".join((training.digest(), architecture.key, str(int(seed))))
         return Checkpoint(
             Path(self.checkpoint_dir) / f"{sha256_hex(identity)}.safetensors", self.checkpoint_interval, identity
         )

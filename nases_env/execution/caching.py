@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeAlias
 
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
@@ -24,6 +25,8 @@ HEARTBEAT_SECONDS = 10.0
 
 POLL_SECONDS = 0.2
 """Interval between two queries of the store for children that other searches evaluate."""
+
+_Child: TypeAlias = tuple[str, int, int | None]  # key, seed, fidelity
 
 
 class CachingExecutor(Executor):
@@ -63,9 +66,9 @@ class CachingExecutor(Executor):
         self._heartbeat_seconds = heartbeat_seconds
         self._poll_seconds = poll_seconds
         self._lock = threading.RLock()
-        self._digest: str | None = None
-        self._evaluations: dict[tuple[str, int], Evaluation] = {}
-        self._jobs: dict[tuple[str, int], _Job] = {}
+        self._digests: dict[int | None, str] = {}
+        self._evaluations: dict[_Child, Evaluation] = {}
+        self._jobs: dict[_Child, _Job] = {}
         self._waiting: list[_Job] = []
         self._is_shut_down = False
         self._changed = threading.Event()
@@ -88,9 +91,9 @@ class CachingExecutor(Executor):
     def preload(self, evaluation: Evaluation) -> None:
         """Cache an evaluation that is already known, such as one of a resumed search."""
         with self._lock:
-            self._evaluations[evaluation.key, evaluation.seed] = evaluation
+            self._evaluations[evaluation.key, evaluation.seed, evaluation.fidelity] = evaluation
 
-    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+    def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         """Return the cached evaluation of a child, or evaluate it.
 
         If ``in_background`` is False, this also waits for a child that another search evaluates.
@@ -101,12 +104,12 @@ class CachingExecutor(Executor):
         with self._lock:
             if self._is_shut_down:
                 return _canceled()
-            child = architecture.key, seed
+            child = architecture.key, seed, fidelity
             if child in self._evaluations:
                 return _completed(self._evaluations[child])
             if child in self._jobs:
                 return self._jobs[child].future
-            job = self._jobs[child] = _Job(architecture, seed)
+            job = self._jobs[child] = _Job(architecture, seed, fidelity)
         try:
             if not self._try_start(job):
                 self._wait(job)
@@ -133,19 +136,20 @@ class CachingExecutor(Executor):
             if self.store is not None:
                 self.store.close()
 
-    def _registered_digest(self, store: Store) -> str:
-        """Return the digest of the evaluator's configuration, and register the configuration in the store."""
+    def _registered_digest(self, store: Store, fidelity: int | None) -> str:
+        """Return the digest of the evaluator's configuration at a rung, and register the configuration in the store."""
         with self._lock:
-            if self._digest is None:
-                digest = self.evaluator.digest()
-                store.register_config(digest, self.evaluator.describe())
-                self._digest = digest
-            return self._digest
+            if fidelity not in self._digests:
+                evaluator = self.evaluator if fidelity is None else self.evaluator.at_fidelity(fidelity)
+                digest = evaluator.digest()
+                store.register_config(digest, evaluator.describe())
+                self._digests[fidelity] = digest
+            return self._digests[fidelity]
 
     def _try_start(self, job: _Job) -> bool:
         """Complete a child that is in the store, or start its evaluation; return False if another search evaluates it."""
         if self.store is not None:
-            child = job.architecture.key, self._registered_digest(self.store), job.seed
+            child = job.architecture.key, self._registered_digest(self.store, job.fidelity), job.seed
             known = self.store.get(*child)
             if known is not None:
                 with self._lock:
@@ -156,7 +160,7 @@ class CachingExecutor(Executor):
                 return False
             self._stop_waiting(job)
         try:
-            evaluated = self.inner.submit(job.architecture, job.seed)
+            evaluated = self.inner.submit(job.architecture, job.seed, job.fidelity)
         except BaseException:
             self._release(job)
             raise
@@ -171,7 +175,7 @@ class CachingExecutor(Executor):
                 self._release(job)
             elif self.store is not None:
                 genotype = self._describe_genotype(job.architecture)
-                evaluation = self.store.put(evaluation, self._registered_digest(self.store), genotype)
+                evaluation = self.store.put(evaluation, self._registered_digest(self.store, job.fidelity), genotype)
         except BaseException as error:  # forward any exception to the caller
             self._release(job)
             self._fail(job, error)
@@ -193,11 +197,12 @@ class CachingExecutor(Executor):
         if self.store is None:
             return
         try:
-            self.store.release(job.architecture.key, self._registered_digest(self.store), job.seed)
+            self.store.release(job.architecture.key, self._registered_digest(self.store, job.fidelity), job.seed)
         except InputError as error:
             logger.warning("cannot release the lease of %s: %s", job.architecture.key, error)
 
     def _succeed(self, job: _Job, evaluation: Evaluation) -> None:
+        evaluation = replace(evaluation, fidelity=job.fidelity)
         self.preload(evaluation)
         self._discard(job)
         if not job.future.done():
@@ -210,7 +215,7 @@ class CachingExecutor(Executor):
 
     def _discard(self, job: _Job) -> None:
         self._stop_waiting(job)
-        child = job.architecture.key, job.seed
+        child = job.architecture.key, job.seed, job.fidelity
         with self._lock:
             if self._jobs.get(child) is job:
                 del self._jobs[child]
@@ -256,6 +261,7 @@ class _Job:
 
     architecture: Architecture
     seed: int
+    fidelity: int | None
     future: Future[Evaluation] = field(default_factory=lambda: Future())
 
     def __post_init__(self) -> None:

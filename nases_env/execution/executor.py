@@ -18,10 +18,18 @@ class Task:
     Attributes:
         architecture: the architecture of the child.
         seed: the seed of the child.
+        fidelity: the rung of the evaluation; None: that of the evaluator.
     """
 
     architecture: Architecture
     seed: int
+    fidelity: int | None = None
+
+    def run(self, evaluator: Evaluator) -> Evaluation:
+        """Evaluate the child with ``evaluator``."""
+        if self.fidelity is not None:
+            evaluator = evaluator.at_fidelity(self.fidelity)
+        return evaluator.evaluate(self.architecture, self.seed)
 
     @property
     def name(self) -> str:
@@ -43,8 +51,13 @@ class Executor(ABC):
     num_from_store: int = 0
 
     @abstractmethod
-    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+    def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         """Submit a child for evaluation.
+
+        Args:
+            architecture: the architecture of the child.
+            seed: the seed of the child.
+            fidelity: the rung of the evaluation; None: that of the evaluator.
 
         Returns:
             A future of the evaluation. It raises ``InputError`` if children cannot be evaluated until the user fixes
@@ -63,7 +76,7 @@ class SerialExecutor(Executor):
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
-    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+    def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         future: Future[Evaluation] = Future()
-        future.set_result(self.evaluator.evaluate(architecture, seed))
+        future.set_result(Task(architecture, seed, fidelity).run(self.evaluator))
         return future

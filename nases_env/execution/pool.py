@@ -99,8 +99,8 @@ class WorkerPoolExecutor(Executor):
             thread.start()
         atexit.register(self.shutdown)
 
-    def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
-        job = _Job(Task(architecture, seed), Future())
+    def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
+        job = _Job(Task(architecture, seed, fidelity), Future())
         with self._lock:
             if self._is_shut_down:
                 job.cancel()

@@ -55,7 +55,7 @@ def main() -> None:
     while True:
         task, log = pickle.loads(inbox.get())
         _write_to(log)
-        _send_result(connection, lambda: evaluator.evaluate(task.architecture, task.seed))  # noqa: B023 - called immediately
+        _send_result(connection, lambda: task.run(evaluator))  # noqa: B023 - called immediately
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -445,7 +445,7 @@ def _evaluate(pickled: bytes, shared: Any, task: bytes, search_path: list[str], 
 def _outcome(pickled: bytes, shared: Any, task: bytes) -> tuple[str, Any]:
     try:
         evaluator, loaded_task = _load(pickled, shared, task)
-        return "done", evaluator.evaluate(loaded_task.architecture, loaded_task.seed)
+        return "done", loaded_task.run(evaluator)
     except InputError as error:
         return "input_error", str(error)
     except BaseException as error:  # evaluators may raise any exception

@@ -136,7 +136,7 @@ def _parse(options: str | None) -> dict[str, Any]:
 def _evaluate(evaluator: Evaluator, task: Task) -> tuple[str, Any]:
     """Evaluate a child; the function that runs in the job."""
     try:
-        return "done", evaluator.evaluate(task.architecture, task.seed)
+        return "done", task.run(evaluator)
     except InputError as error:
         return "input_error", str(error)
 

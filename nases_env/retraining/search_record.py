@@ -8,7 +8,7 @@ from typing import Any
 
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
-from nases_env.search.run_dir import read_config, read_trajectory
+from nases_env.search.run_dir import best_record, read_config, read_finalists, read_trajectory
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class SearchRecord:
         num_children: number of evaluated children; less than ``budget`` if the search was stopped.
         seconds: wall time of the evaluations, summed.
         on_gpu: whether they ran on a GPU.
-        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it.
+        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it. The mean
+            of two evaluations if the search had finalists.
         settings: settings of the children.
     """
 
@@ -52,14 +53,17 @@ def read_search(run_dir: Path) -> SearchRecord:
     """
     config = read_config(run_dir)
     records = list(read_trajectory(run_dir))
-    new = [Evaluation.from_dict(record) for record in records if record["is_new"]]
+    # A promoted child is listed once per rung; its last result includes the time of the lower rungs.
+    last = {record["key"]: Evaluation.from_dict(record) for record in records if record["is_new"]}
+    evaluations = [*last.values(), *(Evaluation.from_dict(record["second"]) for record in read_finalists(run_dir))]
+    best = best_record(run_dir)
     return SearchRecord(
         agent=str(config["agent"]),
         budget=config["arguments"]["budget"],
-        num_children=len(records),
-        seconds=sum(evaluation.seconds for evaluation in new),
-        on_gpu=any(evaluation.device != "cpu" for evaluation in new),
-        valid_accuracy=max((evaluation.reward for evaluation in new), default=0.0),
+        num_children=sum(not record["is_promotion"] for record in records),
+        seconds=sum(evaluation.seconds for evaluation in evaluations),
+        on_gpu=any(evaluation.device != "cpu" for evaluation in evaluations),
+        valid_accuracy=0.0 if best is None else best["mean_reward"],
         settings=searched_settings(run_dir),
     )
 

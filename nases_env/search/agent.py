@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nases_env.envs import Action
@@ -65,3 +66,21 @@ class Agent(ABC):
 
         Override this if the agent keeps track of its pending proposals.
         """
+
+    def tell_promoted(
+        self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[Proposal, float]
+    ) -> dict[str, float]:
+        """Report the evaluation of an earlier proposal at a higher rung, in a search with rungs.
+
+        By default, an agent learns from the lowest rung only.
+
+        Args:
+            proposal: a proposal that was reported to ``tell`` before.
+            evaluation: its evaluation after ``evaluation.fidelity`` epochs.
+            rewards: the comparable reward of every promoted proposal so far, including this one
+                (``SuccessiveHalving.comparable_rewards``). It replaces the reward that ``tell`` reported.
+
+        Returns:
+            Metrics to log, value by name; may be empty.
+        """
+        return {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nases_env.search.loop import SearchLoop, Trial
+    from nases_env.search.loop import Finalist, SearchLoop, Trial
 
 
 class SearchCallback:
@@ -45,6 +45,9 @@ class SearchCallback:
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         """Run when the agent logs metrics, after the trial that they belong to, ``loop.trials[-1]``."""
+
+    def on_finalist(self, loop: SearchLoop, finalist: Finalist) -> None:
+        """Run after a finalist was evaluated again at the end of the search, for a resumed search too."""
 
     def on_wait(self, loop: SearchLoop) -> None:
         """Run about once a second while the search waits for an evaluation or a feasible proposal."""

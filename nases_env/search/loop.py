@@ -20,6 +20,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.successive_halving import SuccessiveHalving
 from nases_env.search_spaces import Architecture
 from nases_env.signals import defer_signals
 
@@ -29,14 +30,15 @@ MAX_INFEASIBLE = 1000  # infeasible proposals in a row after which the search en
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation in the history of a search.
+    """One evaluation in the history of a search: of a new child, or of a promoted child at a higher rung.
 
     Attributes:
         number: position in the history; 1 for the first trial.
         architecture: the architecture of the child.
         evaluation: the evaluation of the child.
         action: the action that decodes to the architecture, shape (n,); None if the agent does not use the embedding.
-        is_new: whether this is the first trial of the architecture in this search.
+        is_new: whether this is the first trial of the architecture in this search, or the first one at this rung.
+        is_promotion: whether this is a child that was promoted to a higher rung, which does not count toward the budget.
     """
 
     number: int
@@ -44,27 +46,67 @@ class Trial:
     evaluation: Evaluation
     action: Action | None = None
     is_new: bool = True
+    is_promotion: bool = False
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best children of a search, evaluated a second time with another seed.
+
+    Attributes:
+        trial: its best trial. Its reward is biased upward, because the trial was selected by it.
+        second: the second evaluation.
+    """
+
+    trial: Trial
+    second: Evaluation
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ."""
+        first, second = self.trial.evaluation, self.second
+        return (first.reward + second.reward) / 2 if first.fidelity == second.fidelity else second.reward
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A proposal under evaluation; ``future`` None: not submitted yet."""
+
+    proposal: Proposal
+    fidelity: int | None
+    future: Future[Evaluation] | None
+    is_promotion: bool = False
 
 
 class SearchLoop:
     """Evaluates the proposals of an agent in an environment until a budget is used up.
 
     The loop does not call ``env.step``: it submits architectures to the executor of the environment, so that several
-    children can be evaluated concurrently. Use it as a context manager to run ``on_start`` and ``on_end`` of the callbacks
-    and to close the environment.
+    children can be evaluated concurrently. If the environment has rungs, new children are evaluated at the first rung, and
+    the best of them are promoted to the next ones (``SuccessiveHalving``). At the end, the best children are evaluated again
+    with other seeds, and the best one is chosen among these finalists.
+
+    Use it as a context manager to run ``on_start`` and ``on_end`` of the callbacks and to close the environment.
 
     Args:
         env: a ``NASESEnv`` that was reset, with no wrappers but those that ``gymnasium.make`` adds. It is started with
             ``num_envs`` concurrent evaluations if it is not running.
-        budget: number of trials, at least 1. Repeated architectures count; infeasible proposals do not.
+        budget: number of children, at least 1. Repeated architectures count; infeasible proposals and promotions do not.
         num_envs: number of concurrent evaluations.
         callbacks: called in this order.
         num_replayed: number of trials that a resumed search repeats from its record.
+        reduction_factor: with rungs, the inverse of the fraction of children that are promoted to the next rung.
+        pauses: with rungs, the budgets that a resumed search had before: it finishes the promotions of each one first.
+        num_finalists: number of children to evaluate again with other seeds at the end, to choose the best one; 0: the best
+            one is that with the highest reward.
 
     Attributes:
         env: the ``NASESEnv`` itself.
         trials: the history, in proposal order.
-        best: the first trial with the highest reward; None before the first trial.
+        num_children: number of trials that are not promotions.
+        best: the first trial with the highest reward at the highest rung, or the trial of the chosen finalist; None before
+            the first trial.
+        finalists: the children that were evaluated again, best first; empty before the end.
         num_infeasible: number of infeasible proposals, which are not evaluated.
 
     Raises:
@@ -79,6 +121,9 @@ class SearchLoop:
         callbacks: Sequence[SearchCallback] = (),
         *,
         num_replayed: int = 0,
+        reduction_factor: int = 4,
+        pauses: Sequence[int] = (),
+        num_finalists: int = 0,
     ) -> None:
         self.env: NASESEnv = unwrap(env)
         self.budget = budget
@@ -86,14 +131,20 @@ class SearchLoop:
         self.callbacks = list(callbacks)
         self.num_replayed = num_replayed
         self.trials: list[Trial] = []
+        self.num_children = 0
         self.best: Trial | None = None
+        self.num_finalists = num_finalists
+        self.finalists: list[Finalist] = []
         self.num_infeasible = 0
         self._num_infeasible_in_a_row = 0
         self._smallest_infeasible: Evaluation | None = None
         self._last_wait = time.monotonic()
-        self._keys: set[str] = set()
-        self._pending: deque[tuple[Proposal, Future[Evaluation] | None]] = deque()  # None: not submitted yet
+        self._seen: dict[str, set[int | None]] = {}  # the rungs by key
+        self._pending: deque[_Pending] = deque()
+        self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
+        self._pauses = list(pauses)
         self._is_stopped = False
+        self._has_chosen = False
         if not self.env.is_started:
             self.env.start(max_in_flight=num_envs)
 
@@ -114,8 +165,13 @@ class SearchLoop:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is used up, or ``stop`` was called."""
-        return self._is_stopped or len(self.trials) >= self.budget
+        """Whether the budget is used up and no child is left to promote, or ``stop`` was called."""
+        return self._is_stopped or self._has_finished(self.budget)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the budget is used up, no child is left to promote, and the best one was chosen among the finalists."""
+        return self._has_finished(self.budget) and self._has_chosen
 
     @property
     def is_replaying(self) -> bool:
@@ -128,12 +184,21 @@ class SearchLoop:
     @property
     def num_in_flight(self) -> int:
         """Number of proposals that are not evaluated yet."""
-        return sum(future is None or not future.done() for _, future in self._pending)
+        return sum(pending.future is None or not pending.future.done() for pending in self._pending)
 
     @property
     def num_distinct(self) -> int:
         """Number of distinct architectures among the trials."""
-        return len(self._keys)
+        return len(self._seen)
+
+    def ranking(self) -> list[Trial]:
+        """Return the best trial of each architecture, best first; of equal ones, the first."""
+        best: dict[str, Trial] = {}
+        for trial in self.trials:
+            key = trial.architecture.key
+            if key not in best or trial.evaluation.rank > best[key].evaluation.rank:
+                best[key] = trial
+        return sorted(best.values(), key=lambda trial: trial.evaluation.rank, reverse=True)
 
     def stop(self) -> None:
         """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight."""
@@ -146,7 +211,8 @@ class SearchLoop:
     def run(self, agent: Agent, ask_batch_size: int = 1) -> None:
         """Ask ``agent`` for proposals, evaluate them and report the results back until the search is done.
 
-        Evaluations are reported in proposal order, so the search does not depend on which of them finishes first.
+        Evaluations are reported in proposal order, so the search does not depend on which of them finishes first. With
+        rungs, promotions are proposed before new children.
 
         Args:
             agent: the search agent.
@@ -157,22 +223,29 @@ class SearchLoop:
             RuntimeError: if the agent proposes nothing.
         """
         window = max(self.num_envs, ask_batch_size)
-        while not self.done:
-            num_left = self.budget - len(self.trials) - len(self._pending)
-            num_asked = min(ask_batch_size, num_left)
-            if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
-                self._submit(self._ask(agent, num_asked))
-                continue
-            proposal, evaluation = self._collect()
-            self.log(agent.tell(proposal, evaluation))
+        for budget in (*self._pauses, self.budget):
+            while not (self.done or self._has_finished(budget)):
+                if len(self._pending) < window and self._submit_promotion():
+                    continue
+                num_pending = sum(not pending.is_promotion for pending in self._pending)
+                num_asked = min(ask_batch_size, budget - self.num_children - num_pending)
+                if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
+                    self._submit(self._ask(agent, num_asked))
+                    continue
+                pending, evaluation = self._collect()
+                self.log(self._tell(agent, pending, evaluation))
+        self._choose()
 
     def evaluate_all(
         self, architectures: Sequence[Architecture], actions: NDArray[np.floating[Any]] | None = None
     ) -> list[Evaluation]:
         """Evaluate ``architectures`` concurrently and record them in order, for agents that step a vector environment.
 
+        At the end of the search, this also chooses the best child among the finalists.
+
         Infeasible architectures and those beyond the budget are neither evaluated nor recorded. The former have the status
-        ``TOO_LARGE``, the latter ``FAILED``; both have the reward 0.
+        ``TOO_LARGE``, the latter ``FAILED``; both have the reward 0. With rungs, the evaluations are those at the first
+        rung; promotions follow them and are only recorded.
 
         Args:
             architectures: K architectures.
@@ -187,10 +260,16 @@ class SearchLoop:
         evaluations = [self._screen(architecture) for architecture in architectures]
         action_rows = [None] * len(architectures) if actions is None else list(actions)
         feasible = [index for index, evaluation in enumerate(evaluations) if evaluation is None]
-        num_left = self.budget - len(self.trials)
-        self._submit([Proposal(architectures[index], action_rows[index]) for index in feasible[:num_left]])
-        for index in feasible[:num_left]:
-            evaluations[index] = self._collect()[1]
+        for budget in (*self._pauses, self.budget):
+            num_left = max(0, budget - self.num_children)
+            evaluated, feasible = feasible[:num_left], feasible[num_left:]
+            self._submit([Proposal(architectures[index], action_rows[index]) for index in evaluated])
+            for index in evaluated:
+                evaluations[index] = self._collect()[1]
+            if evaluated:
+                self._run_promotions()
+        if self.done:
+            self._choose()
         return [
             evaluation or Evaluation(architecture.key, 0, Status.FAILED, reason="the budget is used up")
             for architecture, evaluation in zip(architectures, evaluations, strict=True)
@@ -246,30 +325,90 @@ class SearchLoop:
 
     def _submit(self, proposals: Sequence[Proposal]) -> None:
         """Queue ``proposals``, and submit them now if the executor evaluates in the background, else when collected."""
+        fidelity = self.env.rungs[0] if self.env.rungs else None
         for proposal in proposals:
-            future = self.env.submit(proposal.architecture) if self.env.executor.in_background else None
-            self._pending.append((proposal, future))
+            self._enqueue(proposal, fidelity)
 
-    def _collect(self) -> tuple[Proposal, Evaluation]:
+    def _submit_promotion(self) -> bool:
+        """Queue the next promotion; return False if there is none."""
+        promotion = self._halving.promote()
+        if promotion is None:
+            return False
+        self._enqueue(*promotion, is_promotion=True)
+        return True
+
+    def _run_promotions(self) -> None:
+        """Evaluate promotions until no child is left to promote."""
+        while not self._is_stopped and (self._submit_promotion() or self._pending):
+            if not self._halving.has_candidate or len(self._pending) >= self.num_envs:
+                self._collect()
+
+    def _enqueue(self, proposal: Proposal, fidelity: int | None, *, is_promotion: bool = False) -> None:
+        future = self.env.submit(proposal.architecture, fidelity) if self.env.executor.in_background else None
+        self._pending.append(_Pending(proposal, fidelity, future, is_promotion))
+
+    def _collect(self) -> tuple[_Pending, Evaluation]:
         """Wait for the oldest proposal and record its evaluation."""
-        proposal, future = self._pending.popleft()
-        if future is None:
-            future = self.env.submit(proposal.architecture)
+        pending = self._pending.popleft()
+        architecture = pending.proposal.architecture
+        evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
+        self.env.set_current(architecture, evaluation)
+        with defer_signals():
+            self._record(pending.proposal, evaluation, is_promotion=pending.is_promotion)
+        return pending, evaluation
+
+    def _result(self, future: Future[Evaluation]) -> Evaluation:
         while not wait([future], timeout=WAIT_SECONDS).done:
             self._wait()
-        evaluation = future.result()
-        self.env.set_current(proposal.architecture, evaluation)
-        with defer_signals():
-            self._record(proposal, evaluation)
-        return proposal, evaluation
+        return future.result()
 
-    def _record(self, proposal: Proposal, evaluation: Evaluation) -> None:
+    def _tell(self, agent: Agent, pending: _Pending, evaluation: Evaluation) -> dict[str, float]:
+        if pending.is_promotion:
+            return agent.tell_promoted(pending.proposal, evaluation, self._halving.comparable_rewards())
+        return agent.tell(pending.proposal, evaluation)
+
+    def _choose(self) -> None:
+        """Evaluate the best children again with other seeds, and make the one with the highest mean reward ``best``.
+
+        The reward of the best child is biased upward because the child was selected by it (the "winner's curse"). There is
+        nothing to choose from fewer than two children.
+        """
+        if self._has_chosen:
+            return
+        candidates = [trial for trial in self.ranking() if trial.evaluation.status is Status.OK][: self.num_finalists]
+        if len(candidates) >= 2:
+            in_background = self.env.executor.in_background
+            futures = [self.env.submit_again(trial.architecture) if in_background else None for trial in candidates]
+            for trial, future in zip(candidates, futures, strict=True):
+                second = self._result(future or self.env.submit_again(trial.architecture))
+                self.finalists.append(Finalist(trial, second))
+                for callback in self.callbacks:
+                    callback.on_finalist(self, self.finalists[-1])
+            self.finalists.sort(key=lambda finalist: finalist.mean_reward, reverse=True)
+            self.best = self.finalists[0].trial
+        self._has_chosen = True
+
+    def _has_finished(self, budget: int) -> bool:
+        return self.num_children >= budget and not self._pending and not self._halving.has_candidate
+
+    def _record(self, proposal: Proposal, evaluation: Evaluation, *, is_promotion: bool = False) -> None:
         architecture = proposal.architecture
         action = None if proposal.action is None else np.asarray(proposal.action, np.float32)
-        trial = Trial(len(self.trials) + 1, architecture, evaluation, action, is_new=architecture.key not in self._keys)
-        self._keys.add(architecture.key)
+        seen = self._seen.setdefault(architecture.key, set())
+        trial = Trial(
+            number=len(self.trials) + 1,
+            architecture=architecture,
+            evaluation=evaluation,
+            action=action,
+            is_new=evaluation.fidelity not in seen,
+            is_promotion=is_promotion,
+        )
+        seen.add(evaluation.fidelity)
         self.trials.append(trial)
-        if self.best is None or evaluation.reward > self.best.evaluation.reward:
+        self.num_children += not is_promotion
+        if evaluation.fidelity is not None:
+            self._halving.add(proposal, evaluation)
+        if self.best is None or evaluation.rank > self.best.evaluation.rank:
             self.best = trial
         for callback in self.callbacks:
             callback.on_trial(self, trial, is_replayed=self.is_replaying)

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import tyro
@@ -26,7 +26,7 @@ from nases_env.registration import ENV_IDS
 from nases_env.search.run_dir import is_finished, read_config
 from nases_env.user_modules import import_user_module
 
-ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding")
+ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
 """Options that are passed to the environment if they differ from their defaults."""
 
 RESUME_OVERRIDABLE = ("budget", "execution")
@@ -43,6 +43,26 @@ OLD_ENV_OPTIONS = ("landscape_seed", "table", "operator_permutation_seed")
 """Options of earlier versions that are now in ``env_kwargs``."""
 
 OLD_ENV_IDS = {"NASES-LookUp-v0": "NASES-Query-v0", "NASES-Analytic-v0": "NASES-Synthetic-v0"}
+
+
+def _parse_rungs(texts: list[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(rung) for rung in texts[0].split(",")) if texts[0] else ()
+    except ValueError:
+        raise InputError(f"--rungs must be numbers of epochs separated by commas, such as 1,3,7, not {texts[0]}") from None
+
+
+Rungs = Annotated[
+    tuple[int, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="EPOCHS,EPOCHS,...",
+        instance_from_str=_parse_rungs,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda rungs: [",".join(map(str, rungs))],
+    ),
+]
+"""Type of the option ``--rungs``."""
 
 ChildOptions = tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[ChildSettings | None]]
 """Type of an option group for the settings of the children. None: those of the preset."""
@@ -71,6 +91,16 @@ class SearchArgs:
     depend on timing."""
     ask_batch_size: int = 1
     """Number of children that the agent proposes at a time."""
+    rungs: Rungs = ()
+    """Numbers of epochs after which a child can be evaluated, such as 1,3,7, which also restart the learning rate schedule
+    and replace --child.num-epochs. New children are trained up to the first; the best 1 / REDUCTION_FACTOR of them continue
+    to the next (asynchronous successive halving). Default: all children are trained to the end."""
+    reduction_factor: int = 4
+    """With --rungs: the inverse of the fraction of children that continue to the next rung."""
+    num_finalists: int | None = None
+    """Number of best children that are evaluated again with another seed, at the last rung; the one with the best mean
+    reward at the last rung is the result. 0: the result is the child with the best reward. Default: 5, or 0 if rewards do
+    not depend on a seed."""
     run_dir: Path | None = None
     """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
@@ -263,12 +293,15 @@ def load_args(args_type: type[Args], path: Path) -> Args:
     _, child = resolve_preset(values["preset"])
     values["child"] = load_settings(values["child"], child) if has_children else child
     values["execution"] = ExecutionSettings(**values["execution"])
+    values["rungs"] = tuple(values["rungs"])
     return args_type(**{**values, "run_dir": path, "resume": path})
 
 
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
+    for name in ("rungs", "reduction_factor", "num_finalists"):
+        values.setdefault(name, getattr(SearchArgs, name))
     if "env_kwargs" not in values:
         moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}
         values["env_kwargs"] = {name: value for name, value in moved.items() if value is not None}

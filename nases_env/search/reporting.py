@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,8 @@ from nases_env.atomic_io import write_atomically, write_error
 from nases_env.evaluation import Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.loop import SearchLoop, Trial
-from nases_env.search.run_dir import BEST_DRAWINGS
+from nases_env.search.loop import Finalist, SearchLoop, Trial
+from nases_env.search.run_dir import BEST_DRAWINGS, write_finalists
 from nases_env.tables import format_known, markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
@@ -39,21 +39,26 @@ class ProgressBar(SearchCallback):
     Args:
         description: the first word of the bar.
         title: a line that is printed to standard output before the bar.
+        num_recorded: number of children that a resumed search has recorded.
     """
 
-    def __init__(self, description: str, title: str) -> None:
+    def __init__(self, description: str, title: str, num_recorded: int = 0) -> None:
         self._description = description
         self._title = title
+        self._num_recorded = num_recorded
         self._num_failed = 0
 
     def on_start(self, loop: SearchLoop) -> None:
         print(self._title, flush=True)
-        self._progress = Progress(self._description, loop.budget, "children", initial=loop.num_replayed)
+        self._progress = Progress(self._description, loop.budget, "children", initial=self._num_recorded)
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         self._num_failed += trial.evaluation.status is not Status.OK
         if not is_replayed:
             self._update(loop)
+
+    def on_finalist(self, loop: SearchLoop, finalist: Finalist) -> None:
+        self._update(loop)
 
     def on_wait(self, loop: SearchLoop) -> None:
         self._update(loop)
@@ -64,13 +69,15 @@ class ProgressBar(SearchCallback):
     def _update(self, loop: SearchLoop) -> None:
         details = [] if loop.best is None else [f"best {loop.best.evaluation.reward:.4f}"]
         counts = {
+            "promoted": sum(trial.is_promotion for trial in loop.trials) if loop.env.rungs else 0,
+            "finalists": len(loop.finalists),
             "failed": self._num_failed,
             "in flight": loop.num_in_flight,
             "from store": loop.env.executor.num_from_store,
             "infeasible": loop.num_infeasible,
         }
         details += [f"{count} {name}" for name, count in counts.items() if count]
-        self._progress.update(max(len(loop.trials), loop.num_replayed), details)
+        self._progress.update(max(loop.num_children, self._num_recorded), details)
 
 
 class TensorBoardLogger(SearchCallback):
@@ -108,14 +115,15 @@ class TensorBoardLogger(SearchCallback):
         assert loop.best is not None
         if trial is loop.best:
             self._add_image(loop, trial)
-        recent = [trial.evaluation.reward for trial in loop.trials[-MOVING_AVERAGE_WINDOW:]]
         evaluation = trial.evaluation
-        scalars = {
-            "search/reward": evaluation.reward,
-            BEST_REWARD: loop.best.evaluation.reward,
-            f"search/reward_mean_{MOVING_AVERAGE_WINDOW}": sum(recent) / len(recent),
-            "search/distinct_architectures": loop.num_distinct,
-        }
+        scalars = {BEST_REWARD: loop.best.evaluation.reward, "search/distinct_architectures": loop.num_distinct}
+        if trial.is_promotion:
+            scalars[f"search/reward_{evaluation.fidelity}_epochs"] = evaluation.reward
+        else:
+            children = [trial.evaluation.reward for trial in loop.trials if not trial.is_promotion]
+            recent = children[-MOVING_AVERAGE_WINDOW:]
+            scalars["search/reward"] = evaluation.reward
+            scalars[f"search/reward_mean_{MOVING_AVERAGE_WINDOW}"] = sum(recent) / len(recent)
         if evaluation.num_params:
             scalars["trial/num_params"] = evaluation.num_params
             if evaluation.status is Status.OK:
@@ -158,7 +166,7 @@ class TensorBoardLogger(SearchCallback):
 
 
 class BestArtifacts(SearchCallback):
-    """Writes ``best.json`` after each improvement, and drawings (PNG, SVG, PDF) of the best cells when the search ends.
+    """Writes ``best.json`` after each improvement, and the finalists and drawings of the best cells when the search ends.
 
     Args:
         folder: where the files are written.
@@ -179,7 +187,10 @@ class BestArtifacts(SearchCallback):
         if is_replayed or (self._is_written and trial is not loop.best):
             return
         assert loop.best is not None
-        genotype = loop.env.search_space.to_json(loop.best.architecture)
+        self._write_genotype(loop, loop.best)
+
+    def _write_genotype(self, loop: SearchLoop, trial: Trial) -> None:
+        genotype = loop.env.search_space.to_json(trial.architecture)
         write_atomically(self._folder / "best.json", (genotype + "\n").encode())
         self._is_written = True
 
@@ -187,6 +198,10 @@ class BestArtifacts(SearchCallback):
         best = loop.best
         if best is None or loop.is_replaying:
             return
+        if loop.is_complete:
+            self._write_genotype(loop, best)
+            if loop.finalists:
+                write_finalists(self._folder, loop.finalists)
         from nases_env import visualization  # imports matplotlib, which is slow
 
         title = f"{self._env_id}: {_describe(best)}, seed {self._seed}"
@@ -200,10 +215,12 @@ class Summary(SearchCallback):
 
     Args:
         run_dir: the run directory.
+        num_recorded: number of children that a resumed search has recorded.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, num_recorded: int = 0) -> None:
         self._run_dir = run_dir
+        self._num_recorded = num_recorded
         self._console = Console()
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
@@ -213,15 +230,14 @@ class Summary(SearchCallback):
 
     def _print(self, loop: SearchLoop, interrupted: bool) -> None:
         if interrupted:
-            num_trials = max(len(loop.trials), loop.num_replayed)
-            self._console.print(f"ended after {num_trials} of {loop.budget} children")
+            self._console.print(f"ended after {max(loop.num_children, self._num_recorded)} of {loop.budget} children")
         if loop.num_infeasible:
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated", highlight=False)
         if loop.trials:
-            self._console.print(_top_table(loop.trials))
+            self._console.print(_top_table(loop.ranking(), loop.finalists))
         run_dir = shlex.quote(str(self._run_dir))
         lines = [f"run directory: {self._run_dir}", f"curves: tensorboard --logdir {run_dir}"]
-        if len(loop.trials) < loop.budget:
+        if not loop.is_complete:
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True, highlight=False)
@@ -249,24 +265,37 @@ def _describe(trial: Trial) -> str:
     return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
-def _top_table(trials: list[Trial]) -> Table:
-    first_trials = [trial for trial in trials if trial.is_new]
-    table = Table(title=f"the best of {len(first_trials)} architectures", title_justify="left")
-    for heading in ("rank", "valid", "train", "parameters", "MFLOPs", "child", "status"):
-        table.add_column(heading, justify="right")
-    ranked = sorted(first_trials, key=lambda trial: -trial.evaluation.reward)[:NUM_TOP]
-    for rank, trial in enumerate(ranked, start=1):
+def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> Table:
+    """Return a table of the finalists and the best other children."""
+    second = {finalist.trial.number: finalist.second for finalist in finalists}
+    others = [trial for trial in ranking if trial.number not in second]
+    shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_TOP, len(second))]
+    table = Table(title=f"the best of {len(ranking)} architectures", title_justify="left")
+    columns: dict[str, list[str]] = {}
+    for rank, trial in enumerate(shown, start=1):
         evaluation = trial.evaluation
         has_accuracy, has_network = evaluation.status is Status.OK, evaluation.num_params > 0
-        table.add_row(
-            str(rank),
-            format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
-            format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
-            format_known(evaluation.num_params, ",", has_network),
-            format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
-            str(trial.number),
-            evaluation.status.value,
-        )
+        cells = {
+            "rank": str(rank),
+            "epochs": str(evaluation.fidelity),
+            "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
+            "again": f"{second[trial.number].reward:.2%}" if trial.number in second else "–",
+            "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
+            "parameters": format_known(evaluation.num_params, ",", has_network),
+            "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
+            "child": str(trial.number),
+            "status": evaluation.status.value,
+        }
+        if all(trial.evaluation.fidelity is None for trial in shown):
+            del cells["epochs"]
+        if not second:
+            del cells["again"]
+        for heading, cell in cells.items():
+            columns.setdefault(heading, []).append(cell)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
 
 

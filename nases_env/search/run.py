@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
 
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation
+from nases_env.evaluation import Evaluation, Evaluator
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
@@ -41,6 +41,8 @@ from nases_env.search.run_dir import (
 from nases_env.signals import defer_signals
 from nases_env.version import __version__
 
+NUM_FINALISTS = 5  # the default of --num-finalists
+
 
 class SearchRun:
     """A resumable search, recorded in a run directory. Use it as a context manager.
@@ -51,6 +53,7 @@ class SearchRun:
     - ``evaluations.jsonl``: the trajectory, one trial per line, with action and reward
     - ``store.sqlite``: the results, unless ``args.execution`` names another store
     - ``best.json``: the best architecture so far, in the format of the ``reset`` option
+    - ``finalists.json``: the best children with the results of both evaluations, at the end
     - event files of TensorBoard
 
     Drawings of the best architecture, ``best.png``, ``best.svg`` and ``best.pdf``, are written when the context ends, even
@@ -79,6 +82,10 @@ class SearchRun:
         for option in ("budget", "num_envs", "ask_batch_size"):
             if getattr(args, option) < 1:
                 raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(args, option)}")
+        if not args.rungs and args.reduction_factor != SearchArgs.reduction_factor:
+            raise InputError("--reduction-factor has no effect without --rungs; omit it")
+        if args.reduction_factor < 2:
+            raise InputError(f"--reduction-factor must be at least 2, not {args.reduction_factor}")
         if args.seed < 0:
             raise InputError(f"--seed must be at least 0, not {args.seed}")
         if args.embedding is not None and not args.uses_embedding:
@@ -87,6 +94,7 @@ class SearchRun:
         self.agent = agent
         self._started = _now()
         self.env = env = make_env(args)
+        self._num_finalists = _resolve_num_finalists(args, env.evaluator)
         # Raise an error if an embedding or data is missing, before anything is written.
         if args.uses_embedding:
             _ = env.embedding
@@ -108,10 +116,11 @@ class SearchRun:
         args, env = self.args, self.env
         if args.resume is None:
             _require_fresh(self.run_dir)
-            recorded = []
+            recorded = _Recorded([], 0, [])
         else:
             recorded = self._read_recorded(args.resume)
             self._directory.repair()
+        self._budgets = [*recorded.earlier_budgets, args.budget]
         env.start(
             dataclasses.replace(
                 args.execution,
@@ -120,24 +129,27 @@ class SearchRun:
             ),
             max_in_flight=args.num_envs,
         )
-        for evaluation in recorded:
+        for evaluation in recorded.evaluations:
             env.executor.preload(evaluation)
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
-        resumed = f", {len(recorded)} of them recorded" if recorded else ""
+        resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
         title = f"{args.env_id}: {preset}{args.budget} children, seed {args.seed}{resumed}"
         return SearchLoop(
             env,
             args.budget,
             args.num_envs,
             [
-                _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded]),
+                _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded.evaluations]),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
-                ProgressBar(self.agent, title),
-                Summary(self.run_dir),
+                ProgressBar(self.agent, title, recorded.num_children),
+                Summary(self.run_dir, recorded.num_children),
                 *callbacks,
             ],
-            num_replayed=len(recorded),
+            num_replayed=len(recorded.evaluations),
+            reduction_factor=args.reduction_factor,
+            pauses=recorded.earlier_budgets if env.rungs else (),
+            num_finalists=self._num_finalists,
         )
 
     def __enter__(self) -> SearchRun:
@@ -159,7 +171,7 @@ class SearchRun:
             # After an interrupt, a second Ctrl-C must still end the process.
             with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
                 self.loop.__exit__(error_type, error, traceback)
-                if len(self.loop.trials) >= self.loop.budget:
+                if self.loop.is_complete:
                     self._directory.remove_checkpoints()
                     self._directory.write_config({**self._config(), "finished": _now()})
         finally:
@@ -169,8 +181,8 @@ class SearchRun:
         """Run ``agent`` until the budget is used up."""
         self.loop.run(agent, self.args.ask_batch_size)
 
-    def _read_recorded(self, path: Path) -> list[Evaluation]:
-        """Read the evaluations that the run directory holds."""
+    def _read_recorded(self, path: Path) -> _Recorded:
+        """Read what the run directory holds."""
         config = read_config(path)
         if config.get("agent") != self.agent:
             raise InputError(f"{path} is a run of {config.get('agent')}, not {self.agent}; resume it with that agent")
@@ -181,12 +193,18 @@ class SearchRun:
             )
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
-        recorded = [Evaluation.from_dict(record) for record in read_trajectory(path)]
-        if len(recorded) > self.args.budget:
+        records = list(read_trajectory(path))
+        num_children = sum(not record["is_promotion"] for record in records)
+        if num_children > self.args.budget:
             raise InputError(
-                f"{path} has {len(recorded)} children already, more than --budget {self.args.budget}; pass a larger --budget"
+                f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
             )
-        return recorded
+        budgets = config.get("budgets", [config["arguments"]["budget"]])
+        return _Recorded(
+            evaluations=[Evaluation.from_dict(record) for record in records],
+            num_children=num_children,
+            earlier_budgets=[budget for budget in budgets if budget < self.args.budget],
+        )
 
     def _arguments(self) -> dict[str, Any]:
         values = to_json(self.args)
@@ -212,6 +230,7 @@ class SearchRun:
             "agent": self.agent,
             "arguments": self._arguments(),
             "configuration": config_of(self.env.evaluator),
+            "budgets": self._budgets,
             "num_resumed": self.loop.num_replayed,
             "started": self._started,
             "versions": {
@@ -221,6 +240,20 @@ class SearchRun:
                 "gymnasium": gym.__version__,
             },
         }
+
+
+class _Recorded(NamedTuple):
+    """What a run directory holds.
+
+    Attributes:
+        evaluations: the evaluations of all trials in order.
+        num_children: number of trials that are not promotions.
+        earlier_budgets: the budgets of this and earlier commands, if they are less than the budget of the resumed search.
+    """
+
+    evaluations: list[Evaluation]
+    num_children: int
+    earlier_budgets: list[int]
 
 
 class _TrajectoryRecorder(SearchCallback):
@@ -241,6 +274,16 @@ class _TrajectoryRecorder(SearchCallback):
                 f"{trial.evaluation.key}, because another version or machine computes differently; start a new search, with "
                 f"--store {loop.env.execution.store} to reuse these results"
             )
+
+
+def _resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:
+    if args.num_finalists is None:
+        return NUM_FINALISTS if evaluator.is_noisy else 0
+    if args.num_finalists < 0:
+        raise InputError(f"--num-finalists must be at least 0, not {args.num_finalists}")
+    if args.num_finalists and not evaluator.is_noisy:
+        raise InputError(f"--num-finalists has no effect in {args.env_id}, whose rewards do not depend on a seed; omit it")
+    return args.num_finalists
 
 
 def _new_run_dir(args: SearchArgs, agent: str) -> Path:

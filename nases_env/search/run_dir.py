@@ -8,22 +8,23 @@ import fcntl
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nases_env import atomic_io
 from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluator
-from nases_env.search.loop import Trial
+from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.search.loop import Finalist, Trial
 from nases_env.search_spaces import SearchSpace
 
 CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
+FINALISTS = "finalists.json"
 BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
-ATOMIC_FILES = (CONFIG, "best.json", *BEST_DRAWINGS)  # written through a temporary file
+ATOMIC_FILES = (CONFIG, FINALISTS, "best.json", *BEST_DRAWINGS)  # written through a temporary file
 
 
 class RunDir:
@@ -94,7 +95,8 @@ class RunDir:
         append_line(self.path / TRAJECTORY, json.dumps(record))
 
     def repair(self) -> None:
-        """Remove incomplete files and lines that a killed search left behind."""
+        """Remove incomplete files and lines that a killed search left behind, and the choice of the best child."""
+        (self.path / FINALISTS).unlink(missing_ok=True)
         for name in ATOMIC_FILES:
             for leftover in self.path.glob(f".{name}.*"):
                 leftover.unlink()
@@ -167,6 +169,7 @@ def trial_record(trial: Trial, search_space: SearchSpace) -> dict[str, Any]:
     return {
         "child": trial.number,
         "is_new": trial.is_new,
+        "is_promotion": trial.is_promotion,
         "reward": trial.evaluation.reward,
         **values,
         "action": None if trial.action is None else trial.action.tolist(),
@@ -189,6 +192,7 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
                 record = json.loads(line)
                 if record["child"] != number:
                     raise ValueError
+                record.setdefault("is_promotion", False)  # missing in runs of earlier versions
                 yield record
     except OSError as error:
         raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); pass a run directory") from None
@@ -196,6 +200,56 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"
         ) from None
+
+
+def write_finalists(path: Path, finalists: Sequence[Finalist]) -> None:
+    """Write the finalists of a search, best first, to the run directory ``path``."""
+    records = []
+    for finalist in finalists:
+        second = finalist.second.to_dict()
+        del second["curve"]  # it is in the store
+        records.append({"child": finalist.trial.number, "mean_reward": finalist.mean_reward, "second": second})
+    write_atomically(path / FINALISTS, (json.dumps(records, indent=2) + "\n").encode())
+
+
+def read_finalists(path: Path) -> list[dict[str, Any]]:
+    """Read the finalists of the search in ``path``, best first; empty if there are none.
+
+    Raises:
+        InputError: if the file is not valid.
+    """
+    try:
+        records = json.loads((path / FINALISTS).read_bytes())
+        for record in records:
+            _ = record["child"], record["mean_reward"], Evaluation.from_dict(record["second"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path / FINALISTS} is not a valid list of finalists; remove it, then resume the search") from None
+    finalists: list[dict[str, Any]] = records
+    return finalists
+
+
+def best_record(path: Path) -> dict[str, Any] | None:
+    """Return the trial of the best child of the search in ``path``, as ``read_trajectory`` does; None without a result.
+
+    It has the additional entry ``mean_reward``: the mean of both rewards of a finalist, or its reward.
+
+    Raises:
+        InputError: if a file is not valid.
+    """
+    best: dict[str, Any] | None = None
+    finalists = {finalist["child"]: finalist for finalist in read_finalists(path)[:1]}
+    for record in read_trajectory(path):
+        if record["child"] in finalists:
+            return {**record, "mean_reward": finalists[record["child"]]["mean_reward"]}
+        if record["status"] == Status.OK and (best is None or _rank(record) > _rank(best)):
+            best = record
+    return None if best is None else {**best, "mean_reward": best["reward"]}
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[int, float]:
+    return Evaluation.from_dict(record).rank
 
 
 def to_json(args: Any) -> dict[str, Any]:

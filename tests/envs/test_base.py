@@ -278,10 +278,10 @@ def test_evaluation_is_repeated_after_an_error() -> None:
         in_background = True
         num_submitted = 0
 
-        def submit(self, architecture: Architecture, seed: int) -> Future[Evaluation]:
+        def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
             self.num_submitted += 1
             if self.num_submitted > 1:
-                return super().submit(architecture, seed)
+                return super().submit(architecture, seed, fidelity)
             future: Future[Evaluation] = Future()
             future.set_exception(InputError("no data"))
             return future

@@ -40,21 +40,21 @@ class ReverseExecutor(Executor):
         self.evaluator = inner.evaluator
         self.inner = inner
         self.num_concurrent = num_concurrent
-        self.pending: list[tuple[Any, int, Future[Evaluation]]] = []
+        self.pending: list[tuple[Any, int, int | None, Future[Evaluation]]] = []
         self.most_in_flight = 0
 
-    def submit(self, architecture: Any, seed: int) -> Future[Evaluation]:
+    def submit(self, architecture: Any, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         future: Future[Evaluation] = Future()
-        self.pending.append((architecture, seed, future))
+        self.pending.append((architecture, seed, fidelity, future))
         self.most_in_flight = max(self.most_in_flight, len(self.pending))
         if len(self.pending) == self.num_concurrent:
             threading.Thread(target=self.finish, args=(self.pending[::-1],)).start()
             self.pending = []
         return future
 
-    def finish(self, children: list[tuple[Any, int, Future[Evaluation]]]) -> None:
-        for architecture, seed, future in children:
-            future.set_result(self.inner.submit(architecture, seed).result())
+    def finish(self, children: list[tuple[Any, int, int | None, Future[Evaluation]]]) -> None:
+        for architecture, seed, fidelity, future in children:
+            future.set_result(self.inner.submit(architecture, seed, fidelity).result())
 
 
 class RecordingAgent(Agent):
@@ -277,5 +277,5 @@ def test_second_search_reuses_the_results_of_a_shared_store(tmp_path: Path) -> N
     first = search_digits(tmp_path / "first", executor="serial", store=store)
     second = search_digits(tmp_path / "second", executor="serial", store=store)
     assert first.env.executor.num_from_store == 0
-    assert second.env.executor.num_from_store == 5
+    assert second.env.executor.num_from_store == 10  # five children and five finalists
     assert list(read_trajectory(tmp_path / "first")) == list(read_trajectory(tmp_path / "second"))

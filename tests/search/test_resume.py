@@ -78,10 +78,10 @@ def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill the search after a child is evaluated and before it is recorded."""
     record = SearchLoop._record
 
-    def kill(loop: SearchLoop, *args: Any) -> None:
+    def kill(loop: SearchLoop, *args: Any, **options: Any) -> None:
         if len(loop.trials) == num_children:
             raise Killed
-        record(loop, *args)
+        record(loop, *args, **options)
 
     monkeypatch.setattr(SearchLoop, "_record", kill)
 

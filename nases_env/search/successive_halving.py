@@ -1,0 +1,81 @@
+"""Promotion of the best children to longer training (ASHA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nases_env.evaluation import Evaluation, Status
+from nases_env.search.agent import Proposal
+
+
+class SuccessiveHalving:
+    """Selects the children to promote: asynchronous successive halving (Li et al., 2020, "A System for Massively Parallel
+    Hyperparameter Tuning", Algorithm 2).
+
+    After n distinct children were evaluated at a rung, the best n / ``reduction_factor`` of them, rounded down, are
+    promoted to the next rung, where their training continues. A decision depends only on the results that were added, in
+    their order. Unlike in the paper, the number of promotions never exceeds this limit, even if a promoted child later
+    leaves the best n / ``reduction_factor``.
+
+    Args:
+        rungs: numbers of epochs, increasing.
+        reduction_factor: the inverse of the fraction of children that are promoted, at least 2.
+    """
+
+    def __init__(self, rungs: Sequence[int], reduction_factor: int) -> None:
+        self.rungs = tuple(rungs)
+        self.reduction_factor = reduction_factor
+        self._results: list[dict[str, tuple[Proposal, Evaluation]]] = [{} for _ in self.rungs]  # by key, per rung
+        self._promoted: list[set[str]] = [set() for _ in self.rungs]
+
+    def add(self, proposal: Proposal, evaluation: Evaluation) -> None:
+        """Add a result. A repeat of an architecture at the same rung has no effect."""
+        assert evaluation.fidelity is not None
+        self._results[self.rungs.index(evaluation.fidelity)].setdefault(evaluation.key, (proposal, evaluation))
+
+    @property
+    def has_candidate(self) -> bool:
+        """Whether there is a child to promote."""
+        return self._candidate() is not None
+
+    def promote(self) -> tuple[Proposal, int] | None:
+        """Return the next child to promote and its new rung, and count it as promoted; None if there is none.
+
+        Children of higher rungs come first. Of equal rewards, the first one is promoted.
+        """
+        candidate = self._candidate()
+        if candidate is None:
+            return None
+        index, proposal = candidate
+        self._promoted[index].add(proposal.architecture.key)
+        return proposal, self.rungs[index + 1]
+
+    def _candidate(self) -> tuple[int, Proposal] | None:
+        """Return the index of its rung and the next child to promote."""
+        for index in reversed(range(len(self.rungs) - 1)):
+            results, promoted = self._results[index], self._promoted[index]
+            if len(promoted) >= len(results) // self.reduction_factor:
+                continue
+            remaining = [result for key, result in results.items() if key not in promoted and result[1].status is Status.OK]
+            if remaining:
+                return index, max(remaining, key=lambda result: result[1].reward)[0]
+        return None
+
+    def comparable_rewards(self) -> dict[Proposal, float]:
+        """Return the reward of each promoted child, comparable with rewards at the lowest rung.
+
+        It is the reward at the highest rung that the child has reached, minus the mean gain of the promoted children at each
+        rung up to there. A child whose training failed at a higher rung has the reward 0.
+        """
+        rewards: dict[Proposal, float] = {}
+        offset = 0.0
+        for lower, upper in zip(self._results[:-1], self._results[1:], strict=True):
+            gains = [
+                evaluation.reward - lower[key][1].reward
+                for key, (_, evaluation) in upper.items()
+                if evaluation.status is Status.OK
+            ]
+            offset += sum(gains) / len(gains) if gains else 0.0
+            for proposal, evaluation in upper.values():
+                rewards[proposal] = evaluation.reward - offset if evaluation.status is Status.OK else 0.0
+        return rewards

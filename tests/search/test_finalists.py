@@ -1,0 +1,98 @@
+"""The choice of the best child at the end of a search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nases_agents.random_search import RandomSearch
+
+from nases_env.evaluation import Evaluation
+from nases_env.search import SearchArgs, SearchCallback, SearchLoop
+from tests.search.rungs import ToyRungs, toy_env
+
+
+def search_with(num_finalists: int, seed: int = 0, budget: int = 30, rungs: tuple[int, ...] = ()) -> SearchLoop:
+    env = toy_env(rungs=rungs)
+    search = SearchLoop(env, budget, num_finalists=num_finalists)
+    search.run(RandomSearch(env, SearchArgs(seed=seed)))
+    return search
+
+
+def test_best_children_are_evaluated_with_other_seeds() -> None:
+    search = search_with(4)
+    assert {finalist.trial for finalist in search.finalists} == set(search.ranking()[:4])
+    for finalist in search.finalists:
+        first, second = finalist.trial.evaluation, finalist.second
+        assert second.key == first.key
+        assert second.seed != first.seed
+        assert finalist.mean_reward == pytest.approx((first.reward + second.reward) / 2)
+    means = [finalist.mean_reward for finalist in search.finalists]
+    assert means == sorted(means, reverse=True)
+    assert search.best is search.finalists[0].trial
+    assert len(search.trials) == 30
+
+
+def test_second_evaluation_is_at_the_last_rung() -> None:
+    search = search_with(3, rungs=(1, 3))
+    assert [finalist.second.fidelity for finalist in search.finalists] == [3, 3, 3]
+
+
+def test_zero_finalists_keep_the_best_reward() -> None:
+    search = search_with(0)
+    assert search.finalists == []
+    assert search.best is search.ranking()[0]
+    assert search.is_complete
+
+
+def test_one_child_is_not_evaluated_again() -> None:
+    assert search_with(5, budget=1).finalists == []
+
+
+def test_second_reward_has_no_selection_bias_and_the_choice_is_better() -> None:
+    """The first reward of the best child exceeds its expected reward; the second one does not."""
+    first_bias, second_bias, gains = [], [], []
+    for seed in range(40):
+        search = search_with(5, seed)
+        evaluator = search.env.evaluator
+        assert isinstance(evaluator, ToyRungs)
+        mean_noise = evaluator.noise / 2
+        top = search.ranking()[0]
+        second = next(finalist.second for finalist in search.finalists if finalist.trial is top)
+        expected = evaluator.quality(top.architecture) + 0.01 + mean_noise
+        first_bias.append(top.evaluation.reward - expected)
+        second_bias.append(second.reward - expected)
+        assert search.best is not None
+        gains.append(evaluator.quality(search.best.architecture) - evaluator.quality(top.architecture))
+    standard_error = np.std(second_bias, ddof=1) / np.sqrt(len(second_bias))
+    assert np.mean(first_bias) > 5 * standard_error
+    assert abs(np.mean(second_bias)) < 3 * standard_error
+    assert np.mean(gains) > 0
+
+
+def test_stopped_search_chooses_among_finalists_too() -> None:
+    class StopAt(SearchCallback):
+        def on_trial(self, loop, trial, *, is_replayed):  # type: ignore[no-untyped-def]
+            if trial.number == 10:
+                loop.stop()
+
+    env = toy_env(rungs=())
+    search = SearchLoop(env, 30, callbacks=[StopAt()], num_finalists=3)
+    search.run(RandomSearch(env, SearchArgs()))
+    assert len(search.trials) == 10
+    assert len(search.finalists) == 3
+    assert not search.is_complete
+
+
+def test_vector_environment_chooses_once() -> None:
+    env = toy_env(rungs=())
+    chosen: list[Evaluation] = []
+
+    class Listen(SearchCallback):
+        def on_finalist(self, loop, finalist):  # type: ignore[no-untyped-def]
+            chosen.append(finalist.second)
+
+    search = SearchLoop(env, 6, 3, callbacks=[Listen()], num_finalists=2)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        search.evaluate_all([env.search_space.sample(rng) for _ in range(3)])
+    assert len(chosen) == len(search.finalists) == 2

@@ -136,6 +136,8 @@ class IndependentController(nn.Module):
 class DiscreteReinforce(Agent):
     """Agent that samples children from the controller and takes one gradient step per batch of evaluated children.
 
+    It learns from the lowest rung only: a gradient step is taken before a child of its batch can be promoted.
+
     Args:
         env: an environment that was reset.
         args: the options, including the seed of all random generators.

@@ -9,7 +9,7 @@ uses no embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -74,6 +74,11 @@ class LocalSearch(Agent):
         before = self.num_local_optima
         self._move_on()
         return {"local_search/local_optima": self.num_local_optima} if self.num_local_optima > before else {}
+
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        self.rewards.update(rewards)
+        self._move_on()
+        return {}
 
     def tell_infeasible(self, proposal: Proposal) -> None:
         for children in (self.restart_candidates, self.neighbors):

@@ -13,6 +13,7 @@ of similar candidates.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,6 +80,8 @@ class ModelAssisted(EmbeddingPolicy):
         super().__init__(env, args)
         self.args = args
         self.model = GaussianProcess(self.env.search_space.decision_sizes)
+        self.first_rewards: list[float] = []  # at the lowest rung, in the order of the history
+        self.rung_of: dict[str, int] = {}  # index of the highest rung of each promoted child, by key
         self.pending: list[PolicySample] = []
         self.metrics: dict[str, float] = {}
 
@@ -103,8 +106,14 @@ class ModelAssisted(EmbeddingPolicy):
         assert isinstance(proposal, PolicySample), "the proposal must come from ask"
         self.pending.remove(proposal)
         self.record(proposal, evaluation.reward)
+        self.first_rewards.append(evaluation.reward)
         metrics, self.metrics = self.metrics, {}
         return metrics
+
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        assert evaluation.fidelity is not None
+        self.rung_of[evaluation.key] = self.env.rungs.index(evaluation.fidelity)
+        return super().tell_promoted(proposal, evaluation, rewards)
 
     def tell_infeasible(self, proposal: Proposal) -> None:
         assert isinstance(proposal, PolicySample), "the proposal must come from ask"
@@ -112,8 +121,12 @@ class ModelAssisted(EmbeddingPolicy):
         self.pending.remove(proposal)
 
     def _fit(self) -> None:
-        rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
-        self.model.fit(decisions_of([transition.sample for transition in self.history]), rank_normalize(rewards))
+        """Fit the model to all rewards at the lowest rung, and to the comparable rewards of promoted children."""
+        promoted = [transition for transition in self.history if transition.sample.architecture.key in self.rung_of]
+        samples = [transition.sample for transition in (*self.history, *promoted)]
+        rewards = [*self.first_rewards, *(transition.reward for transition in promoted)]
+        rungs = [0] * len(self.history) + [self.rung_of[transition.sample.architecture.key] for transition in promoted]
+        self.model.fit(decisions_of(samples), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
         no_pending = np.empty((0, self.env.search_space.num_decisions), np.int64)

@@ -10,6 +10,7 @@ is used.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +63,11 @@ class RegularizedEvolution(Agent):
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         self.population.append((evaluation.reward, proposal.architecture))  # drops the oldest
         return {"evolution/population_reward_mean": sum(reward for reward, _ in self.population) / len(self.population)}
+
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        members = [(rewards.get(architecture.key, reward), architecture) for reward, architecture in self.population]
+        self.population = deque(members, maxlen=self.args.population_size)
+        return {}
 
     def tell_infeasible(self, proposal: Proposal) -> None:
         self.num_proposed -= 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nases_env.envs import ACTION_SCALE, unwrap
+from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
@@ -244,6 +246,15 @@ class EmbeddingPolicy(Agent):
         self.history.append(Transition(sample, reward, residual))
         bisect.insort(self.ranking, self.history[-1], key=lambda transition: -transition.reward)
 
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        """Replace the rewards of promoted children in the history by their comparable ``rewards``."""
+        self.history = [
+            dataclasses.replace(transition, reward=rewards.get(transition.sample.architecture.key, transition.reward))
+            for transition in self.history
+        ]
+        self.ranking = sorted(self.history, key=lambda transition: -transition.reward)
+        return {}
+
     def gradient_step(self, samples: list[PolicySample], advantages: Tensor) -> dict[str, float]:
         """Take one policy-gradient step.
 
@@ -340,6 +351,8 @@ class Args(PolicyArgs):
         require_fraction(self, "baseline_decay")
         if self.advantage != "moving-average":
             require_default(self, f"with --advantage {self.advantage}", "baseline_decay")
+        if self.rungs and self.reward_shaping != "none":
+            raise InputError("--reward-shaping applies to one rung only; omit it, or omit --rungs")
         if self.reads == "last":
             require_default(self, "with --reads last", "elite_geometric_decay", "num_mutations", "residual")
 

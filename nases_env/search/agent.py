@@ -67,9 +67,7 @@ class Agent(ABC):
         Override this if the agent keeps track of its pending proposals.
         """
 
-    def tell_promoted(
-        self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[Proposal, float]
-    ) -> dict[str, float]:
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
         """Report the evaluation of an earlier proposal at a higher rung, in a search with rungs.
 
         By default, an agent learns from the lowest rung only.
@@ -77,7 +75,7 @@ class Agent(ABC):
         Args:
             proposal: a proposal that was reported to ``tell`` before.
             evaluation: its evaluation after ``evaluation.fidelity`` epochs.
-            rewards: the comparable reward of every promoted proposal so far, including this one
+            rewards: the comparable reward of every promoted architecture so far, by key, including this one
                 (``SuccessiveHalving.comparable_rewards``). It replaces the reward that ``tell`` reported.
 
         Returns:

@@ -61,13 +61,13 @@ class SuccessiveHalving:
                 return index, max(remaining, key=lambda result: result[1].reward)[0]
         return None
 
-    def comparable_rewards(self) -> dict[Proposal, float]:
-        """Return the reward of each promoted child, comparable with rewards at the lowest rung.
+    def comparable_rewards(self) -> dict[str, float]:
+        """Return the reward of each promoted architecture, by key, comparable with rewards at the lowest rung.
 
         It is the reward at the highest rung that the child has reached, minus the mean gain of the promoted children at each
         rung up to there. A child whose training failed at a higher rung has the reward 0.
         """
-        rewards: dict[Proposal, float] = {}
+        rewards: dict[str, float] = {}
         offset = 0.0
         for lower, upper in zip(self._results[:-1], self._results[1:], strict=True):
             gains = [
@@ -76,6 +76,6 @@ class SuccessiveHalving:
                 if evaluation.status is Status.OK
             ]
             offset += sum(gains) / len(gains) if gains else 0.0
-            for proposal, evaluation in upper.values():
-                rewards[proposal] = evaluation.reward - offset if evaluation.status is Status.OK else 0.0
+            for key, (_, evaluation) in upper.items():
+                rewards[key] = evaluation.reward - offset if evaluation.status is Status.OK else 0.0
         return rewards

@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nases_agents.gaussian_process import KERNELS, GaussianProcess, Posterior, covariance, expected_improvement
+from nases_agents.gaussian_process import (
+    KERNELS,
+    RUNG_CORRELATIONS,
+    GaussianProcess,
+    Posterior,
+    covariance,
+    expected_improvement,
+)
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -109,3 +116,52 @@ def test_kernel_is_selected_again_as_the_data_grow() -> None:
         model.fit(data, torch.from_numpy(data[:, 0] - data[:, 0].mean()))
         sizes.append(model.num_fitted)
     assert sorted(set(sizes)) == [20, 24, 29, 35]
+
+
+def test_one_rung_is_the_process_without_rungs() -> None:
+    first, data, targets = fitted()
+    second = GaussianProcess(SIZES)
+    second.fit(data, targets, [0] * len(data))
+    candidates, none = decisions(10, seed=5), data[:0]
+    for a, b in zip(first.posterior(candidates, none), second.posterior(candidates, none), strict=True):
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_posterior_is_that_at_the_highest_rung() -> None:
+    """An observation at the highest rung counts more than one at a lower rung, which still counts."""
+    _, data, targets = fitted()
+    promoted = data[:5]
+    none = data[:0]
+
+    def predict(shift: float, rungs: list[int]) -> float:
+        model = GaussianProcess(SIZES)
+        values = torch.cat([targets, targets[:5] + shift])
+        model.fit(np.concatenate([data, promoted]), values, rungs)
+        return float(model.posterior(promoted, none).mean.mean())
+
+    rungs = [0] * len(data) + [1] * 5
+    assert predict(1.0, rungs) - predict(0.0, rungs) > 0.5
+    assert predict(1.0, rungs) > predict(1.0, [1] * len(data) + [0] * 5)
+
+
+def test_rung_correlation_is_selected_by_the_data() -> None:
+    data = decisions(40, seed=3)
+    signs = np.random.default_rng(0).choice([-1, 1], size=(2, len(SIZES)))
+    values, unrelated = (torch.from_numpy(data @ row - (data @ row).mean()).double() for row in signs)
+    correlations = []
+    for other in (values, unrelated):
+        model = GaussianProcess(SIZES)
+        model.fit(np.concatenate([data, data]), torch.cat([values, other]), [0] * len(data) + [1] * len(data))
+        correlations.append(model.kernel.rung_correlation)
+    assert correlations[0] == max(RUNG_CORRELATIONS)
+    assert correlations[1] == min(RUNG_CORRELATIONS)
+
+
+def test_pending_children_of_the_lowest_rung_reduce_the_variance() -> None:
+    _, data, targets = fitted()
+    model = GaussianProcess(SIZES)
+    model.fit(np.concatenate([data, data[:3]]), torch.cat([targets, targets[:3]]), [0] * len(data) + [1] * 3)
+    candidate = decisions(1, seed=9)
+    before, after = (model.posterior(candidate, pending) for pending in (data[:0], candidate))
+    assert after.std < before.std
+    assert torch.equal(after.mean, before.mean)

@@ -64,12 +64,12 @@ def test_comparable_rewards_subtract_the_mean_gain() -> None:
     for proposal, reward in ((first, 0.3), (second, 0.2), (failed, 0.4)):
         add(halving, proposal, 1, reward)
     add(halving, first, 3, 0.5)
-    assert halving.comparable_rewards() == {first: pytest.approx(0.3)}, "one gain says nothing about the child"
+    assert halving.comparable_rewards() == {"0": pytest.approx(0.3)}, "one gain says nothing about the child"
     add(halving, second, 3, 0.6)  # gains 0.2 and 0.4
-    assert halving.comparable_rewards() == {first: pytest.approx(0.2), second: pytest.approx(0.3)}
+    assert halving.comparable_rewards() == {"0": pytest.approx(0.2), "1": pytest.approx(0.3)}
     add(halving, second, 9, 0.7)  # gain 0.1
     add(halving, failed, 3, 0.0, Status.DIVERGED)
-    expected = {first: pytest.approx(0.2), second: pytest.approx(0.3), failed: 0.0}
+    expected = {"0": pytest.approx(0.2), "1": pytest.approx(0.3), "2": 0.0}
     assert halving.comparable_rewards() == expected
 
 
@@ -125,7 +125,7 @@ def test_promotions_are_reported_to_the_agent_with_all_comparable_rewards() -> N
     class Listening(RecordingAgent):
         def tell_promoted(self, proposal, evaluation, rewards):  # type: ignore[no-untyped-def]
             reported.append((evaluation.fidelity, proposal.architecture.key, dict(rewards)))
-            assert proposal in rewards
+            assert proposal.architecture.key in rewards
             assert evaluation.key == proposal.architecture.key
             return {}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nases_env.embedding import Embedding, load_embedding
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import derive_seed
@@ -108,6 +108,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
         execution: where and how children are evaluated, by fields of ``ExecutionSettings``; None: in this process.
         render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
+        info_text: whether the information contains the strings ``key``, ``genotype`` and ``status``. TorchRL cannot stack
+            strings; without them, ``reset`` returns the numbers as 0 so that all steps have the same entries.
 
     Example:
         >>> import gymnasium, nases_env
@@ -130,10 +132,12 @@ class NASESEnv(gym.Env[Observation, Action]):
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        info_text: bool = True,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InputError(f"unknown render_mode {render_mode!r}; known: {', '.join(self.metadata['render_modes'])}")
         self.render_mode = render_mode
+        self.info_text = info_text
         self.evaluator = evaluator
         self.search_space = get_search_space(evaluator.search_space)
         self._embedding_file = embedding
@@ -352,13 +356,14 @@ class NASESEnv(gym.Env[Observation, Action]):
         return f"validation accuracy {evaluation.valid_accuracy:.2%}{size} ({evaluation.status.value})"
 
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
+        """Return the information that ``reset`` returns."""
+        if not self.info_text:
+            return self.info(architecture, Evaluation(architecture.key, 0, Status.FAILED))
         return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
 
     def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
         """Return the information that ``step`` returns for a child; see the class docstring."""
-        info = {
-            **self._describe(architecture),
-            "status": evaluation.status.value,
+        info: dict[str, Any] = {
             "valid_accuracy": evaluation.valid_accuracy,
             "train_accuracy": evaluation.train_accuracy,
             "num_params": evaluation.num_params,
@@ -366,7 +371,9 @@ class NASESEnv(gym.Env[Observation, Action]):
         }
         if self.rungs:
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
-        return info
+        if not self.info_text:
+            return info
+        return {**self._describe(architecture), "status": evaluation.status.value, **info}
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit)

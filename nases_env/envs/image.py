@@ -55,6 +55,7 @@ class ImageEnv(NASESEnv):
             of the learning rate restarts after each rung. See "Rungs" in ``NASESEnv``.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
+        info_text: whether the information contains strings; see ``NASESEnv``.
         **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:
 
             - num_epochs: Number of epochs.
@@ -109,6 +110,7 @@ class ImageEnv(NASESEnv):
         rungs: Sequence[int] | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        info_text: bool = True,
         **overrides: Any,
     ) -> None:
         known = [option.name for option in dataclasses.fields(ChildSettings)]
@@ -135,4 +137,10 @@ class ImageEnv(NASESEnv):
             rungs=tuple(rungs or ()),
         )
         self.settings = evaluator.settings
-        super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)
+        super().__init__(
+            evaluator,
+            embedding=embedding,
+            execution=execution,
+            render_mode=render_mode,
+            info_text=info_text,
+        )

@@ -34,6 +34,7 @@ class QueryEnv(NASESEnv):
         embedding: file with its pretrained embedding, as written by ``nases pretrain --search-space MODULE:CLASS``.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
+        info_text: whether the information contains strings; see ``NASESEnv``.
 
     ## Version History
 
@@ -47,7 +48,14 @@ class QueryEnv(NASESEnv):
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        info_text: bool = True,
     ) -> None:
         if search_space is None:
             raise InputError("NASES-Query-v0 needs a search space; pass search_space as MODULE:CLASS")
-        super().__init__(QueryEvaluator(search_space), embedding=embedding, execution=execution, render_mode=render_mode)
+        super().__init__(
+            QueryEvaluator(search_space),
+            embedding=embedding,
+            execution=execution,
+            render_mode=render_mode,
+            info_text=info_text,
+        )

@@ -32,6 +32,7 @@ class SyntheticEnv(NASESEnv):
         embedding: file with a pretrained embedding; None uses the built-in one.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
+        info_text: whether the information contains strings; see ``NASESEnv``.
 
     ## Version History
 
@@ -47,6 +48,7 @@ class SyntheticEnv(NASESEnv):
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        info_text: bool = True,
     ) -> None:
         if operator is not None and landscape_seed is not None:
             raise InputError("pass either operator or landscape_seed, not both")
@@ -55,4 +57,10 @@ class SyntheticEnv(NASESEnv):
             if landscape_seed is None
             else RandomLandscapeEvaluator(search_space, landscape_seed)
         )
-        super().__init__(evaluator, embedding=embedding, execution=execution, render_mode=render_mode)
+        super().__init__(
+            evaluator,
+            embedding=embedding,
+            execution=execution,
+            render_mode=render_mode,
+            info_text=info_text,
+        )

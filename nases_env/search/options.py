@@ -235,7 +235,7 @@ def make_env(args: SearchArgs) -> NASESEnv:
 
 def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:
     """Check ``args.env_kwargs`` against the signature of ``env_class`` and convert the values to the annotated types."""
-    reserved = {*ENV_OPTIONS, *set_by_id, "split_seed", "execution", "render_mode"}
+    reserved = {*ENV_OPTIONS, *set_by_id, "split_seed", "execution", "render_mode", "info_text"}
     known = [
         name
         for name, parameter in inspect.signature(env_class).parameters.items()

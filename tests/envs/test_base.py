@@ -294,3 +294,17 @@ def test_evaluation_is_repeated_after_an_error() -> None:
     with pytest.raises(InputError, match="no data"):
         nases.evaluate(child)
     assert nases.evaluate(child).key == child.key
+
+
+@pytest.mark.parametrize("env_id", ["NASES-Synthetic-v0", "NASES-Digits-v0"])
+def test_information_without_text_has_the_same_numbers_in_every_step(env_id: str) -> None:
+    options = {"preset": "smoke"} if env_id == "NASES-Digits-v0" else {}
+    with_text, without = (gym.make(env_id, info_text=info_text, **options) for info_text in (True, False))
+    action = np.zeros(20, np.float32)
+    infos = []
+    for env in (with_text, without):
+        env.reset(seed=0)
+        infos.append(env.step(action)[4])
+    assert infos[1] == {name: value for name, value in infos[0].items() if not isinstance(value, str)}
+    _, at_reset = without.reset(seed=0)
+    assert at_reset == dict.fromkeys(infos[1], 0)

@@ -266,3 +266,22 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))
+
+
+def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run directory is read after it is locked: another search may append to it until then."""
+    start_search("reinforce", tmp_path / "whole")
+    start_search("reinforce", tmp_path / "run", budget=6)
+    lock = RunDir.lock
+
+    def lock_late(directory: RunDir, **options: bool) -> None:
+        monkeypatch.setattr(RunDir, "lock", lock)
+        resume("reinforce", tmp_path / "run", budget=10)
+        lock(directory, **options)
+
+    monkeypatch.setattr(RunDir, "lock", lock_late)
+    resume("reinforce", tmp_path / "run", budget=BUDGET)
+    assert trajectory(tmp_path / "run") == trajectory(tmp_path / "whole")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["budgets"] == [6, 10, BUDGET]

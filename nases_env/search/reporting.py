@@ -281,7 +281,7 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
             "again": f"{second[trial.number].reward:.2%}" if trial.number in second else "–",
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
-            "parameters": format_known(evaluation.num_params, ",", has_network),
+            "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
             "child": str(trial.number),
             "status": evaluation.status.value,

@@ -133,7 +133,8 @@ class SearchRun:
             env.executor.preload(evaluation)
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
-        title = f"{args.env_id}: {preset}{args.budget} children, seed {args.seed}{resumed}"
+        rungs = f", rungs {', '.join(map(str, env.rungs))}" if env.rungs else ""
+        title = f"{args.env_id}: {preset}{args.budget} children{rungs}, seed {args.seed}{resumed}"
         return SearchLoop(
             env,
             args.budget,

@@ -129,7 +129,7 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     yield f"{num_children} of {budget} children{promoted}, {len(leases)} in flight, {len(failed)} failed"
     best = best_record(run_dir)
     if best is not None:
-        again = f", mean of two {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
+        again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
         yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"
     if is_running and not done:
         yield _rate(run_dir, config, num_children, budget)

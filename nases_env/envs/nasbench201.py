@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nases_env.envs.base import NASESEnv
@@ -57,8 +57,11 @@ class NasBench201Env(NASESEnv):
             middle choices are the convolutions: an agent that merely prefers the middle then scores well. Use a different
             seed for each run when you compare agents. Keys and genotypes do not depend on it.
         embedding: file with a pretrained embedding, as written by ``nases pretrain``; None uses the built-in one.
+        rungs: (12, 200): the reward is the validation accuracy after 12 or 200 epochs; see "Rungs" in ``NASESEnv``. The
+            table then needs a fifth column ``valid_accuracy_200_epochs``. None: after 12 epochs.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
+        info_text: whether the information contains strings; see ``NASESEnv``.
 
     ## Version History
 
@@ -73,15 +76,18 @@ class NasBench201Env(NASESEnv):
         table: str | None = None,
         operator_permutation_seed: int | None = None,
         embedding: str | None = None,
+        rungs: Sequence[int] | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        info_text: bool = True,
     ) -> None:
         operators = NASBENCH201_OPERATORS
         if operator_permutation_seed is not None:
             operators = tuple(numpy_generator(operator_permutation_seed, "operator order").permutation(operators).tolist())
         super().__init__(
-            NasBench201Evaluator(NasBench201(operators), table),
+            NasBench201Evaluator(NasBench201(operators), table, rungs=tuple(rungs or ())),
             embedding=embedding,
             execution=execution,
             render_mode=render_mode,
+            info_text=info_text,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,32 +19,38 @@ from nases_env.search_spaces.nasbench201 import NasBench201
 TABLE_VARIABLE = "NASES_NASBENCH201_TABLE"
 TABLE_NAME = "nasbench201-cifar10.csv"
 HEADER = ("arch", "valid_accuracy_12_epochs", "test_accuracy_12_epochs", "test_accuracy_200_epochs")
+COLUMN_200 = "valid_accuracy_200_epochs"  # optional fifth column
 TABLE_FORMAT_HINT = f"use a CSV file with the header {','.join(HEADER)} and accuracies in percent"
 NUM_ROWS = 15_625  # one per cell
-NUM_EPOCHS = 12  # training epochs before the validation accuracy is measured
+RUNGS = (12, 200)  # epochs after which the table has validation accuracies
 
 
 @dataclass(frozen=True)
 class NasBench201Evaluator(Evaluator):
-    """Return the validation accuracy that a cell of NAS-Bench-201 reached after 12 epochs, read from a table.
+    """Return the validation accuracy that a cell of NAS-Bench-201 reached after 12 or 200 epochs, read from a table.
 
     The table is a CSV file with the header ``arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,
     test_accuracy_200_epochs`` and one row for each of the 15,625 cells: its string and three accuracies in percent. Each
-    process reads it once, and again after the file has changed. The seed of an evaluation has no effect. The table has no
-    training accuracies, parameters or FLOPs; they are 0.
+    process reads it once, and again after the file has changed. A fifth column ``valid_accuracy_200_epochs`` is needed for
+    the rung of 200 epochs. The seed of an evaluation has no effect. The table has no training accuracies, parameters or
+    FLOPs; they are 0.
 
     Attributes:
         search_space: ``"nasbench201"``, or a ``NasBench201`` with a different order of operators.
         path: the table. None: the file in the environment variable ``NASES_NASBENCH201_TABLE``, else
             ``nasbench201-cifar10.csv`` in the directory ``NASES_DATA_DIR``.
+        rungs: (12, 200), or one of them; empty: 12 epochs without rungs.
+        fidelity: the rung of ``evaluate``; None: the last one, or 12 epochs without rungs. Use ``at_fidelity``.
 
     Raises:
-        InputError: if the search space is not NAS-Bench-201. ``prepare``, ``evaluate`` and ``report_test_accuracy`` raise it
-            if the table does not exist, is incomplete or is invalid.
+        InputError: if the search space is not NAS-Bench-201, or the rungs are others. ``prepare``, ``evaluate`` and
+            ``report_test_accuracy`` raise it if the table does not exist, is incomplete or is invalid.
     """
 
     search_space: str | SearchSpace = "nasbench201"
     path: str | None = None
+    rungs: tuple[int, ...] = ()
+    fidelity: int | None = None
 
     is_expensive = False
     is_noisy = False
@@ -53,18 +59,50 @@ class NasBench201Evaluator(Evaluator):
         space = get_search_space(self.search_space)
         if not isinstance(space, NasBench201):
             raise InputError(f"the table of NAS-Bench-201 requires the search space nasbench201, not {space.name}")
+        if self.rungs not in ((), *((rung,) for rung in RUNGS), RUNGS):
+            raise InputError(f"the rungs of NAS-Bench-201 are 12 and 200 epochs, not {', '.join(map(str, self.rungs))}")
+        if self.fidelity is not None:
+            self.require_rung(self.fidelity)
+
+    @property
+    def table(self) -> Path:
+        """The file that is read.
+
+        Raises:
+            InputError: if there is none.
+        """
+        return _find_table(self.path)
+
+    def at_fidelity(self, fidelity: int) -> NasBench201Evaluator:
+        return replace(self, fidelity=fidelity)
 
     def prepare(self) -> None:
-        self._rows()
+        rows = self._rows()
+        if RUNGS[-1] in self.rungs and next(iter(rows.values())).valid_accuracy_200 is None:
+            raise InputError(
+                f"the table {self.table} lacks the column {COLUMN_200}, which the rung of 200 epochs needs; add "
+                "it, or omit this rung"
+            )
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        num_epochs = self.fidelity or (self.rungs[-1] if self.rungs else RUNGS[0])
         row = self._row(architecture)
-        return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=row.valid_accuracy / 100, num_epochs=NUM_EPOCHS)
+        accuracy = row.valid_accuracy if num_epochs == RUNGS[0] else row.valid_accuracy_200
+        if accuracy is None:
+            self.prepare()
+        assert accuracy is not None
+        return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=accuracy / 100, num_epochs=num_epochs)
 
     def describe(self) -> dict[str, Any]:
         """Describe the table by the digest of its accuracies; neither the path nor the order of operators matters."""
-        rows = sorted((key, tuple(row)) for key, row in self._rows().items())
-        return {"evaluator": "nasbench201 table", "table": sha256_hex(repr(rows))}
+        has_200 = RUNGS[-1] in self.rungs
+        rows = sorted((key, tuple(row) if has_200 else tuple(row)[:2]) for key, row in self._rows().items())
+        description: dict[str, Any] = {"evaluator": "nasbench201 table", "table": sha256_hex(repr(rows))}
+        if self.rungs:
+            description["rungs"] = list(self.rungs)
+        if self.fidelity is not None:
+            description["fidelity"] = self.fidelity
+        return description
 
     def report_test_accuracy(self, architecture: Architecture) -> float:
         """Return the test accuracy, in [0, 1], of the cell after 200 epochs.
@@ -81,7 +119,7 @@ class NasBench201Evaluator(Evaluator):
         return rows[architecture.key]
 
     def _rows(self) -> dict[str, _Row]:
-        path = _find_table(self.path)
+        path = self.table
         try:
             status = path.stat()
         except OSError as error:
@@ -92,6 +130,7 @@ class NasBench201Evaluator(Evaluator):
 class _Row(NamedTuple):
     valid_accuracy: float  # percent, after 12 epochs
     test_accuracy: float  # percent, after 200 epochs
+    valid_accuracy_200: float | None  # percent, after 200 epochs; None if the table lacks it
 
 
 def _find_table(path: str | None) -> Path:
@@ -118,7 +157,7 @@ def _read_table(path: Path, mtime_ns: int, size: int) -> dict[str, _Row]:
         raise _read_error(path, error) from error
     except (ValueError, csv.Error):  # not text, empty, or unbalanced quotes
         raise InputError(f"{path} is not a valid CSV file; {TABLE_FORMAT_HINT}") from None
-    if tuple(header) != HEADER:
+    if tuple(header) not in (HEADER, (*HEADER, COLUMN_200)):
         raise InputError(f"{path} is not a table of NAS-Bench-201: its header is different; {TABLE_FORMAT_HINT}")
     if not text.endswith("\n"):
         raise InputError(f"{path} is truncated: its last line is incomplete; copy the whole file again")
@@ -127,7 +166,7 @@ def _read_table(path: Path, mtime_ns: int, size: int) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     first_lines: dict[str, int] = {}
     for number, fields in enumerate(lines, start=2):
-        if len(fields) != len(HEADER):
+        if len(fields) != len(header):
             raise _invalid_row_error(path, number, f"it has {len(fields)} entries")
         try:
             key = space.from_string(fields[0]).key
@@ -137,8 +176,8 @@ def _read_table(path: Path, mtime_ns: int, size: int) -> dict[str, _Row]:
             raise InputError(
                 f"lines {first_lines[key]} and {number} of {path} are both for {fields[0]}; remove the wrong one"
             )
-        valid_accuracy, _, test_accuracy = (_accuracy(path, number, field) for field in fields[1:])
-        rows[key] = _Row(valid_accuracy, test_accuracy)
+        valid_accuracy, _, test_accuracy, *others = (_accuracy(path, number, field) for field in fields[1:])
+        rows[key] = _Row(valid_accuracy, test_accuracy, others[0] if others else None)
         first_lines[key] = number
     if len(rows) < NUM_ROWS:
         raise InputError(

@@ -25,7 +25,7 @@ from tests.retraining.architectures import architecture_file
 
 
 def search(run_dir: Path, num_children: int) -> None:
-    args = SearchArgs(env_id="NASES-Digits-v0", preset="smoke", budget=3, run_dir=run_dir)
+    args = SearchArgs(env_id="NASES-Digits-v0", preset="smoke", budget=3, num_finalists=2, run_dir=run_dir)
     with SearchRun(args, agent="random_search") as run:
         rng = np.random.default_rng(0)
         run.loop.evaluate_all([run.env.search_space.sample(rng) for _ in range(num_children)])

@@ -46,7 +46,7 @@ def train(*options: object) -> None:
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a search and return its run directory."""
     path = tmp_path_factory.mktemp("search") / "run"
-    options = ("--preset", "smoke", "--budget", "2", "--run-dir", str(path))
+    options = ("--preset", "smoke", "--budget", "2", "--num-finalists", "0", "--run-dir", str(path))
     assert run_here(module("nases_agents.random_search"), *options).returncode == 0
     return path
 

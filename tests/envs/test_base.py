@@ -298,7 +298,7 @@ def test_evaluation_is_repeated_after_an_error() -> None:
 
 @pytest.mark.parametrize("env_id", ["NASES-Synthetic-v0", "NASES-Digits-v0"])
 def test_information_without_text_has_the_same_numbers_in_every_step(env_id: str) -> None:
-    options = {"preset": "smoke"} if env_id == "NASES-Digits-v0" else {}
+    options: dict[str, Any] = {"preset": "smoke"} if env_id == "NASES-Digits-v0" else {}
     with_text, without = (gym.make(env_id, info_text=info_text, **options) for info_text in (True, False))
     action = np.zeros(20, np.float32)
     infos = []

@@ -236,3 +236,32 @@ def test_known_row_of_the_real_table() -> None:
     )
     assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.63364)
     assert evaluator.report_test_accuracy(architecture) == pytest.approx(0.858633)
+
+
+def test_rungs_are_the_accuracies_after_12_and_200_epochs(table: str, tmp_path: Path) -> None:
+    lines = [f"{HEADER},valid_accuracy_200_epochs", *(f"{line},{50 + row / 400:.3f}" for row, line in enumerate(LINES[1:]))]
+    five_columns = write_table(tmp_path / "table.csv", lines)
+    evaluator = NasBench201Evaluator("nasbench201", five_columns, rungs=(12, 200))
+    evaluator.prepare()
+    architecture = SPACE.from_string(STRINGS[1000])
+    found = [evaluator.at_fidelity(rung).evaluate(architecture, 0) for rung in (12, 200)]
+    assert [evaluation.num_epochs for evaluation in found] == [12, 200]
+    assert [evaluation.reward for evaluation in found] == pytest.approx([0.05, 0.525])
+    assert evaluator.evaluate(architecture, 0) == found[1]
+    description = evaluator.at_fidelity(12).describe()
+    assert (description["rungs"], description["fidelity"]) == ([12, 200], 12)
+    # Results without rungs do not depend on the column.
+    plain = [NasBench201Evaluator("nasbench201", path) for path in (table, five_columns)]
+    assert plain[0].describe() == plain[1].describe()
+    assert plain[0].evaluate(architecture, 0) == plain[1].evaluate(architecture, 0)
+
+
+def test_missing_column_and_other_rungs_are_one_line(table: str) -> None:
+    evaluator = NasBench201Evaluator("nasbench201", table, rungs=(12, 200))
+    for use in (evaluator.prepare, lambda: evaluator.evaluate(SPACE.from_string(STRINGS[0]), 0)):
+        with pytest.raises(InputError, match="lacks the column valid_accuracy_200_epochs"):
+            use()
+    with pytest.raises(InputError, match="the rungs of NAS-Bench-201 are 12 and 200 epochs, not 1, 12"):
+        NasBench201Evaluator("nasbench201", table, rungs=(1, 12))
+    with pytest.raises(InputError, match="the fidelity is 90; it must be one of the rungs 12, 200"):
+        evaluator.at_fidelity(90)

@@ -1,0 +1,232 @@
+"""Rungs on NAS-Bench-201: does continuing the best tenth of the children from 12 to 200 epochs improve the result?
+
+    python -m benchmarks.rungs --output rungs.json
+
+With each seed, an agent searches twice: with rewards after 12 epochs alone, and with the rungs 12 and 200. The result of a
+search is its best child: by the accuracy after 12 epochs, or after 200 epochs among the promoted children. Its test accuracy
+after 200 epochs is compared. The search with 12 epochs alone is also compared after as many training epochs as the search
+with rungs needs, when it has evaluated more children. The seed determines the order of the operators.
+
+The accuracies are read from two CSV files: the table of NAS-Bench-201 (see ``NASES-NASBench201-v0``), and one with the
+columns ``arch`` and ``valid_accuracy_200_epochs_cifar10``.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from tqdm import tqdm
+
+from benchmarks.common import statistics
+from benchmarks.common.report import TextTable, format_interval
+from benchmarks.common.workers import map_unordered
+from benchmarks.search_quality.comparison import AGENTS
+from nases_env.atomic_io import write_atomically
+from nases_env.command_line import run_command
+from nases_env.errors import InputError, did_you_mean
+from nases_env.evaluation.nasbench201 import COLUMN_200, RUNGS, TABLE_NAME, NasBench201Evaluator
+from nases_env.search import SearchLoop, Trial, make_env
+from nases_env.seeding import numpy_generator
+
+SOURCE_COLUMN = "valid_accuracy_200_epochs_cifar10"
+VARIANTS = {"short": "12 epochs", "equal": "12 epochs, equal cost", "rungs": "rungs 12, 200"}
+"""The compared searches and their headings."""
+DIFFERENCES = {"rungs – 12 epochs": "short", "rungs – equal cost": "equal"}
+TABLE_WIDTH = 220  # characters
+
+
+@dataclass
+class Args:
+    """Options of the benchmark."""
+
+    agents: tuple[str, ...] = (
+        "random_search",
+        "regularized_evolution",
+        "local_search",
+        "discrete_reinforce",
+        "reinforce",
+        "model_assisted",
+        "ppo",
+    )
+    """Names of the agents, as in search_quality."""
+    budget: int = 100
+    """Number of children."""
+    reduction_factor: int = 10
+    """The inverse of the fraction of children that are promoted."""
+    num_seeds: int = 50
+    """Number of searches of each agent, at least 2."""
+    table: Path | None = None
+    """CSV file with the accuracies after 12 epochs; unset: the default table of the environment."""
+    table_200: Path | None = None
+    """CSV file with the validation accuracies after 200 epochs; unset: nasbench201-latency.csv in NASES_DATA_DIR."""
+    num_processes: int = os.cpu_count() or 1
+    """Number of parallel searches, with one thread each."""
+    output: Path | None = None
+    """JSON file for the measurements."""
+
+    def __post_init__(self) -> None:
+        for name in self.agents:
+            if name not in AGENTS:
+                raise InputError(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; known: {', '.join(AGENTS)}")
+        for option, minimum in {"budget": 1, "reduction_factor": 2, "num_seeds": 2, "num_processes": 1}.items():
+            if getattr(self, option) < minimum:
+                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
+
+    @property
+    def equal_budget(self) -> int:
+        """Number of children with 12 epochs that cost as many epochs as the search with rungs."""
+        return self.budget + self.num_promotions * (RUNGS[1] - RUNGS[0]) // RUNGS[0]
+
+    @property
+    def num_promotions(self) -> int:
+        """Number of promoted children."""
+        return self.budget // self.reduction_factor
+
+
+class Job(NamedTuple):
+    """The searches of one agent with one seed."""
+
+    agent: str
+    seed: int
+    table: str
+    args: Args
+
+
+class Result(NamedTuple):
+    """The test accuracy in [0, 1] of the result of each search, by its name in ``VARIANTS``."""
+
+    agent: str
+    seed: int
+    test_accuracies: dict[str, float]
+
+
+def merge_tables(table: Path | None, table_200: Path | None, merged: Path) -> None:
+    """Write the table of NAS-Bench-201 with the accuracies after 200 epochs as its fifth column to ``merged``.
+
+    Raises:
+        InputError: if a file cannot be read, or the second one lacks a column or a cell.
+    """
+    source = NasBench201Evaluator(path=None if table is None else str(table)).table
+    if table_200 is None:
+        table_200 = Path(os.environ.get("NASES_DATA_DIR") or ".", "nasbench201-latency.csv")
+    try:
+        with open(table_200, newline="", encoding="utf-8") as file:
+            accuracies = {row["arch"]: row[SOURCE_COLUMN] for row in csv.DictReader(file)}
+        with open(source, newline="", encoding="utf-8-sig") as file, open(merged, "w", newline="") as target:
+            header, *rows = csv.reader(file)
+            writer = csv.writer(target, lineterminator="\n")
+            writer.writerow([*header[:4], COLUMN_200])
+            writer.writerows([*row[:4], accuracies[row[0]]] for row in rows)
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename} ({error.strerror}); pass --table and --table-200") from error
+    except KeyError as error:
+        raise InputError(f"{table_200} has no {error.args[0]}; pass a CSV file with arch,{SOURCE_COLUMN}") from None
+
+
+def run_job(job: Job) -> Result:
+    """Run the searches of one agent with one seed; test accuracies are read after their end."""
+    args = job.args
+    plain, promoted = (_search(job, budget, rungs) for budget, rungs in ((args.equal_budget, ()), (args.budget, RUNGS)))
+    assert promoted.best is not None
+    results = {
+        "short": _best(plain.trials[: args.budget]),
+        "equal": _best(plain.trials[: args.equal_budget]),
+        "rungs": promoted.best,
+    }
+    evaluator = plain.env.evaluator
+    assert isinstance(evaluator, NasBench201Evaluator)
+    accuracies = {name: evaluator.report_test_accuracy(trial.architecture) for name, trial in results.items()}
+    return Result(job.agent, job.seed, accuracies)
+
+
+def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
+    agent, options = AGENTS[job.agent].agent, AGENTS[job.agent].options
+    options = dataclasses.replace(
+        options,
+        env_id="NASES-NASBench201-v0",
+        env_kwargs={"table": job.table, "operator_permutation_seed": str(job.seed)},
+        budget=budget,
+        seed=job.seed,
+        rungs=rungs,
+    )
+    env = make_env(options)
+    env.reset(seed=job.seed)
+    search = SearchLoop(env, budget, reduction_factor=job.args.reduction_factor)
+    if isinstance(agent, type):
+        search.run(agent(search.env, options), options.ask_batch_size)
+    else:
+        agent(search, options)
+    return search
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    return max(trials, key=lambda trial: trial.evaluation.reward)
+
+
+def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
+    """Return the mean test accuracy of each agent and search, and the differences paired by seed; accuracies in [0, 1]."""
+    rng = numpy_generator(0, "rungs", "bootstrap")
+    agents: dict[str, Any] = {}
+    for agent in dict.fromkeys(args.agents):
+        of_agent = sorted((result for result in results if result.agent == agent), key=lambda result: result.seed)
+        values = {name: np.array([result.test_accuracies[name] for result in of_agent]) for name in VARIANTS}
+        agents[agent] = {
+            "test_accuracy": {name: statistics.mean(values[name], rng)._asdict() for name in VARIANTS},
+            "differences": {
+                title: statistics.mean(values["rungs"] - values[other], rng)._asdict()
+                for title, other in DIFFERENCES.items()
+            },
+        }
+    rung_epochs = args.budget * RUNGS[0] + args.num_promotions * (RUNGS[1] - RUNGS[0])
+    return {
+        "benchmark": "rungs",
+        "settings": dataclasses.asdict(args),
+        "epochs": {"short": args.budget * RUNGS[0], "equal": args.equal_budget * RUNGS[0], "rungs": rung_epochs},
+        "agents": agents,
+        "results": [result._asdict() for result in results],
+    }
+
+
+def make_table(report: Mapping[str, Any]) -> TextTable:
+    """Return the table of all agents, best first."""
+    epochs = report["epochs"]
+    headings = ["agent", *(f"{heading} ({epochs[name]:,} epochs)" for name, heading in VARIANTS.items()), *DIFFERENCES]
+    ordered = sorted(report["agents"].items(), key=lambda item: -item[1]["test_accuracy"]["rungs"]["value"])
+    rows = [
+        [
+            AGENTS[agent].label,
+            *(format_interval(**metrics["test_accuracy"][name]) for name in VARIANTS),
+            *(format_interval(**metrics["differences"][title], sign="+") for title in DIFFERENCES),
+        ]
+        for agent, metrics in ordered
+    ]
+    settings = report["settings"]
+    title = f"test accuracy % (95%), {settings['budget']} children, {settings['num_seeds']} seeds"
+    return TextTable(title, headings, rows)
+
+
+def main(args: Args) -> None:
+    """Compare searches on NAS-Bench-201 with rungs and with 12 epochs alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder, TABLE_NAME)
+        merge_tables(args.table, args.table_200, table)
+        jobs = [Job(agent, seed, str(table), args) for seed in range(args.num_seeds) for agent in dict.fromkeys(args.agents)]
+        results = list(tqdm(map_unordered(run_job, jobs, args.num_processes), total=len(jobs), unit="search"))
+    report = analyze(results, args)
+    Console(width=TABLE_WIDTH).print(make_table(report).to_rich())
+    if args.output is not None:
+        write_atomically(args.output, (json.dumps(report, indent=2, default=str) + "\n").encode())
+
+
+if __name__ == "__main__":
+    run_command(Args, main)

@@ -1,0 +1,70 @@
+"""The benchmark of rungs on NAS-Bench-201."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rungs import Args, Result, analyze, merge_tables
+from nases_env.errors import InputError
+from nases_env.evaluation import NasBench201Evaluator
+from nases_env.search_spaces.nasbench201 import NasBench201
+from tests.commands import run_benchmark
+from tests.evaluation.test_nasbench201 import STRINGS, write_table
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A table in which row ``i`` has i / 200 percent after 12 epochs, and one with the opposite order after 200 epochs."""
+    folder = tmp_path_factory.mktemp("tables")
+    lines = [f"{text},{99 - row / 200:.3f},1.5" for row, text in enumerate(STRINGS)]
+    table_200 = folder / "table_200.csv"
+    write_table(table_200, ["arch,valid_accuracy_200_epochs_cifar10,ms_raspi4", *lines[::-1]])
+    return Path(write_table(folder / "table.csv")), table_200
+
+
+def test_tables_are_merged_by_cell(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    merge_tables(*tables, tmp_path / "merged.csv")
+    evaluator = NasBench201Evaluator(path=str(tmp_path / "merged.csv"), rungs=(12, 200))
+    for row in (0, 7000):
+        architecture = NasBench201().from_string(STRINGS[row])
+        rewards = [evaluator.at_fidelity(rung).evaluate(architecture, 0).reward for rung in (12, 200)]
+        assert rewards == pytest.approx([row / 20_000, 0.99 - row / 20_000], abs=1e-5)
+
+
+def test_missing_cell_is_one_line(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    table, table_200 = tables
+    shorter = tmp_path / "table_200.csv"
+    shorter.write_text("\n".join(table_200.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(InputError, match="pass a CSV file with arch,valid_accuracy_200_epochs_cifar10"):
+        merge_tables(table, shorter, tmp_path / "merged.csv")
+    with pytest.raises(InputError, match="cannot read"):
+        merge_tables(table, tmp_path / "missing.csv", tmp_path / "merged.csv")
+
+
+def test_rungs_find_the_best_promoted_child(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    """After 200 epochs, the order is the opposite of that after 12 epochs, and that of the test accuracies."""
+    options = ("--table", str(tables[0]), "--table-200", str(tables[1]), "--num-seeds", "2", "--budget", "20")
+    agents = ("--agents", "random_search", "ppo", "--reduction-factor", "4", "--num-processes", "1")
+    output = run_benchmark("rungs", (*options, *agents, "--output", str(tmp_path / "out.json")), tmp_path).stdout
+    assert "rungs – equal cost" in output
+    report = json.loads((tmp_path / "out.json").read_text())
+    # 5 promotions of 188 epochs cost as much as 78 children.
+    assert report["epochs"] == {"short": 240, "equal": (20 + 78) * 12, "rungs": 240 + 5 * 188}
+    for metrics in report["agents"].values():
+        assert metrics["differences"]["rungs – 12 epochs"]["value"] > 0
+
+
+def test_differences_are_paired_by_seed() -> None:
+    args = Args(agents=("random_search",), num_seeds=3)
+    accuracies = [(0.5, 0.6, 0.7), (0.1, 0.2, 0.3), (0.8, 0.8, 0.9)]
+    results = [
+        Result("random_search", seed, dict(zip(("short", "equal", "rungs"), values, strict=True)))
+        for seed, values in enumerate(accuracies)
+    ]
+    metrics = analyze(results, args)["agents"]["random_search"]
+    assert metrics["test_accuracy"]["rungs"]["value"] == pytest.approx(1.9 / 3)
+    assert metrics["differences"]["rungs – 12 epochs"]["value"] == pytest.approx(0.5 / 3)
+    assert metrics["differences"]["rungs – equal cost"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})

@@ -7,19 +7,19 @@ import contextlib
 import dataclasses
 import gc
 import io
-import os
 import re
-import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from nases_env import streams
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.streams import OutputError
 
 Args = TypeVar("Args")
 
@@ -44,43 +44,36 @@ def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
 def run(main: Callable[[], None]) -> None:
     """Call ``main`` as the main function of this process.
 
-    An ``InputError`` is printed to standard error as one line; the exit status is then 2. An interrupt exits with status
-    130; SIGTERM has the same effect as Ctrl-C. The exit status is 1 if standard output is a pipe whose reader, such as
-    ``head``, has exited.
+    An ``InputError``, or an error with a file of the user, is printed to standard error as one line; the exit status is then
+    2. An interrupt exits with status 130; SIGTERM has the same effect as Ctrl-C. The exit status is 1 if standard output is
+    a pipe whose reader, such as ``head``, has exited.
     """
+    streams.prepare()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_excepthook
     try:
-        _run(main)
-    except BrokenPipeError:
-        if not _has_no_reader(sys.stdout):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush of the interpreter at exit
-        sys.exit(1)
-
-
-def _run(main: Callable[[], None]) -> None:
-    try:
-        main()
+        try:
+            main()
+        finally:
+            streams.check_output()
+    except OutputError as error:
+        if error.reader_has_exited:
+            sys.exit(1)
+        _exit_with(error)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit_with(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _exit_with(f"cannot access {error.filename}: {error.strerror}; check the path and its permissions")
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        sys.stdout.flush()
 
 
-def _has_no_reader(stream: TextIO) -> bool:
-    """Return whether ``stream`` is a pipe whose reader has closed it."""
-    try:
-        descriptor = stream.fileno()
-    except io.UnsupportedOperation:
-        return False
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+def _exit_with(error: object) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 def parse(args_type: Any, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 from nases_env import command_line
 from nases_env.command_line import parse_quietly, run, run_command
 from nases_env.errors import InputError
+from nases_env.streams import OutputStream
 from tests.commands import error_of, run_here
 
 
@@ -116,7 +117,7 @@ def test_closed_standard_output_exits_with_status_1() -> None:
     os.close(read_end)
 
     def main() -> None:
-        with open(write_end, "w") as out, contextlib.redirect_stdout(out):
+        with OutputStream(open(write_end, "wb")) as out, contextlib.redirect_stdout(out):
             run(lambda: print("a line"))
 
     result = run_here(main)

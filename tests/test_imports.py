@@ -26,6 +26,7 @@ LEAVES: dict[str, set[str]] = {
     "safetensors_file": {"atomic_io", "errors", "hashing"},
     "seeding": {"hashing"},
     "signals": set(),
+    "streams": {"errors"},
     "tables": set(),
     "user_modules": set(),
     "version": set(),

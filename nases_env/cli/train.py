@@ -35,6 +35,7 @@ from nases_env.retraining.training import FinalTraining, require_final_settings
 from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
 from nases_env.search.run_dir import best_record, is_locked
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space, parse_architecture
+from nases_env.streams import optional_output
 from nases_env.training import DATASETS, EpochRecord
 
 
@@ -125,10 +126,12 @@ def train_command(args: TrainArgs) -> None:
     folder = FinalFolder(args.output or (args.source if is_run else args.source.parent) / "final")
     folder.open(training)
     console = Console(soft_wrap=True, highlight=False)
-    if search is not None:
-        console.print(search.describe(), describe_changes(changed_settings(search.settings, training.settings)), sep="\n")
-    for seed in range(args.seed, args.seed + args.seeds):
-        _train(folder, training, seed)
+    with optional_output():
+        if search is not None:
+            changes = describe_changes(changed_settings(search.settings, training.settings))
+            console.print(search.describe(), changes, sep="\n")
+        for seed in range(args.seed, args.seed + args.seeds):
+            _train(folder, training, seed)
     report = write_report(folder, search)
     Console().print(seeds_table(folder.results()))
     console.print(report["sentence"])

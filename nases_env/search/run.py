@@ -39,6 +39,7 @@ from nases_env.search.run_dir import (
     trial_record,
 )
 from nases_env.signals import defer_signals
+from nases_env.streams import optional_output
 from nases_env.version import __version__
 
 NUM_FINALISTS = 5  # the default of --num-finalists
@@ -154,11 +155,14 @@ class SearchRun:
         )
 
     def __enter__(self) -> SearchRun:
+        self._output = optional_output()
+        self._output.__enter__()
         try:
             self.loop.__enter__()
         except BaseException:
             self.env.close()
             self._directory.close()
+            self._output.__exit__(None, None, None)
             raise
         return self
 
@@ -177,6 +181,7 @@ class SearchRun:
                     self._directory.write_config({**self._config(), "finished": _now()})
         finally:
             self._directory.close()
+            self._output.__exit__(None, None, None)
 
     def search(self, agent: Agent) -> None:
         """Run ``agent`` until the budget is used up."""

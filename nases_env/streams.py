@@ -41,7 +41,7 @@ class OutputStream(io.TextIOWrapper):
 
     Attributes:
         error: the first error; None without one.
-        is_optional: whether the program goes on after an error; otherwise ``OutputError`` is raised.
+        is_optional: whether the program continues after an error; otherwise ``OutputError`` is raised.
     """
 
     error: OutputError | None = None
@@ -92,7 +92,7 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def optional_output() -> Iterator[None]:
-    """Go on in this context if standard output cannot be written; ``check_output`` raises the error afterwards."""
+    """Continue in this context if standard output cannot be written; ``check_output`` raises the error afterwards."""
     stream = sys.stdout
     if not isinstance(stream, OutputStream):
         yield

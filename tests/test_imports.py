@@ -22,6 +22,7 @@ LEAVES: dict[str, set[str]] = {
     "devices": {"errors"},
     "errors": set(),
     "hashing": set(),
+    "paths": {"errors"},
     "progress": set(),
     "safetensors_file": {"atomic_io", "errors", "hashing"},
     "seeding": {"hashing"},

@@ -57,7 +57,7 @@ def test_name_that_is_not_utf8_is_escaped(run_dir: Path) -> None:
     assert b"run\\udcff: random_search" in result.stdout
 
 
-def test_search_goes_on_without_standard_output(tmp_path: Path) -> None:
+def test_search_continues_without_standard_output(tmp_path: Path) -> None:
     commands = {
         "full": ">/dev/full",
         "closed": ">&-",

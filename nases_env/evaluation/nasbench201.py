@@ -13,6 +13,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.hashing import sha256_hex
+from nases_env.paths import absolute_path
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -136,9 +137,9 @@ class _Row(NamedTuple):
 def _find_table(path: str | None) -> Path:
     named = path or os.environ.get(TABLE_VARIABLE)
     if named:
-        return Path(named).expanduser().absolute()
+        return absolute_path(named)
     data_dir = os.environ.get("NASES_DATA_DIR")
-    if data_dir and (table := Path(data_dir).expanduser().absolute() / TABLE_NAME).is_file():
+    if data_dir and (table := absolute_path(data_dir) / TABLE_NAME).is_file():
         return table
     raise InputError(
         f"no table of NAS-Bench-201: set table or the environment variable {TABLE_VARIABLE} to its CSV file, or put "

@@ -129,7 +129,10 @@ def _parse(options: str | None) -> dict[str, Any]:
             raise InputError(
                 f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
             )
-        parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if value.isdigit() else value
+        is_number = value.isascii() and value.isdigit()
+        if name in SUBMITIT_OPTIONS and not is_number:
+            raise InputError(f"{name} in slurm_options must be a number, not {value}")
+        parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_number else value
     return parsed
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
+from nases_env.paths import absolute_path
 from nases_env.training.data_cache import DataCache
 from nases_env.training.image_folder import default_side, read_image_folder
 from nases_env.training.image_io import shrink
@@ -99,7 +100,7 @@ def load_images(
 def resolve_data_dir(data_dir: str | Path | None) -> Path | None:
     """Return ``data_dir``, or the directory in the environment variable NASES_DATA_DIR; None if neither is set."""
     chosen_dir = data_dir or os.environ.get("NASES_DATA_DIR") or None
-    return None if chosen_dir is None else Path(chosen_dir).expanduser().absolute()
+    return None if chosen_dir is None else absolute_path(chosen_dir)
 
 
 def _load(request: _Request) -> ImageSet:
@@ -119,7 +120,7 @@ def uses_flip(dataset: str, settings: TrainingSettings) -> bool:
 def _data_dir(request: _Request) -> Path:
     """Return the data directory, which must exist unless it is the default."""
     if request.data_dir is None:
-        return Path.home() / ".cache" / "nases" / "data"
+        return absolute_path("~/.cache/nases/data")
     if not request.data_dir.is_dir():
         raise InputError(
             f"data_dir {request.data_dir} is not a directory; create it, or set data_dir or NASES_DATA_DIR to a different "

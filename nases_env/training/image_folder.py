@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
 from nases_env.hashing import sha256_hex
+from nases_env.paths import cache_dir
 from nases_env.training.image_io import image_size, read_image
 from nases_env.training.image_set import ImageSet
 
@@ -28,7 +29,7 @@ _CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decod
 def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
     """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*`` as RGB, sorted by class and file name.
 
-    The decoded images are cached in ``cache_folder()``, under a digest of the paths, sizes and modification times of the
+    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and modification times of the
     files.
 
     Args:
@@ -45,7 +46,7 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
     if (root / other_split).is_dir():
         _require_same_classes(root, class_names, _class_names(root / other_split))
     files = [_image_files(root / split / name) for name in class_names]
-    cache_file = cache_folder() / f"images-{_digest(root / split, files, side)}.safetensors"
+    cache_file = cache_dir() / f"images-{_digest(root / split, files, side)}.safetensors"
     labels = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(of_class) for of_class in files]))
     images = _read_cache(cache_file, len(labels))
     if images is None:
@@ -77,11 +78,6 @@ def num_training_files(root: Path | None) -> int:
 def _training_files(root: Path) -> list[Path]:
     """Return the images in ``root/train/<class>/``, without hidden files, as ``read_image_folder`` reads them."""
     return sorted(path for path in (root / "train").glob("[!.]*/[!.]*") if path.suffix.lower() in _SUFFIXES)
-
-
-def cache_folder() -> Path:
-    """Return the cache directory: the environment variable NASES_CACHE_DIR, otherwise ``~/.cache/nases``."""
-    return Path(os.environ.get("NASES_CACHE_DIR") or Path.home() / ".cache" / "nases").expanduser()
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from PIL import ExifTags, Image, ImageOps
 from safetensors import SafetensorError
 
 from nases_env.errors import InputError
+from nases_env.paths import cache_dir
 from nases_env.training import image_folder
-from nases_env.training.image_folder import cache_folder, default_side, num_training_files, read_image_folder
+from nases_env.training.image_folder import default_side, num_training_files, read_image_folder
 from tests.training.images import write_folder, write_image
 
 
 def cache_files() -> list[Path]:
-    return sorted(path for path in cache_folder().rglob("*") if path.is_file())
+    return sorted(path for path in cache_dir().rglob("*") if path.is_file())
 
 
 def error_of(root: Path, *, train: bool = True, side: int | None = 8) -> str:

@@ -1,0 +1,112 @@
+"""Paths that cannot be read or written are errors of one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nases_env.cli import main as cli
+from nases_env.errors import InputError
+from nases_env.paths import absolute_path, cache_dir
+from tests.commands import ROOT, error_of, run_here, script
+
+LONG = "x" * 300
+SEARCH = script(ROOT / "agents" / "random_search.py")
+UNPRIVILEGED = 65534
+
+
+def test_home_directories_are_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert absolute_path("~/data") == tmp_path / "data"
+    monkeypatch.setenv("NASES_CACHE_DIR", "~/cache")
+    assert cache_dir() == tmp_path / "cache"
+    monkeypatch.delenv("NASES_CACHE_DIR")
+    assert cache_dir() == tmp_path / ".cache" / "nases"
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        (("--env-id", "NASES-FashionMNIST-v0", "--data-dir", "~nouser/x"), {}),
+        (("--env-id", "NASES-FashionMNIST-v0"), {"NASES_DATA_DIR": "~nouser/x"}),
+        (("--env-id", "NASES-NASBench201-v0", "--env-kwargs", "table", "~nouser/x"), {}),
+    ],
+)
+def test_unknown_home_directory_is_one_line(
+    options: tuple[str, ...], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert "cannot find the home directory in ~nouser/x" in error_of(
+        run_here(SEARCH, *options, "--run-dir", str(tmp_path / "run"))
+    )
+
+
+def test_missing_home_directory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NASES_CACHE_DIR", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(InputError, match=r"cannot find the home directory in ~/\.cache/nases"):
+        cache_dir()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("status", LONG),
+        ("train", LONG),
+        ("predict", LONG, "x.png"),
+        ("store", "ls", LONG),
+        ("draw", LONG),
+        ("validate", LONG),
+    ],
+    ids=lambda options: options[0],
+)
+def test_name_that_is_too_long_is_one_line(options: tuple[str, ...]) -> None:
+    assert "File name too long" in error_of(run_here(cli.main, *options))
+
+
+@pytest.mark.parametrize("options", [("--run-dir", LONG), ("--resume", LONG), ("--embedding", LONG), ("--store", LONG)])
+def test_option_that_is_too_long_is_one_line(
+    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ("--env-id", "NASES-Synthetic-v0", "--budget", "1")
+    script_ = script(ROOT / "agents" / "reinforce.py") if "--embedding" in options else SEARCH
+    assert "File name too long" in error_of(run_here(script_, *given, *options))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to give up the permissions of root")
+def test_directory_without_permission_is_one_line(tmp_path: Path) -> None:
+    """All commands are run in one process of another user, which saves the time of the imports."""
+    for name in ("run", "images/train/cat", "images/test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "file.json").write_text("{}")
+    for path in (tmp_path / "run", tmp_path / "images" / "train" / "cat", tmp_path / "file.json"):
+        path.chmod(0)
+    code = f"""
+import os, sys
+from tests.commands import run_here, script
+from nases_env.cli import main as cli
+import nases_env.cli.status, nases_env.cli.train, nases_env.cli.validate, nases_env.cli.draw, nases_env.model_io
+search = script({str(ROOT / "agents" / "random_search.py")!r})
+os.setresuid({UNPRIVILEGED}, {UNPRIVILEGED}, {UNPRIVILEGED})
+folders = ("--env-id", "NASES-ImageFolder-v0", "--data-dir", "images", "--run-dir", "new")
+for main, options in [
+    (cli.main, ("status", "run")), (cli.main, ("train", "run")), (cli.main, ("train", "file.json", "--dataset", "digits")),
+    (cli.main, ("validate", "run")), (cli.main, ("draw", "file.json")), (cli.main, ("predict", "run", "x.png")),
+    (search, ("--resume", "run")), (search, ("--run-dir", "run/new")), (search, folders),
+]:
+    result = run_here(main, *options)
+    error = result.stderr
+    print(result.returncode, error.count(chr(10)), "ermission denied" in error, *options, "|", error.strip())
+"""
+    tmp_path.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NASES_CACHE_DIR": str(tmp_path / "cache"), "MPLCONFIGDIR": "/tmp"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 9, result.stderr
+    assert [line for line in lines if not line.startswith("2 1 True")] == []

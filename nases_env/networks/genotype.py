@@ -137,23 +137,32 @@ def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
 @lru_cache(maxsize=4096)
 def canonical_cell(cell: Cell) -> Cell:
     """Return the lexicographically smallest form of ``cell`` over all orders of its nodes and their branches."""
-    ways: list[tuple[Cell, dict[int, int]]] = [((), {value: value for value in range(NUM_CELL_INPUTS)})]
+    # An order maps the values (cell inputs and nodes) that are placed already to their new numbers. All orders in the list
+    # give the same nodes so far; only those with the smallest next node are kept.
+    orders: list[dict[int, int]] = [{value: value for value in range(NUM_CELL_INPUTS)}]
+    values = list(enumerate(cell, start=NUM_CELL_INPUTS))
+    written: list[Node] = []
     for _ in cell:
-        # All forms so far have the same prefix; only those with the smallest next node are kept.
-        longer = [
-            ((*written, _write_node(cell[node], labels)), {**labels, node + NUM_CELL_INPUTS: len(labels)})
-            for written, labels in ways
-            for node in range(len(cell))
-            if node + NUM_CELL_INPUTS not in labels and {cell[node][0], cell[node][2]} <= labels.keys()
-        ]
-        least = min(written for written, _ in longer)
-        ways = [way for way in longer if way[0] == least]
-    return ways[0][0]
+        least: Node | None = None
+        longer: list[tuple[dict[int, int], int]] = []
+        for labels in orders:
+            for value, node in values:
+                if value in labels or node[0] not in labels or node[2] not in labels:
+                    continue
+                candidate = _write_node(node, labels)
+                if least is None or candidate < least:
+                    least, longer = candidate, [(labels, value)]
+                elif candidate == least:
+                    longer.append((labels, value))
+        assert least is not None
+        orders = [{**labels, value: len(labels)} for labels, value in longer]
+        written.append(least)
+    return tuple(written)
 
 
 def _write_node(node: Node, labels: dict[int, int]) -> Node:
-    a, b = sorted([(labels[node[0]], node[1]), (labels[node[2]], node[3])])
-    return (*a, *b)
+    a, op_a, b, op_b = labels[node[0]], node[1], labels[node[2]], node[3]
+    return (a, op_a, b, op_b) if (a, op_a) <= (b, op_b) else (b, op_b, a, op_a)
 
 
 def read_nasbench201(genotype: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -353,7 +353,9 @@ class SearchLoop:
         architecture = pending.proposal.architecture
         evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
         self.env.set_current(architecture, evaluation)
-        with defer_signals():
+        # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
+        writes_nothing = len(self.trials) + 1 < self.num_replayed
+        with nullcontext() if writes_nothing else defer_signals():
             self._record(pending.proposal, evaluation, is_promotion=pending.is_promotion)
         return pending, evaluation
 

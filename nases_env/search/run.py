@@ -199,15 +199,17 @@ class SearchRun:
             )
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
-        records = list(read_trajectory(path))
-        num_children = sum(not record["is_promotion"] for record in records)
+        evaluations, num_children = [], 0
+        for record in read_trajectory(path):  # one at a time, because a list of all records would be large
+            evaluations.append(Evaluation.from_dict(record))
+            num_children += not record["is_promotion"]
         if num_children > self.args.budget:
             raise InputError(
                 f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
             )
         budgets = config.get("budgets", [config["arguments"]["budget"]])
         return _Recorded(
-            evaluations=[Evaluation.from_dict(record) for record in records],
+            evaluations=evaluations,
             num_children=num_children,
             earlier_budgets=[budget for budget in budgets if budget < self.args.budget],
         )

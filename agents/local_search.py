@@ -4,7 +4,7 @@
 
 Starting from the best of a few random architectures, the agent evaluates neighbors, which differ in one decision, in random
 order and moves to a better one. At a local optimum it restarts. It avoids repeats until the space is almost exhausted and
-uses no embedding.
+uses no embedding. With rungs, it compares promoted children by their comparable rewards.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ process is fitted to all evaluated children (``agents/gaussian_process.py``). Be
 policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
 (Sutton, 1990). The next children are those with the highest expected improvement among candidates sampled from the policy
 and from the prior. Several can be requested together (``--ask-batch-size``): pending children reduce the predicted variance
-of similar candidates.
+of similar candidates. With rungs, the process takes the rung as an input.
 """
 
 from __future__ import annotations

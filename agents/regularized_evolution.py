@@ -4,7 +4,7 @@
 
 The population is a queue of the most recent children. The parent is the best of a random sample of the population; the next
 child is the parent with one decision changed. The oldest child leaves the population regardless of its reward. No embedding
-is used.
+is used. With rungs, a member that was promoted has its comparable reward.
 """
 
 from __future__ import annotations
@@ -55,16 +55,19 @@ class RegularizedEvolution(Agent):
         self.args = args
         self.rng = numpy_generator(args.seed, "regularised evolution")
         self.population: deque[tuple[float, Architecture]] = deque(maxlen=args.population_size)
+        self.comparable_rewards: dict[str, float] = {}  # of promoted children, by key
         self.num_proposed = 0
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         return [Proposal(self._next_child()) for _ in range(num_children)]
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
-        self.population.append((evaluation.reward, proposal.architecture))  # drops the oldest
+        reward = self.comparable_rewards.get(proposal.architecture.key, evaluation.reward)  # it may be a repeat
+        self.population.append((reward, proposal.architecture))  # drops the oldest
         return {"evolution/population_reward_mean": sum(reward for reward, _ in self.population) / len(self.population)}
 
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        self.comparable_rewards = dict(rewards)
         members = [(rewards.get(architecture.key, reward), architecture) for reward, architecture in self.population]
         self.population = deque(members, maxlen=self.args.population_size)
         return {}

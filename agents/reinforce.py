@@ -9,7 +9,8 @@ this policy.
 To search better within few children, the defaults add to the paper's algorithm: the first children are random, the
 controller reads a mutated good child instead of the last one, repeats are rejected, and updates replay earlier children.
 ``--preset paper`` (``PAPER``) runs Algorithm 1 without these additions. The paper leaves the exploration, the baseline and
-the learning rate open; each is an option. ``examples/reinforce_single_file.py`` is Algorithm 1 as one loop.
+the learning rate open; each is an option. ``examples/reinforce_single_file.py`` is Algorithm 1 as one loop. With rungs, the
+history has the comparable rewards of promoted children.
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ class EmbeddingPolicy(Agent):
         self.num_proposed = 0
         self.history: list[Transition] = []
         self.ranking: list[Transition] = []  # the history, best first
+        self.comparable_rewards: dict[str, float] = {}  # of promoted children, by key
 
     @property
     def is_warming_up(self) -> bool:
@@ -237,7 +239,8 @@ class EmbeddingPolicy(Agent):
 
     @torch.no_grad()
     def record(self, sample: PolicySample, reward: float) -> None:
-        """Add ``sample`` and its ``reward`` to the history."""
+        """Add ``sample`` and its ``reward`` to the history; a repeat of a promoted child has its comparable reward."""
+        reward = self.comparable_rewards.get(sample.architecture.key, reward)
         vector = torch.from_numpy(self.env.search_space.encode(sample.architecture))
         simulated = self.reference_controller(vector[None])[0]
         is_reconstructed = self.env.decode((simulated / ACTION_SCALE).numpy()).key == sample.architecture.key
@@ -248,6 +251,7 @@ class EmbeddingPolicy(Agent):
 
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
         """Replace the rewards of promoted children in the history by their comparable ``rewards``."""
+        self.comparable_rewards = dict(rewards)
         self.history = [
             dataclasses.replace(transition, reward=rewards.get(transition.sample.architecture.key, transition.reward))
             for transition in self.history

@@ -2,10 +2,11 @@
 
     python -m benchmarks.rungs --output rungs.json
 
-With each seed, an agent searches twice: with rewards after 12 epochs alone, and with the rungs 12 and 200. The result of a
-search is its best child: by the accuracy after 12 epochs, or after 200 epochs among the promoted children. Its test accuracy
-after 200 epochs is compared. The search with 12 epochs alone is also compared after as many training epochs as the search
-with rungs needs, when it has evaluated more children. The seed determines the order of the operators.
+With each seed, an agent searches three times: with rewards after 12 epochs alone, with the rungs 12 and 200, and with 12
+epochs alone but more children, at most as many training epochs as the search with rungs. The result of a search is its best
+child: by the accuracy after 12 epochs, or after 200 epochs among the promoted children. Its test accuracy after 200 epochs
+is compared. The seed determines the order of the operators. The numbers of epochs in the table assume that all children are
+distinct: an agent that repeats children needs fewer epochs and promotes fewer children.
 
 The accuracies are read from two CSV files: the table of NAS-Bench-201 (see ``NASES-NASBench201-v0``), and one with the
 columns ``arch`` and ``valid_accuracy_200_epochs_cifar10``.
@@ -35,7 +36,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.nasbench201 import COLUMN_200, RUNGS, TABLE_NAME, NasBench201Evaluator
-from nases_env.search import SearchLoop, Trial, make_env
+from nases_env.search import SearchLoop, make_env
 from nases_env.seeding import numpy_generator
 
 SOURCE_COLUMN = "valid_accuracy_200_epochs_cifar10"
@@ -136,17 +137,12 @@ def merge_tables(table: Path | None, table_200: Path | None, merged: Path) -> No
 def run_job(job: Job) -> Result:
     """Run the searches of one agent with one seed; test accuracies are read after their end."""
     args = job.args
-    plain, promoted = (_search(job, budget, rungs) for budget, rungs in ((args.equal_budget, ()), (args.budget, RUNGS)))
-    assert promoted.best is not None
-    results = {
-        "short": _best(plain.trials[: args.budget]),
-        "equal": _best(plain.trials[: args.equal_budget]),
-        "rungs": promoted.best,
+    searches = {
+        "short": _search(job, args.budget, ()),
+        "equal": _search(job, args.equal_budget, ()),
+        "rungs": _search(job, args.budget, RUNGS),
     }
-    evaluator = plain.env.evaluator
-    assert isinstance(evaluator, NasBench201Evaluator)
-    accuracies = {name: evaluator.report_test_accuracy(trial.architecture) for name, trial in results.items()}
-    return Result(job.agent, job.seed, accuracies)
+    return Result(job.agent, job.seed, {name: _test_accuracy(search) for name, search in searches.items()})
 
 
 def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
@@ -169,8 +165,11 @@ def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
     return search
 
 
-def _best(trials: Sequence[Trial]) -> Trial:
-    return max(trials, key=lambda trial: trial.evaluation.reward)
+def _test_accuracy(search: SearchLoop) -> float:
+    evaluator, best = search.env.evaluator, search.best
+    assert isinstance(evaluator, NasBench201Evaluator)
+    assert best is not None
+    return evaluator.report_test_accuracy(best.architecture)
 
 
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:

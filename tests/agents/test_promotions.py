@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from nases_agents import local_search, model_assisted, regularized_evolution, reinforce
 
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation
+from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchLoop
 from nases_env.search.agent import Agent, Proposal
+from nases_env.search_spaces import Architecture
 from tests.search.rungs import ToyRungs, toy_env
 
 FIRST = (0.1, 0.5, 0.3)  # rewards at the first rung
@@ -51,6 +53,30 @@ def test_local_search_compares_comparable_rewards() -> None:
     assert isinstance(agent, local_search.LocalSearch)
     proposals = promote_second(agent)
     assert [agent.rewards[proposal.architecture.key] for proposal in proposals] == [0.1, COMPARABLE, 0.3]
+
+
+def test_local_search_leaves_an_incumbent_whose_promotion_disappointed() -> None:
+    agent = make(local_search, "LocalSearch", num_init=3)
+    assert isinstance(agent, local_search.LocalSearch)
+    proposals = promote_second(agent)
+    assert agent.incumbent == proposals[1].architecture
+    (neighbor,) = agent.ask()
+    evaluation = ToyRungs().at_fidelity(1).evaluate(neighbor.architecture, 0)
+    agent.tell(neighbor, replace(evaluation, valid_accuracy=0.2, fidelity=1))  # more than 0.05, less than 0.5
+    assert agent.incumbent == neighbor.architecture
+
+
+@pytest.mark.parametrize(("module", "name"), [(regularized_evolution, "RegularizedEvolution"), (reinforce, "Reinforce")])
+def test_repeat_of_a_promoted_child_has_its_comparable_reward(module: Any, name: str) -> None:
+    agent = make(module, name)
+    repeated = promote_second(agent)[1]
+    evaluation = ToyRungs().at_fidelity(1).evaluate(repeated.architecture, 0)
+    agent.tell(repeated, replace(evaluation, valid_accuracy=FIRST[1], fidelity=1))
+    if isinstance(agent, regularized_evolution.RegularizedEvolution):
+        assert [reward for reward, _ in agent.population] == [0.1, COMPARABLE, 0.3, COMPARABLE]
+    else:
+        assert isinstance(agent, reinforce.Reinforce)
+        assert [transition.reward for transition in agent.history] == [0.1, COMPARABLE, 0.3, COMPARABLE]
 
 
 @pytest.mark.parametrize(("module", "name"), [(reinforce, "Reinforce"), (model_assisted, "ModelAssisted")])
@@ -93,6 +119,43 @@ def test_agents_find_better_children_with_rungs(module: Any, name: str) -> None:
             qualities.append(env.evaluator.quality(search.best.architecture))
         gains.append(qualities[0] - qualities[1])
     assert np.mean(gains) > 2 * np.std(gains, ddof=1) / np.sqrt(len(gains))
+
+
+@dataclass(frozen=True)
+class MisleadingRungs(ToyRungs):
+    """One child is by far the best at the first rung and by far the worst at the second one."""
+
+    rungs: tuple[int, ...] = (1, 3)
+    misleading: str = ""
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        reward = self.quality(architecture)
+        if architecture.key == self.misleading:
+            reward = 0.0 if self.fidelity == 3 else 1.0
+        return Evaluation(architecture.key, seed, Status.OK, reward, num_epochs=self.fidelity or 3)
+
+
+class IgnoresPromotions(regularized_evolution.RegularizedEvolution):
+    tell_promoted = Agent.tell_promoted
+
+
+def num_children_near_the_misleading_one(agent_type: type[regularized_evolution.RegularizedEvolution]) -> int:
+    """Search, and count the children that differ in one decision from the misleading one, the last random child."""
+    args = regularized_evolution.Args(budget=40, population_size=20, sample_size=20)
+    misleading = agent_type(toy_env(), args).ask(args.population_size)[-1].architecture
+    env = NASESEnv(MisleadingRungs(misleading=misleading.key))
+    env.reset(seed=0)
+    search = SearchLoop(env, args.budget)
+    search.run(agent_type(env, args))
+    neighbors = {neighbor.key for neighbor in local_search.neighbors_of(env.search_space, misleading)}
+    return sum(trial.architecture.key in neighbors for trial in search.trials if not trial.is_promotion)
+
+
+def test_promotion_corrects_the_search_after_a_misleading_first_rung() -> None:
+    misled = num_children_near_the_misleading_one(IgnoresPromotions)
+    corrected = num_children_near_the_misleading_one(regularized_evolution.RegularizedEvolution)
+    assert misled >= 8
+    assert corrected <= 1
 
 
 def test_shaped_rewards_are_refused_with_rungs() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rungs import Args, Result, analyze, merge_tables
+from benchmarks.rungs import Args, Job, Result, analyze, merge_tables, run_job
 from nases_env.errors import InputError
 from nases_env.evaluation import NasBench201Evaluator
+from nases_env.search import Agent, SearchLoop
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import run_benchmark
 from tests.evaluation.test_nasbench201 import STRINGS, write_table
@@ -55,6 +56,28 @@ def test_rungs_find_the_best_promoted_child(tables: tuple[Path, Path], tmp_path:
     assert report["epochs"] == {"short": 240, "equal": (20 + 78) * 12, "rungs": 240 + 5 * 188}
     for metrics in report["agents"].values():
         assert metrics["differences"]["rungs – 12 epochs"]["value"] > 0
+
+
+def test_each_search_knows_its_own_budget(
+    tables: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule of REINFORCE depends on the budget, so a part of a longer search is not a search of that budget."""
+    table = tmp_path / "table.csv"
+    merge_tables(*tables, table)
+    searches: list[SearchLoop] = []
+    run = SearchLoop.run
+
+    def record_and_run(search: SearchLoop, agent: Agent, ask_batch_size: int) -> None:
+        searches.append(search)
+        run(search, agent, ask_batch_size)
+
+    monkeypatch.setattr(SearchLoop, "run", record_and_run)
+    run_job(Job("random_search", 0, str(table), Args(budget=20, reduction_factor=4)))
+    assert [(search.budget, search.num_children, search.env.rungs) for search in searches] == [
+        (20, 20, ()),
+        (98, 98, ()),
+        (20, 20, (12, 200)),
+    ]
 
 
 def test_differences_are_paired_by_seed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from nases_env.envs import NasBench201Env
 from nases_env.errors import InputError
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search_spaces.nasbench201 import NasBench201
-from tests.evaluation.test_nasbench201 import STRINGS, real_table, requires_real_table, write_table
+from tests.evaluation.test_nasbench201 import LINES, STRINGS, real_table, requires_real_table, write_table
 
 SPACE = NasBench201()
 NUM_ACTIONS = 6
@@ -137,6 +138,34 @@ def test_reward_does_not_depend_on_the_seed(options: dict[str, Any]) -> None:
         env.reset(seed=seed)
         steps.append(env.step(np.zeros(NUM_ACTIONS, np.float32))[1:])
     assert steps[0] == steps[1]
+
+
+def test_reward_is_the_accuracy_at_the_rung(options: dict[str, Any], tmp_path: Path) -> None:
+    column = ["valid_accuracy_200_epochs", *(f"{50 + row / 400:.4f}" for row in range(len(STRINGS)))]
+    table = write_table(tmp_path / "table.csv", [f"{line},{cell}" for line, cell in zip(LINES, column, strict=True)])
+    env = make({**options, "table": table}, rungs=[12, 200])
+    assert unwrapped(env).rungs == (12, 200)
+    rewards = {}
+    for fidelity in (12, 200):
+        env.reset(seed=0, options={"fidelity": fidelity})
+        _, reward, _, _, info = env.step(np.zeros(NUM_ACTIONS, np.float32))
+        rewards[fidelity] = float(reward)
+        assert info["fidelity"] == fidelity
+    assert rewards[200] == pytest.approx(0.5 + rewards[12] / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("rungs", [(12, 200), (200,)])
+def test_reset_raises_an_error_if_the_table_lacks_the_column_of_a_rung(options: dict[str, Any], rungs: Any) -> None:
+    with pytest.raises(InputError, match="lacks the column valid_accuracy_200_epochs") as caught:
+        make(options, rungs=rungs).reset()
+    assert "\n" not in str(caught.value)
+    make(options, rungs=(12,)).reset()
+
+
+@pytest.mark.parametrize("rungs", [(200, 12), (6, 12), ("12",)])
+def test_other_rungs_are_one_line(options: dict[str, Any], rungs: Any) -> None:
+    with pytest.raises(InputError, match="the rungs of NAS-Bench-201 are 12 and 200 epochs, not"):
+        make(options, rungs=rungs)
 
 
 def test_reset_raises_an_error_if_the_table_is_missing_and_reads_the_variable(

@@ -72,7 +72,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _exit_with(error: object) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    # Messages may quote what a file contains, such as line breaks and control sequences of a terminal.
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in one_line(error))
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import one_line
 from nases_env.hashing import tensor_digest
+from nases_env.json_io import parse_json
 
 
 class InvalidFileError(Exception):
@@ -50,7 +51,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        record = json.loads(metadata[kind]) if kind in metadata else None
+        record = parse_json(metadata[kind]) if kind in metadata else None
     except FileNotFoundError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError) as error:

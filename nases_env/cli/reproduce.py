@@ -30,6 +30,7 @@ from nases_env.evaluation import (
     load_settings,
     resolve_preset,
 )
+from nases_env.json_io import parse_json
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.plan import Plan, Stage, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
@@ -180,7 +181,7 @@ def _check_config(plan: Plan) -> bool:
     """
     path = plan.output / CONFIG
     try:
-        before = json.loads(path.read_text())
+        before = parse_json(path.read_bytes())
         if not isinstance(before, dict) or "preset" not in before:
             raise ValueError("not the configuration of a reproduction")
         if before["preset"] != plan.preset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from nases_env.command_line import parse
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
 from nases_env.execution.store import Lease
+from nases_env.json_io import parse_json
 from nases_env.progress import format_rate
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.folder import SeedProgress
@@ -59,7 +59,7 @@ def status_command(args: StatusArgs) -> None:
         InputError: if ``run_dir`` is not one of these directories, or a file in it cannot be read.
     """
     try:
-        names = set(json.loads((args.run_dir / CONFIG).read_text()))
+        names = set(parse_json((args.run_dir / CONFIG).read_bytes()))
     except (OSError, ValueError, TypeError):
         names = set()
     if {"preset", "agents"} <= names:
@@ -92,7 +92,7 @@ def _describe_seed(seed: SeedProgress, num_epochs: int) -> str:
 
 
 def _describe_reproduction(path: Path) -> Iterator[str]:
-    config = json.loads((path / CONFIG).read_text())
+    config = parse_json((path / CONFIG).read_bytes())
     yield f"{path}: reproduction in {config['env_id']}, preset {config['preset']}"
     for folder in sorted(path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name)):
         state = "finished" if (folder / "embedding.json").exists() else "not finished"

@@ -21,9 +21,11 @@ from rich.table import Table
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import parse, unknown_command
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import Status
+from nases_env.evaluation.result import read_curve
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.hashing import sha256_hex
+from nases_env.json_io import parse_json
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
 from nases_env.tables import format_known
 
@@ -199,7 +201,7 @@ def _record(row: Row) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text, allow_infinity=True)
     except ValueError as error:
         raise InputError(f"the store contains invalid JSON ({error}); run nases store verify") from None
 
@@ -271,7 +273,7 @@ def _verify_checks(store: Store) -> Iterator[tuple[str, list[str]]]:
     invalid_values: list[str] = []
     unknown_digests: list[str] = []
     invalid_genotypes: list[str] = []
-    for row in store.rows():
+    for row in store.rows(check_types=False):
         child = f"{row['key']}, configuration {row['digest'][:_DIGEST_WIDTH]}, seed {row['seed']}"
         num_rows += 1
         invalid_values += [f"{child}: {error}" for error in _invalid_values(row)]
@@ -296,7 +298,7 @@ def _invalid_values(row: Row) -> Iterator[str]:
         if not isinstance(row[name], int) or row[name] < 0:
             yield f"{name} is {row[name]!r}, not a non-negative integer"
     try:
-        Evaluation.from_dict({**row, "status": Status.OK, "curve": json.loads(row["curve"])})
+        read_curve(parse_json(row["curve"], allow_infinity=True))
     except (TypeError, ValueError) as error:
         yield f"invalid curve ({error})"
 
@@ -304,7 +306,7 @@ def _invalid_values(row: Row) -> Iterator[str]:
 def _genotype_error(row: Row) -> tuple[bool, str]:
     """Return whether the genotype belongs to a built-in search space, and its error or an empty string."""
     try:
-        genotype = json.loads(row["genotype"])
+        genotype = parse_json(row["genotype"])
     except (TypeError, ValueError) as error:
         return False, f"the genotype is not valid JSON ({error})"
     name = genotype.get("search_space") if isinstance(genotype, dict) else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, fields
 from enum import Enum
 from typing import Any
 
 from nases_env.training import EpochRecord
+
+MAX_INTEGER = 2**63
+"""Integers in a store are less than this."""
 
 
 class Status(str, Enum):
@@ -80,6 +84,41 @@ class Evaluation:
         Raises:
             KeyError, TypeError, ValueError: if an entry is missing or invalid.
         """
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        curve = tuple(EpochRecord(**epoch) for epoch in known.get("curve", ()))
-        return cls(**{**known, "status": Status(values["status"]), "curve": curve})
+        known = {name: values[name] for name in _FIELDS if name in values}
+        known["status"] = Status(values["status"])
+        known["curve"] = read_curve(known.get("curve", ()))
+        evaluation = cls(**known)
+        evaluation._check()
+        return evaluation
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` if a value has another type or is out of range; fast, because a search may have many."""
+        for name in ("key", "device", "reason"):
+            if type(getattr(self, name)) is not str:
+                raise ValueError(f"{name} is not a string")
+        for name in ("seed", "num_params", "num_flops", "num_epochs"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value < MAX_INTEGER:
+                raise ValueError(f"{name} is not a number from 0 to 2^63 - 1")
+        for name, maximum in (("valid_accuracy", 1.0), ("train_accuracy", 1.0), ("seconds", math.inf)):
+            value = getattr(self, name)
+            if type(value) not in (float, int) or not 0 <= value <= maximum or value == math.inf:
+                raise ValueError(f"{name} is not a number in its range")
+        if self.fidelity is not None and (type(self.fidelity) is not int or self.fidelity < 1):
+            raise ValueError("fidelity is not a number of epochs")
+
+
+def read_curve(epochs: Iterable[Mapping[str, Any]]) -> tuple[EpochRecord, ...]:
+    """Restore the curve of an evaluation from JSON values.
+
+    Raises:
+        TypeError, ValueError: if an entry is missing or invalid.
+    """
+    curve = tuple(EpochRecord(**epoch) for epoch in epochs)
+    for record in curve:
+        if type(record.epoch) is not int or not all(type(value) in (float, int) for value in astuple(record)):
+            raise ValueError("a value is not a number")
+    return curve
+
+
+_FIELDS = tuple(field.name for field in fields(Evaluation))

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nases_env.atomic_io import write_atomically
+from nases_env.json_io import parse_json
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
@@ -37,7 +38,7 @@ def write_protocol_report(plan: Plan) -> str:
         InputError: if a result cannot be read, or a file cannot be written.
     """
     seeds = range(plan.seeds)
-    embeddings = [json.loads(plan.embedding(seed).with_suffix(".json").read_text()) for seed in seeds]
+    embeddings = [parse_json(plan.embedding(seed).with_suffix(".json").read_bytes()) for seed in seeds]
     searches = {agent: [read_search(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
     folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.args.agents}
     finals = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nases_env.errors import InputError, one_line
+from nases_env.json_io import parse_json, require_field_types
 from nases_env.training import EpochRecord
 
 CONFIDENCE = 0.95  # of the intervals
@@ -83,10 +83,15 @@ class FinalResult:
         """Rebuild a result from ``to_dict``.
 
         Raises:
-            KeyError, TypeError: if a value is missing or has the wrong type.
+            KeyError, TypeError, ValueError: if a value is missing or invalid.
         """
         known = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "curve": tuple(EpochRecord(**epoch) for epoch in known["curve"])})
+        known["curve"] = tuple(EpochRecord(**epoch) for epoch in known["curve"])
+        require_field_types(cls, known)
+        result = cls(**known)
+        if not 0 <= result.num_correct <= result.num_test_images or result.num_test_images == 0:
+            raise ValueError(f"{result.num_correct} of {result.num_test_images} test images are correct")
+        return result
 
 
 def read_result(path: Path) -> FinalResult | None:
@@ -96,7 +101,7 @@ def read_result(path: Path) -> FinalResult | None:
         InputError: if the file cannot be read or is not a result.
     """
     try:
-        return FinalResult.from_dict(json.loads(path.read_text()))
+        return FinalResult.from_dict(parse_json(path.read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -22,8 +22,9 @@ from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
+from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS
-from nases_env.search.run_dir import is_finished, read_config
+from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.user_modules import import_user_module
 
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
@@ -290,10 +291,18 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         )
     if not args_type.uses_embedding:
         values["embedding"] = None  # earlier versions required one for custom search spaces
-    _, child = resolve_preset(values["preset"])
-    values["child"] = load_settings(values["child"], child) if has_children else child
-    values["execution"] = ExecutionSettings(**values["execution"])
-    values["rungs"] = tuple(values["rungs"])
+    try:
+        require_type("preset", values["preset"], str)
+        require_type("child", values["child"], dict[str, Any] | None)
+        _, child = resolve_preset(values["preset"])
+        values["child"] = load_settings(values["child"], child) if has_children else child
+        require_field_types(ExecutionSettings, values["execution"])
+        values["execution"] = ExecutionSettings(**values["execution"])
+        values["rungs"] = tuple(values["rungs"])
+        require_field_types(args_type, values)
+        require_field_types(ChildSettings, vars(values["child"]))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path / CONFIG} is damaged ({one_line(error)}); restore it, or start a new search") from None
     return args_type(**{**values, "run_dir": path, "resume": path})
 
 

@@ -34,7 +34,7 @@ from nases_env.search.run_dir import (
     is_finished,
     is_fresh,
     read_config,
-    read_trajectory,
+    read_trials,
     to_json,
     trial_record,
 )
@@ -200,8 +200,8 @@ class SearchRun:
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
         evaluations, num_children = [], 0
-        for record in read_trajectory(path):  # one at a time, because a list of all records would be large
-            evaluations.append(Evaluation.from_dict(record))
+        for record, evaluation in read_trials(path):  # one at a time, because a list of all records would be large
+            evaluations.append(evaluation)
             num_children += not record["is_promotion"]
         if num_children > self.args.budget:
             raise InputError(

@@ -9,6 +9,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nases_env import atomic_io
 from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.json_io import parse_json, require_type
 from nases_env.search.loop import Finalist, Trial
 from nases_env.search_spaces import SearchSpace
 
@@ -25,6 +27,18 @@ STORE = "store.sqlite"
 FINALISTS = "finalists.json"
 BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
 ATOMIC_FILES = (CONFIG, FINALISTS, "best.json", *BEST_DRAWINGS)  # written through a temporary file
+
+
+CONFIG_TYPES: dict[str, Any] = {
+    "agent": str,
+    "configuration": dict[str, Any],
+    "num_resumed": int,
+    "started": str,
+}
+"""Types of the entries of ``config.json`` that commands read."""
+
+ARGUMENT_TYPES: dict[str, Any] = {"budget": int, "env_id": str, "seed": int, "execution": dict[str, Any]}
+"""Types of some of its arguments; ``load_args`` checks the others."""
 
 
 class RunDir:
@@ -139,7 +153,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: if ``path`` is not a run directory of this version.
     """
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = parse_json((path / CONFIG).read_bytes())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise InputError(
@@ -147,6 +161,17 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from None
     if not (isinstance(config, dict) and isinstance(config.get("arguments"), dict)):
         raise InputError(f"{path / CONFIG} was not written by this version of NASES; start a new search")
+    try:
+        for name, hint in CONFIG_TYPES.items():
+            require_type(name, config[name], hint)
+        for name, hint in ARGUMENT_TYPES.items():
+            require_type(name, config["arguments"][name], hint)
+        require_type("store", config["arguments"]["execution"]["store"], str | None)
+        require_type("budgets", config.get("budgets", []), list[int])
+        datetime.fromisoformat(config["started"])
+    except (KeyError, ValueError) as error:
+        problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path / CONFIG} is damaged ({problem}); restore it, or start a new search") from None
     return config
 
 
@@ -178,7 +203,13 @@ def trial_record(trial: Trial, search_space: SearchSpace) -> dict[str, Any]:
 
 
 def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the trials of the run directory ``path`` in order. An incomplete last line is skipped.
+    """Read the trials of the run directory ``path`` in order, as ``trial_record`` wrote them; see ``read_trials``."""
+    for record, _ in read_trials(path):
+        yield record
+
+
+def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:
+    """Read the trials of the run directory ``path`` in order, with their evaluations. An incomplete last line is skipped.
 
     Raises:
         InputError: if it cannot be read, or a line is not a valid trial.
@@ -189,14 +220,20 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                record = json.loads(line)
-                if record["child"] != number:
-                    raise ValueError
+                record = parse_json(line)
+                evaluation = Evaluation.from_dict(record)
                 record.setdefault("is_promotion", False)  # missing in runs of earlier versions
-                yield record
+                if not (
+                    record["child"] == number
+                    and type(record["is_new"]) is type(record["is_promotion"]) is bool
+                    and type(record["reward"]) in (int, float)
+                    and isinstance(record["genotype"], dict)
+                ):
+                    raise ValueError
+                yield record, evaluation
     except OSError as error:
         raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); pass a run directory") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"
         ) from None
@@ -219,9 +256,12 @@ def read_finalists(path: Path) -> list[dict[str, Any]]:
         InputError: if the file is not valid.
     """
     try:
-        records = json.loads((path / FINALISTS).read_bytes())
+        records = parse_json((path / FINALISTS).read_bytes())
+        require_type("finalists", records, list[dict[str, Any]])
         for record in records:
-            _ = record["child"], record["mean_reward"], Evaluation.from_dict(record["second"])
+            require_type("child", record["child"], int)
+            require_type("mean_reward", record["mean_reward"], float)
+            Evaluation.from_dict(record["second"])
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nases_env.errors import InputError
+from nases_env.json_io import parse_json
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces.graph import CellGraph
 
@@ -211,8 +212,8 @@ class SearchSpace(ABC):
             InputError: if ``text`` is not JSON, belongs to a different search space, or is not a genotype.
         """
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
+            record = parse_json(text)
+        except ValueError as error:
             raise InputError(f"not an architecture: the text is not JSON ({error})") from None
         if not isinstance(record, dict):
             raise InputError(f"not an architecture: expected a JSON object, found {type(record).__name__}")

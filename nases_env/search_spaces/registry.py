@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.json_io import parse_json
 from nases_env.networks.genotype import NETWORK_KEYS
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
@@ -124,8 +125,8 @@ def parse_architecture(text: str, search_space: str | None = None) -> tuple[Sear
         InputError: if it is not an architecture of that search space.
     """
     named = EnasMicro.name
-    with contextlib.suppress(json.JSONDecodeError):  # the search space reports the reason
-        record = json.loads(text)
+    with contextlib.suppress(ValueError):  # the search space reports the reason
+        record = parse_json(text)
         if isinstance(record, dict):
             if record.get("search_space") in list(SEARCH_SPACES):
                 named = record["search_space"]

@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any
 
 from nases_env.hashing import sha256_hex
+from nases_env.json_io import parse_json
 
 APPLICATION_ID = 0x4E415345
 """The SQLite application id of a store: ``NASE``."""
@@ -86,6 +87,13 @@ COLUMNS = (
 )
 """The columns of the table ``evaluations``."""
 
+COLUMN_TYPES: dict[str, type] = {
+    **dict.fromkeys(COLUMNS, str),
+    **dict.fromkeys(("seed", "num_params", "num_flops", "num_epochs"), int),
+    **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
+}
+"""Python types of the columns. SQLite does not enforce them."""
+
 RENAMED_EVALUATORS = {
     "AnalyticEvaluator": "OperatorShareEvaluator",
     "InteractionEvaluator": "RandomLandscapeEvaluator",
@@ -138,7 +146,7 @@ def _migrate_configurations(db: sqlite3.Connection) -> None:
 
 def _migrate_text(text: Any) -> Any:
     try:
-        description = json.loads(text)
+        description = parse_json(text)
     except (TypeError, ValueError):
         return text  # ``nases store verify`` reports it
     return json.dumps(migrate_description(description), sort_keys=True) if isinstance(description, dict) else text

@@ -23,7 +23,8 @@ import torch
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store.liveness import ExpiryDetector, Lease, host_identity, process_start_time
-from nases_env.execution.store.schema import APPLICATION_ID, COLUMNS, SCHEMA_VERSION, migrate
+from nases_env.execution.store.schema import APPLICATION_ID, COLUMN_TYPES, COLUMNS, SCHEMA_VERSION, migrate
+from nases_env.json_io import parse_json
 from nases_env.signals import defer_signals
 from nases_env.version import __version__
 
@@ -280,8 +281,12 @@ class Store:
         """Return the number of evaluations."""
         return int(self._query("SELECT count(*) AS number FROM evaluations")[0]["number"])
 
-    def rows(self, key_prefix: str = "") -> Iterator[Row]:
-        """Iterate over the evaluations whose key starts with ``key_prefix``, in the order of insertion."""
+    def rows(self, key_prefix: str = "", *, check_types: bool = True) -> Iterator[Row]:
+        """Iterate over the evaluations whose key starts with ``key_prefix``, in the order of insertion.
+
+        Raises:
+            InputError: if the store cannot be read, or ``check_types`` is set and a value has another type than its column.
+        """
         last = 0
         prefix = key_prefix.encode()  # compared as bytes, because SQLite's text functions stop at a NUL
         while page := self._query(
@@ -291,7 +296,21 @@ class Store:
         ):
             for row in page:
                 last = row.pop("number")
+                if row.keys() != COLUMN_TYPES.keys():
+                    raise InputError(
+                        f"{self.path} is not a valid store (its columns have other names); restore a copy of it"
+                    )
+                if check_types:
+                    self._check_types(row)
                 yield row
+
+    def _check_types(self, row: Row) -> None:
+        for name, expected in COLUMN_TYPES.items():
+            if type(row[name]) is not expected:
+                raise InputError(
+                    f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "
+                    f"run: nases store verify {self.path}"
+                )
 
     def merge(self, source: Store) -> MergeResult:
         """Copy the evaluations and configurations that this store lacks from ``source``, in one transaction."""
@@ -316,7 +335,7 @@ class Store:
 
     def _evaluation(self, row: Row) -> Evaluation:
         try:
-            return Evaluation.from_dict({**row, "curve": json.loads(row["curve"])})
+            return Evaluation.from_dict({**row, "curve": parse_json(row["curve"], allow_infinity=True)})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the store {self.path} has an invalid entry for {row['key']} ({error}); run: nases store verify {self.path}"
@@ -382,6 +401,10 @@ class Store:
                 ) from error
             advice = next((advice for word, advice in _ADVICE.items() if word in text), "run nases store verify")
             raise InputError(f"cannot use the store {self.path} ({text}); {advice}") from error
+        except UnicodeDecodeError as error:  # of a column's name
+            raise CorruptStoreError(
+                f"{self.path} is not a valid store ({error}); restore a copy of it or choose another file"
+            ) from error
 
     def _connect(self, options: str) -> sqlite3.Connection:
         return sqlite3.connect(

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from nases_env.errors import InputError
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` to a temporary file in the directory of ``path``, then move it to ``path``.
+
+    Raises:
+        InputError: as ``open_atomically``.
+    """
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file in the directory of ``path``; move it to ``path`` at the end of the context, unless it fails.
 
     Raises:
         InputError: if the directory is not writable or the disk is full. An existing file at ``path`` is then unchanged.
@@ -23,7 +36,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())

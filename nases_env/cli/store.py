@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from nases_env.atomic_io import write_atomically
+from nases_env.atomic_io import open_atomically
 from nases_env.command_line import parse, unknown_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Status
@@ -207,18 +207,19 @@ def _parse(text: str) -> Any:
 
 
 def _export(args: ExportArgs) -> None:
-    text = io.StringIO()
-    with Store(args.path, read_only=True) as store:
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(args.path, read_only=True))
+        text: TextIO = sys.stdout
+        if args.output is not None:
+            file = stack.enter_context(open_atomically(args.output))
+            text = io.TextIOWrapper(file, "utf-8", newline="")
+            stack.callback(text.detach)
         if args.format == "csv":
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(store.rows())
         else:
             text.writelines(json.dumps(_record(row)) + "\n" for row in store.rows())
-    if args.output is not None:
-        write_atomically(args.output, text.getvalue().encode())
-        return
-    sys.stdout.write(text.getvalue())
 
 
 def _merge(args: MergeArgs) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import tyro
 
-from nases_env.cli.store import StoreCommands, run_store_command
+from nases_env.cli.store import ExportArgs, StoreCommands, run_store_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store import COLUMNS, Store
@@ -259,3 +259,13 @@ class TestVerify:
         with pytest.raises(InputError, match="there is no store"):
             nases_store("verify", tmp_path / "absent.sqlite")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_export_to_a_file_that_cannot_be_written_leaves_it_unchanged(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.sqlite"):
+        pass
+    output = tmp_path / "out.csv"
+    output.mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        run_store_command(ExportArgs(tmp_path / "store.sqlite", output=output))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "store.sqlite"]

@@ -40,11 +40,14 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_commands_write_what_the_console_can_encode(encoding: str, run_dir: Path) -> None:
-    commands = " && ".join(
-        f"{NASES} {options}"
-        for options in ("--help", "store verify run/store.sqlite", "store ls run/store.sqlite", "draw run/best.json")
-    )
-    result = shell(commands, run_dir.parent, PYTHONIOENCODING=encoding)
+    code = """
+import sys
+from nases_env.cli.main import main
+for options in ("--help", "store verify run/store.sqlite", "store ls run/store.sqlite", "draw run/best.json"):
+    sys.argv = ["nases", *options.split()]
+    main()
+"""
+    result = shell(f"{sys.executable} -c '{code}'", run_dir.parent, PYTHONIOENCODING=encoding)
     assert result.returncode == 0, result.stderr
     assert b"\nok " in result.stdout
     assert b"\\u" not in result.stdout

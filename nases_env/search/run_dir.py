@@ -168,6 +168,7 @@ def read_config(path: Path) -> dict[str, Any]:
             require_type(name, config["arguments"][name], hint)
         require_type("store", config["arguments"]["execution"]["store"], str | None)
         require_type("budgets", config.get("budgets", []), list[int])
+        require_type("rungs", config["configuration"].get("rungs", []), list[int])
         datetime.fromisoformat(config["started"])
     except (KeyError, ValueError) as error:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)

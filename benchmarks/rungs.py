@@ -40,6 +40,7 @@ from nases_env.search import SearchLoop, make_env
 from nases_env.seeding import numpy_generator
 
 SOURCE_COLUMN = "valid_accuracy_200_epochs_cifar10"
+TABLE_200_HINT = f"pass a CSV file with arch,{SOURCE_COLUMN} with --table-200"
 VARIANTS = {"short": "12 epochs", "equal": "12 epochs, equal cost", "rungs": "rungs 12, 200"}
 """The compared searches and their headings."""
 DIFFERENCES = {"rungs – 12 epochs": "short", "rungs – equal cost": "equal"}
@@ -115,23 +116,48 @@ def merge_tables(table: Path | None, table_200: Path | None, merged: Path) -> No
     """Write the table of NAS-Bench-201 with the accuracies after 200 epochs as its fifth column to ``merged``.
 
     Raises:
-        InputError: if a file cannot be read, or the second one lacks a column or a cell.
+        InputError: if a file cannot be read or is not valid, or the second one lacks a cell.
     """
-    source = NasBench201Evaluator(path=None if table is None else str(table)).table
+    evaluator = NasBench201Evaluator(path=None if table is None else str(table))
+    evaluator.prepare()  # an error names this file, not the merged one
     if table_200 is None:
         table_200 = Path(os.environ.get("NASES_DATA_DIR") or ".", "nasbench201-latency.csv")
+    accuracies = _read_accuracies(table_200)
+    with open(evaluator.table, newline="", encoding="utf-8-sig") as file, open(merged, "w", newline="") as target:
+        header, *rows = csv.reader(file)
+        if missing := [row[0] for row in rows if row[0] not in accuracies]:
+            raise InputError(f"{table_200} has no row for {missing[0]}; {TABLE_200_HINT}")
+        writer = csv.writer(target, lineterminator="\n")
+        writer.writerow([*header[:4], COLUMN_200])
+        writer.writerows([*row[:4], accuracies[row[0]]] for row in rows)
+
+
+def _read_accuracies(path: Path) -> dict[str, float]:
+    """Return the validation accuracies after 200 epochs, in percent, by the string of the cell."""
+    accuracies: dict[str, float] = {}
     try:
-        with open(table_200, newline="", encoding="utf-8") as file:
-            accuracies = {row["arch"]: row[SOURCE_COLUMN] for row in csv.DictReader(file)}
-        with open(source, newline="", encoding="utf-8-sig") as file, open(merged, "w", newline="") as target:
-            header, *rows = csv.reader(file)
-            writer = csv.writer(target, lineterminator="\n")
-            writer.writerow([*header[:4], COLUMN_200])
-            writer.writerows([*row[:4], accuracies[row[0]]] for row in rows)
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            for column in ("arch", SOURCE_COLUMN):
+                if column not in (reader.fieldnames or ()):
+                    raise InputError(f"{path} has no column {column}; {TABLE_200_HINT}")
+            for row in reader:
+                accuracies[row["arch"]] = _percentage(row[SOURCE_COLUMN], f"line {reader.line_num} of {path}")
     except OSError as error:
-        raise InputError(f"cannot read {error.filename} ({error.strerror}); pass --table and --table-200") from error
-    except KeyError as error:
-        raise InputError(f"{table_200} has no {error.args[0]}; pass a CSV file with arch,{SOURCE_COLUMN}") from None
+        raise InputError(f"cannot read {path} ({error.strerror}); {TABLE_200_HINT}") from error
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{path} is not a valid CSV file; {TABLE_200_HINT}") from None
+    return accuracies
+
+
+def _percentage(text: str | None, place: str) -> float:
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 100.0:
+        raise InputError(f"{place} has {text or 'nothing'} in place of an accuracy in percent; {TABLE_200_HINT}")
+    return number
 
 
 def run_job(job: Job) -> Result:

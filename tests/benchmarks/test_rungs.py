@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,14 +37,43 @@ def test_tables_are_merged_by_cell(tables: tuple[Path, Path], tmp_path: Path) ->
         assert rewards == pytest.approx([row / 20_000, 0.99 - row / 20_000], abs=1e-5)
 
 
-def test_missing_cell_is_one_line(tables: tuple[Path, Path], tmp_path: Path) -> None:
-    table, table_200 = tables
-    shorter = tmp_path / "table_200.csv"
-    shorter.write_text("\n".join(table_200.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(InputError, match="pass a CSV file with arch,valid_accuracy_200_epochs_cifar10"):
-        merge_tables(table, shorter, tmp_path / "merged.csv")
-    with pytest.raises(InputError, match="cannot read"):
-        merge_tables(table, tmp_path / "missing.csv", tmp_path / "merged.csv")
+HEADER_200 = "arch,valid_accuracy_200_epochs_cifar10"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"cannot read .* \(No such file or directory\); pass a CSV file with"),
+        (b"", "has no column arch; pass a CSV file with arch,valid_accuracy_200_epochs_cifar10 with --table-200"),
+        (b"arch,ms_raspi4\n", "has no column valid_accuracy_200_epochs_cifar10; pass"),
+        (b"arch\xff\n", "is not a valid CSV file; pass"),
+        (f"{HEADER_200}\n{STRINGS[0]},50\n".encode(), r"has no row for \|none~0\|.*; pass"),
+        (f"{HEADER_200}\n{STRINGS[0]}\n".encode(), "line 2 of .* has nothing in place of an accuracy in percent; pass"),
+        (f"{HEADER_200}\n{STRINGS[0]},high\n".encode(), "line 2 of .* has high in place of"),
+        (f"{HEADER_200}\n{STRINGS[0]},nan\n".encode(), "line 2 of .* has nan in place of"),
+    ],
+)
+def test_invalid_table_200_is_one_line(
+    content: bytes | None, message: str, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    table_200 = tmp_path / "table_200.csv"
+    if content is not None:
+        table_200.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        merge_tables(tables[0], table_200, tmp_path / "merged.csv")
+    assert str(table_200) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: "", lambda text: f"{text}\n", lambda text: f"x{text}", lambda text: text[:-60]]
+)
+def test_error_names_the_invalid_table(change: Callable[[str], str], tables: tuple[Path, Path], tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(change(tables[0].read_text()))
+    with pytest.raises(InputError, match=re.escape(str(table))) as caught:
+        merge_tables(table, tables[1], tmp_path / "merged.csv")
+    assert "\n" not in str(caught.value)
 
 
 def test_rungs_find_the_best_promoted_child(tables: tuple[Path, Path], tmp_path: Path) -> None:

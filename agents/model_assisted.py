@@ -141,7 +141,8 @@ class ModelAssisted(EmbeddingPolicy):
             advantages = (rewards - rewards.mean()) / rewards.std(correction=0).clamp_min(1e-8)
             self.metrics = self.gradient_step(samples, advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float())
         for name, value in self.model.kernel._asdict().items():
-            self.metrics[f"model/{name}"] = value
+            if name != "rung_correlation" or self.rung_of:  # otherwise it is constant
+                self.metrics[f"model/{name}"] = value
 
     def _sample_policy(self, num_samples: int) -> list[PolicySample]:
         num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=num_samples) - 1

@@ -37,6 +37,12 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change to an empty directory, because a damaged path may be relative to it."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("working"))
+
+
 def check(main: Callable[[], object], *options: str) -> int:
     """Run a command; any exception except for ``SystemExit`` fails the test."""
     result = run_here(main, *options)

@@ -181,7 +181,7 @@ def _check_config(plan: Plan) -> bool:
     """
     path = plan.output / CONFIG
     try:
-        before = parse_json(path.read_bytes())
+        before = parse_json(path.read_bytes(), allow_infinity=True)
         if not isinstance(before, dict) or "preset" not in before:
             raise ValueError("not the configuration of a reproduction")
         if before["preset"] != plan.preset:

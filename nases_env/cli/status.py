@@ -59,7 +59,7 @@ def status_command(args: StatusArgs) -> None:
         InputError: if ``run_dir`` is not one of these directories, or a file in it cannot be read.
     """
     try:
-        names = set(parse_json((args.run_dir / CONFIG).read_bytes()))
+        names = set(parse_json((args.run_dir / CONFIG).read_bytes(), allow_infinity=True))
     except (OSError, ValueError, TypeError):
         names = set()
     if {"preset", "agents"} <= names:
@@ -92,7 +92,7 @@ def _describe_seed(seed: SeedProgress, num_epochs: int) -> str:
 
 
 def _describe_reproduction(path: Path) -> Iterator[str]:
-    config = parse_json((path / CONFIG).read_bytes())
+    config = parse_json((path / CONFIG).read_bytes(), allow_infinity=True)
     yield f"{path}: reproduction in {config['env_id']}, preset {config['preset']}"
     for folder in sorted(path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name)):
         state = "finished" if (folder / "embedding.json").exists() else "not finished"

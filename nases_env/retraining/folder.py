@@ -121,7 +121,7 @@ class FinalFolder:
             InputError: if it cannot be read.
         """
         try:
-            config = parse_json((self.path / CONFIG).read_bytes())
+            config = parse_json((self.path / CONFIG).read_bytes(), allow_infinity=True)
             require_type("num_epochs", config["num_epochs"], int)
             require_type("dataset", config["configuration"]["dataset"], str)
             settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())

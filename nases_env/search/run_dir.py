@@ -153,7 +153,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: if ``path`` is not a run directory of this version.
     """
     try:
-        config = parse_json((path / CONFIG).read_bytes())
+        config = parse_json((path / CONFIG).read_bytes(), allow_infinity=True)  # some options may be infinite
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from nases_env.cli import main as cli
+from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
@@ -134,6 +136,17 @@ def test_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
     resume("reinforce", tmp_path / "short", budget=BUDGET)
     assert trajectory(tmp_path / "short") == trajectory(tmp_path / "whole")
     assert curves(tmp_path / "short") == curves(tmp_path / "whole")
+
+
+def test_infinite_options_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--preset paper`` of REINFORCE sets infinite limits, and inf is a documented checkpoint interval."""
+    execution = ExecutionSettings(checkpoint_interval=math.inf)
+    options: dict[str, Any] = {"max_grad_norm": math.inf, "clip_range": math.inf, "execution": execution}
+    start_search("reinforce", tmp_path / "run", budget=5, **options)
+    resume("reinforce", tmp_path / "run", budget=7)
+    assert len(trajectory(tmp_path / "run")) == 7
+    status_command(StatusArgs(tmp_path / "run"))
+    assert "7 of 7 children" in capsys.readouterr().out
 
 
 def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,12 @@ def require_type(name: str, value: Any, hint: Any) -> None:
     try:
         check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
-        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        raise ValueError(f"{name} must be {expected}, not {_shorten(value)}") from None
+        raise ValueError(f"{name} must be {describe_type(hint)}, not {_shorten(value)}") from None
+
+
+def describe_type(hint: Any) -> str:
+    """Return a type as it is written in code."""
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def require_field_types(args_type: type[Any], values: Mapping[str, Any]) -> None:

@@ -12,12 +12,11 @@ from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import seconds_of_process
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
-from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings
 from nases_env.evaluation.training import TRAINING_VERSION
 from nases_env.hashing import sha256_hex
 from nases_env.retraining import FinalTraining
-from nases_env.retraining.training import FAILURE_HINTS
+from nases_env.retraining.training import TrainingFailedError
 from nases_env.search_spaces import SearchSpace, get_search_space
 from nases_env.training import EpochRecord, load_images
 
@@ -97,9 +96,7 @@ class Training:
         checkpoint = self.path.with_suffix(".safetensors")
         try:
             _, result = final.run(self.seed, checkpoint, note)
-        except InputError as error:
-            if not any(hint in str(error) for hint in FAILURE_HINTS.values()):
-                raise
+        except TrainingFailedError as error:
             self._write({**values, "status": "failed", "reason": str(error)})
         else:
             self._write({**values, "status": "ok", "seconds": max(seconds.values()), "result": result.to_dict()})

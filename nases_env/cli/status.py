@@ -26,7 +26,6 @@ from nases_env.search.run_dir import (
     STORE,
     TRAJECTORY,
     best_record,
-    is_finished,
     is_locked,
     read_config,
     read_trajectory,
@@ -120,14 +119,14 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     records = list(read_trajectory(run_dir))
     budget = config["arguments"]["budget"]
     num_children = sum(not record["is_promotion"] for record in records)
-    done = is_finished(run_dir, budget)
+    done = "finished" in config
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
     leases = _leases(run_dir, config)
     failed = [record for record in records if record["status"] != Status.OK]
     promoted = f", {len(records) - num_children} promoted" if len(records) > num_children else ""
     yield f"{num_children} of {budget} children{promoted}, {len(leases)} in flight, {len(failed)} failed"
-    best = best_record(run_dir)
+    best = best_record(run_dir, records)
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
         yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"

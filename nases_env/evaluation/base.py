@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 from abc import ABC, abstractmethod
@@ -32,18 +33,22 @@ class Evaluator(ABC):
     """Whether results depend on the seed of the evaluation."""
 
     rungs: tuple[int, ...] = ()
-    """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training."""
+    """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training.
+
+    An evaluator with rungs is a dataclass with the fields ``rungs`` and ``fidelity``.
+    """
+
+    fidelity: int | None = None
+    """The rung of ``evaluate``; None: the last one, or the whole training without rungs. Set by ``at_fidelity``."""
 
     def at_fidelity(self, fidelity: int) -> Evaluator:
         """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.
-
-        Override this and set ``rungs`` to support rungs.
 
         Raises:
             InputError: if ``fidelity`` is not one of ``rungs``.
         """
         self.require_rung(fidelity)
-        raise NotImplementedError(f"{type(self).__name__} sets rungs but does not override at_fidelity")
+        return dataclasses.replace(self, fidelity=fidelity)  # type: ignore[type-var]
 
     def require_rung(self, fidelity: int) -> None:
         """Raise ``InputError`` if ``fidelity`` is not one of ``rungs``."""
@@ -88,6 +93,15 @@ class Evaluator(ABC):
         """
         space = describe_search_space(get_search_space(self.search_space))
         return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
+
+    def describe_rungs(self) -> dict[str, Any]:
+        """Return the entries of ``describe`` for the rungs and the fidelity; empty without rungs."""
+        description: dict[str, Any] = {}
+        if self.rungs:
+            description["rungs"] = list(self.rungs)
+        if self.fidelity is not None:
+            description["fidelity"] = self.fidelity
+        return description
 
     def digest(self) -> str:
         """Return the ``config_digest`` of the description, which identifies the configuration in a store."""

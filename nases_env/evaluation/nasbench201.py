@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,36 +74,21 @@ class NasBench201Evaluator(Evaluator):
         """
         return _find_table(self.path)
 
-    def at_fidelity(self, fidelity: int) -> NasBench201Evaluator:
-        return replace(self, fidelity=fidelity)
-
     def prepare(self) -> None:
-        rows = self._rows()
-        if RUNGS[-1] in self.rungs and next(iter(rows.values())).valid_accuracy_200 is None:
-            raise InputError(
-                f"the table {self.table} lacks the column {COLUMN_200}, which the rung of 200 epochs needs; add "
-                "it, or omit this rung"
-            )
+        self._rows()
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         num_epochs = self.fidelity or (self.rungs[-1] if self.rungs else RUNGS[0])
         row = self._row(architecture)
         accuracy = row.valid_accuracy if num_epochs == RUNGS[0] else row.valid_accuracy_200
-        if accuracy is None:
-            self.prepare()
-        assert accuracy is not None
+        assert accuracy is not None, "checked when the table was read"
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=accuracy / 100, num_epochs=num_epochs)
 
     def describe(self) -> dict[str, Any]:
         """Describe the table by the digest of its accuracies; neither the path nor the order of operators matters."""
         has_200 = RUNGS[-1] in self.rungs
         rows = sorted((key, tuple(row) if has_200 else tuple(row)[:2]) for key, row in self._rows().items())
-        description: dict[str, Any] = {"evaluator": "nasbench201 table", "table": sha256_hex(repr(rows))}
-        if self.rungs:
-            description["rungs"] = list(self.rungs)
-        if self.fidelity is not None:
-            description["fidelity"] = self.fidelity
-        return description
+        return {"evaluator": "nasbench201 table", "table": sha256_hex(repr(rows)), **self.describe_rungs()}
 
     def report_test_accuracy(self, architecture: Architecture) -> float:
         """Return the test accuracy, in [0, 1], of the cell after 200 epochs.
@@ -125,7 +110,13 @@ class NasBench201Evaluator(Evaluator):
             status = path.stat()
         except OSError as error:
             raise _read_error(path, error) from error
-        return _read_table(path, status.st_mtime_ns, status.st_size)
+        rows = _read_table(path, status.st_mtime_ns, status.st_size)
+        if RUNGS[-1] in self.rungs and next(iter(rows.values())).valid_accuracy_200 is None:
+            raise InputError(
+                f"the table {path} lacks the column {COLUMN_200}, which the rung of 200 epochs needs; add it, or omit this "
+                "rung"
+            )
+        return rows
 
 
 class _Row(NamedTuple):

@@ -13,6 +13,7 @@ import torch
 from typeguard import TypeCheckError, check_type
 
 from nases_env.errors import InputError, did_you_mean
+from nases_env.json_io import describe_type
 from nases_env.networks import NetworkSettings
 from nases_env.training import TrainingSettings, num_training_files, resolve_data_dir
 
@@ -145,17 +146,13 @@ def resolve_preset(
         try:
             check_type(value, hint)
         except TypeCheckError:
-            raise InputError(f"{option} must be {_describe(hint)}, not {value!r}") from None
+            raise InputError(f"{option} must be {describe_type(hint)}, not {value!r}") from None
     settings = dataclasses.replace(presets[name], **overrides)
     if settings.schedule == "triangular":
         for option in ("num_cycles", "lr_min"):
             if option in overrides:
                 raise InputError(f"{option} has no effect with the schedule triangular; omit it, or set schedule to cosine")
     return name, settings
-
-
-def _describe(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def final_settings(searched: ChildSettings, preset: str) -> ChildSettings:

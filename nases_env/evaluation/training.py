@@ -81,9 +81,6 @@ class TrainingEvaluator(Evaluator):
         if self.fidelity is not None:
             self.require_rung(self.fidelity)
 
-    def at_fidelity(self, fidelity: int) -> TrainingEvaluator:
-        return replace(self, fidelity=fidelity)
-
     def prepare(self) -> None:
         resolve_device(self.device)
         with torch_threads(self.num_threads):
@@ -97,7 +94,7 @@ class TrainingEvaluator(Evaluator):
     def describe(self) -> dict[str, Any]:
         """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
         device = resolve_device(self.device).type
-        description = {
+        return {
             "evaluator": "training",
             "version": TRAINING_VERSION,
             "search_space": describe_search_space(get_search_space(self.search_space)),
@@ -107,12 +104,8 @@ class TrainingEvaluator(Evaluator):
             "settings": _describe_settings(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
+            **self.describe_rungs(),
         }
-        if self.rungs:
-            description["rungs"] = list(self.rungs)
-        if self.fidelity is not None:
-            description["fidelity"] = self.fidelity
-        return description
 
     def with_checkpoints(self, folder: str, interval_seconds: float) -> TrainingEvaluator:
         return replace(self, checkpoint_dir=folder, checkpoint_interval=interval_seconds)

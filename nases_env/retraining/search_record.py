@@ -8,7 +8,7 @@ from typing import Any
 
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
-from nases_env.search.run_dir import best_record, read_config, read_finalists, read_trajectory
+from nases_env.search.run_dir import best_record, read_config, read_finalists, read_trials
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ def read_search(run_dir: Path) -> SearchRecord:
         InputError: if it is not a run directory, or its children were not trained.
     """
     config = read_config(run_dir)
-    records = list(read_trajectory(run_dir))
+    trials = list(read_trials(run_dir))
     # A promoted child is listed once per rung; its last result includes the time of the lower rungs.
-    last = {record["key"]: Evaluation.from_dict(record) for record in records if record["is_new"]}
+    last = {evaluation.key: evaluation for record, evaluation in trials if record["is_new"]}
     evaluations = [*last.values(), *(Evaluation.from_dict(record["second"]) for record in read_finalists(run_dir))]
-    best = best_record(run_dir)
+    best = best_record(run_dir, [record for record, _ in trials])
     return SearchRecord(
         agent=str(config["agent"]),
         budget=config["arguments"]["budget"],
-        num_children=sum(not record["is_promotion"] for record in records),
+        num_children=sum(not record["is_promotion"] for record, _ in trials),
         seconds=sum(evaluation.seconds for evaluation in evaluations),
         on_gpu=any(evaluation.device != "cpu" for evaluation in evaluations),
         valid_accuracy=0.0 if best is None else best["mean_reward"],

@@ -29,6 +29,10 @@ FAILURE_HINTS = {
 }
 
 
+class TrainingFailedError(InputError):
+    """A final training diverged or ran out of memory."""
+
+
 def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
     """Raise ``InputError`` if ``settings`` include one that has no effect on a final training.
 
@@ -136,7 +140,8 @@ class FinalTraining:
             The model without its auxiliary head, described by its result; and the result.
 
         Raises:
-            InputError: if the training diverged or ran out of memory, data is missing, or the checkpoint cannot be written.
+            TrainingFailedError: if the training diverged or ran out of memory.
+            InputError: if data is missing, or the checkpoint cannot be written.
         """
         device = resolve_device(self.device)
         train, test = self.train_images, self._load(train=False)
@@ -155,7 +160,7 @@ class FinalTraining:
             )
         if result.status != "ok":
             hint = FAILURE_HINTS[result.status]
-            raise InputError(f"the training with seed {seed} failed in epoch {result.num_epochs + 1}: {hint}")
+            raise TrainingFailedError(f"the training with seed {seed} failed in epoch {result.num_epochs + 1}: {hint}")
         if self.settings.auxiliary_head:
             model = self._without_auxiliary_head(model)
         final = FinalResult(

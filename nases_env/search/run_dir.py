@@ -8,7 +8,7 @@ import fcntl
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -271,17 +271,21 @@ def read_finalists(path: Path) -> list[dict[str, Any]]:
     return finalists
 
 
-def best_record(path: Path) -> dict[str, Any] | None:
+def best_record(path: Path, records: Iterable[dict[str, Any]] | None = None) -> dict[str, Any] | None:
     """Return the trial of the best child of the search in ``path``, as ``read_trajectory`` does; None without a result.
 
     It has the additional entry ``mean_reward``: the mean of both rewards of a finalist, or its reward.
+
+    Args:
+        path: the run directory.
+        records: its trials; None: read them.
 
     Raises:
         InputError: if a file is not valid.
     """
     best: dict[str, Any] | None = None
     finalists = {finalist["child"]: finalist for finalist in read_finalists(path)[:1]}
-    for record in read_trajectory(path):
+    for record in read_trajectory(path) if records is None else records:
         if record["child"] in finalists:
             return {**record, "mean_reward": finalists[record["child"]]["mean_reward"]}
         if record["status"] == Status.OK and (best is None or _rank(record) > _rank(best)):
@@ -290,7 +294,8 @@ def best_record(path: Path) -> dict[str, Any] | None:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[int, float]:
-    return Evaluation.from_dict(record).rank
+    """Return ``Evaluation.rank`` of a trial with the status ``OK``."""
+    return record.get("fidelity") or 0, record["valid_accuracy"]
 
 
 def to_json(args: Any) -> dict[str, Any]:

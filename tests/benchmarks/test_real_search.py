@@ -24,7 +24,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Status
 from nases_env.networks import count_parameters
 from nases_env.retraining import FinalTraining
-from nases_env.retraining.training import FAILURE_HINTS
+from nases_env.retraining.training import FAILURE_HINTS, TrainingFailedError
 from nases_env.search_spaces import get_search_space
 from nases_env.training import EpochRecord
 from tests.commands import error_of, module, run_benchmark, run_here
@@ -186,17 +186,17 @@ def test_failed_final_training_is_recorded(tmp_path: Path, monkeypatch: pytest.M
     training = comparison.training(ENAS, 0)
     assert training is not None
 
-    def fail_with(message: str) -> None:
+    def fail_with(error: InputError) -> None:
         def run(*arguments: Any) -> Any:
-            raise InputError(message)
+            raise error
 
         monkeypatch.setattr(FinalTraining, "run", run)
 
-    fail_with("data is missing")
+    fail_with(InputError("data is missing"))
     with pytest.raises(InputError, match="data is missing"):
         training.run()
     assert training.read() is None
-    fail_with(f"the training with seed 0 failed in epoch 1: {FAILURE_HINTS['diverged']}")
+    fail_with(TrainingFailedError(f"the training with seed 0 failed in epoch 1: {FAILURE_HINTS['diverged']}"))
     training.run()
     (row,) = comparison.rows()
     assert (row.method, row.test_accuracy) == (ENAS, None)

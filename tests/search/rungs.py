@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gymnasium.envs.registration import register
@@ -31,10 +31,6 @@ class ToyRungs(Evaluator):
     noise: float = 0.3
 
     is_expensive = False
-
-    def at_fidelity(self, fidelity: int) -> ToyRungs:
-        self.require_rung(fidelity)
-        return replace(self, fidelity=fidelity)
 
     def quality(self, architecture: Architecture) -> float:
         """Return the reward without noise after the last rung, in [0, 0.5)."""

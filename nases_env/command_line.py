@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import gc
 import io
+import math
+import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
@@ -33,6 +37,21 @@ REWORDED_ERRORS = {
 }
 """Replacements in tyro's error messages, as regular expressions."""
 
+MACHINE_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    errno.ENOENT,  # the working directory was removed, or there is no temporary directory
+)
+"""Errors of the operating system without a file name that are not errors of the program."""
+
+MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+"""Parts of the messages of torch when it cannot allocate a tensor."""
+
+MAX_REASON, MAX_DIGITS = 200, 20  # characters of a message and of a number in it
+
+MAX_INTEGER = 2**53  # larger sizes would overflow the 64-bit numbers of torch and numpy
+MIN_FLOAT, MAX_FLOAT = 2.0**-100, 2.0**100  # float32 numbers that can still be multiplied
+
 ANSI_CODE = re.compile(r"\x1b\[[\d;]*m")  # colors of a terminal
 
 
@@ -44,19 +63,17 @@ def run_command(args_type: type[Args], main: Callable[[Args], None]) -> None:
 def run(main: Callable[[], None]) -> None:
     """Call ``main`` as the main function of this process.
 
-    An ``InputError``, or an error with a file of the user, is printed to standard error as one line; the exit status is then
-    2. An interrupt exits with status 130; SIGTERM has the same effect as Ctrl-C. The exit status is 1 if standard output is
-    a pipe whose reader, such as ``head``, has exited.
+    An ``InputError``, or an error with a file of the user or the resources of the machine, is printed to standard error as
+    one line; the exit status is then 2. An interrupt exits with status 130; SIGTERM has the same effect as Ctrl-C. The exit
+    status is 1 if standard output is a pipe whose reader, such as ``head``, has exited.
     """
     streams.prepare()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_excepthook
     try:
-        try:
+        with streams.checked_output():
             main()
-        finally:
-            streams.check_output()
     except OutputError as error:
         if error.reader_has_exited:
             sys.exit(1)
@@ -64,18 +81,30 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         _exit_with(error)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+            _exit_with(f"cannot access {path}: {error.strerror}; check the path and its permissions")
+        if error.errno not in MACHINE_ERRORS:
             raise
-        _exit_with(f"cannot access {error.filename}: {error.strerror}; check the path and its permissions")
+        _exit_with(f"{error.strerror}; check the working directory and the resources of this machine, then try again")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_MESSAGES)):
+            raise
+        _exit_with(f"not enough memory ({textwrap.shorten(str(error), MAX_REASON)}); decrease sizes, such as the batch size")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _exit_with(error: object) -> NoReturn:
+    print_error(error)
+    sys.exit(2)
+
+
+def print_error(error: object) -> None:
+    """Print ``error`` to standard error as one line."""
     # Messages may quote what a file contains, such as line breaks and control sequences of a terminal.
     text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in one_line(error))
     print(f"error: {text}", file=sys.stderr)
-    sys.exit(2)
 
 
 def parse(args_type: Any, **options: Any) -> Any:
@@ -104,7 +133,25 @@ def parse(args_type: Any, **options: Any) -> Any:
             raise InputError(f"unexpected argument {word!r}; --help lists the arguments")
         known = [f"--{name.replace('_', '-')}" for name in _option_names(args)]
         raise InputError(f"unknown option {word!r}{did_you_mean(word, known)}; --help lists the options")
+    for name, value in _option_values(args):
+        _require_representable(name, value)
     return args
+
+
+def _require_representable(name: str, value: Any) -> None:
+    """Raise ``InputError`` if a number, alone or in a collection, is NaN or would overflow. A seed may be any integer."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for each in value:
+            _require_representable(name, each)
+        return
+    if isinstance(value, float):
+        is_valid = value == 0 or math.isinf(value) or MIN_FLOAT <= abs(value) <= MAX_FLOAT
+    else:
+        is_valid = not isinstance(value, int) or abs(value) <= MAX_INTEGER or name.split(".")[-1] == "seed"
+    if not is_valid:
+        problem = "is not a number" if value != value else f"is too {'small' if abs(value) < 1 else 'large'}"
+        shown = str(value) if len(str(value)) <= MAX_DIGITS else f"{str(value)[:MAX_DIGITS]}..."
+        raise InputError(f"--{name.replace('_', '-')}: {shown} {problem}; --help lists the options")
 
 
 def _reword(box: str) -> str:
@@ -185,16 +232,21 @@ def given_preset(options: Sequence[str] | None = None) -> str | None:
     return preset
 
 
-def _option_names(args: Any, prefix: str = "") -> Iterator[str]:
+def _option_names(args: Any) -> Iterator[str]:
+    return (name for name, _ in _option_values(args))
+
+
+def _option_values(args: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of each option, including those of nested groups."""
     hints = get_type_hints(type(args), include_extras=True)
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
         if not dataclasses.is_dataclass(value):
-            yield prefix + field.name
+            yield prefix + field.name, value
         elif tyro.conf.OmitArgPrefixes in getattr(hints[field.name], "__metadata__", ()):
-            yield from _option_names(value, prefix)
+            yield from _option_values(value, prefix)
         else:
-            yield from _option_names(value, f"{prefix}{field.name}.")
+            yield from _option_values(value, f"{prefix}{field.name}.")
 
 
 def _thread_excepthook(raised: threading.ExceptHookArgs) -> None:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
-from nases_env.errors import require_minimum
+from nases_env.errors import InputError, require_minimum
+
+MAX_THREADS = 1024  # OpenMP ends the process if it cannot create a thread
 
 
 def num_cores() -> int:
@@ -21,9 +23,11 @@ def torch_threads(num_threads: int) -> Iterator[None]:
     """Set the number of torch's CPU threads to ``num_threads`` inside the context and restore it afterwards.
 
     Raises:
-        InputError: if ``num_threads`` is less than 1.
+        InputError: if ``num_threads`` is less than 1 or too large.
     """
     require_minimum(1, num_threads=num_threads)
+    if num_threads > MAX_THREADS:
+        raise InputError(f"num_threads must be at most {MAX_THREADS}, not {num_threads}")
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:

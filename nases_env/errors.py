@@ -14,9 +14,14 @@ class InputError(Exception):
     """
 
 
+MAX_LENGTH = 1000
+"""Characters of an error message; one may quote a value from a file."""
+
+
 def one_line(error: object) -> str:
-    """Return the message of ``error`` on one line, or its type name if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the message of ``error`` on one line, without the middle of a long one; the type name if it is empty."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2 :]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ def sha256_hex(*parts: str | bytes | memoryview) -> str:
     """Return the SHA-256 of the concatenated ``parts`` (text as UTF-8) in hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
+        # Names of files may contain bytes that are not UTF-8, which Python represents as surrogates.
+        digest.update(part.encode(errors="surrogatepass") if isinstance(part, str) else part)
     return digest.hexdigest()
 
 

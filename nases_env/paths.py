@@ -27,3 +27,14 @@ def cache_dir() -> Path:
         InputError: as ``absolute_path``.
     """
     return absolute_path(os.environ.get("NASES_CACHE_DIR") or "~/.cache/nases")
+
+
+def escape_name(name: str) -> str:
+    """Return ``name`` with escapes in place of bytes that are not UTF-8, which many libraries refuse."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def require_utf8(path: str | Path) -> None:
+    """Raise ``InputError`` if the name of ``path`` is not UTF-8; TensorBoard cannot write to such a path."""
+    if str(path) != escape_name(str(path)):
+        raise InputError(f"the name {path} is not UTF-8; rename the directory, or choose a different one")

@@ -73,7 +73,7 @@ def prepare() -> None:
     Streams that were replaced, for example by a test, are left as they are.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free descriptor
-        pass
+        os.set_inheritable(descriptor, True)
     os.close(descriptor)
     codecs.register_error(HANDLER, _substitute)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
@@ -83,8 +83,8 @@ def prepare() -> None:
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
             continue
-        encoding, line_buffering = stream.encoding, stream.line_buffering
-        guarded = OutputStream(stream.detach(), encoding, HANDLER, line_buffering=line_buffering)
+        encoding, options = stream.encoding, {name: getattr(stream, name) for name in ("line_buffering", "write_through")}
+        guarded = OutputStream(stream.detach(), encoding, HANDLER, **options)
         guarded.is_optional = name == "stderr"
         setattr(sys, name, guarded)
         setattr(sys, f"__{name}__", guarded)
@@ -92,7 +92,7 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def optional_output() -> Iterator[None]:
-    """Continue in this context if standard output cannot be written; ``check_output`` raises the error afterwards."""
+    """Continue in this context if standard output cannot be written; ``checked_output`` raises the error later."""
     stream = sys.stdout
     if not isinstance(stream, OutputStream):
         yield
@@ -104,12 +104,26 @@ def optional_output() -> Iterator[None]:
         stream.is_optional = before
 
 
-def check_output() -> None:
-    """Write what is buffered.
+@contextlib.contextmanager
+def checked_output() -> Iterator[None]:
+    """Write what is buffered at the end of this context.
 
     Raises:
-        OutputError: if standard output could not be written.
+        OutputError: if standard output could not be written, unless the context ends with an error, which is more important.
     """
+    try:
+        yield
+    except SystemExit:
+        _check_output()
+        raise
+    except BaseException:
+        with optional_output():
+            sys.stdout.flush()
+        raise
+    _check_output()
+
+
+def _check_output() -> None:
     sys.stdout.flush()
     if isinstance(sys.stdout, OutputStream) and sys.stdout.error is not None:
         raise sys.stdout.error

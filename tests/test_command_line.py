@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -50,6 +52,16 @@ class ManyArgs:
     init: Literal["simulator", "random"] = "simulator"
     """Initial weights."""
     limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
+
+
+@dataclass
+class NumberArgs:
+    """Options with numbers."""
+
+    num_envs: int = 1
+    sizes: tuple[int, ...] = ()
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
 
 
 class FullDisk:
@@ -122,6 +134,80 @@ def test_closed_standard_output_exits_with_status_1() -> None:
 
     result = run_here(main)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (InputError("wrong"), 2, "error: wrong"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(1), 2, "error: cannot write"),
+    ],
+)
+def test_full_standard_output_does_not_hide_another_error(raised: BaseException, status: int, message: str) -> None:
+    def fail() -> None:
+        print("a line")
+        raise raised
+
+    def main() -> None:
+        with OutputStream(open("/dev/full", "wb")) as out, contextlib.redirect_stdout(out):
+            run(fail)
+
+    result = run_here(main)
+    assert result.returncode == status
+    assert result.stderr.partition(" to standard output")[0].strip() == message
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device; check the working directory"),
+        (OSError(errno.EACCES, "Permission denied", b"a\xff"), "error: cannot access a\\udcff: Permission denied;"),
+        (MemoryError("Unable to allocate 6 EiB"), "error: not enough memory (Unable to allocate 6 EiB); decrease sizes"),
+        (RuntimeError("Storage size calculation overflowed"), "error: not enough memory (Storage size"),
+        (InputError("two\nlines \x1b[31m"), r"error: two lines \x1b[31m"),
+    ],
+)
+def test_error_of_the_machine_is_one_line(raised: Exception, message: str) -> None:
+    def main() -> None:
+        raise raised
+
+    assert error_of(run_here(lambda: run(main))).startswith(message)
+
+
+def test_other_runtime_errors_are_not_hidden() -> None:
+    def main() -> None:
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run_here(lambda: run(main))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-envs", "1" + "0" * 30), f"--num-envs: 1{19 * '0'}... is too large"),
+        (("--num-envs", str(2**60)), f"--num-envs: {2**60} is too large"),
+        (("--sizes", "1", str(-(2**60))), f"--sizes: {-(2**60)} is too large"),
+        (("--limits.seconds", "nan"), "--limits.seconds: nan is not a number"),
+        (("--limits.seconds", "1e300"), "--limits.seconds: 1e+300 is too large"),
+        (("--limits.seconds", "-1e-300"), "--limits.seconds: -1e-300 is too small"),
+    ],
+)
+def test_number_that_would_overflow_is_one_line(options: tuple[str, ...], message: str) -> None:
+    def main(args: NumberArgs) -> None:
+        raise AssertionError("called")
+
+    assert (
+        error_of(run_here(lambda: run_command(NumberArgs, main), *options)) == f"error: {message}; --help lists the options"
+    )
+
+
+def test_other_numbers_are_accepted() -> None:
+    parsed: list[NumberArgs] = []
+    options = ("--num-envs", "٣", "--sizes", "1_0", "--limits.seconds", "inf", "--seed", "1" + "0" * 30)
+    assert run_here(lambda: run_command(NumberArgs, parsed.append), *options).returncode == 0
+    assert parsed == [NumberArgs(num_envs=3, sizes=(10,), seed=10**30, limits=Limits(math.inf))]
 
 
 def test_other_broken_pipes_are_not_hidden() -> None:

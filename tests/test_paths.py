@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from nases_env.cli import main as cli
 from nases_env.errors import InputError
+from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.paths import absolute_path, cache_dir
+from nases_env.search_spaces import get_search_space
+from nases_env.seeding import numpy_generator
+from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import ROOT, error_of, run_here, script
 
 LONG = "x" * 300
@@ -77,6 +82,55 @@ def test_option_that_is_too_long_is_one_line(
     given = ("--env-id", "NASES-Synthetic-v0", "--budget", "1")
     script_ = script(ROOT / "agents" / "reinforce.py") if "--embedding" in options else SEARCH
     assert "File name too long" in error_of(run_here(script_, *given, *options))
+
+
+NOT_UTF8 = os.fsdecode(b"run\xff")
+
+
+def test_run_directory_that_is_not_utf8_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "1", "--run-dir", NOT_UTF8)
+    assert r"the name run\udcff is not UTF-8" in error_of(run_here(SEARCH, *options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_may_have_names_that_are_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (Path(NOT_UTF8) / folder).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (16, 16), (9 * number, 0, 0)).save(Path(NOT_UTF8) / folder / f"{NOT_UTF8}{number}.png")
+    data = ("--env-id", "NASES-ImageFolder-v0", "--data-dir", NOT_UTF8)
+    given = ("--preset", "smoke", "--budget", "1", "--num-finalists", "0")
+    result = run_here(SEARCH, *data, *given, "--run-dir", "run", "--store", f"{NOT_UTF8}.sqlite")
+    assert result.returncode == 0, result.stderr
+    assert Path(f"{NOT_UTF8}.sqlite").exists()
+    assert run_here(cli.main, "draw", "run/best.json", "--output", f"{NOT_UTF8}.png").returncode == 0
+    Path("run/best.json").rename(f"{NOT_UTF8}.json")
+    assert run_here(cli.main, "draw", f"{NOT_UTF8}.json", "--output", "best.png").returncode == 0
+    message = error_of(run_here(cli.main, "train", "run", "--output", f"final-{NOT_UTF8}"))
+    assert r"the name final-run\udcff is not UTF-8" in message
+    IMAGE_CACHE.clear()
+    SPLIT_CACHE.clear()
+    (Path(NOT_UTF8) / "train" / "cat").rename(Path(NOT_UTF8) / "train" / NOT_UTF8)
+    message = error_of(run_here(SEARCH, *data, *given, "--run-dir", "other"))
+    assert r"/train/run\udcff is not UTF-8; rename the directory" in message
+
+
+def test_removed_working_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    message = error_of(run_here(SEARCH, "--env-id", "NASES-Synthetic-v0", "--budget", "1", "--run-dir", "run"))
+    assert "No such file or directory" in message
+
+
+def test_architecture_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    space = get_search_space("enas_micro")
+    path.write_text(space.to_json(space.sample(numpy_generator(0, "test"))), encoding="utf-8-sig")
+    assert run_here(cli.main, "draw", str(path)).stdout.startswith("normal cell")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give up the permissions of root")

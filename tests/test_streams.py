@@ -89,3 +89,10 @@ def test_other_commands_end_at_once(run_dir: Path) -> None:
     ended = shell(f"set -o pipefail; {NASES} store export run/store.sqlite | true", run_dir.parent)
     assert ended.returncode in (0, 1)
     assert ended.stderr == b""
+
+
+def test_unbuffered_output_stays_unbuffered_and_missing_descriptors_are_inherited(tmp_path: Path) -> None:
+    code = "import os, sys; from nases_env import streams; streams.prepare()"
+    check = "print(sys.stdout.write_through, os.get_inheritable(0), file=sys.stderr)"
+    result = shell(f"{sys.executable} -u -c '{code}; {check}' <&-", tmp_path)
+    assert result.stderr == b"True True\n"

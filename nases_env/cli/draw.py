@@ -10,6 +10,7 @@ import tyro
 
 from nases_env.command_line import parse
 from nases_env.errors import InputError
+from nases_env.paths import escape_name
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -41,7 +42,7 @@ def draw_command(args: DrawArgs) -> None:
         InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
     """
     try:
-        text = args.architecture.read_text()
+        text = args.architecture.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); pass a JSON file with a genotype") from None
     search_space, architecture = parse_architecture(text, args.search_space)
@@ -50,4 +51,4 @@ def draw_command(args: DrawArgs) -> None:
     if args.output is None:
         print(visualization.describe(search_space, architecture))
     else:
-        visualization.save(visualization.draw(search_space, architecture, args.architecture.name), args.output)
+        visualization.save(visualization.draw(search_space, architecture, escape_name(args.architecture.name)), args.output)

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from nases_env.cli.export import MODEL_HELP, SEARCH_SPACE_HELP
-from nases_env.command_line import parse
+from nases_env.command_line import parse, print_error
 from nases_env.errors import InputError
 from nases_env.model_io.serialization import load_model
 
@@ -49,7 +49,7 @@ def predict_command(args: PredictArgs) -> None:
         try:
             predictions = model.predict(image, args.top)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             num_unreadable += 1
             continue
         print(f"{image}:")

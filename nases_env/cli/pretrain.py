@@ -71,8 +71,8 @@ def pretrain_command(args: PretrainArgs) -> None:
     search_space = get_search_space(args.search_space)
     settings = args.settings or PRESETS[args.preset]
     settings = dataclasses.replace(settings, embedding_size=settings.embedding_size_for(search_space))
-    path = _weights_path(args.output, search_space.name)
     with torch_threads(args.num_threads):
+        path = _weights_path(args.output, search_space.name)
         embedding, _ = pretrain(search_space, settings, args.seed, progress=sys.stderr.isatty())
         report = quality_report(embedding, search_space, args.seed)
     record = {"command": _command(args, path.name), "settings": dataclasses.asdict(settings), **dataclasses.asdict(report)}

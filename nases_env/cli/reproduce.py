@@ -31,6 +31,7 @@ from nases_env.evaluation import (
     resolve_preset,
 )
 from nases_env.json_io import parse_json
+from nases_env.paths import require_utf8
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.plan import Plan, Stage, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
@@ -39,6 +40,7 @@ from nases_env.retraining.timing import NUM_NETWORKS, time_pretraining, time_tra
 from nases_env.search import SearchArgs, make_env
 from nases_env.search_spaces import get_search_space
 from nases_env.seeding import numpy_generator
+from nases_env.streams import optional_output
 
 CONFIG = "config.json"
 RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "final.max_params")
@@ -77,6 +79,7 @@ def reproduce_command(args: ReproduceArgs) -> None:
         if agent not in agents:
             raise InputError(f"unknown agent {agent!r}{did_you_mean(agent, agents)}; known: {', '.join(agents)}")
     plan = make_plan(args)
+    require_utf8(plan.output)
     is_started = _check_config(plan)
     evaluator = _prepare_evaluator(plan)
     if args.dry_run:
@@ -85,7 +88,16 @@ def reproduce_command(args: ReproduceArgs) -> None:
     if not is_started:
         write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
     console = Console(stderr=True)
-    steps = list(plan.steps())
+    with optional_output():
+        _run_steps(list(plan.steps()), console)
+    from rich.markdown import Markdown  # slow to import
+
+    report = write_protocol_report(plan)
+    Console().print(Markdown(report))
+    Console().print(f"results: {plan.output}", soft_wrap=True, highlight=False)
+
+
+def _run_steps(steps: Sequence[Step], console: Console) -> None:
     for number, step in enumerate(steps, start=1):
         if not step.is_done:
             console.print(f"[{number}/{len(steps)}] {step.command}", markup=False, highlight=False, soft_wrap=True)
@@ -94,11 +106,6 @@ def reproduce_command(args: ReproduceArgs) -> None:
             except BaseException:  # including KeyboardInterrupt and SystemExit
                 console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume", highlight=False)
                 raise
-    from rich.markdown import Markdown  # slow to import
-
-    report = write_protocol_report(plan)
-    Console().print(Markdown(report))
-    Console().print(f"results: {plan.output}", soft_wrap=True, highlight=False)
 
 
 def _list_agents() -> list[str]:
@@ -116,7 +123,11 @@ def _run(step: Step) -> None:
     elif step.stage == "train":
         train_command(parse_train(options))
     else:
-        _run_agent([sys.executable, "-m", f"nases_agents.{step.agent}", *options])
+        try:
+            _run_agent([sys.executable, "-m", f"nases_agents.{step.agent}", *options])
+        except SystemExit:
+            if not step.is_done:  # otherwise, it only could not print its results
+                raise
     if not step.is_done:
         raise InputError(f"this command stopped early: {step.command}")
 

@@ -13,10 +13,11 @@ from rich.console import Console
 from tqdm import tqdm
 
 from nases_env.command_line import parse
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
 from nases_env.execution.store import Lease
-from nases_env.json_io import parse_json
+from nases_env.json_io import parse_json, read_object
 from nases_env.progress import format_rate
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.folder import SeedProgress
@@ -91,7 +92,13 @@ def _describe_seed(seed: SeedProgress, num_epochs: int) -> str:
 
 
 def _describe_reproduction(path: Path) -> Iterator[str]:
-    config = parse_json((path / CONFIG).read_bytes(), allow_infinity=True)
+    try:
+        types = {"env_id": str, "preset": str, "agents": list[str]}
+        config = read_object(path / CONFIG, types, allow_infinity=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {path / CONFIG} ({one_line(error)}); restore it, or start a new reproduction"
+        ) from None
     yield f"{path}: reproduction in {config['env_id']}, preset {config['preset']}"
     for folder in sorted(path.glob("seed-*"), key=lambda folder: (len(folder.name), folder.name)):
         state = "finished" if (folder / "embedding.json").exists() else "not finished"

@@ -21,6 +21,7 @@ from nases_env.evaluation import (
     final_settings,
     resolve_preset,
 )
+from nases_env.paths import require_utf8
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.report import seeds_table, write_report
@@ -123,7 +124,9 @@ def train_command(args: TrainArgs) -> None:
     is_run = args.source.is_dir()
     training, search = _from_run(args) if is_run else (_from_file(args), None)
     training.check()
-    folder = FinalFolder(args.output or (args.source if is_run else args.source.parent) / "final")
+    output = args.output or (args.source if is_run else args.source.parent) / "final"
+    require_utf8(output)
+    folder = FinalFolder(output)
     folder.open(training)
     console = Console(soft_wrap=True, highlight=False)
     with optional_output():
@@ -193,7 +196,7 @@ def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
 
 def _from_file(args: TrainArgs) -> FinalTraining:
     try:
-        text = args.source.read_text()
+        text = args.source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"cannot read {args.source} ({reason}); pass a run directory or an architecture file") from None

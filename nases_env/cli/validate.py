@@ -15,7 +15,7 @@ from rich.console import Console
 
 from nases_env.command_line import parse
 from nases_env.envs import NASESEnv
-from nases_env.errors import InputError
+from nases_env.errors import InputError, require_minimum
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import ExecutionSettings
 from nases_env.progress import Progress
@@ -60,6 +60,7 @@ def validate_command(args: ValidateArgs) -> None:
     Raises:
         InputError: if ``run_dir`` is not a run directory, or its children cannot be retrained.
     """
+    require_minimum(0, tolerance=args.tolerance)
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
     if args.device is not None:

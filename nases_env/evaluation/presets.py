@@ -13,7 +13,7 @@ import torch
 from typeguard import TypeCheckError, check_type
 
 from nases_env.errors import InputError, did_you_mean
-from nases_env.json_io import describe_type
+from nases_env.json_io import describe_type, require_field_types
 from nases_env.networks import NetworkSettings
 from nases_env.training import TrainingSettings, num_training_files, resolve_data_dir
 
@@ -194,14 +194,20 @@ def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> Ch
         preset: provides the fields that are missing or have the value "preset".
 
     Raises:
-        InputError: if a field is unknown, or a value is out of range.
+        InputError: if a field is unknown, or a value has the wrong type or is out of range.
     """
+    if not isinstance(values, Mapping | None):
+        raise InputError(f"the settings must be an object, not {values!r}")
     given = {name: value for name, value in (values or {}).items() if value != "preset"}
-    if "drop_path_keep" in given:
+    if isinstance(given.get("drop_path_keep"), (float, int)):
         given["drop_path_prob"] = 1 - given.pop("drop_path_keep")
     if "cutout" in given:
         given["cutout_length"] = given.pop("cutout")
     unknown = [name for name in given if name not in vars(preset)]
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(vars(preset))}")
+    try:
+        require_field_types(ChildSettings, given, allow_infinity=True)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     return dataclasses.replace(preset, **given)

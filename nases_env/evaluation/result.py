@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from enum import Enum
 from typing import Any
 
+from nases_env.json_io import MAX_INTEGER
 from nases_env.training import EpochRecord
-
-MAX_INTEGER = 2**63
-"""Integers in a store are less than this."""
 
 
 class Status(str, Enum):
@@ -84,10 +81,9 @@ class Evaluation:
         Raises:
             KeyError, TypeError, ValueError: if an entry is missing or invalid.
         """
-        known = {name: values[name] for name in _FIELDS if name in values}
+        known = {name: values[name] for name in _REQUIRED}
         known["status"] = Status(values["status"])
-        known["curve"] = read_curve(known.get("curve", ()))
-        evaluation = cls(**known)
+        evaluation = cls(**known, curve=read_curve(values.get("curve", ())), fidelity=values.get("fidelity"))
         evaluation._check()
         return evaluation
 
@@ -100,11 +96,11 @@ class Evaluation:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < MAX_INTEGER:
                 raise ValueError(f"{name} is not a number from 0 to 2^63 - 1")
-        for name, maximum in (("valid_accuracy", 1.0), ("train_accuracy", 1.0), ("seconds", math.inf)):
+        for name, maximum in (("valid_accuracy", 1.0), ("train_accuracy", 1.0), ("seconds", float(MAX_INTEGER))):
             value = getattr(self, name)
-            if type(value) not in (float, int) or not 0 <= value <= maximum or value == math.inf:
+            if type(value) not in (float, int) or not 0 <= value <= maximum:
                 raise ValueError(f"{name} is not a number in its range")
-        if self.fidelity is not None and (type(self.fidelity) is not int or self.fidelity < 1):
+        if self.fidelity is not None and (type(self.fidelity) is not int or not 1 <= self.fidelity < MAX_INTEGER):
             raise ValueError("fidelity is not a number of epochs")
 
 
@@ -116,9 +112,15 @@ def read_curve(epochs: Iterable[Mapping[str, Any]]) -> tuple[EpochRecord, ...]:
     """
     curve = tuple(EpochRecord(**epoch) for epoch in epochs)
     for record in curve:
-        if type(record.epoch) is not int or not all(type(value) in (float, int) for value in astuple(record)):
+        if type(record.epoch) is not int or not all(map(_is_number, astuple(record))):
             raise ValueError("a value is not a number")
     return curve
 
 
-_FIELDS = tuple(field.name for field in fields(Evaluation))
+def _is_number(value: Any) -> bool:
+    """Return whether ``value`` is a float, which may be NaN or infinity, or an integer that a float can represent."""
+    return type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER)
+
+
+_OPTIONAL = ("curve", "fidelity")  # a trajectory has no curves, and results of earlier versions have no fidelity
+_REQUIRED = tuple(field.name for field in fields(Evaluation) if field.name not in _OPTIONAL)

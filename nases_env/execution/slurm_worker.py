@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from pathlib import Path
@@ -106,7 +107,7 @@ def slurm_workers(
     parameters: dict[str, Any] = {"cpus_per_task": getattr(evaluator, "num_threads", 1)}
     if resolve_device(getattr(evaluator, "device", "cpu")).type == "cuda":
         parameters["gpus_per_node"] = 1
-    if time_limit is not None:
+    if time_limit is not None and time_limit < math.inf:
         parameters["timeout_min"] = math.ceil(time_limit / 60) + EXTRA_MINUTES
     parameters |= _parse(options)
     if not {"timeout_min", "slurm_time"} & parameters.keys():
@@ -129,7 +130,7 @@ def _parse(options: str | None) -> dict[str, Any]:
             raise InputError(
                 f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
             )
-        is_number = value.isascii() and value.isdigit()
+        is_number = re.fullmatch("[0-9]{1,18}", value) is not None
         if name in SUBMITIT_OPTIONS and not is_number:
             raise InputError(f"{name} in slurm_options must be a number, not {value}")
         parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_number else value

@@ -15,6 +15,7 @@ from torch import Tensor
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError, one_line
+from nases_env.json_io import require_field_types, require_type
 from nases_env.model_io.model import TrainedModel
 from nases_env.networks import NetworkSettings
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
@@ -23,6 +24,16 @@ from nases_env.training import ChannelStatistics
 
 FORMAT_VERSION = 1
 MODEL_FILE = "model.safetensors"
+
+RECORD_TYPES: dict[str, Any] = {
+    "network": dict[str, Any],
+    "class_names": list[str],
+    "image_shape": list[int],
+    "description": dict[str, Any],
+}
+"""Types of the entries of a model's record, except for the genotype, which the search space checks."""
+
+MAX_IMAGE_SIZE = 2**16
 
 
 def genotype_record(
@@ -150,6 +161,11 @@ def load_model(
     record, tensors = _read(file)
     space = _search_space(file, record.get("search_space"), search_space)
     try:
+        for name, hint in RECORD_TYPES.items():
+            require_type(name, record[name], hint)
+        require_field_types(NetworkSettings, record["network"])
+        if not all(0 < size < MAX_IMAGE_SIZE for size in record["image_shape"]):
+            raise ValueError(f"image_shape is {record['image_shape']}")
         architecture = space.from_genotype(record["genotype"])
         settings = NetworkSettings(**record["network"])
         channels, height, width = record["image_shape"]

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from nases_env.errors import InputError
 
+MAX_CELLS_PER_STAGE = 1000
+"""A network with more cells would take minutes to build, and a damaged file might contain any number."""
+
 
 @dataclass(frozen=True)
 class NetworkSettings:
@@ -26,8 +29,8 @@ class NetworkSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.cells_per_stage < 1:
-            raise InputError(f"cells_per_stage is {self.cells_per_stage}; it must be at least 1")
+        if not 1 <= self.cells_per_stage <= MAX_CELLS_PER_STAGE:
+            raise InputError(f"cells_per_stage is {self.cells_per_stage}; it must be in 1..{MAX_CELLS_PER_STAGE}")
         if self.num_filters < 1:
             raise InputError(f"num_filters is {self.num_filters}; it must be at least 1")
         if not 0.0 <= self.drop_path_prob < 1.0:

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nases_env.atomic_io import is_fresh, write_atomically, write_error
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import ChildSettings, load_settings
-from nases_env.json_io import parse_json, require_field_types, require_type
+from nases_env.json_io import parse_json, require_type
 from nases_env.model_io import save_model, write_genotype
 from nases_env.retraining.result import FinalResult, read_result
 from nases_env.retraining.training import FinalTraining
@@ -125,7 +125,6 @@ class FinalFolder:
             require_type("num_epochs", config["num_epochs"], int)
             require_type("dataset", config["configuration"]["dataset"], str)
             settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())
-            require_field_types(ChildSettings, vars(settings))
             return {**config, "configuration": {**config["configuration"], "settings": dataclasses.asdict(settings)}}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -207,7 +206,7 @@ def _last_epoch(checkpoint: Path) -> int:
     try:
         record, _ = load_tensors(checkpoint, "checkpoint")
         return len(record["values"]["curve"])
-    except (FileNotFoundError, InvalidFileError, KeyError):
+    except (FileNotFoundError, InvalidFileError, KeyError, TypeError):
         return 0
 
 

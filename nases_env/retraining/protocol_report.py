@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from nases_env.atomic_io import write_atomically
-from nases_env.json_io import parse_json
+from nases_env.errors import InputError, one_line
+from nases_env.json_io import read_object
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
@@ -28,7 +30,7 @@ from nases_env.retraining.search_record import SearchRecord, changed_settings, d
 from nases_env.tables import markdown_table
 
 BASELINE = "random_search"
-EMBEDDING_METRICS = ("reconstruction_accuracy", "reconstructed_decision_entropy_mean", "num_unique")
+EMBEDDING_METRICS = {"reconstruction_accuracy": float, "reconstructed_decision_entropy_mean": float, "num_unique": int}
 
 
 def write_protocol_report(plan: Plan) -> str:
@@ -38,7 +40,7 @@ def write_protocol_report(plan: Plan) -> str:
         InputError: if a result cannot be read, or a file cannot be written.
     """
     seeds = range(plan.seeds)
-    embeddings = [parse_json(plan.embedding(seed).with_suffix(".json").read_bytes()) for seed in seeds]
+    embeddings = [_read_metrics(plan.embedding(seed).with_suffix(".json")) for seed in seeds]
     searches = {agent: [read_search(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
     folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.args.agents}
     finals = {
@@ -65,8 +67,15 @@ def write_protocol_report(plan: Plan) -> str:
     }
     text = _to_markdown(plan, values, searches, finals, configuration)
     write_atomically(plan.output / "report.json", (json.dumps(values, indent=2) + "\n").encode())
-    write_atomically(plan.output / "report.md", text.encode())
+    write_atomically(plan.output / "report.md", text.encode(errors="backslashreplace"))
     return text
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path, EMBEDDING_METRICS)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({one_line(error)}); remove it to pretrain the embedding again") from None
 
 
 def _difference(finals: dict[str, list[FinalResult]], agent: str) -> dict[str, Any] | None:

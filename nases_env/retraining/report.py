@@ -81,7 +81,9 @@ def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, 
         "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
     }
     write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    write_atomically(folder.path / "report.md", _to_markdown(report, configuration, results, search).encode())
+    write_atomically(
+        folder.path / "report.md", _to_markdown(report, configuration, results, search).encode(errors="backslashreplace")
+    )
     return report
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nases_env.errors import InputError, one_line
+from nases_env.evaluation.result import read_curve
 from nases_env.json_io import parse_json, require_field_types
 from nases_env.training import EpochRecord
 
@@ -86,9 +87,14 @@ class FinalResult:
             KeyError, TypeError, ValueError: if a value is missing or invalid.
         """
         known = {name: values[name] for name in cls.__dataclass_fields__}
-        known["curve"] = tuple(EpochRecord(**epoch) for epoch in known["curve"])
+        known["curve"] = read_curve(known["curve"])
         require_field_types(cls, known)
         result = cls(**known)
+        for name in ("seed", "num_params", "num_flops", "num_epochs", "seconds"):
+            if getattr(result, name) < 0:
+                raise ValueError(f"{name} is negative")
+        if not 0 <= result.train_accuracy <= 1:
+            raise ValueError(f"train_accuracy is {result.train_accuracy}")
         if not 0 <= result.num_correct <= result.num_test_images or result.num_test_images == 0:
             raise ValueError(f"{result.num_correct} of {result.num_test_images} test images are correct")
         return result

@@ -8,7 +8,7 @@ from typing import Any
 
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
-from nases_env.search.run_dir import best_record, read_config, read_finalists, read_trials
+from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def searched_settings(run_dir: Path) -> ChildSettings:
     configuration = read_config(run_dir)["configuration"]
     if configuration.get("evaluator") != "training":
         raise InputError(f"the search in {run_dir} did not train networks; train its best.json, with --dataset")
+    if not isinstance(configuration.get("settings"), dict):
+        raise InputError(f"{run_dir / CONFIG} is damaged (settings must be an object); restore it, or start a new search")
     return load_settings(configuration["settings"], ChildSettings())
 
 

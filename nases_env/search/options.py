@@ -258,7 +258,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     """Convert a value from the command line to the type ``hint``."""
     literal = value
     if isinstance(value, str):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
             literal = ast.literal_eval(value)
     for candidate in (literal, value):
         with contextlib.suppress(TypeCheckError):
@@ -296,11 +296,10 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         require_type("child", values["child"], dict[str, Any] | None)
         _, child = resolve_preset(values["preset"])
         values["child"] = load_settings(values["child"], child) if has_children else child
-        require_field_types(ExecutionSettings, values["execution"])
+        require_field_types(ExecutionSettings, values["execution"], allow_infinity=True)
         values["execution"] = ExecutionSettings(**values["execution"])
         values["rungs"] = tuple(values["rungs"])
-        require_field_types(args_type, values)
-        require_field_types(ChildSettings, vars(values["child"]))
+        require_field_types(args_type, values, allow_infinity=True)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path / CONFIG} is damaged ({one_line(error)}); restore it, or start a new search") from None
     return args_type(**{**values, "run_dir": path, "resume": path})

@@ -21,6 +21,7 @@ import torch
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
@@ -91,6 +92,7 @@ class SearchRun:
             raise InputError(f"--seed must be at least 0, not {args.seed}")
         if args.embedding is not None and not args.uses_embedding:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
+        require_utf8(args.run_dir or args.resume or Path())
         self.args = args
         self.agent = agent
         self._started = _now()
@@ -120,7 +122,6 @@ class SearchRun:
             recorded = _Recorded([], 0, [])
         else:
             recorded = self._read_recorded(args.resume)
-            self._directory.repair()
         self._budgets = [*recorded.earlier_budgets, args.budget]
         env.start(
             dataclasses.replace(
@@ -132,6 +133,8 @@ class SearchRun:
         )
         for evaluation in recorded.evaluations:
             env.executor.preload(evaluation)
+        if args.resume is not None:
+            self._directory.repair()  # after all checks: a search that cannot be resumed keeps its files
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
         rungs = f", rungs {', '.join(map(str, env.rungs))}" if env.rungs else ""
@@ -230,7 +233,9 @@ class SearchRun:
             flat.pop(group)
         if isinstance(self.env, ImageEnv):
             flat.update({f"child.{name}": value for name, value in dataclasses.asdict(self.env.settings).items()})
-        return {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in flat.items()}
+        return {
+            name: value if isinstance(value, (bool, int, float)) else escape_name(str(value)) for name, value in flat.items()
+        }
 
     def _config(self) -> dict[str, Any]:
         return {

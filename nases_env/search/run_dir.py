@@ -228,6 +228,7 @@ def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:
                     record["child"] == number
                     and type(record["is_new"]) is type(record["is_promotion"]) is bool
                     and type(record["reward"]) in (int, float)
+                    and 0 <= record["reward"] <= 1
                     and isinstance(record["genotype"], dict)
                 ):
                     raise ValueError
@@ -262,6 +263,8 @@ def read_finalists(path: Path) -> list[dict[str, Any]]:
         for record in records:
             require_type("child", record["child"], int)
             require_type("mean_reward", record["mean_reward"], float)
+            if not 0 <= record["mean_reward"] <= 1:
+                raise ValueError("mean_reward is not in [0, 1]")
             Evaluation.from_dict(record["second"])
     except FileNotFoundError:
         return []

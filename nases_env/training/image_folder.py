@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
 from nases_env.hashing import sha256_hex
-from nases_env.paths import cache_dir
+from nases_env.paths import cache_dir, escape_name
 from nases_env.training.image_io import image_size, read_image
 from nases_env.training.image_set import ImageSet
 
@@ -88,6 +88,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         raise InputError(
             f"{folder} contains no class folders; put the images into {folder}/<class>/, one directory per class"
         )
+    for name in names:
+        if name != escape_name(name):  # models and reports contain it
+            raise InputError(f"the name {folder / name} is not UTF-8; rename the directory")
     return tuple(names)
 
 

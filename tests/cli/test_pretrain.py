@@ -75,10 +75,14 @@ def test_custom_search_space_by_module_and_class(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "option", ["--search-space=nothing", "--num-steps=0", "--num-threads=0", "--loss=least_squares", "--preset=papr"]
+    "option",
+    [
+        *("--search-space=nothing", "--num-steps=0", "--num-threads=0", "--num-threads=100000", "--learning-rate=1e38"),
+        *("--loss=least_squares", "--preset=papr"),
+    ],
 )
 def test_invalid_options_are_errors_and_write_nothing(tmp_path: Path, option: str) -> None:
-    result = run_here(main, "pretrain", "--output", str(tmp_path), option)
+    result = run_here(main, "pretrain", "--output", str(tmp_path / "new"), option)
     assert result.returncode == 2
     assert list(tmp_path.iterdir()) == []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +22,7 @@ from nases_env.cli.reproduce import parse_reproduce, reproduce_command
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS
 from nases_env.retraining.plan import Plan, Step, make_plan
+from nases_env.streams import OutputStream
 from tests.commands import module, run_here
 
 STAGES_OF_A_SEED = (
@@ -271,3 +274,27 @@ def test_exit_status_of_the_agent_is_returned(code: str, status: int) -> None:
     with pytest.raises(SystemExit) as exited:
         command._run_agent([sys.executable, "-c", f"import os; {code}"])
     assert exited.value.code == status
+
+
+def test_reproduction_continues_without_standard_output(folder: Path, tmp_path: Path) -> None:
+    """Pretraining, which prints its results, and the report are repeated."""
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    for name in ("seed-0/embedding.json", "report.json"):
+        (output / name).unlink()
+    with OutputStream(open("/dev/full", "wb")) as out, contextlib.redirect_stdout(out):
+        reproduce("--preset", "smoke", "--output", output)
+    assert "No space left on device" in str(out.error)
+    assert (output / "report.json").read_bytes() == (folder / "report.json").read_bytes()
+
+
+def test_reproduction_continues_after_a_finished_search_that_could_not_print(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: Sequence[str]) -> None:
+        raise SystemExit(2)
+
+    monkeypatch.setattr(command, "_run_agent", fail)
+    command._run(steps_of(folder)[1])
+    with pytest.raises(SystemExit):
+        command._run(steps_of(tmp_path)[1])

@@ -139,7 +139,12 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"sample": 0}, "--sample must be at least 1"), ({}, "no child with a result")]
+    ("options", "message"),
+    [
+        ({"sample": 0}, "--sample must be at least 1"),
+        ({"tolerance": -1.0}, "tolerance must be at least 0"),
+        ({}, "no child with a result"),
+    ],
 )
 def test_invalid_input_to_validate_is_a_one_line_error(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     search(tmp_path / "run", 0)

@@ -118,6 +118,7 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
         ("partition", "invalid option 'partition' in slurm_options"),
         ("=3", "invalid option '=3' in slurm_options"),
         ("timeout_min=x", "timeout_min in slurm_options must be a number, not x"),
+        ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a number, not 999"),
         ("timeout_min=²", "timeout_min in slurm_options must be a number, not ²"),
         ("partition=gpu", "Slurm needs a time limit for jobs in minutes"),
     ],

@@ -61,7 +61,7 @@ evaluations = st.builds(
     num_params=counts,
     num_flops=counts,
     num_epochs=counts,
-    seconds=st.floats(0, allow_nan=False, allow_infinity=False),
+    seconds=st.floats(0, 2.0**62),
     device=st.text(),
     curve=st.lists(st.builds(EpochRecord, counts, st.floats(0, 1), st.floats(0, allow_nan=False), shares), max_size=3).map(
         tuple

@@ -121,6 +121,7 @@ def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path)
         ({"execution": ExecutionSettings(store=str(used))}, "used"),
         ({"env_kwargs": {"table": "table.csv"}}, "does not take --env-kwargs table; known: operator, landscape_seed"),
         ({"env_kwargs": {"landscape_sed": "3"}}, "landscape_sed .did you mean 'landscape_seed'"),
+        ({"env_kwargs": {"landscape_seed": 5000 * "-" + "1"}}, "--env-kwargs landscape_seed must be int . None"),
         ({"env_kwargs": {"landscape_seed": "three"}}, "--env-kwargs landscape_seed must be int . None, not 'three'"),
         ({"run_dir": used}, "exists and is not empty"),
         ({"preset": "smoke"}, "NASES-Synthetic-v0 does not take --preset"),

@@ -87,6 +87,13 @@ COLUMNS = (
 )
 """The columns of the table ``evaluations``."""
 
+TABLES: dict[str, tuple[str, ...]] = {
+    "configurations": ("digest", "description"),
+    "evaluations": COLUMNS,
+    "leases": ("key", "digest", "seed", "owner", "host", "pid", "process_start_time", "heartbeat", "started"),
+}
+"""The tables of the current version and their columns."""
+
 COLUMN_TYPES: dict[str, type] = {
     **dict.fromkeys(COLUMNS, str),
     **dict.fromkeys(("seed", "num_params", "num_flops", "num_epochs"), int),
@@ -146,7 +153,7 @@ def _migrate_configurations(db: sqlite3.Connection) -> None:
 
 def _migrate_text(text: Any) -> Any:
     try:
-        description = parse_json(text)
+        description = parse_json(text, allow_infinity=True)
     except (TypeError, ValueError):
         return text  # ``nases store verify`` reports it
     return json.dumps(migrate_description(description), sort_keys=True) if isinstance(description, dict) else text

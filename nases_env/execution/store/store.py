@@ -23,7 +23,7 @@ import torch
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store.liveness import ExpiryDetector, Lease, host_identity, process_start_time
-from nases_env.execution.store.schema import APPLICATION_ID, COLUMN_TYPES, COLUMNS, SCHEMA_VERSION, migrate
+from nases_env.execution.store.schema import APPLICATION_ID, COLUMN_TYPES, COLUMNS, SCHEMA_VERSION, TABLES, migrate
 from nases_env.json_io import parse_json
 from nases_env.signals import defer_signals
 from nases_env.version import __version__
@@ -107,7 +107,10 @@ class Store:
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
-        self._file = Path(os.path.realpath(path))  # SQLite creates its other files next to the target of a link
+        try:
+            self._file = Path(os.path.realpath(path))  # SQLite creates its other files next to the target of a link
+        except ValueError as error:  # a NUL or a lone surrogate
+            raise InputError(f"cannot open the store {path} ({one_line(error)}); choose another file") from None
         self._busy_timeout = busy_timeout
         self._owner = uuid.uuid4().hex
         self._expiry = ExpiryDetector(heartbeat_timeout)
@@ -496,6 +499,8 @@ class Store:
                     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                     old.backup(db)
                 self._migrate(db)
+            else:
+                self._check_columns(db)
             db.execute("PRAGMA query_only = 1")
         except BaseException:
             db.close()
@@ -530,11 +535,21 @@ class Store:
                 self._check_owner(db)
                 self._check_version(version)
             migrate(db, version)
+            self._check_columns(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _check_columns(self, db: sqlite3.Connection) -> None:
+        """Raise ``CorruptStoreError`` if a table is missing or its columns have other names."""
+        for table, columns in TABLES.items():
+            if {row[1] for row in db.execute(f"PRAGMA table_info({table})")} != set(columns):
+                raise CorruptStoreError(
+                    f"{self.path} is not a valid store (its table {table} is missing or has other columns); restore a copy "
+                    "of it or choose another file"
+                )
 
     def _enable_wal(self, db: sqlite3.Connection) -> None:
         """Enable write-ahead logging, so that readers and a writer do not block each other."""

@@ -93,6 +93,11 @@ class CachingExecutor(Executor):
         with self._lock:
             self._evaluations[evaluation.key, evaluation.seed, evaluation.fidelity] = evaluation
 
+    def known(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Evaluation | None:
+        """Return the cached evaluation of a child, or None."""
+        with self._lock:
+            return self._evaluations.get((architecture.key, seed, fidelity))
+
     def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         """Return the cached evaluation of a child, or evaluate it.
 

@@ -344,14 +344,18 @@ class SearchLoop:
                 self._collect()
 
     def _enqueue(self, proposal: Proposal, fidelity: int | None, *, is_promotion: bool = False) -> None:
-        future = self.env.submit(proposal.architecture, fidelity) if self.env.executor.in_background else None
+        future = None
+        if self.env.executor.in_background and self.env.known_evaluation(proposal.architecture, fidelity) is None:
+            future = self.env.submit(proposal.architecture, fidelity)
         self._pending.append(_Pending(proposal, fidelity, future, is_promotion))
 
     def _collect(self) -> tuple[_Pending, Evaluation]:
         """Wait for the oldest proposal and record its evaluation."""
         pending = self._pending.popleft()
         architecture = pending.proposal.architecture
-        evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
+        evaluation = None if pending.future else self.env.known_evaluation(architecture, pending.fidelity)
+        if evaluation is None:
+            evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
         self.env.set_current(architecture, evaluation)
         # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
         writes_nothing = len(self.trials) + 1 < self.num_replayed

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import os
 import platform
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -144,6 +146,7 @@ class SearchRun:
             args.budget,
             args.num_envs,
             [
+                _ReplayWithoutGarbageCollection(),
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded.evaluations]),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
@@ -203,9 +206,10 @@ class SearchRun:
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
         evaluations, num_children = [], 0
-        for record, evaluation in read_trials(path):  # one at a time, because a list of all records would be large
-            evaluations.append(evaluation)
-            num_children += not record["is_promotion"]
+        with _without_garbage_collection():
+            for record, evaluation in read_trials(path):  # one at a time, because a list of all records would be large
+                evaluations.append(evaluation)
+                num_children += not record["is_promotion"]
         if num_children > self.args.budget:
             raise InputError(
                 f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
@@ -267,6 +271,36 @@ class _Recorded(NamedTuple):
     evaluations: list[Evaluation]
     num_children: int
     earlier_budgets: list[int]
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection, which would search all new objects again and again, where there is no garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class _ReplayWithoutGarbageCollection(SearchCallback):
+    """Disables garbage collection while recorded trials are replayed, which makes a long replay a quarter shorter."""
+
+    def __init__(self) -> None:
+        self._replay = contextlib.ExitStack()
+
+    def on_start(self, loop: SearchLoop) -> None:
+        if loop.is_replaying:
+            self._replay.enter_context(_without_garbage_collection())
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if not is_replayed:
+            self._replay.close()
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        self._replay.close()
 
 
 class _TrajectoryRecorder(SearchCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +43,8 @@ class EnasMicro(SearchSpace):
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """Return the decisions with the nodes and branches of both cells in canonical order."""
-        return tuple(number for cell in _cells(decisions) for node in canonical_cell(cell) for number in node)
+        normal, reduction = map(canonical_cell, _cells(decisions))
+        return tuple(itertools.chain.from_iterable(normal + reduction))
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
         return {

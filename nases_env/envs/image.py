@@ -28,8 +28,16 @@ class ImageEnv(NASESEnv):
     | --- | --- |
     | ``NASES-CIFAR10-v0`` | CIFAR-10: torchvision's files, or JPEG or PNG files in directories ``cifar10/train/<class>/`` |
     | ``NASES-CIFAR100-v0``, ``NASES-FashionMNIST-v0``, ``NASES-SVHN-v0`` | torchvision's files |
-    | ``NASES-ImageFolder-v0`` | ``data_dir/train/<class>/`` and ``data_dir/test/<class>/``, PNG or JPEG of any size |
+    | ``NASES-ImageFolder-v0`` | your images, as below |
     | ``NASES-Digits-v0`` | scikit-learn's digits, 8×8, included in that library |
+
+    For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Images are RGB, stretched to squares of ``image_size``; without
+    a split, every fifth image of each class is a test image.
+
+    - A directory with PNG or JPEG files of any size in ``train/<class>/`` and ``test/<class>/``, or in ``<class>/``.
+    - An ``.npz`` file with the arrays ``images`` (uint8, shape (N, H, W) or (N, H, W, C), 1 or 3 channels) and ``labels``
+      (integers, shape (N,)), or with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, as in MedMNIST.
+    - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
 
     ## Arguments
 
@@ -42,8 +50,8 @@ class ImageEnv(NASESEnv):
         preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu", "small" or "smoke"; "auto" selects "small"
             for an image folder with few images, otherwise "gpu" if torch finds a GPU, otherwise "cpu". The selected preset
             is logged and is ``env.unwrapped.preset``.
-        data_dir: directory with the data; None uses the environment variable ``NASES_DATA_DIR``,
-            otherwise a directory in the user's cache.
+        data_dir: directory with the data, or a file for ``NASES-ImageFolder-v0``; None uses the environment variable
+            ``NASES_DATA_DIR``, otherwise a directory in the user's cache.
         download: whether torchvision may download a missing data set.
         device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU if there is one.
         split_seed: seed of the split into training and validation images.

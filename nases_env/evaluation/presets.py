@@ -15,7 +15,7 @@ from typeguard import TypeCheckError, check_type
 from nases_env.errors import InputError, did_you_mean
 from nases_env.json_io import describe_type, require_field_types
 from nases_env.networks import NetworkSettings
-from nases_env.training import TrainingSettings, num_training_files, resolve_data_dir
+from nases_env.training import TrainingSettings, count_training_images, resolve_data_dir
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def auto_preset(dataset: str | None = None, data_dir: str | Path | None = None) 
         ``small`` for an image folder with fewer than ``SMALL_DATASET`` training images; otherwise ``gpu`` if torch finds a
         GPU, otherwise ``cpu``.
     """
-    if dataset == "image_folder" and 0 < num_training_files(resolve_data_dir(data_dir)) < SMALL_DATASET:
+    if dataset == "image_folder" and 0 < count_training_images(resolve_data_dir(data_dir)) < SMALL_DATASET:
         return "small"
     return "gpu" if torch.cuda.is_available() else "cpu"
 

@@ -3,9 +3,9 @@
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics
 from nases_env.training.checkpoint import Checkpoint
 from nases_env.training.datasets import DATASETS, Dataset, load_images, resolve_data_dir, uses_flip
-from nases_env.training.image_folder import num_training_files
 from nases_env.training.image_set import ImageSet, split_train_valid
 from nases_env.training.metrics import evaluate_accuracy
+from nases_env.training.own_images import count_training_images
 from nases_env.training.settings import TrainingSettings
 from nases_env.training.trainer import EpochRecord, TrainingResult, train_classifier
 
@@ -19,9 +19,9 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "channel_statistics",
+    "count_training_images",
     "evaluate_accuracy",
     "load_images",
-    "num_training_files",
     "resolve_data_dir",
     "split_train_valid",
     "train_classifier",

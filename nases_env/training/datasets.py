@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
 from nases_env.paths import absolute_path
 from nases_env.training.data_cache import DataCache
-from nases_env.training.image_folder import default_side, read_image_folder
+from nases_env.training.image_folder import read_image_folder
 from nases_env.training.image_io import shrink
 from nases_env.training.image_set import ImageSet
+from nases_env.training.own_images import read_own_images
 from nases_env.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def load_images(
         data_dir: the directory that contains the files, or that they are downloaded to. None: the environment variable
             NASES_DATA_DIR, otherwise ``~/.cache/nases/data``.
         image_size: larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
-            ``image_size`` x ``image_size``; see ``default_side`` for the default.
+            ``image_size`` x ``image_size``; see ``read_own_images`` for the default.
         download: whether missing files may be downloaded.
 
     Raises:
@@ -164,10 +165,9 @@ def _read_image_folder(request: _Request) -> ImageSet:
     if request.data_dir is None:
         raise InputError(
             "image_folder requires a directory of images; set data_dir or NASES_DATA_DIR to one that contains "
-            "train/<class>/ and test/<class>/ with PNG or JPEG files"
+            "train/<class>/ and test/<class>/ with PNG or JPEG files, or to an .npz or .csv file"
         )
-    root = _data_dir(request)
-    return read_image_folder(root, train=request.train, side=request.image_size or default_side(root))
+    return read_own_images(request.data_dir, train=request.train, side=request.image_size)
 
 
 @dataclass(frozen=True)

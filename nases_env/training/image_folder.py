@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,20 +23,23 @@ from nases_env.training.image_set import ImageSet
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+File = os.DirEntry[str] | Path
+
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _NUM_MEASURED = 100  # images whose size determines the default size
-_MIN_SIDE, _MAX_SIDE = 16, 32  # bounds of the default size in pixels
+MIN_SIDE, MAX_SIDE = 16, 32  # bounds of the default size in pixels
+TEST_STEP = 5  # of the images of a class in a directory without a split, this one is a test image
 _CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
 
 
 def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
     """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*`` as RGB, sorted by class and file name.
 
-    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and modification times of the
-    files.
+    If ``root`` has no subdirectory ``train``, it is not split: every fifth image of each ``root/<class>/*`` is a test image.
 
     Args:
-        root: the directory with the subdirectories ``train`` and ``test``.
+        root: the directory.
         train: whether to read the training images or the test images.
         side: height and width in pixels that all images are stretched to; None requires images of equal size.
 
@@ -41,43 +47,87 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
         InputError: if a directory is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid
             PNG or JPEG image, or the sizes differ and ``side`` is None.
     """
-    split, other_split = ("train", "test") if train else ("test", "train")
-    class_names = _class_names(root / split)
-    if (root / other_split).is_dir():
-        _require_same_classes(root, class_names, _class_names(root / other_split))
-    files = [_image_files(root / split / name) for name in class_names]
-    cache_file = cache_dir() / f"images-{_digest(root / split, files, side)}.safetensors"
+    if is_split(root):
+        split, other_split = ("train", "test") if train else ("test", "train")
+        class_names = _class_names(root / split)
+        if (root / other_split).is_dir():
+            _require_same_classes(root, class_names, _class_names(root / other_split))
+        return read_files(root / split, [_image_files(root / split / name) for name in class_names], class_names, side)
+    class_names = _class_names(root)
+    files = [_image_files(root / name) for name in class_names]
+    for name, of_class in zip(class_names, files, strict=True):
+        if len(of_class) < TEST_STEP:
+            raise InputError(f"{root / name} has {len(of_class)} images; add some until there are {TEST_STEP} of each class")
+    return read_files(root, [train_or_test(of_class, train=train) for of_class in files], class_names, side)
+
+
+def is_split(root: Path) -> bool:
+    """Return whether ``root`` has separate directories for training and test images."""
+    return (root / "train").is_dir() or (root / "test").is_dir()
+
+
+def train_or_test(of_class: Sequence[T], *, train: bool) -> list[T]:
+    """Return the training images of a class, or its test images: every fifth one."""
+    return [item for index, item in enumerate(of_class) if (index % TEST_STEP == TEST_STEP - 1) != train]
+
+
+def read_files(root: Path, files: Sequence[Sequence[File]], class_names: tuple[str, ...], side: int | None) -> ImageSet:
+    """Read image files as RGB.
+
+    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and modification times of the
+    files.
+
+    Args:
+        root: a directory that contains the files.
+        files: the files of each class.
+        class_names: the name of each class.
+        side: as in ``read_image_folder``.
+
+    Raises:
+        InputError: if a file is not a valid PNG or JPEG image, or the sizes differ and ``side`` is None.
+    """
+    cache_file = cache_dir() / f"images-{_digest(root, files, side)}.safetensors"
     labels = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(of_class) for of_class in files]))
     images = _read_cache(cache_file, len(labels))
     if images is None:
-        logger.info("decoding %d images of %s", len(labels), root / split)
-        images = _decode_all([Path(entry.path) for of_class in files for entry in of_class], side)
+        logger.info("decoding %d images of %s", len(labels), root)
+        images = _decode_all([Path(file) for of_class in files for file in of_class], side)
         _write_cache(cache_file, images)
     return ImageSet(images, labels, class_names)
 
 
 def default_side(root: Path) -> int:
-    """Return the default image size of ``root``, in pixels, for both of its splits.
-
-    It is the median of the shorter sides of about ``_NUM_MEASURED`` training images, at least 16 and at most 32.
+    """Return the default image size of ``root``, in pixels, for both of its splits; see ``side_of_files``.
 
     Raises:
         InputError: if a file is not a valid image.
     """
-    files = _training_files(root)
-    step = max(1, len(files) // _NUM_MEASURED)
-    sides = [min(image_size(path)) for path in files[::step]] or [_MAX_SIDE]
-    return int(min(max(statistics.median(sides), _MIN_SIDE), _MAX_SIDE))
+    return side_of_files(training_files(root))
 
 
-def num_training_files(root: Path | None) -> int:
-    """Return the number of images in ``root/train/<class>/``; 0 if ``root`` is None or contains none."""
-    return 0 if root is None else len(_training_files(root))
+def side_of_files(files: Sequence[Path]) -> int:
+    """Return the median of the shorter sides of about ``_NUM_MEASURED`` images, at least 16 and at most 32 pixels."""
+    sides = [min(size) for size in measure_files(files)] or [MAX_SIDE]
+    return int(min(max(statistics.median(sides), MIN_SIDE), MAX_SIDE))
 
 
-def _training_files(root: Path) -> list[Path]:
-    """Return the images in ``root/train/<class>/``, without hidden files, as ``read_image_folder`` reads them."""
-    return sorted(path for path in (root / "train").glob("[!.]*/[!.]*") if path.suffix.lower() in _SUFFIXES)
+def measure_files(files: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return the width and the height of about ``_NUM_MEASURED`` images in pixels.
+
+    Raises:
+        InputError: if a file is not a valid image.
+    """
+    return [image_size(path) for path in files[:: max(1, len(files) // _NUM_MEASURED)]]
+
+
+def training_files(root: Path) -> list[Path]:
+    """Return the training images of an image folder, as ``read_image_folder`` reads them; empty if it has none."""
+    pattern = "train/[!.]*/[!.]*" if is_split(root) else "[!.]*/[!.]*"
+    files = sorted(path for path in root.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+    if is_split(root):
+        return files
+    by_class = itertools.groupby(files, key=lambda path: path.parent)
+    return [path for _, of_class in by_class for path in train_or_test(list(of_class), train=True)]
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -119,11 +169,16 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _digest(folder: Path, files: list[list[os.DirEntry[str]]], side: int | None) -> str:
+def _digest(folder: Path, files: Sequence[Sequence[File]], side: int | None) -> str:
     parts = [f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}"]
-    for entry in (entry for of_class in files for entry in of_class):
-        status = entry.stat()
-        parts.append(f"\0{os.path.relpath(entry.path, folder)}\0{status.st_size}\0{status.st_mtime_ns}")
+    for file in (file for of_class in files for file in of_class):
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise InputError(
+                f"cannot read {os.fspath(file)} ({error.strerror}); restore the file, or do not list it"
+            ) from None
+        parts.append(f"\0{os.path.relpath(file, folder)}\0{status.st_size}\0{status.st_mtime_ns}")
     return sha256_hex(*parts)[:32]
 
 

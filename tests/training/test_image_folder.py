@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from nases_env.errors import InputError
 from nases_env.paths import cache_dir
 from nases_env.training import image_folder
-from nases_env.training.image_folder import default_side, num_training_files, read_image_folder
+from nases_env.training.image_folder import default_side, read_image_folder, training_files
 from tests.training.images import write_folder, write_image
 
 
@@ -110,7 +110,7 @@ def test_default_size_is_the_median_of_the_training_images_between_16_and_32(
         hidden.parent.mkdir(parents=True, exist_ok=True)
         hidden.write_bytes(b"not an image")
     assert default_side(tmp_path) == default
-    assert num_training_files(tmp_path) == len(sides)
+    assert len(training_files(tmp_path)) == len(sides)
 
 
 def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, 
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'train'} is not a directory" in error_of(tmp_path)
+    assert f"{tmp_path} contains no class folders" in error_of(tmp_path)
     (tmp_path / "train").mkdir()
     assert "contains no class folders" in error_of(tmp_path)
     (tmp_path / "train/cat").mkdir()

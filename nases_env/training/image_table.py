@@ -1,0 +1,87 @@
+"""Tables of image files and their classes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from nases_env.errors import InputError, one_line
+from nases_env.training.image_folder import TEST_STEP, File, read_files, side_of_files, train_or_test
+from nases_env.training.image_set import ImageSet
+
+FILE_COLUMNS = ("file", "filename", "file_name", "path", "image")
+LABEL_COLUMNS = ("label", "class", "target")
+SPLIT_COLUMN = "split"
+SPLITS = {"train": True, "training": True, "val": True, "valid": True, "validation": True, "test": False}
+"""Values of the column ``split``: whether the image is a training image. A search splits off its own validation images."""
+
+
+def read_table(path: Path, *, train: bool, side: int | None) -> ImageSet:
+    """Read the training images or the test images that a ``.csv`` file lists.
+
+    It has a header and a column with the names of the files, relative to its directory, a column with their classes, and
+    optionally the column ``split`` with ``train`` or ``test``. Without it, every fifth image of each class, in the order of
+    the rows, is a test image.
+
+    Args:
+        path: the file.
+        train: whether to read the training images or the test images.
+        side: height and width in pixels that all images are stretched to; None: ``side_of_files`` of the training images.
+
+    Raises:
+        InputError: if the file or an image cannot be read, or a column is missing.
+    """
+    training = list_table(path, train=True)
+    names = sorted(training)
+    files = training if train else list_table(path, train=False)
+    if side is None:
+        side = side_of_files([file for name in names for file in training[name]])
+    listed: list[list[File]] = [list(files[name]) for name in names]
+    return read_files(path.parent, listed, tuple(names), side)
+
+
+def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
+    """Return the training images or the test images of each class; see ``read_table``."""
+    rows = _read_rows(path)
+    file_column, label_column = (_column(path, rows[0], known) for known in (FILE_COLUMNS, LABEL_COLUMNS))
+    by_class: dict[str, list[Path]] = {}
+    chosen: dict[str, list[Path]] = {}
+    for number, row in enumerate(rows, start=2):
+        name, label = row[file_column], row[label_column]
+        if not name or not label:
+            raise InputError(f"line {number} of {path} lacks a file or a class; complete or remove it")
+        by_class.setdefault(label, []).append(path.parent / name)
+        if SPLIT_COLUMN in row:
+            split = (row[SPLIT_COLUMN] or "").lower()
+            if split not in SPLITS:
+                raise InputError(f"line {number} of {path} has the split {split!r}; use train or test")
+            if SPLITS[split] is train:
+                chosen.setdefault(label, []).append(path.parent / name)
+    for label, files in by_class.items():
+        if SPLIT_COLUMN not in rows[0]:
+            if len(files) < TEST_STEP:
+                raise InputError(f"{path} has {len(files)} images of {label}; add some until there are {TEST_STEP}")
+            chosen[label] = train_or_test(files, train=train)
+        elif label not in chosen:
+            raise InputError(f"{path} has no {'training' if train else 'test'} image of {label}; add some")
+    return chosen
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); pass a CSV file with the columns file and label") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a valid CSV file ({one_line(error)}); save it as UTF-8 with commas") from None
+    if not rows:
+        raise InputError(f"{path} lists no images; it needs a header with the columns file and label, and one row per image")
+    return rows
+
+
+def _column(path: Path, row: dict[str, str], names: tuple[str, ...]) -> str:
+    for name in names:
+        if name in row:
+            return name
+    raise InputError(f"{path} lacks a column {names[0]}; its first line must be a header with the columns file and label")

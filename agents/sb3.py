@@ -47,6 +47,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
 }
 """Defaults per algorithm, tuned on NASES-Synthetic-v0 with 300 children."""
 
+MAX_BUFFER_SIZE = 100_000  # children in the replay buffer
+
 
 @dataclass
 class Args(SearchArgs):
@@ -152,7 +154,8 @@ def make_model(loop: SearchLoop, args: Args) -> BaseAlgorithm:
             return A2C("MlpPolicy", env, **options)
         return PPO("MlpPolicy", env, batch_size=n_steps * num_envs, n_epochs=args.setting("gradient_steps"), **options)
     options |= {
-        "buffer_size": loop.budget + num_envs * num_envs,  # SB3 divides it by num_envs and rounds down
+        # SB3 divides it by num_envs and rounds down.
+        "buffer_size": min(loop.budget, MAX_BUFFER_SIZE) + num_envs * num_envs,
         "learning_starts": args.learning_starts,
         "batch_size": args.batch_size,
         "gradient_steps": args.setting("gradient_steps") * num_envs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -29,19 +30,23 @@ class Progress:
 
     Args:
         description: first words of the line.
-        total: number of steps.
+        total: number of steps; None if it is not known.
         unit: what a step is, in the plural.
         initial: number of steps that were finished before; they do not count for the rate.
+        seconds: duration after which the command ends.
 
     Attributes:
         done: number of finished steps.
         initial: see above.
     """
 
-    def __init__(self, description: str, total: int, unit: str, *, initial: int = 0) -> None:
+    def __init__(
+        self, description: str, total: int | None, unit: str, *, initial: int = 0, seconds: float = math.inf
+    ) -> None:
         self._description = description
         self._total = total
         self._unit = unit
+        self._seconds = seconds
         self.initial = self.done = initial
         self._details: Sequence[str] = ()
         self._stream = sys.stderr
@@ -113,20 +118,27 @@ class Progress:
                 text += f", {part}"
         bar_width = min(BAR_WIDTH, width - len(f"{head} || {text}"))
         if bar_width >= MIN_BAR_WIDTH:
-            filled = "#" * (bar_width * self.done // max(1, self._total))
+            filled = "#" * int(bar_width * min(1.0, self._share()))
             head += f" |{filled:<{bar_width}}|"
         return f"{head} {text}"[:width]
 
+    def _share(self) -> float:
+        """Return the share of the steps that are finished, or of the time that has passed."""
+        of_time = (time.monotonic() - self._start) / self._seconds
+        return of_time if self._total is None else max(of_time, self.done / max(1, self._total))
+
     def _head(self) -> str:
-        return f"{self._description}: {self.done}/{self._total}"
+        return f"{self._description}: {self.done}" + ("" if self._total is None else f"/{self._total}")
 
     def _parts(self) -> list[str]:
         """Return elapsed time, details, remaining time and rate, most important first."""
         now = time.monotonic()
         parts = [tqdm.format_interval(now - self._start), *self._details]
         per_second = (self.done - self.initial) / max(self._last_step - self._start, 1e-9)
-        if 0 < self.done < self._total and per_second:
-            left = (self._total - self.done) / per_second - (now - self._last_step)
+        left = self._seconds - (now - self._start)
+        if self._total is not None and 0 < self.done < self._total and per_second:
+            left = min(left, (self._total - self.done) / per_second - (now - self._last_step))
+        if left < math.inf and self.done != self._total:
             parts.append(f"{tqdm.format_interval(max(0.0, left))} left")
         if per_second:
             parts.append(format_rate(per_second))

@@ -31,6 +31,7 @@ from nases_env.search.run_dir import (
     read_config,
     read_trajectory,
 )
+from nases_env.search.time_budget import format_progress
 
 MAX_FAILURES = 3  # failed children to list
 
@@ -111,7 +112,8 @@ def _describe_agent(run_dir: Path) -> str:
     if not (run_dir / CONFIG).exists():
         return "search not started"
     budget = read_config(run_dir)["arguments"]["budget"]
-    text = f"{sum(1 for _ in read_trajectory(run_dir))} of {budget} children{', running' if is_locked(run_dir) else ''}"
+    progress = format_progress(sum(1 for _ in read_trajectory(run_dir)), budget)
+    text = f"{progress}{', running' if is_locked(run_dir) else ''}"
     folder = FinalFolder(run_dir / "final")
     if not (folder.path / CONFIG).exists():
         return f"{text}, final training not started"
@@ -132,13 +134,13 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     leases = _leases(run_dir, config)
     failed = [record for record in records if record["status"] != Status.OK]
     promoted = f", {len(records) - num_children} promoted" if len(records) > num_children else ""
-    yield f"{num_children} of {budget} children{promoted}, {len(leases)} in flight, {len(failed)} failed"
+    yield f"{format_progress(num_children, budget)}{promoted}, {len(leases)} in flight, {len(failed)} failed"
     best = best_record(run_dir, records)
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
         yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"
     if is_running and not done:
-        yield _rate(run_dir, config, num_children, budget)
+        yield _rate(run_dir, config, num_children)
     for lease in leases:
         yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
     for record in failed[-MAX_FAILURES:]:
@@ -156,12 +158,15 @@ def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:
         return [lease for lease in store.leases() if lease.digest in digests and not store.is_expired(lease)]
 
 
-def _rate(run_dir: Path, config: dict[str, Any], num_children: int, budget: int) -> str:
+def _rate(run_dir: Path, config: dict[str, Any], num_children: int) -> str:
     """Describe the rate since this search was started or resumed, and the remaining time."""
     started = datetime.fromisoformat(config["started"])
     last = datetime.fromtimestamp((run_dir / TRAJECTORY).stat().st_mtime, timezone.utc)
     num_new, seconds = num_children - config["num_resumed"], (last - started).total_seconds()
     if num_new < 1 or seconds <= 0:
         return "no child finished yet"
-    left = tqdm.format_interval((budget - num_children) * seconds / num_new)
-    return f"{format_rate(num_new / seconds)}, {left} left"
+    arguments = config["arguments"]
+    left = (arguments["budget"] - num_children) * seconds / num_new
+    if arguments.get("time") is not None:
+        left = max(0.0, min(left, arguments["time"] - (datetime.now(timezone.utc) - started).total_seconds()))
+    return f"{format_rate(num_new / seconds)}, {tqdm.format_interval(left)} left"

@@ -31,12 +31,13 @@ class ImageEnv(NASESEnv):
     | ``NASES-ImageFolder-v0`` | your images, as below |
     | ``NASES-Digits-v0`` | scikit-learn's digits, 8×8, included in that library |
 
-    For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Images are RGB, stretched to squares of ``image_size``; without
-    a split, every fifth image of each class is a test image.
+    For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Images are stretched to squares of ``image_size``; without a
+    split, every fifth image of each class is a test image.
 
     - A directory with PNG or JPEG files of any size in ``train/<class>/`` and ``test/<class>/``, or in ``<class>/``.
     - An ``.npz`` file with the arrays ``images`` (uint8, shape (N, H, W) or (N, H, W, C), 1 or 3 channels) and ``labels``
-      (integers, shape (N,)), or with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, as in MedMNIST.
+      (integers, shape (N,)), or with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, as in
+      MedMNIST.
     - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
 
     ## Arguments

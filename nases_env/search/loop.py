@@ -92,6 +92,7 @@ class SearchLoop:
         env: a ``NASESEnv`` that was reset, with no wrappers but those that ``gymnasium.make`` adds. It is started with
             ``num_envs`` concurrent evaluations if it is not running.
         budget: number of children, at least 1. Repeated architectures count; infeasible proposals and promotions do not.
+            ``propose_no_more`` reduces it.
         num_envs: number of concurrent evaluations.
         callbacks: called in this order.
         num_replayed: number of trials that a resumed search repeats from its record.
@@ -144,6 +145,7 @@ class SearchLoop:
         self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
         self._pauses = list(pauses)
         self._is_stopped = False
+        self._proposes_no_more = False
         self._has_chosen = False
         if not self.env.is_started:
             self.env.start(max_in_flight=num_envs)
@@ -204,6 +206,10 @@ class SearchLoop:
         """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight."""
         self._is_stopped = True
 
+    def propose_no_more(self) -> None:
+        """Reduce the budget to the children that were proposed; promotions and finalists are still evaluated."""
+        self._proposes_no_more = True
+
     def close(self) -> None:
         """Cancel the evaluations in flight and close the environment."""
         self.env.close()
@@ -224,11 +230,10 @@ class SearchLoop:
         """
         window = max(self.num_envs, ask_batch_size)
         for budget in (*self._pauses, self.budget):
-            while not (self.done or self._has_finished(budget)):
+            while self._continues(budget):
                 if len(self._pending) < window and self._submit_promotion():
                     continue
-                num_pending = sum(not pending.is_promotion for pending in self._pending)
-                num_asked = min(ask_batch_size, budget - self.num_children - num_pending)
+                num_asked = min(ask_batch_size, min(budget, self.budget) - self._num_proposed)
                 if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
                     self._submit(self._ask(agent, num_asked))
                     continue
@@ -268,6 +273,7 @@ class SearchLoop:
                 evaluations[index] = self._collect()[1]
             if evaluated:
                 self._run_promotions()
+        self._reduce_budget()
         if self.done:
             self._choose()
         return [
@@ -393,6 +399,19 @@ class SearchLoop:
             self.finalists.sort(key=lambda finalist: finalist.mean_reward, reverse=True)
             self.best = self.finalists[0].trial
         self._has_chosen = True
+
+    def _continues(self, budget: int) -> bool:
+        self._reduce_budget()
+        return not (self.done or self._has_finished(budget))
+
+    def _reduce_budget(self) -> None:
+        if self._proposes_no_more:
+            self.budget = min(self.budget, self._num_proposed)
+
+    @property
+    def _num_proposed(self) -> int:
+        """Number of children that are evaluated or in flight, without promotions."""
+        return self.num_children + sum(not pending.is_promotion for pending in self._pending)
 
     def _has_finished(self, budget: int) -> bool:
         return self.num_children >= budget and not self._pending and not self._halving.has_candidate

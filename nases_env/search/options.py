@@ -25,12 +25,13 @@ from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS
 from nases_env.search.run_dir import CONFIG, is_finished, read_config
+from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
 from nases_env.user_modules import import_user_module
 
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
 """Options that are passed to the environment if they differ from their defaults."""
 
-RESUME_OVERRIDABLE = ("budget", "execution")
+RESUME_OVERRIDABLE = ("budget", "time", "execution")
 """Options that may change when a search is resumed."""
 
 OLD_NAMES = {
@@ -85,6 +86,9 @@ class SearchArgs:
     """Additional environment arguments as NAME VALUE pairs, such as landscape_seed 3."""
     budget: int = 30
     """Number of children to evaluate, including repeats, which are served from the cache."""
+    time: Duration = None
+    """Duration of the search, such as 90s, 45m or 1h30m, with the second evaluation of the finalists. A resumed search has
+    this time again. Default: none. If it is given, the default of --budget is unlimited."""
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
@@ -105,7 +109,7 @@ class SearchArgs:
     run_dir: Path | None = None
     """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
-    """Run directory of a search to resume. Its options are used; only --budget and the options of the execution may
+    """Run directory of a search to resume. Its options are used; only --budget, --time and the options of the execution may
     change."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
@@ -152,17 +156,20 @@ def run_search(
         given = parse_quietly(args_type, sys.argv[1:], args_type(child=ChildSettings()))
         name = (given_preset() or args_type.preset) if given is None else _resolved_preset(given)
         _, child = resolve_preset(name)
-        args = read(args_type(child=child))
+        budget = args_type.budget if given is None or given.time is None else UNLIMITED_BUDGET
+        args = read(args_type(child=child, budget=budget))
         run_dir = args.resume
         if run_dir is not None:
             recorded = load_args(args_type, run_dir)
+            if budget == UNLIMITED_BUDGET:
+                recorded = dataclasses.replace(recorded, budget=budget)
             args = read(recorded)
             _reject_changed_options(recorded, args)
             if is_finished(run_dir, args.budget):
                 print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
                 return
         elif (default := preset(args)) is not None:
-            args = read(dataclasses.replace(default, child=child))
+            args = read(dataclasses.replace(default, child=child, budget=budget))
         main(args)
 
     run(parse_and_run)
@@ -308,7 +315,7 @@ def load_args(args_type: type[Args], path: Path) -> Args:
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
-    for name in ("rungs", "reduction_factor", "num_finalists"):
+    for name in ("rungs", "reduction_factor", "num_finalists", "time"):
         values.setdefault(name, getattr(SearchArgs, name))
     if "env_kwargs" not in values:
         moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}

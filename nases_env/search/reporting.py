@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import Finalist, SearchLoop, Trial
 from nases_env.search.run_dir import BEST_DRAWINGS, write_finalists
+from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
 from nases_env.tables import format_known, markdown_table
 
 MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
@@ -40,17 +42,20 @@ class ProgressBar(SearchCallback):
         description: the first word of the bar.
         title: a line that is printed to standard output before the bar.
         num_recorded: number of children that a resumed search has recorded.
+        seconds: duration after which the search ends.
     """
 
-    def __init__(self, description: str, title: str, num_recorded: int = 0) -> None:
+    def __init__(self, description: str, title: str, num_recorded: int = 0, seconds: float = math.inf) -> None:
         self._description = description
         self._title = title
         self._num_recorded = num_recorded
+        self._seconds = seconds
         self._num_failed = 0
 
     def on_start(self, loop: SearchLoop) -> None:
         print(self._title, flush=True)
-        self._progress = Progress(self._description, loop.budget, "children", initial=self._num_recorded)
+        total = None if loop.budget >= UNLIMITED_BUDGET else loop.budget
+        self._progress = Progress(self._description, total, "children", initial=self._num_recorded, seconds=self._seconds)
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         self._num_failed += trial.evaluation.status is not Status.OK
@@ -230,7 +235,8 @@ class Summary(SearchCallback):
 
     def _print(self, loop: SearchLoop, interrupted: bool) -> None:
         if interrupted:
-            self._console.print(f"ended after {max(loop.num_children, self._num_recorded)} of {loop.budget} children")
+            num_children = max(loop.num_children, self._num_recorded)
+            self._console.print(f"ended after {format_progress(num_children, loop.budget)}")
         if loop.num_infeasible:
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated", highlight=False)
         if loop.trials:

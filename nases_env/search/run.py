@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import math
 import os
 import platform
 import shlex
@@ -41,6 +42,7 @@ from nases_env.search.run_dir import (
     to_json,
     trial_record,
 )
+from nases_env.search.time_budget import TimeBudget, format_budget
 from nases_env.signals import defer_signals
 from nases_env.streams import optional_output
 from nases_env.version import __version__
@@ -92,6 +94,8 @@ class SearchRun:
             raise InputError(f"--reduction-factor must be at least 2, not {args.reduction_factor}")
         if args.seed < 0:
             raise InputError(f"--seed must be at least 0, not {args.seed}")
+        if args.time is not None and not args.time > 0:
+            raise InputError(f"--time must be more than 0 seconds, not {args.time}")
         if args.embedding is not None and not args.uses_embedding:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         require_utf8(args.run_dir or args.resume or Path())
@@ -124,7 +128,7 @@ class SearchRun:
             recorded = _Recorded([], 0, [])
         else:
             recorded = self._read_recorded(args.resume)
-        self._budgets = [*recorded.earlier_budgets, args.budget]
+        self._earlier_budgets = recorded.earlier_budgets
         env.start(
             dataclasses.replace(
                 args.execution,
@@ -140,7 +144,7 @@ class SearchRun:
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
         rungs = f", rungs {', '.join(map(str, env.rungs))}" if env.rungs else ""
-        title = f"{args.env_id}: {preset}{args.budget} children{rungs}, seed {args.seed}{resumed}"
+        title = f"{args.env_id}: {preset}{format_budget(args.budget, args.time)}{rungs}, seed {args.seed}{resumed}"
         return SearchLoop(
             env,
             args.budget,
@@ -150,8 +154,9 @@ class SearchRun:
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded.evaluations]),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
-                ProgressBar(self.agent, title, recorded.num_children),
+                ProgressBar(self.agent, title, recorded.num_children, args.time or math.inf),
                 Summary(self.run_dir, recorded.num_children),
+                *([] if args.time is None else [TimeBudget(args.time)]),
                 *callbacks,
             ],
             num_replayed=len(recorded.evaluations),
@@ -245,9 +250,9 @@ class SearchRun:
         return {
             "command": shlex.join(sys.argv),
             "agent": self.agent,
-            "arguments": self._arguments(),
+            "arguments": {**self._arguments(), "budget": self.loop.budget},  # reduced if the time was used up
             "configuration": config_of(self.env.evaluator),
-            "budgets": self._budgets,
+            "budgets": [*self._earlier_budgets, self.loop.budget],
             "num_resumed": self.loop.num_replayed,
             "started": self._started,
             "versions": {

@@ -167,6 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
         for name, hint in ARGUMENT_TYPES.items():
             require_type(name, config["arguments"][name], hint)
         require_type("store", config["arguments"]["execution"]["store"], str | None)
+        require_type("time", config["arguments"].get("time"), float | None)
         require_type("budgets", config.get("budgets", []), list[int])
         require_type("rungs", config["configuration"].get("rungs", []), list[int])
         datetime.fromisoformat(config["started"])

@@ -1,4 +1,4 @@
-"""Images of one's own: a directory, arrays in a NumPy file, or a table of files."""
+"""Images of the user: a directory, arrays in a NumPy file, or a table of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of one's own: directories without a split, NumPy files and tables."""
+"""Images of the user: directories without a split, NumPy files and tables."""
 
 from __future__ import annotations
 

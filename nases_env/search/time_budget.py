@@ -1,0 +1,117 @@
+"""A limit of the duration of a search."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from typing import Annotated
+
+import tyro
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation
+from nases_env.search.callbacks import SearchCallback
+from nases_env.search.loop import SearchLoop, Trial
+
+UNLIMITED_BUDGET = 10**9
+"""Children of a search that only its duration limits."""
+
+SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+def parse_duration(text: str) -> float:
+    """Parse a duration such as 90s, 45m, 2h or 1h30m into seconds.
+
+    Raises:
+        InputError: if it is not a duration.
+    """
+    match = re.fullmatch(r"(?:([0-9.]+)h)?(?:([0-9.]+)m)?(?:([0-9.]+)s)?", text.strip().lower())
+    numbers = match.groups(default="0") if match is not None else ()
+    try:
+        seconds = sum((float(number) * unit for number, unit in zip(numbers, SECONDS.values(), strict=False)), 0.0)
+    except ValueError:  # several points
+        seconds = 0.0
+    if seconds <= 0:
+        raise InputError(f"a duration is written as 90s, 45m, 2h or 1h30m, not {text}")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration as ``parse_duration`` reads it, such as 1h30m; fractions of a second are omitted."""
+    parts = []
+    rest = max(1, round(seconds))
+    for unit, length in SECONDS.items():
+        number, rest = divmod(rest, length)
+        if number:
+            parts.append(f"{number}{unit}")
+    return "".join(parts)
+
+
+def format_budget(budget: int, seconds: float | None = None) -> str:
+    """Describe the budget of a search: a number of children, a duration, or both."""
+    children = "children" if budget >= UNLIMITED_BUDGET else f"{budget} children"
+    return children if seconds is None else f"{children} for {format_duration(seconds)}"
+
+
+def format_progress(num_children: int, budget: int) -> str:
+    """Describe how many children of a budget are evaluated."""
+    return f"{num_children} children" if budget >= UNLIMITED_BUDGET else f"{num_children} of {budget} children"
+
+
+def _parse(texts: list[str]) -> float:
+    try:
+        return parse_duration(texts[0])
+    except InputError as error:
+        raise InputError(f"--time: {error}") from None
+
+
+Duration = Annotated[
+    float | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="DURATION",
+        instance_from_str=_parse,
+        is_instance=lambda value: value is None or isinstance(value, float),
+        str_from_instance=lambda seconds: ["none" if seconds is None else format_duration(seconds)],
+    ),
+]
+"""Type of the option ``--time``: seconds; None: no limit."""
+
+
+class TimeBudget(SearchCallback):
+    """Ends a search early enough that it is finished after about ``seconds``.
+
+    No new children are proposed when the time that is left is needed for the children in flight and for the second
+    evaluation of the finalists, assuming that each takes the mean time of the previous ones.
+
+    Args:
+        seconds: the duration, from the first trial that is not a replay.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.monotonic()
+        self._evaluations: list[Evaluation] = []
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._start = time.monotonic()
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if trial.is_new:
+            self._evaluations.append(trial.evaluation)
+        if is_replayed:
+            self._start = time.monotonic()
+        else:
+            self._end_in_time(loop)
+
+    def on_wait(self, loop: SearchLoop) -> None:
+        self._end_in_time(loop)
+
+    def _end_in_time(self, loop: SearchLoop) -> None:
+        elapsed = time.monotonic() - self._start
+        seconds = [evaluation.seconds for evaluation in self._evaluations]
+        per_child = sum(seconds) / len(seconds) if seconds else 0.0
+        num_rounds = 1 + math.ceil(loop.num_finalists / loop.num_envs)
+        if loop.num_children and elapsed + num_rounds * per_child >= self._seconds:
+            loop.propose_no_more()

@@ -1,0 +1,145 @@
+"""A search with a limited duration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nases_agents import reinforce, sb3
+from nases_agents.random_search import RandomSearch
+
+from nases_env.cli.status import StatusArgs, status_command
+from nases_env.errors import InputError
+from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
+from nases_env.search.callbacks import SearchCallback
+from nases_env.search.options import load_args
+from nases_env.search.run_dir import read_trajectory
+from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
+from tests.commands import ROOT, error_of, run_here, script
+
+
+class Clock(SearchCallback):
+    """Advances the time of the search by a second per trial."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        self.now += not is_replayed
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Make every trial last a second."""
+    clock = Clock(monkeypatch)
+    on_trial = TimeBudget.on_trial
+
+    def advance(budget: TimeBudget, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        clock.on_trial(loop, trial, is_replayed=is_replayed)
+        on_trial(budget, loop, trial, is_replayed=is_replayed)
+
+    monkeypatch.setattr(TimeBudget, "on_trial", advance)
+    return clock
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), (" 1.5H ", 5400)])
+def test_durations_are_parsed(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "45", "m", "-3m", "0s", "3x", "1..5h", "30m1h", "nan", "infs"])
+def test_other_texts_are_errors(text: str) -> None:
+    with pytest.raises(InputError, match="a duration is written as 90s, 45m, 2h or 1h30m, not "):
+        parse_duration(text)
+    assert error_of(run_here(script(ROOT / "agents" / "random_search.py"), f"--time={text}")).startswith("error: --time: a")
+
+
+@given(st.integers(1, 10**7))
+def test_formatted_duration_is_parsed_again(seconds: int) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+def args(path: Path, **options: Any) -> SearchArgs:
+    return SearchArgs(**{"env_id": "NASES-Synthetic-v0", "budget": UNLIMITED_BUDGET, "run_dir": path, **options})
+
+
+def search(given: SearchArgs) -> SearchRun:
+    with SearchRun(given, agent="random_search") as run:
+        run.search(RandomSearch(run.env, given))
+    return run
+
+
+@pytest.mark.parametrize("options", [{}, {"num_envs": 3}, {"ask_batch_size": 4}])
+def test_search_ends_with_the_children_in_flight(options: dict[str, Any], clock: Clock, tmp_path: Path) -> None:
+    run = search(args(tmp_path / "run", time=7.0, **options))
+    assert run.loop.is_complete
+    assert 7 <= len(run.loop.trials) <= 10
+    assert run.loop.budget == run.loop.num_children == len(run.loop.trials)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["arguments"]["budget"] == config["budgets"][0] == len(run.loop.trials)
+    assert "finished" in config
+
+
+def test_finished_search_is_continued(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search(args(tmp_path / "run", time=3.0))
+    recorded = load_args(SearchArgs, tmp_path / "run")
+    with pytest.raises(InputError, match="is finished"):
+        search(recorded)
+    clock.now = 0.0
+    search(dataclasses.replace(recorded, budget=UNLIMITED_BUDGET))
+    search(args(tmp_path / "whole", budget=8, time=None))
+    keys, whole = ([record["key"] for record in read_trajectory(tmp_path / name)] for name in ("run", "whole"))
+    assert len(keys) > 3
+    assert keys == whole[: len(keys)]
+    status_command(StatusArgs(tmp_path / "run"))
+    assert f"{len(keys)} of {len(keys)} children" in capsys.readouterr().out
+
+
+def test_time_is_reserved_for_the_finalists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Clock(monkeypatch)
+    given = args(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", num_finalists=3, time=20.0)
+    with SearchRun(given, agent="random_search", callbacks=[clock]) as run:
+        evaluate = run.env.submit
+
+        def submit(*arguments: Any) -> Any:
+            future = evaluate(*arguments)
+            evaluation = dataclasses.replace(future.result(), seconds=2.0)
+            future = type(future)()
+            future.set_result(evaluation)
+            return future
+
+        monkeypatch.setattr(run.env, "submit", submit)
+        run.search(RandomSearch(run.env, given))
+    # Child number n ends when the clock shows n - 1. Four rounds of 2 seconds are reserved, for a child and 3 finalists.
+    assert len(run.loop.trials) == 13
+    assert len(run.loop.finalists) == 3
+
+
+@pytest.mark.parametrize("module", [reinforce, sb3])
+def test_agents_end_in_time(module: Any, clock: Clock, tmp_path: Path) -> None:
+    given = module.Args(env_id="NASES-Synthetic-v0", budget=UNLIMITED_BUDGET, run_dir=tmp_path / "run", time=30.0)
+    module.main(given)
+    assert 29 <= sum(1 for _ in read_trajectory(tmp_path / "run")) <= 31
+    module.main(dataclasses.replace(load_args(module.Args, tmp_path / "run"), budget=35, time=None))
+    assert sum(1 for _ in read_trajectory(tmp_path / "run")) == 35
+
+
+def test_budget_is_unlimited_by_default_on_the_command_line(tmp_path: Path) -> None:
+    run = script(ROOT / "agents" / "random_search.py")
+    options = ("--env-id", "NASES-Synthetic-v0", "--run-dir", str(tmp_path / "run"))
+    start = time.monotonic()
+    result = run_here(run, *options, "--time", "1s")
+    assert time.monotonic() - start < 20
+    assert (result.returncode, "children for 1s" in result.stdout) == (0, True)
+    num_children = sum(1 for _ in read_trajectory(tmp_path / "run"))
+    assert run_here(run, "--resume", str(tmp_path / "run")).stdout.startswith(f"{tmp_path / 'run'} is finished")
+    assert run_here(run, "--resume", str(tmp_path / "run"), "--time", "1s").returncode == 0
+    assert sum(1 for _ in read_trajectory(tmp_path / "run")) > num_children

@@ -56,6 +56,7 @@ PARTS: dict[str, set[str]] = {
         "evaluation",
         "execution",
         "model_io",
+        "registration",
         "retraining",
         "search",
         "search_spaces",

@@ -6,9 +6,9 @@ import importlib
 import sys
 
 from nases_env.command_line import run, unknown_command
-from nases_env.errors import InputError
 
 COMMANDS = {
+    "search": "search a good network for a data set",
     "pretrain": "train the embedding of a search space",
     "draw": "draw an architecture",
     "status": "show the progress of a search, a final training or a reproduction",
@@ -23,7 +23,7 @@ COMMANDS = {
 
 HELP = """usage: nases COMMAND [OPTIONS]
 
-NASES: neural architecture search in embedding space. To search, run an agent: python -m nases_agents.reinforce --help
+NASES: neural architecture search in embedding space.
 
 commands:
 {commands}
@@ -44,7 +44,5 @@ def _main() -> None:
         print(HELP)
     elif name in COMMANDS:
         importlib.import_module(f"nases_env.cli.{name}").main(options)
-    elif name == "search":
-        raise InputError("to search, run an agent: python agents/NAME.py or python -m nases_agents.NAME, such as reinforce")
     else:
         raise unknown_command("nases", name, COMMANDS)

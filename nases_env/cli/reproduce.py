@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import math
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,11 +15,12 @@ from typing import Any
 from rich.console import Console
 
 from nases_env.atomic_io import is_fresh, write_atomically
+from nases_env.cli.agents import require_agent
 from nases_env.cli.pretrain import parse_pretrain, pretrain_command
 from nases_env.cli.train import parse_train, train_command
 from nases_env.command_line import given_preset, parse, parse_quietly
 from nases_env.devices import device_name, resolve_device
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError
 from nases_env.evaluation import (
     PRESETS,
     RETRAIN_PRESETS,
@@ -74,10 +73,8 @@ def reproduce_command(args: ReproduceArgs) -> None:
     Raises:
         InputError: if an argument is invalid, data is missing, the output directory has other content, or a step fails.
     """
-    agents = _list_agents()
     for agent in args.agents:
-        if agent not in agents:
-            raise InputError(f"unknown agent {agent!r}{did_you_mean(agent, agents)}; known: {', '.join(agents)}")
+        require_agent(agent)
     plan = make_plan(args)
     require_utf8(plan.output)
     is_started = _check_config(plan)
@@ -106,14 +103,6 @@ def _run_steps(steps: Sequence[Step], console: Console) -> None:
             except BaseException:  # including KeyboardInterrupt and SystemExit
                 console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume", highlight=False)
                 raise
-
-
-def _list_agents() -> list[str]:
-    """Return the names of the modules of ``nases_agents``, without importing them."""
-    spec = importlib.util.find_spec("nases_agents")
-    if spec is None or spec.submodule_search_locations is None:
-        raise InputError("the package nases_agents is not installed; install NASES with pip install -e .")
-    return [module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)]
 
 
 def _run(step: Step) -> None:

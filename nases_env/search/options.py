@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -135,44 +135,69 @@ class SearchArgs:
 Args = TypeVar("Args", bound=SearchArgs)
 
 
-def run_search(
-    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = lambda args: None
-) -> None:
-    """Parse the command line of an agent and call ``main`` with its options.
+def no_preset(args: SearchArgs) -> None:
+    """Return None: the agent has no presets of its options."""
 
-    With ``--resume`` the defaults are the options of the resumed run. If that run is finished, a message is printed instead.
+
+def run_search(
+    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = no_preset
+) -> None:
+    """Parse the command line of an agent and call ``main`` with its options, as the main function of this process.
 
     Args:
         args_type: the options of the agent.
         main: the main function; its docstring begins the help text.
         preset: returns the default options for the given ones; None: those of ``args_type``.
     """
+    run(lambda: parse_and_search(args_type, main, preset))
+
+
+def parse_and_search(
+    args_type: type[Args],
+    main: Callable[[Args], None],
+    preset: Callable[[Args], Args | None] = no_preset,
+    *,
+    options: Sequence[str] | None = None,
+    program: str | None = None,
+) -> None:
+    """Parse the options of an agent and call ``main`` with them.
+
+    With ``--resume`` the defaults are the options of the resumed run. If that run is finished, a message is printed instead.
+
+    Args:
+        args_type: as in ``run_search``.
+        main: as in ``run_search``.
+        preset: as in ``run_search``.
+        options: the options as words; None: those of the command line.
+        program: name of the program in the help text; None: that of the command line.
+
+    Raises:
+        InputError: if an option is not valid.
+    """
 
     def read(default: Args) -> Args:
-        args: Args = parse(args_type, description=main.__doc__, default=default)
+        args: Args = parse(args_type, description=main.__doc__, default=default, args=options, prog=program)
         return args
 
-    def parse_and_run() -> None:
-        given = parse_quietly(args_type, sys.argv[1:], args_type(child=ChildSettings()))
-        name = (given_preset() or args_type.preset) if given is None else _resolved_preset(given)
-        _, child = resolve_preset(name)
-        budget = args_type.budget if given is None or given.time is None else UNLIMITED_BUDGET
-        args = read(args_type(child=child, budget=budget))
-        run_dir = args.resume
-        if run_dir is not None:
-            recorded = load_args(args_type, run_dir)
-            if budget == UNLIMITED_BUDGET:
-                recorded = dataclasses.replace(recorded, budget=budget)
-            args = read(recorded)
-            _reject_changed_options(recorded, args)
-            if is_finished(run_dir, args.budget):
-                print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
-                return
-        elif (default := preset(args)) is not None:
-            args = read(dataclasses.replace(default, child=child, budget=budget))
-        main(args)
-
-    run(parse_and_run)
+    options = sys.argv[1:] if options is None else list(options)
+    given = parse_quietly(args_type, options, args_type(child=ChildSettings()))
+    name = (given_preset(options) or args_type.preset) if given is None else _resolved_preset(given)
+    _, child = resolve_preset(name)
+    budget = args_type.budget if given is None or given.time is None else UNLIMITED_BUDGET
+    args = read(args_type(child=child, budget=budget))
+    run_dir = args.resume
+    if run_dir is not None:
+        recorded = load_args(args_type, run_dir)
+        if budget == UNLIMITED_BUDGET:
+            recorded = dataclasses.replace(recorded, budget=budget)
+        args = read(recorded)
+        _reject_changed_options(recorded, args)
+        if is_finished(run_dir, args.budget):
+            print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
+            return
+    elif (default := preset(args)) is not None:
+        args = read(dataclasses.replace(default, child=child, budget=budget))
+    main(args)
 
 
 def _resolved_preset(args: SearchArgs) -> str:

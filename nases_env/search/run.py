@@ -103,7 +103,7 @@ class SearchRun:
         self.agent = agent
         self._started = _now()
         self.env = env = make_env(args)
-        self._num_finalists = _resolve_num_finalists(args, env.evaluator)
+        self._num_finalists = resolve_num_finalists(args, env.evaluator)
         # Raise an error if an embedding or data is missing, before anything is written.
         if args.uses_embedding:
             _ = env.embedding
@@ -328,7 +328,12 @@ class _TrajectoryRecorder(SearchCallback):
             )
 
 
-def _resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:
+def resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:
+    """Return the number of finalists: the option, or its default for ``evaluator``.
+
+    Raises:
+        InputError: if the option is negative or has no effect.
+    """
     if args.num_finalists is None:
         return NUM_FINALISTS if evaluator.is_noisy else 0
     if args.num_finalists < 0:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from nases_env.errors import InputError
 from nases_env.training.image_arrays import read_arrays
-from nases_env.training.image_folder import MAX_SIDE, MIN_SIDE, default_side, read_image_folder, training_files
+from nases_env.training.image_folder import (
+    MAX_SIDE,
+    MIN_SIDE,
+    default_side,
+    measure_files,
+    read_image_folder,
+    training_files,
+)
 from nases_env.training.image_io import resize
 from nases_env.training.image_set import ImageSet
 from nases_env.training.image_table import list_table, read_table
@@ -48,3 +55,17 @@ def count_training_images(path: Path | None) -> int:
         return len(training_files(path))
     except InputError:
         return 0  # loading the images raises the error
+
+
+def measure_own_images(path: Path) -> list[tuple[int, int]]:
+    """Return the width and the height in pixels of about a hundred training images of ``read_own_images``.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    if path.suffix.lower() == ".npz":
+        _, height, width = read_arrays(path, train=True).image_shape
+        return [(width, height)]
+    if path.suffix.lower() == ".csv":
+        return measure_files([file for of_class in list_table(path, train=True).values() for file in of_class])
+    return measure_files(training_files(path))

@@ -15,7 +15,12 @@ from tests.commands import error_of, run_here
 
 
 def test_every_module_is_a_command() -> None:
-    assert {module.name for module in pkgutil.iter_modules(nases_env.cli.__path__)} == {*COMMANDS, "main"}
+    assert {module.name for module in pkgutil.iter_modules(nases_env.cli.__path__)} == {
+        *COMMANDS,
+        "agents",
+        "main",
+        "search_plan",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -24,7 +29,13 @@ def test_every_command_has_help_and_rejects_unknown_options_in_one_line(name: st
     assert shown.returncode == 0
     assert f"usage: nases {name}" in shown.stdout
     words = {"status": ["run"], "validate": ["run"], "draw": ["file"], "pretrain": ["--output", "x"], "reproduce": []}
-    words |= {"train": ["file"], "export": ["run"], "predict": ["run", "image"], "store": ["ls", "file"]}
+    words |= {
+        "search": ["digits"],
+        "train": ["file"],
+        "export": ["run"],
+        "predict": ["run", "image"],
+        "store": ["ls", "file"],
+    }
     assert "unknown option '--typo'" in error_of(run_here(main, name, *words[name], "--typo"))
 
 
@@ -42,8 +53,7 @@ def test_help_lists_all_commands_and_imports_none() -> None:
     ("options", "message"),
     [
         ([], f"no command given; the commands of nases are {', '.join(COMMANDS)}"),
-        (["trian"], "unknown command 'trian' (did you mean 'train'?); the commands of nases are pretrain, draw, "),
-        (["search"], "to search, run an agent: python agents/NAME.py or python -m nases_agents.NAME"),
+        (["trian"], "unknown command 'trian' (did you mean 'train'?); the commands of nases are search, pretrain, "),
         (["store"], "no command given; the commands of nases store are ls, show, export, merge, verify"),
         (["store", "lss", "x"], "unknown command 'lss' (did you mean 'ls'?); the commands of nases store are ls, "),
     ],

@@ -1,0 +1,122 @@
+"""Search a good network for a data set.
+
+    nases search my_images/ --time 45m
+    nases search cifar10 --agent reinforce --budget 100
+    nases search my_images/ --dry-run
+
+The data is a directory of images with <class>/ or train/<class>/ and test/<class>/, an .npz file with the arrays images and
+labels, a .csv file with the columns file and label, the name of a data set, or the id of an environment. The other options
+are those of the agent: nases search my_images/ --agent reinforce --help lists them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nases_env.cli.agents import AGENTS, import_agent
+from nases_env.cli.search_plan import print_plan
+from nases_env.cpu import num_cores
+from nases_env.devices import resolve_device
+from nases_env.errors import InputError, did_you_mean
+from nases_env.registration import ENV_IDS
+from nases_env.search.options import SearchArgs, make_env, no_preset, parse_and_search
+from nases_env.search.run_dir import read_config
+
+DEFAULT_AGENT = "model_assisted"
+
+HELP = f"""usage: nases search DATA [--agent AGENT] [--dry-run] [OPTIONS]
+       nases search --resume RUN [OPTIONS]
+
+{__doc__}
+agents (default: {DEFAULT_AGENT}):
+""" + "\n".join(f"  {name:<22} {summary}" for name, summary in AGENTS.items())
+
+ENV_ID_BY_DATASET = {
+    "cifar10": "NASES-CIFAR10-v0",
+    "cifar100": "NASES-CIFAR100-v0",
+    "fashion_mnist": "NASES-FashionMNIST-v0",
+    "svhn": "NASES-SVHN-v0",
+    "digits": "NASES-Digits-v0",
+}
+
+
+def main(options: Sequence[str]) -> None:
+    """Search a good network for a data set."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--agent")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--resume")
+    try:
+        own, others = parser.parse_known_args(options)
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error}; nases search --help lists the options") from None
+    data = others.pop(0) if others and not others[0].startswith("-") else None
+    if own.resume is not None:
+        if data is not None or own.agent is not None:
+            raise InputError("with --resume, the data and the agent are those of the resumed search; omit them")
+        agent = read_config(Path(own.resume))["agent"]
+        agent = agent if agent in AGENTS else "sb3"  # named by its algorithm
+        given = ["--resume", own.resume]
+    elif data is None:
+        if own.agent is None and {"-h", "--help"} & set(others):
+            print(HELP)
+            return
+        if not {"-h", "--help"} & set(others):
+            raise InputError("no data given; the first argument is a directory of images, a file or the name of a data set")
+        agent, given = own.agent, []
+    else:
+        agent = own.agent or DEFAULT_AGENT
+        given = data_options(data)
+        for name in ("--env-id", "--data-dir"):
+            if name in given and any(other.split("=")[0] == name for other in others):
+                raise InputError(f"{name} is determined by {data}; omit it")
+    module = import_agent(agent)
+
+    def plan_and_search(args: Any) -> None:
+        if not any(other.split("=")[0] == "--num-envs" for other in others) and args.resume is None:
+            args = replace(args, num_envs=_default_num_envs(args))
+        env = make_env(args)
+        try:
+            print_plan(env, args, agent)
+        finally:
+            env.close()
+        if not own.dry_run:
+            module.main(args)
+
+    plan_and_search.__doc__ = module.main.__doc__
+    parse_and_search(
+        module.Args,
+        plan_and_search,
+        getattr(module, "paper", no_preset),
+        options=[*given, *others],
+        program="nases search DATA",
+    )
+
+
+def data_options(data: str) -> list[str]:
+    """Return the options that select the environment for ``data``.
+
+    Raises:
+        InputError: if it is neither a path nor the name of a data set or an environment.
+    """
+    path = Path(data).expanduser()
+    if data in ENV_ID_BY_DATASET and not path.is_dir():
+        return ["--env-id", ENV_ID_BY_DATASET[data]]
+    if path.exists():
+        return ["--env-id", "NASES-ImageFolder-v0", "--data-dir", data]
+    if data in ENV_IDS or (":" in data and not Path(data).suffix):
+        return ["--env-id", data]
+    known = [*ENV_ID_BY_DATASET, *ENV_IDS]
+    raise InputError(
+        f"{data} is neither a directory, a file nor the name of a data set{did_you_mean(data, known)}; the data sets are "
+        f"{', '.join(ENV_ID_BY_DATASET)}"
+    )
+
+
+def _default_num_envs(args: SearchArgs) -> int:
+    """Return the number of concurrent children: one per CPU core, or one on a GPU."""
+    return max(1, num_cores() // args.num_threads) if resolve_device(args.device).type == "cpu" else 1

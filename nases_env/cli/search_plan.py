@@ -1,0 +1,121 @@
+"""What a search will do, on which data, and how long it takes on this machine."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+
+from rich.console import Console
+
+from nases_env.devices import device_name, resolve_device
+from nases_env.envs import NASESEnv
+from nases_env.evaluation import TrainingEvaluator
+from nases_env.retraining.timing import NUM_NETWORKS, time_training
+from nases_env.search.options import SearchArgs
+from nases_env.search.run import resolve_num_finalists
+from nases_env.search.time_budget import UNLIMITED_BUDGET, format_budget, format_duration
+from nases_env.search_spaces import get_search_space
+from nases_env.training import ImageSet, load_images, resolve_data_dir
+from nases_env.training.own_images import measure_own_images
+
+MAX_NAMES = 10  # classes whose numbers of images are listed
+IMBALANCE = 3.0  # ratio of the largest to the smallest class that is worth a note
+FEW_VALID_IMAGES = 200
+PHOTOGRAPH_PIXELS = 96  # shorter side of RGB images that may be photographs
+FORWARD_SHARE = 1 / 3  # time to classify an image, relative to a training step on it
+START_SECONDS = 4.0  # to start the workers and the agent, and to write the results
+
+
+def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
+    """Print what is known about the data, what the search will do, and an estimate of its duration.
+
+    Raises:
+        InputError: if the data cannot be read.
+    """
+    print_line = functools.partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    evaluator = env.evaluator
+    budget = format_budget(args.budget, args.time)
+    if not isinstance(evaluator, TrainingEvaluator):
+        print_line(f"plan: {agent} searches {budget} in {args.env_id}, which trains no networks")
+        return
+    evaluator.prepare()
+    for line in _describe_data(evaluator):
+        print_line(line)
+    train, valid = evaluator.images()
+    settings = evaluator.settings
+    num_epochs = settings.total_epochs(len(train))
+    _, height, width = train.image_shape
+    print_line(
+        f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {num_epochs} epochs on "
+        f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
+    )
+    timed = time_training(
+        get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
+    )
+    per_child = timed.estimate(num_epochs) + timed.per_epoch * FORWARD_SHARE * len(valid) / len(train)
+    where = device_name(resolve_device(args.device))
+    if args.budget >= UNLIMITED_BUDGET:
+        num_children = max(1, math.floor(((args.time or 0) - START_SECONDS) * args.num_envs / per_child))
+        print_line(f"estimate: {per_child:.1f} s per child on {where}, so about {num_children:,} children")
+        return
+    num_rounds = math.ceil(args.budget / args.num_envs) + math.ceil(resolve_num_finalists(args, evaluator) / args.num_envs)
+    seconds = START_SECONDS + num_rounds * per_child
+    at_most = "" if args.time is None else f", at most {format_duration(args.time)}"
+    print_line(
+        f"estimate: {per_child:.1f} s per child on {where}, about {format_duration(seconds)} in all{at_most} (from a few "
+        f"batches of {NUM_NETWORKS} random networks)"
+    )
+
+
+def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
+    images = load_images(
+        evaluator.dataset,
+        train=True,
+        data_dir=evaluator.data_dir,
+        image_size=evaluator.settings.image_size,
+        download=evaluator.download,
+    )
+    counts = _counts(images)
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts[:MAX_NAMES])
+    more = f" and {len(counts) - MAX_NAMES} other classes" if len(counts) > MAX_NAMES else ""
+    color = "grayscale" if images.image_shape[0] == 1 else "RGB"
+    sizes: list[tuple[int, int]] = []
+    if evaluator.dataset == "image_folder":
+        path = resolve_data_dir(evaluator.data_dir)
+        assert path is not None, "checked when the images were read"
+        sizes = measure_own_images(path)
+        lines = [f"data: {path}, {len(counts)} classes, {len(images):,} {color} training images{_describe_sizes(sizes)}"]
+    else:
+        lines = [f"data: {evaluator.dataset}, {len(counts)} classes, {len(images):,} {color} training images"]
+    lines.append(f"classes: {listed}{more}")
+    (largest, most), (smallest, fewest) = counts[0], counts[-1]
+    if most > IMBALANCE * fewest:
+        lines.append(
+            f"note: {largest} has {most / fewest:.0f} times as many images as {smallest}; the reward is the accuracy, "
+            "which is mostly that of the large classes"
+        )
+    num_valid = len(evaluator.images()[1])
+    if num_valid < FEW_VALID_IMAGES:
+        lines.append(
+            f"note: with {num_valid} validation images, one image is {100 / num_valid:.1f} points of accuracy; small "
+            "differences between networks are noise"
+        )
+    if color == "RGB" and sizes and sorted(map(min, sizes))[len(sizes) // 2] >= PHOTOGRAPH_PIXELS:
+        lines.append(
+            "note: if these are natural photographs, fine-tuning a pretrained network (torchvision.models) is usually more "
+            'accurate; see "When not to use it" in the README'
+        )
+    return lines
+
+
+def _counts(images: ImageSet) -> list[tuple[str, int]]:
+    """Return the classes and their numbers of images, largest first."""
+    by_label = Counter(images.labels.tolist())
+    return sorted(((name, by_label[label]) for label, name in enumerate(images.class_names)), key=lambda item: -item[1])
+
+
+def _describe_sizes(sizes: list[tuple[int, int]]) -> str:
+    smallest, largest = min(sizes), max(sizes)
+    pixels = [f"{width}x{height}" for width, height in (smallest, largest)]
+    return f" of {pixels[0]} pixels" if smallest == largest else f" of {pixels[0]} to {pixels[1]} pixels"

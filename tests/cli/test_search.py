@@ -1,0 +1,165 @@
+"""The command ``nases search``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import nases_agents
+import numpy as np
+import pytest
+
+from nases_env.cli.agents import AGENTS, require_agent
+from nases_env.cli.main import main
+from nases_env.errors import InputError
+from nases_env.search.run_dir import read_config, read_trajectory
+from tests.commands import error_of, run_here
+from tests.training.images import write_image
+
+SMOKE = ("--preset", "smoke", "--budget", "2", "--num-finalists", "0", "--num-envs", "1")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_classes(folder: Path, side: int = 12, **num_images: int) -> None:
+    for name, number in num_images.items():
+        for index in range(number):
+            write_image(folder / name / f"{index}.png", width=side, height=side, seed=index)
+
+
+def nases() -> None:
+    """Run the command ``nases`` as users start it."""
+    sys.argv[0] = "/usr/bin/nases"
+    main()
+
+
+def the_run() -> Path:
+    (run_dir,) = Path("runs").iterdir()
+    return run_dir
+
+
+def test_every_agent_is_known() -> None:
+    modules = [module.name for module in pkgutil.iter_modules(nases_agents.__path__)]
+    agents = [name for name in modules if hasattr(importlib.import_module(f"nases_agents.{name}"), "main")]
+    assert sorted(AGENTS) == agents
+    with pytest.raises(InputError, match=r"unknown agent 'reinforc' \(did you mean 'reinforce'\?\)"):
+        require_agent("reinforc")
+
+
+def test_directory_of_images_is_described_and_searched() -> None:
+    write_classes(Path("images"), cat=40, dog=10)
+    result = run_here(nases, "search", "images", *SMOKE)
+    assert result.returncode == 0, result.stderr
+    assert "data: " in result.stdout
+    assert "2 classes, 40 RGB training images of 12x12 pixels" in result.stdout
+    assert "classes: cat 32, dog 8" in result.stdout
+    assert "note: cat has 4 times as many images as dog" in result.stdout
+    assert "note: with 4 validation images, one image is 25.0 points of accuracy" in result.stdout
+    assert "photographs" not in result.stdout
+    assert "plan: model_assisted searches 2 children, 1 at a time; each is trained for 1 epochs on 36" in result.stdout
+    assert re.search(r"estimate: \d+\.\d s per child on .*, about \d+s in all", result.stdout)
+    assert "the best of 2 architectures" in result.stdout
+    config = read_config(the_run())
+    assert config["command"] == shlex.join(["/usr/bin/nases", "search", "images", *SMOKE])
+    assert config["arguments"]["data_dir"] == "images"
+    assert "when not to use it" not in result.stdout.lower()
+
+
+def test_dry_run_only_prints_the_plan() -> None:
+    write_classes(Path("images"), side=100, cat=5, dog=5)
+    result = run_here(main, "search", "images", "--dry-run", "--preset", "smoke", "--budget", "7")
+    assert result.returncode == 0, result.stderr
+    assert "note: if these are natural photographs, fine-tuning a pretrained network" in result.stdout
+    assert "plan: model_assisted searches 7 children" in result.stdout
+    assert not Path("runs").exists()
+
+
+def test_time_is_converted_to_a_number_of_children() -> None:
+    result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h")
+    assert "plan: model_assisted searches children for 1h" in result.stdout
+    assert re.search(r"so about [\d,]+ children", result.stdout)
+    result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h", "--budget", "5")
+    assert "at most 1h" in result.stdout
+
+
+def test_arrays_and_tables_are_searched() -> None:
+    images = np.random.default_rng(0).integers(256, size=(20, 9, 9), dtype=np.uint8)
+    np.savez("images.npz", images=images, labels=np.arange(20) % 2)
+    result = run_here(main, "search", "images.npz", "--agent", "random_search", *SMOKE)
+    assert "2 classes, 16 grayscale training images of 9x9 pixels" in result.stdout
+    assert "the best of 2 architectures" in result.stdout
+    write_classes(Path("images"), cat=10)
+    lines = ["file,label", *(f"images/cat/{index}.png,{'ab'[index % 2]}" for index in range(10))]
+    Path("table.csv").write_text("\n".join(lines))
+    result = run_here(main, "search", "table.csv", "--agent", "random_search", "--dry-run", *SMOKE)
+    assert "2 classes, 8 RGB training images of 12x12 pixels" in result.stdout
+
+
+def test_environment_without_training() -> None:
+    result = run_here(main, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search")
+    assert "plan: random_search searches 3 children in NASES-Synthetic-v0, which trains no networks" in result.stdout
+    assert sum(1 for _ in read_trajectory(the_run())) == 3
+
+
+@pytest.mark.parametrize("agent", ["random_search", "sb3"])
+def test_search_is_resumed(agent: str) -> None:
+    assert run_here(main, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", agent).returncode == 0
+    result = run_here(main, "search", "--resume", str(the_run()), "--budget", "5")
+    assert result.returncode == 0, result.stderr
+    assert sum(1 for _ in read_trajectory(the_run())) == 5
+    assert "is finished (5 children)" in run_here(main, "search", "--resume", str(the_run())).stdout
+
+
+def test_interrupted_search_names_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nases_agents import random_search
+
+    def fail(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(random_search.RandomSearch, "tell", fail)
+    result = run_here(nases, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search")
+    assert result.returncode == 130
+    assert f"resume with: nases search --resume {the_run()}" in result.stdout
+
+
+def test_help() -> None:
+    result = run_here(main, "search", "--help")
+    assert result.stdout.startswith("usage: nases search DATA [--agent AGENT] [--dry-run] [OPTIONS]")
+    for name in AGENTS:
+        assert name in result.stdout
+    result = run_here(main, "search", "digits", "--agent", "reinforce", "--help")
+    assert "usage: nases search DATA" in result.stdout
+    assert "--learning-starts" in result.stdout
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "no data given; the first argument is a directory of images"),
+        (("--budget", "3", "digits"), "no data given"),
+        (("digitz",), "digitz is neither a directory, a file nor the name of a data set (did you mean 'digits'?)"),
+        (("digits", "--agent", "gaussian_process"), "unknown agent 'gaussian_process'; known: model_assisted, reinforce"),
+        (("digits", "--agent"), "argument --agent: expected one argument"),
+        (("digits", "--env-id", "NASES-SVHN-v0"), "--env-id is determined by digits; omit it"),
+        ((".", "--data-dir=."), "--data-dir is determined by .; omit it"),
+        (("digits", "--resume", "runs"), "the data and the agent are those of the resumed search; omit them"),
+        (("--resume", "nowhere"), "nowhere is not a run directory"),
+        (("digits", "--budget", "x"), "--budget: 'x' is not an integer"),
+        (("digits", "--bugdet", "3"), "unknown option '--bugdet' (did you mean '--budget'?)"),
+        ((".",), " contains no class folders"),
+        (("NASES-Other-v0",), "is neither a directory, a file nor the name of a data set"),
+        (("nothing:NASES-Other-v0",), "unknown environment 'nothing:NASES-Other-v0'"),
+    ],
+)
+def test_invalid_input_is_a_one_line_error(options: tuple[str, ...], message: str) -> None:
+    assert message in error_of(run_here(main, "search", *options))
+    assert not Path("runs").exists()

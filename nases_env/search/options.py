@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import gymnasium as gym
 import tyro
@@ -31,7 +31,7 @@ from nases_env.user_modules import import_user_module
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
 """Options that are passed to the environment if they differ from their defaults."""
 
-RESUME_OVERRIDABLE = ("budget", "time", "execution")
+RESUME_OVERRIDABLE = ("budget", "time", "track", "execution")
 """Options that may change when a search is resumed."""
 
 OLD_NAMES = {
@@ -109,8 +109,10 @@ class SearchArgs:
     run_dir: Path | None = None
     """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
-    """Run directory of a search to resume. Its options are used; only --budget, --time and the options of the execution may
-    change."""
+    """Run directory of a search to resume. Its options are used; only --budget, --time, --track and the options of the
+    execution may change."""
+    track: Literal["wandb", "mlflow", "trackio"] | None = None
+    """Also send the curves to this experiment tracker, which its own environment variables configure."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
     images, otherwise gpu if there is a GPU, otherwise cpu."""
@@ -340,7 +342,7 @@ def load_args(args_type: type[Args], path: Path) -> Args:
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
-    for name in ("rungs", "reduction_factor", "num_finalists", "time"):
+    for name in ("rungs", "reduction_factor", "num_finalists", "time", "track"):
         values.setdefault(name, getattr(SearchArgs, name))
     if "env_kwargs" not in values:
         moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}

@@ -21,18 +21,15 @@ from nases_env.atomic_io import write_atomically, write_error
 from nases_env.evaluation import Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import Finalist, SearchLoop, Trial
 from nases_env.search.run_dir import BEST_DRAWINGS, write_finalists
 from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
 from nases_env.tables import format_known, markdown_table
 
-MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
 NUM_TOP = 5  # architectures in the summary
 
-BEST_REWARD = "search/best_reward"
 FIRST_HYPERPARAMETERS = ("env_id", "agent", "seed", "budget")
-
-Hyperparameters = Mapping[str, str | int | float | bool]
 
 
 class ProgressBar(SearchCallback):
@@ -117,31 +114,15 @@ class TensorBoardLogger(SearchCallback):
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if is_replayed:
             return
-        assert loop.best is not None
         if trial is loop.best:
             self._add_image(loop, trial)
-        evaluation = trial.evaluation
-        scalars = {BEST_REWARD: loop.best.evaluation.reward, "search/distinct_architectures": loop.num_distinct}
-        if trial.is_promotion:
-            scalars[f"search/reward_{evaluation.fidelity}_epochs"] = evaluation.reward
-        else:
-            children = [trial.evaluation.reward for trial in loop.trials if not trial.is_promotion]
-            recent = children[-MOVING_AVERAGE_WINDOW:]
-            scalars["search/reward"] = evaluation.reward
-            scalars[f"search/reward_mean_{MOVING_AVERAGE_WINDOW}"] = sum(recent) / len(recent)
-        if evaluation.num_params:
-            scalars["trial/num_params"] = evaluation.num_params
-            if evaluation.status is Status.OK:
-                scalars["trial/train_accuracy"] = evaluation.train_accuracy
-        if evaluation.seconds and trial.is_new:
-            scalars["trial/seconds"] = evaluation.seconds
-        self._add_scalars(scalars, trial.number)
+        self._add_scalars(trial_scalars(loop, trial), trial.number)
         with self._translate_errors():
             self._writer.flush()  # a search that is killed loses at most the curves of the last trial
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._add_scalars({f"update/{name}": value for name, value in metrics.items()}, len(loop.trials))
+            self._add_scalars(agent_scalars(metrics), len(loop.trials))
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
         with self._translate_errors():

@@ -43,6 +43,7 @@ from nases_env.search.run_dir import (
     trial_record,
 )
 from nases_env.search.time_budget import TimeBudget, format_budget
+from nases_env.search.trackers import TRACKERS
 from nases_env.signals import defer_signals
 from nases_env.streams import optional_output
 from nases_env.version import __version__
@@ -102,6 +103,8 @@ class SearchRun:
         self.args = args
         self.agent = agent
         self._started = _now()
+        if args.track is not None and args.track not in TRACKERS:
+            raise InputError(f"--track must be one of {', '.join(TRACKERS)}, not {args.track}")
         self.env = env = make_env(args)
         self._num_finalists = resolve_num_finalists(args, env.evaluator)
         # Raise an error if an embedding or data is missing, before anything is written.
@@ -154,6 +157,7 @@ class SearchRun:
                 _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded.evaluations]),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
+                *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
                 ProgressBar(self.agent, title, recorded.num_children, args.time or math.inf),
                 Summary(self.run_dir, recorded.num_children),
                 *([] if args.time is None else [TimeBudget(args.time)]),

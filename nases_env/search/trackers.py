@@ -1,0 +1,174 @@
+"""Callbacks that send the curves of a search to an experiment tracker: Weights & Biases, MLflow or Trackio.
+
+The tracker is configured by its own environment variables, such as ``WANDB_MODE``, ``MLFLOW_TRACKING_URI`` or
+``TRACKIO_DIR``. The run is named after the run directory, and a resumed search continues it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nases_env.errors import InputError, one_line
+from nases_env.hashing import sha256_hex
+from nases_env.search.callbacks import SearchCallback
+from nases_env.search.curves import Hyperparameters, agent_scalars, trial_scalars
+from nases_env.search.loop import SearchLoop, Trial
+
+logger = logging.getLogger(__name__)
+
+PROJECT = "nases"
+
+
+class Tracker(SearchCallback):
+    """Base class of the callbacks of trackers; a subclass implements the three calls of the tracker.
+
+    Args:
+        run_dir: the run directory.
+        hyperparameters: the configuration of the run.
+
+    Attributes:
+        name: name of the run.
+        run_id: identifies the run of this directory, so that a resumed search continues it.
+
+    Raises:
+        InputError: if the package of the tracker is not installed, or it cannot start a run.
+    """
+
+    package: str
+    """Name of the module to import."""
+
+    def __init__(self, run_dir: Path, hyperparameters: Hyperparameters) -> None:
+        self.run_dir = run_dir
+        self.name = run_dir.resolve().name
+        self.run_id = sha256_hex(str(run_dir.resolve()))[:16]
+        self.hyperparameters = dict(hyperparameters)
+        self._is_working = False
+        try:
+            self.module: Any = importlib.import_module(self.package)
+        except ImportError as error:
+            raise InputError(
+                f"--track {self.package} requires additional packages ({one_line(error)}): pip install "
+                f"'nases-env[{self.package}]'"
+            ) from None
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start or continue the run."""
+
+    @abstractmethod
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        """Log values at the trial ``step``."""
+
+    @abstractmethod
+    def finish(self, *, interrupted: bool) -> None:
+        """End the run."""
+
+    def on_start(self, loop: SearchLoop) -> None:
+        try:
+            self.start()
+        except Exception as error:  # each tracker has its own
+            raise InputError(
+                f"{self.package} cannot start a run ({one_line(error)}); configure it, or omit --track"
+            ) from error
+        self._is_working = True
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if not is_replayed:
+            self._call(lambda: self.log(trial_scalars(loop, trial), trial.number))
+
+    def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
+        if not is_replayed:
+            self._call(lambda: self.log(agent_scalars(metrics), len(loop.trials)))
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        self._call(lambda: self.finish(interrupted=interrupted))
+
+    def _call(self, use_tracker: Callable[[], None]) -> None:
+        """Use the tracker; if it fails, for example without its server, the search continues without it."""
+        if not self._is_working:
+            return
+        try:
+            use_tracker()
+        except Exception as error:  # each tracker has its own
+            self._is_working = False
+            logger.warning(
+                "%s failed (%s); the search continues without it, with all curves in TensorBoard",
+                self.package,
+                one_line(error),
+            )
+
+
+class WandbTracker(Tracker):
+    """Sends curves to Weights & Biases."""
+
+    package = "wandb"
+
+    def start(self) -> None:
+        self.run = self.module.init(
+            project=PROJECT,
+            name=self.name,
+            id=self.run_id,
+            resume="allow",
+            dir=str(self.run_dir),
+            config=self.hyperparameters,
+            settings=self.module.Settings(console="off"),
+        )
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(scalars), step=step)
+
+    def finish(self, *, interrupted: bool) -> None:
+        self.run.finish(exit_code=int(interrupted))
+
+
+class MlflowTracker(Tracker):
+    """Sends curves to MLflow."""
+
+    package = "mlflow"
+    tag = "nases.run_id"
+
+    def start(self) -> None:
+        self.client = self.module.MlflowClient()
+        experiment = self.client.get_experiment_by_name(PROJECT)
+        experiment_id = self.client.create_experiment(PROJECT) if experiment is None else experiment.experiment_id
+        found = self.client.search_runs([experiment_id], filter_string=f"tags.`{self.tag}` = '{self.run_id}'")
+        if found:
+            self.mlflow_id = found[0].info.run_id
+            self.client.update_run(self.mlflow_id, status="RUNNING")
+            return
+        self.mlflow_id = self.client.create_run(experiment_id, run_name=self.name, tags={self.tag: self.run_id}).info.run_id
+        for name, value in self.hyperparameters.items():
+            self.client.log_param(self.mlflow_id, name, value)
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self.client.log_metric(self.mlflow_id, name, value, step=step)
+
+    def finish(self, *, interrupted: bool) -> None:
+        self.client.set_terminated(self.mlflow_id, "KILLED" if interrupted else "FINISHED")
+
+
+class TrackioTracker(Tracker):
+    """Sends curves to Trackio."""
+
+    package = "trackio"
+
+    def start(self) -> None:
+        self.module.init(
+            project=PROJECT, name=f"{self.name}-{self.run_id[:4]}", resume="allow", config=self.hyperparameters, embed=False
+        )
+
+    def log(self, scalars: Mapping[str, float], step: int) -> None:
+        self.module.log(dict(scalars), step=step)
+
+    def finish(self, *, interrupted: bool) -> None:
+        self.module.finish()
+
+
+TRACKERS: dict[str, type[Tracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker, "trackio": TrackioTracker}
+"""The callback of each tracker by the name of its package."""

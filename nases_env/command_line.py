@@ -23,6 +23,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from nases_env import streams
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.escaping import printable
 from nases_env.streams import OutputError
 
 Args = TypeVar("Args")
@@ -102,9 +103,7 @@ def _exit_with(error: object) -> NoReturn:
 
 def print_error(error: object) -> None:
     """Print ``error`` to standard error as one line."""
-    # Messages may quote what a file contains, such as line breaks and control sequences of a terminal.
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in one_line(error))
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {printable(one_line(error))}", file=sys.stderr)
 
 
 def parse(args_type: Any, **options: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,10 @@ class SlurmWorker(Worker):
     def cancel(self) -> None:
         self._is_canceled.set()
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # holds logs of failed jobs, or was removed by another worker
+            Path(self._executor.folder).rmdir()
+
 
 def slurm_workers(
     evaluator: Evaluator,
@@ -90,7 +96,8 @@ def slurm_workers(
     Args:
         evaluator: a prepared evaluator; a job has ``evaluator.num_threads`` CPUs, and a GPU if children are trained on GPUs.
         num_workers: maximum number of jobs at a time.
-        folder: the folder for the files of the jobs, on a file system that all nodes share.
+        folder: the folder for the files of the jobs, on a file system that all nodes share. They are in a new directory of
+            it, because the result of a job is a pickle, and a pickle that was there before could contain any code.
         options: ``NAME=VALUE,NAME=VALUE``: options of submitit (``timeout_min``, ``mem_gb``, ``cpus_per_task``,
             ``gpus_per_node``) or of sbatch.
         time_limit: maximum run time of a job in seconds, not counting the time in the queue; None: limited by Slurm only.
@@ -113,7 +120,7 @@ def slurm_workers(
     if not {"timeout_min", "slurm_time"} & parameters.keys():
         raise InputError("Slurm needs a time limit for jobs in minutes: --slurm-options timeout_min=120")
     try:
-        executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+        executor = submitit.AutoExecutor(folder=str(folder / uuid.uuid4().hex), cluster=cluster)
         executor.update_parameters(name="nases", **parameters)
     except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
         raise InputError(
@@ -126,7 +133,7 @@ def _parse(options: str | None) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for option in filter(None, (options or "").split(",")):
         name, equals, value = option.partition("=")
-        if not (equals and name.isidentifier() and value):
+        if not (equals and name.isidentifier() and value and value.isprintable()):  # a line break would begin a command
             raise InputError(
                 f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
             )

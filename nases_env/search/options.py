@@ -20,13 +20,14 @@ from typeguard import TypeCheckError, check_type
 from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS
 from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
-from nases_env.user_modules import import_user_module
+from nases_env.user_modules import import_recorded_module, import_user_module
 
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
 """Options that are passed to the environment if they differ from their defaults."""
@@ -43,6 +44,9 @@ OLD_NAMES = {
 
 OLD_ENV_OPTIONS = ("landscape_seed", "table", "operator_permutation_seed")
 """Options of earlier versions that are now in ``env_kwargs``."""
+
+REMOTE_OPTIONS = {"ray": "ray_address", "slurm": "slurm_options"}
+"""By executor: the option that selects other machines or what they run, which ``--resume`` does not take from a file."""
 
 OLD_ENV_IDS = {"NASES-LookUp-v0": "NASES-Query-v0", "NASES-Analytic-v0": "NASES-Synthetic-v0"}
 
@@ -192,8 +196,10 @@ def parse_and_search(
         recorded = load_args(args_type, run_dir)
         if budget == UNLIMITED_BUDGET:
             recorded = dataclasses.replace(recorded, budget=budget)
-        args = read(recorded)
+        without = dataclasses.replace(recorded.execution, ray_address=None, slurm_options=None)
+        args = read(dataclasses.replace(recorded, execution=without))
         _reject_changed_options(recorded, args)
+        _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):
             print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
             return
@@ -222,6 +228,15 @@ def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
             raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; omit it")
 
 
+def _require_remote_options(recorded: SearchArgs, args: SearchArgs) -> None:
+    name = REMOTE_OPTIONS.get(args.execution.executor)
+    if name is not None and getattr(args.execution, name) is None:
+        before = getattr(recorded.execution, name)
+        if before is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} was {before} in {args.resume}; check it and pass it again, or change --executor")
+
+
 def _flatten(args: Any, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for option in dataclasses.fields(args):
@@ -234,10 +249,17 @@ def _flatten(args: Any, prefix: str = "") -> dict[str, Any]:
 def make_env(args: SearchArgs) -> NASESEnv:
     """Create the environment that ``args`` describe: any registered ``NASESEnv``.
 
+    Modules that a resumed run names are imported by ``import_recorded_module``.
+
     Raises:
         InputError: if there is no such environment, it has a wrapper, or it does not take an option that was given.
     """
     module, _, env_id = args.env_id.rpartition(":")
+    if args.resume is not None:
+        space_module, colon, _ = (args.search_space or "").partition(":")
+        for name in (module, space_module if colon else ""):
+            if name:
+                import_recorded_module(name, args.resume)
     try:
         if module:
             import_user_module(module)

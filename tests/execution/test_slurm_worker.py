@@ -79,13 +79,23 @@ def test_failed_job_is_retried(tmp_path: Path) -> None:
     assert failed.status is Status.FAILED
     assert "returned no result" in failed.reason
     jobs.shutdown()
-    assert any("no such thing" in path.read_text() for path in (tmp_path / "jobs").glob("*.err"))
+    assert any("no such thing" in path.read_text() for path in (tmp_path / "jobs").glob("*/*.err"))
+
+
+def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> None:
+    folders = []
+    for _ in range(2):
+        (worker,) = slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options="timeout_min=5", cluster="local")
+        folders.append(Path(worker._executor.folder))
+    assert folders[0] != folders[1]
+    assert all(folder.parent == tmp_path and len(folder.name) == 32 for folder in folders)
 
 
 def test_job_that_cannot_be_submitted_is_a_failed_attempt(tmp_path: Path) -> None:
     (worker,) = slurm_workers(FaultyEvaluator(), 1, folder=tmp_path / "jobs", options="timeout_min=5", cluster="local")
-    (tmp_path / "jobs").rmdir()
-    (tmp_path / "jobs").write_text("in the way")
+    (folder,) = (tmp_path / "jobs").iterdir()
+    folder.rmdir()
+    folder.write_text("in the way")
     with pytest.raises(AttemptError, match="cannot submit its job"):
         worker.evaluate(Task(children(1)[0], 0))
 
@@ -120,6 +130,7 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
         ("timeout_min=x", "timeout_min in slurm_options must be a number, not x"),
         ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a number, not 999"),
         ("timeout_min=²", "timeout_min in slurm_options must be a number, not ²"),
+        ("partition=gpu\ntouch stolen,timeout_min=5", "invalid option 'partition=gpu.ntouch stolen' in slurm_options"),
         ("partition=gpu", "Slurm needs a time limit for jobs in minutes"),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nases_env.escaping import escape_markdown
+
 
 def markdown_table(headings: Sequence[object], *rows: Sequence[object]) -> str:
-    """Format a table in Markdown."""
+    """Format a table in Markdown; the cells are shown as they are."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(escape_markdown, line))} |" for line in lines)
 
 
 def format_known(value: float, spec: str, is_known: bool) -> str:

@@ -86,7 +86,9 @@ def draw(search_space: SearchSpace, architecture: Architecture, title: str = "",
     width = max(*(layout.width for layout in layouts), min(WIDTH, TITLE_CHARACTER_WIDTH * len(title)))
     height = TITLE_HEIGHT + sum(layout.top - layout.bottom for layout in layouts)
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    figure.text(0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE)
+    figure.text(
+        0.5, 1 - TITLE_HEIGHT / 2 / height, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE, parse_math=False
+    )
     top = height - TITLE_HEIGHT
     for layout in layouts:
         cell_height = layout.top - layout.bottom
@@ -180,7 +182,9 @@ def _draw_decisions(search_space: SearchSpace, architecture: Architecture, title
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     axes.axis("off")
-    axes.text(width / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE)
+    axes.text(
+        width / 2, height - TITLE_HEIGHT / 2, title, ha="center", va="center", fontsize=TITLE_FONT_SIZE, parse_math=False
+    )
     bins = zip(search_space.encode(architecture), search_space.decision_sizes, strict=True)
     for index, (text, (middle, size)) in enumerate(zip(_decisions(search_space, architecture), bins, strict=True)):
         row, column = divmod(index, num_columns)

@@ -18,9 +18,11 @@ ROOT = Path(nases_env.__file__).parent
 # A part is a module or subpackage of nases_env. Leaves may be imported by all other parts.
 LEAVES: dict[str, set[str]] = {
     "atomic_io": {"errors"},
+    "console": {"escaping"},
     "cpu": {"errors"},
     "devices": {"errors"},
     "errors": set(),
+    "escaping": set(),
     "hashing": set(),
     "json_io": set(),
     "paths": {"errors"},
@@ -29,8 +31,8 @@ LEAVES: dict[str, set[str]] = {
     "seeding": {"hashing"},
     "signals": set(),
     "streams": {"errors"},
-    "tables": set(),
-    "user_modules": set(),
+    "tables": {"escaping"},
+    "user_modules": {"errors", "escaping"},
     "version": set(),
 }
 # The imports of each other part, except for leaves.

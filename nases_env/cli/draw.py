@@ -10,7 +10,7 @@ import tyro
 
 from nases_env.command_line import parse
 from nases_env.errors import InputError
-from nases_env.paths import escape_name
+from nases_env.escaping import printable
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -51,4 +51,4 @@ def draw_command(args: DrawArgs) -> None:
     if args.output is None:
         print(visualization.describe(search_space, architecture))
     else:
-        visualization.save(visualization.draw(search_space, architecture, escape_name(args.architecture.name)), args.output)
+        visualization.save(visualization.draw(search_space, architecture, printable(args.architecture.name)), args.output)

@@ -11,6 +11,7 @@ import tyro
 
 from nases_env.command_line import parse
 from nases_env.errors import InputError
+from nases_env.escaping import printable
 from nases_env.model_io.export import SUFFIXES, ExportFormat, export_model
 from nases_env.model_io.serialization import find_model, load_model
 
@@ -59,4 +60,5 @@ def export_command(args: ExportArgs) -> None:
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size
     difference = export_model(model, output, args.format, batch_size=batch_size)
-    print(f"{output}: {len(model.class_names)} classes; its logits differ from the model's by at most {difference:.1e}")
+    classes = f"{len(model.class_names)} classes"
+    print(f"{printable(output)}: {classes}; its logits differ from the model's by at most {difference:.1e}")

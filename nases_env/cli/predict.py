@@ -12,6 +12,7 @@ import tyro
 from nases_env.cli.export import MODEL_HELP, SEARCH_SPACE_HELP
 from nases_env.command_line import parse, print_error
 from nases_env.errors import InputError
+from nases_env.escaping import printable
 from nases_env.model_io.serialization import load_model
 
 
@@ -52,8 +53,8 @@ def predict_command(args: PredictArgs) -> None:
             print_error(error)
             num_unreadable += 1
             continue
-        print(f"{image}:")
+        print(f"{printable(image)}:")
         for class_name, probability in predictions:
-            print(f"{probability:8.2%}  {class_name}")
+            print(f"{probability:8.2%}  {printable(class_name)}")
     if num_unreadable:
         sys.exit(2)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import given_preset, parse
+from nases_env.console import Console
 from nases_env.cpu import torch_threads
 from nases_env.embedding.metrics import quality_report, report_table
 from nases_env.embedding.pretraining import PRESETS, PretrainSettings, pretrain
@@ -80,7 +80,7 @@ def pretrain_command(args: PretrainArgs) -> None:
     write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     console = Console()
     console.print(report_table(report))
-    console.print(f"weights: {path}\nreport:  {path.with_suffix('.json')}", highlight=False, soft_wrap=True)
+    console.print(f"weights: {path}", f"report:  {path.with_suffix('.json')}", sep="\n", soft_wrap=True)
 
 
 def _weights_path(output: Path, search_space: str) -> Path:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
-
 from nases_env.atomic_io import is_fresh, write_atomically
 from nases_env.cli.agents import require_agent
 from nases_env.cli.pretrain import parse_pretrain, pretrain_command
 from nases_env.cli.train import parse_train, train_command
 from nases_env.command_line import given_preset, parse, parse_quietly
+from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation import (
@@ -91,17 +90,17 @@ def reproduce_command(args: ReproduceArgs) -> None:
 
     report = write_protocol_report(plan)
     Console().print(Markdown(report))
-    Console().print(f"results: {plan.output}", soft_wrap=True, highlight=False)
+    Console().print(f"results: {plan.output}", soft_wrap=True)
 
 
 def _run_steps(steps: Sequence[Step], console: Console) -> None:
     for number, step in enumerate(steps, start=1):
         if not step.is_done:
-            console.print(f"[{number}/{len(steps)}] {step.command}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"[{number}/{len(steps)}] {step.command}", soft_wrap=True)
             try:
                 _run(step)
             except BaseException:  # including KeyboardInterrupt and SystemExit
-                console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume", highlight=False)
+                console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume")
                 raise
 
 
@@ -214,7 +213,7 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
-    print_line = functools.partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    print_line = functools.partial(Console().print, soft_wrap=True)
     seconds: dict[Stage, float] = {}
     total = 0.0
     for step in plan.steps():

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from tqdm import tqdm
 
 from nases_env.command_line import parse
+from nases_env.console import Console
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
@@ -69,9 +69,9 @@ def status_command(args: StatusArgs) -> None:
         lines = _describe_final(args.run_dir)
     else:
         lines = _describe_search(args.run_dir)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True)
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _describe_final(path: Path) -> Iterator[str]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from nases_env.atomic_io import open_atomically
 from nases_env.command_line import parse, unknown_command
+from nases_env.console import Console
 from nases_env.errors import InputError
+from nases_env.escaping import printable
 from nases_env.evaluation import Status
 from nases_env.evaluation.result import read_curve
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
@@ -141,7 +142,8 @@ def _ls(args: LsArgs) -> None:
         console.width = max(console.width, _TABLE_WIDTH)  # a narrow terminal wraps lines instead of losing columns
         console.print(table)
     print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nunder evaluation: {len(leases)}")
-    print("".join(f"  {line}\n" for line in under_evaluation), end="")
+    for line in under_evaluation:
+        print(f"  {printable(line)}")
 
 
 def _ranking_key(row: Row) -> tuple[float, int]:
@@ -217,7 +219,10 @@ def _export(args: ExportArgs) -> None:
         if args.format == "csv":
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(store.rows())
+            rows = store.rows()
+            if text.isatty():
+                rows = ({name: printable(value) for name, value in row.items()} for row in rows)
+            writer.writerows(rows)
         else:
             text.writelines(json.dumps(_record(row)) + "\n" for row in store.rows())
 
@@ -232,9 +237,11 @@ def _merge(args: MergeArgs) -> None:
         for path, source in sources.items():
             merged = target.merge(source)
             num_differing += len(merged.differing)
-            print(f"{path}: {merged.num_added} added, {merged.num_known} known, {len(merged.differing)} differing")
+            numbers = f"{merged.num_added} added, {merged.num_known} known, {len(merged.differing)} differing"
+            print(f"{printable(path)}: {numbers}")
             for kept, row in merged.differing:
-                print(f"  {row['key']}, seed {row['seed']}: {_result(row)}; {args.target} keeps {_result(kept)}")
+                line = f"{row['key']}, seed {row['seed']}: {_result(row)}; {args.target} keeps {_result(kept)}"
+                print(f"  {printable(line)}")
     if num_differing:
         sys.exit(1)
 
@@ -248,12 +255,12 @@ def _verify(args: VerifyArgs) -> None:
         with Store(args.path, read_only=True) as store:
             checks = list(_verify_checks(store))
     except CorruptStoreError as error:
-        print(f"✘ {error}")
+        print(f"✘ {printable(error)}")
         sys.exit(1)
     for name, errors in checks:
         print(f"{'✘' if errors else '✔'} {name}")
         for line in errors:
-            print(f"  {line}")
+            print(f"  {printable(line)}")
     if any(errors for _, errors in checks):
         sys.exit(1)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from nases_env.command_line import given_preset, parse, parse_quietly
+from nases_env.console import Console
 from nases_env.errors import InputError
 from nases_env.evaluation import (
     RETRAIN_PRESETS,
@@ -128,7 +128,7 @@ def train_command(args: TrainArgs) -> None:
     require_utf8(output)
     folder = FinalFolder(output)
     folder.open(training)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True)
     with optional_output():
         if search is not None:
             changes = describe_changes(changed_settings(search.settings, training.settings))

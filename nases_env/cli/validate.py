@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
+from rich.text import Text
 
 from nases_env.command_line import parse
+from nases_env.console import Console
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, require_minimum
 from nases_env.evaluation import Evaluation, Status
@@ -72,20 +73,20 @@ def validate_command(args: ValidateArgs) -> None:
         env.start(args.execution, max_in_flight=args.num_envs)
         changed = changed_settings(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
-            console.print(f"warning: changed since the run: {', '.join(changed)}", highlight=False)
+            console.print(f"warning: changed since the run: {', '.join(changed)}")
         num_wrong = 0
         with Progress("validate", len(records), "children") as progress:
             for number, (record, evaluation) in enumerate(_evaluate(env, records), start=1):
                 differences = _differences(record, evaluation, args.tolerance)
                 num_wrong += bool(differences)
-                mark = "[red]✘[/red]" if differences else "[green]✔[/green]"
+                mark = Text("✘", "red") if differences else Text("✔", "green")
                 result = "; ".join(differences) or f"{evaluation.status.value}, valid {evaluation.valid_accuracy:.2%}"
                 with progress.hidden():
-                    console.print(f"{mark} child {record['child']}: {result}", highlight=False, soft_wrap=True)
+                    console.print(mark, f"child {record['child']}: {result}", soft_wrap=True)
                 progress.update(number)
     finally:
         env.close()
-    console.print(f"{len(records) - num_wrong} of {len(records)} children reproduce", highlight=False)
+    console.print(f"{len(records) - num_wrong} of {len(records)} children reproduce")
     if num_wrong:
         sys.exit(1)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, one_line
+from nases_env.escaping import escape_markdown
 from nases_env.json_io import read_object
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
@@ -98,9 +99,10 @@ def _to_markdown(
     finals: dict[str, list[FinalResult]],
     configuration: dict[str, Any],
 ) -> str:
+    env_id = escape_markdown(plan.env_id)
     parts = [
         f"# Reproduction, preset {plan.preset}",
-        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {plan.env_id}. Each seed has its own embedding, a search of "
+        f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {env_id}. Each seed has its own embedding, a search of "
         f"{plan.budget} children per agent, and a final training of the best child of each search by validation accuracy. "
         "Values are means ± standard deviations over seeds.",
         "## Stage 1: embeddings",
@@ -129,8 +131,8 @@ def _to_markdown(
             ),
         ),
         "## Final phase",
-        values["conditions"],
-        describe_changes(values["changed_settings"]),
+        escape_markdown(values["conditions"]),
+        escape_markdown(describe_changes(values["changed_settings"])),
         markdown_table(
             ["agent", "test error %", "reduction from random search", "parameters, M", "time each"],
             *(

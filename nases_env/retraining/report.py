@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
+from nases_env.escaping import escape_markdown
 from nases_env.evaluation import ChildSettings
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.result import FinalResult
@@ -97,12 +99,13 @@ def _to_markdown(
     results: Sequence[FinalResult],
     search: SearchRecord | None,
 ) -> str:
-    parts = ["# Final training", report["conditions"], markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
+    conditions = escape_markdown(report["conditions"])
+    parts = ["# Final training", conditions, markdown_table(*seed_rows(results)), f"Mean: {report['sentence']}."]
     if search is not None:
         device = "GPU" if search.on_gpu else "CPU"
         parts += [
-            f"{search.describe()} Evaluating them took {format_time(search.seconds)} of {device} time.",
-            describe_changes(report["changed_settings"]),
+            f"{escape_markdown(search.describe())} Evaluating them took {format_time(search.seconds)} of {device} time.",
+            escape_markdown(describe_changes(report["changed_settings"])),
         ]
     if configuration["dataset"] == "cifar10":
         days = "–" if search is None else search_days([search])
@@ -197,7 +200,7 @@ def seeds_table(results: Sequence[FinalResult]) -> Table:
     table = Table(title="final training, tested once", title_justify="left")
     headings, *rows = seed_rows(results)
     for heading in headings:
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # fits into 80 columns
+        table.add_column(Text(heading.replace(" ", "\n")), justify="right", no_wrap=True)  # fits into 80 columns
     for row in rows:
         table.add_row(*row)
     return table

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from rich.console import Console
 from rich.table import Table
 from tensorboard.compat.proto.summary_pb2 import Summary as Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -18,6 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from nases_env.atomic_io import write_atomically, write_error
+from nases_env.console import Console
+from nases_env.escaping import printable
 from nases_env.evaluation import Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
@@ -50,7 +51,7 @@ class ProgressBar(SearchCallback):
         self._num_failed = 0
 
     def on_start(self, loop: SearchLoop) -> None:
-        print(self._title, flush=True)
+        print(printable(self._title), flush=True)
         total = None if loop.budget >= UNLIMITED_BUDGET else loop.budget
         self._progress = Progress(self._description, total, "children", initial=self._num_recorded, seconds=self._seconds)
 
@@ -219,7 +220,7 @@ class Summary(SearchCallback):
             num_children = max(loop.num_children, self._num_recorded)
             self._console.print(f"ended after {format_progress(num_children, loop.budget)}")
         if loop.num_infeasible:
-            self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated", highlight=False)
+            self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.trials:
             self._console.print(_top_table(loop.ranking(), loop.finalists))
         run_dir = shlex.quote(str(self._run_dir))
@@ -227,7 +228,7 @@ class Summary(SearchCallback):
         if not loop.is_complete:
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
-            self._console.print(line, soft_wrap=True, highlight=False)
+            self._console.print(line, soft_wrap=True)
 
 
 def _hyperparameter_summaries(values: Hyperparameters) -> tuple[Event, Event, Event]:

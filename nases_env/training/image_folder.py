@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nases_env.errors import InputError
+from nases_env.escaping import printable
 from nases_env.hashing import sha256_hex
 from nases_env.paths import cache_dir, escape_name
 from nases_env.training.image_io import image_size, read_image
@@ -161,7 +162,12 @@ def _image_files(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(f"{folder} contains no PNG or JPEG files; add images of this class or remove the directory")
     if len(images) < len(files):
         others = [entry.name for entry in files if not entry.name.lower().endswith(_SUFFIXES)]
-        logger.warning("ignored %d files in %s that are neither PNG nor JPEG, such as %s", len(others), folder, others[0])
+        logger.warning(
+            "ignored %d files in %s that are neither PNG nor JPEG, such as %s",
+            len(others),
+            printable(folder),
+            printable(others[0]),
+        )
     return images
 
 

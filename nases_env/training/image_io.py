@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 
 from nases_env.errors import InputError, one_line
+
+MAX_PIXELS = 80_000_000
+"""Pixels of an image file that is decoded, which needs 240 MB. A small file can be an image that would fill the memory."""
 
 _EXIF_TRANSPOSES = {  # EXIF orientation: the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,7 +37,7 @@ def read_image(path: Path, size: tuple[int, int] | None, *, grayscale: bool = Fa
         grayscale: whether to convert the image to grayscale instead of RGB.
 
     Raises:
-        InputError: if the file cannot be read or is not a valid PNG or JPEG image.
+        InputError: if the file cannot be read, is not a valid PNG or JPEG image, or has more than ``MAX_PIXELS``.
     """
     with _open(path) as image:
         if size is not None:  # decodes a large JPEG at a fraction of its size, which is faster
@@ -54,11 +58,18 @@ def image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is less than the limit of Pillow
+            opened = Image.open(path, formats=("JPEG", "PNG"))  # reads the header only
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a PNG or JPEG file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} has more than {MAX_PIXELS:,} pixels; shrink or remove it") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is not a valid PNG or JPEG image ({one_line(error)}); replace or remove it") from error
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
+
 import pytest
 import torch
 
-from nases_env.training.image_io import resize, shrink
+from nases_env.errors import InputError
+from nases_env.training.image_io import MAX_PIXELS, image_size, read_image, resize, shrink
+from tests.training.images import write_image
 
 
 def test_resize_averages_pixels() -> None:
@@ -22,3 +28,37 @@ def test_shrink_preserves_aspect_ratio_and_never_enlarges(side: int | None, expe
     assert shrunk.shape == (3, 1, *expected)
     if expected == (9, 20):
         assert shrunk is images
+
+
+def write_large(path: Path, width: int, height: int) -> None:
+    """Write an image file of a few hundred bytes, whose header claims the given size."""
+    write_image(path, width=8, height=8)
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".png":
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    else:
+        start = content.index(b"\xff\xc0") + 5
+        content[start : start + 4] = struct.pack(">HH", height, width)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg"])
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (13_000, 13_000), (10_000, MAX_PIXELS // 10_000 + 1)])
+@pytest.mark.parametrize("size", [(8, 8), None])
+def test_large_image_is_refused_before_it_is_decoded(
+    size: tuple[int, int] | None, width: int, height: int, name: str, tmp_path: Path
+) -> None:
+    """The files are truncated, so decoding them would be a different error; Pillow warns about the second size."""
+    write_large(tmp_path / name, width, height)
+    for read in (lambda: read_image(tmp_path / name, size), lambda: image_size(tmp_path / name)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value) == f"{tmp_path / name} has more than 80,000,000 pixels; shrink or remove it"
+
+
+def test_image_of_the_largest_size_is_decoded(tmp_path: Path) -> None:
+    write_large(tmp_path / "image.png", 10_000, MAX_PIXELS // 10_000)
+    assert image_size(tmp_path / "image.png") == (10_000, 8_000)
+    with pytest.raises(InputError, match="not a valid PNG or JPEG image"):
+        read_image(tmp_path / "image.png", (8, 8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,16 +33,16 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        file = open(temporary, "xb")  # noqa: SIM115 - closed below; its mode is that of the umask
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink()
             raise
     except OSError as error:
         raise write_error(path, error) from error
@@ -51,12 +51,6 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 def write_error(path: str | Path, error: OSError) -> InputError:
     """Return the ``InputError`` for a failure to write ``path``."""
     return InputError(f"cannot write {path}: {error.strerror or error}; free disk space or choose a different directory")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def append_line(path: str | Path, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nases_env.atomic_io import append_line, is_fresh, write_atomically
+from nases_env.atomic_io import append_line, is_fresh, open_atomically, write_atomically
 from nases_env.errors import InputError
+from nases_env.execution import Store
 
 
 @pytest.fixture
@@ -30,6 +32,23 @@ def test_write_creates_folders_and_replaces_the_file(tmp_path: Path) -> None:
     write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
     assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_mode_of_the_umask(mask: int, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(mask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.umask", lambda _: pytest.fail("the umask of other threads was changed"))
+            with open_atomically(tmp_path / "file") as file:
+                (temporary,) = tmp_path.iterdir()
+                assert temporary.stat().st_mode & 0o777 == mode
+                file.write(b"content")
+            append_line(tmp_path / "lines", "line")
+            Store(tmp_path / "store.sqlite").close()
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
 @pytest.mark.usefixtures("full_disk")

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -514,6 +514,8 @@ class Store:
             raise InputError(
                 f"cannot create the folder {self.path.parent} ({error.strerror}); choose another file for the store"
             ) from None
+        with suppress(OSError):  # SQLite will report the reason; it would create a file that the group cannot write
+            os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         db = self._connect("mode=rwc")
         try:
             self._migrate(db)  # before WAL mode, so that the main file contains the application id from the start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import ipaddress
 import logging
 import os
 import pickle
@@ -193,6 +194,7 @@ class _Connection:
         self._num_users = 0
         self._is_own = False
         self._address: str | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None  # of a cluster on this machine
         self._next_check = 0.0
         self._unreachable_since: float | None = None
 
@@ -202,7 +204,7 @@ class _Connection:
                 self._is_own = not ray.is_initialized()
                 self._address = address if self._is_own else None
                 if self._is_own:
-                    _init(address)
+                    self._folder = _init(address)
             known = (None, self._address, _gcs_address())
             if address not in known:
                 raise InputError(
@@ -220,6 +222,8 @@ class _Connection:
             self._num_users -= 1
             if self._num_users == 0 and self._is_own:
                 ray.shutdown()
+                if self._folder is not None:
+                    self._folder.cleanup()
 
     def check(self) -> None:
         """Check whether the head node is reachable, at most once per second.
@@ -244,25 +248,67 @@ class _Connection:
 
 _connection = _Connection()
 
+_INIT_OPTIONS = {"log_to_driver": False, "logging_level": logging.ERROR}
+_CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Environment variable that Ray reads on every system: whether a cluster may have several machines."""
 
-def _init(address: str | None) -> None:
-    if address is not None and "://" in address:
-        raise InputError(f"the Ray address must be HOST:PORT of a cluster with a node on this machine, not {address}")
-    if address not in (None, "auto") and not _is_reachable(address):
-        raise InputError(f"there is no Ray cluster at {address}; start one with ray start --head, or omit ray_address")
-    arguments = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+def _init(address: str | None) -> tempfile.TemporaryDirectory[str] | None:
+    """Join the cluster at ``address``, or start one on this machine and return the directory of its files."""
     if address is None:
-        arguments |= {"num_cpus": num_cores(), "include_dashboard": False}
+        return _start_cluster()
+    if "://" in address:
+        raise InputError(f"the Ray address must be HOST:PORT of a cluster with a node on this machine, not {address}")
+    if address != "auto" and not _is_reachable(address):
+        raise InputError(f"there is no Ray cluster at {address}; start one with ray start --head, or omit ray_address")
     try:
         with _keep_signal_handlers():
-            ray.init(address=address or "local", **arguments)
+            ray.init(address=address, **_INIT_OPTIONS)
     except Exception as error:  # Ray raises many types, including bare Exception
-        if address is None:
-            raise InputError(f"cannot start Ray on this machine ({_describe(error)})") from error
         raise InputError(
             f"cannot join the Ray cluster at {address} ({_describe(error)}); this machine must be one of its nodes, "
             "and a cluster with a token requires RAY_AUTH_MODE=token"
         ) from error
+    return None
+
+
+def _start_cluster() -> tempfile.TemporaryDirectory[str]:
+    """Start a cluster that only this machine can reach; its files are in a directory that only this user can read."""
+    # The path of a socket may have about 100 characters, so the folder is in /tmp on macOS, as Ray's is.
+    parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else None)
+    folder = tempfile.TemporaryDirectory(prefix="nases-", dir=parent, ignore_cleanup_errors=True)
+    try:
+        with _keep_signal_handlers(), _loopback_only():
+            # Ray makes its directory writable for all users, so it is inside of one that is not.
+            files = os.path.join(folder.name, "ray")
+            ray.init(address="local", num_cpus=num_cores(), include_dashboard=False, _temp_dir=files, **_INIT_OPTIONS)
+    except Exception as error:  # Ray raises many types, including bare Exception
+        folder.cleanup()
+        raise InputError(f"cannot start Ray on this machine ({_describe(error)})") from error
+    return folder
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a cluster that is started in this context listen on the loopback interface only, as Ray does on macOS and Windows.
+
+    Raises:
+        RuntimeError: if this version of Ray listens on another interface all the same.
+    """
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before, variable = constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTER_VARIABLE)
+    constants.ENABLE_RAY_CLUSTER, os.environ[_CLUSTER_VARIABLE] = False, "0"
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[_CLUSTER_VARIABLE]
+        if variable is not None:
+            os.environ[_CLUSTER_VARIABLE] = variable
+    address = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(address).is_loopback:
+        ray.shutdown()
+        raise RuntimeError(f"it would listen on {address}; install Ray 2.60")
 
 
 @contextlib.contextmanager

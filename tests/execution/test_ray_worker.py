@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from nases_env.errors import InputError
@@ -91,9 +92,11 @@ def cluster(home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     signal.signal(signal.SIGTERM, before)
     yield
     assert ray.is_initialized()
+    folder = Path(ray_worker._connection._folder.name)
     first.close()
     first.close()
     assert not ray.is_initialized()
+    assert not folder.exists()
 
 
 def test_results_equal_those_of_the_serial_executor(cluster: None, tmp_path: Path) -> None:
@@ -110,6 +113,24 @@ def test_results_equal_those_of_the_serial_executor(cluster: None, tmp_path: Pat
     executor.shutdown()
     assert list(tmp_path.iterdir()) == []  # a child without output has no log
     assert ray.is_initialized()  # the worker of the fixture is still open
+
+
+def test_own_cluster_listens_on_the_loopback_interface_only_and_has_private_files(cluster: None) -> None:
+    process = psutil.Process()
+    processes = [process, *process.children(recursive=True)]
+    listening = [
+        (" ".join(each.cmdline()), connection.laddr.ip)
+        for each in processes
+        for connection in each.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 3  # of the head node, the raylet and the workers
+    assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}
+    assert not any("dashboard.py" in command for command, _ in listening)
+    folder = Path(ray_worker._connection._folder.name)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "ray").is_dir()
+    assert any(str(folder) in word for each in processes for word in each.cmdline())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -124,21 +123,17 @@ def local_ray_cluster(folder: Path) -> Iterator[None]:
     """Start a Ray cluster on this machine, on the loopback interface, with ``folder`` as its home folder."""
     import ray
 
+    from nases_env.execution.ray_worker import start_cluster
+
     home = os.environ.get("HOME")
     os.environ["HOME"] = str(folder)
     try:
-        ray.init(
-            "local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=RAY_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-        )
-        yield
+        with start_cluster(object_store_memory=RAY_OBJECT_STORE_BYTES):
+            try:
+                yield
+            finally:
+                ray.shutdown()
     finally:
-        ray.shutdown()
         if home is None:
             del os.environ["HOME"]
         else:

@@ -256,7 +256,7 @@ _CLUSTER_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 def _init(address: str | None) -> tempfile.TemporaryDirectory[str] | None:
     """Join the cluster at ``address``, or start one on this machine and return the directory of its files."""
     if address is None:
-        return _start_cluster()
+        return start_cluster()
     if "://" in address:
         raise InputError(f"the Ray address must be HOST:PORT of a cluster with a node on this machine, not {address}")
     if address != "auto" and not _is_reachable(address):
@@ -272,8 +272,18 @@ def _init(address: str | None) -> tempfile.TemporaryDirectory[str] | None:
     return None
 
 
-def _start_cluster() -> tempfile.TemporaryDirectory[str]:
-    """Start a cluster that only this machine can reach; its files are in a directory that only this user can read."""
+def start_cluster(**options: Any) -> tempfile.TemporaryDirectory[str]:
+    """Start a cluster on this machine that listens on the loopback interface only.
+
+    Args:
+        **options: passed to ``ray.init``.
+
+    Returns:
+        The directory of its files, which only this user can read, to remove after ``ray.shutdown``.
+
+    Raises:
+        InputError: if Ray cannot be started.
+    """
     # The path of a socket may have about 100 characters, so the folder is in /tmp on macOS, as Ray's is.
     parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if sys.platform == "darwin" else None)
     folder = tempfile.TemporaryDirectory(prefix="nases-", dir=parent, ignore_cleanup_errors=True)
@@ -281,7 +291,8 @@ def _start_cluster() -> tempfile.TemporaryDirectory[str]:
         with _keep_signal_handlers(), _loopback_only():
             # Ray makes its directory writable for all users, so it is inside of one that is not.
             files = os.path.join(folder.name, "ray")
-            ray.init(address="local", num_cpus=num_cores(), include_dashboard=False, _temp_dir=files, **_INIT_OPTIONS)
+            options |= {"num_cpus": num_cores(), "include_dashboard": False, "_temp_dir": files, **_INIT_OPTIONS}
+            ray.init(address="local", **options)
     except Exception as error:  # Ray raises many types, including bare Exception
         folder.cleanup()
         raise InputError(f"cannot start Ray on this machine ({_describe(error)})") from error

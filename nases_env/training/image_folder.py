@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.hashing import sha256_hex
@@ -223,10 +224,6 @@ def _read_cache(cache_file: Path, num_images: int) -> torch.Tensor | None:
 
 def _write_cache(cache_file: Path, images: torch.Tensor) -> None:
     try:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=cache_file.parent) as folder:
-            temporary = Path(folder) / cache_file.name
-            save_file({"images": images}, temporary)
-            os.replace(temporary, cache_file)
-    except (OSError, SafetensorError) as error:
+        write_atomically(cache_file, save({"images": images}))  # ``save_file`` writes files that only the user can read
+    except InputError as error:
         logger.warning("cannot cache the images in %s (%s); they will be decoded again next time", cache_file, error)

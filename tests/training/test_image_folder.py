@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
-from safetensors import SafetensorError
 
 from nases_env.errors import InputError
 from nases_env.paths import cache_dir
@@ -241,6 +241,17 @@ def test_damaged_cache_is_rewritten(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert cache.read_bytes() == whole
 
 
+def test_cache_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    before = os.umask(0o027)
+    try:
+        read_image_folder(tmp_path, train=True, side=8)
+    finally:
+        os.umask(before)
+    (cache,) = cache_files()
+    assert cache.stat().st_mode & 0o777 == 0o640
+
+
 def test_unwritable_cache_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -255,12 +266,11 @@ def test_unwritable_cache_is_a_warning(
 def test_full_disk_leaves_no_partial_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fill_up(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        path.write_bytes(b"partial")
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def fill_up(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_folder(tmp_path)
-    monkeypatch.setattr(image_folder, "save_file", fill_up)
+    monkeypatch.setattr(os, "fsync", fill_up)
     assert len(read_image_folder(tmp_path, train=True, side=8)) == 6
     assert "No space left" in caplog.text
     assert cache_files() == []

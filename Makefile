@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	mkdir -p build/mypy && ln -sfn ../../agents build/mypy/nases_agents
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 nases_env build/mypy/nases_agents
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

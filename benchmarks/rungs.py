@@ -123,7 +123,10 @@ def merge_tables(table: Path | None, table_200: Path | None, merged: Path) -> No
     if table_200 is None:
         table_200 = Path(os.environ.get("NASES_DATA_DIR") or ".", "nasbench201-latency.csv")
     accuracies = _read_accuracies(table_200)
-    with open(evaluator.table, newline="", encoding="utf-8-sig") as file, open(merged, "w", newline="") as target:
+    with (
+        open(evaluator.table, newline="", encoding="utf-8-sig") as file,
+        open(merged, "w", newline="", encoding="utf-8") as target,
+    ):
         header, *rows = csv.reader(file)
         if missing := [row[0] for row in rows if row[0] not in accuracies]:
             raise InputError(f"{table_200} has no row for {missing[0]}; {TABLE_200_HINT}")

@@ -23,6 +23,7 @@ LEAVES: dict[str, set[str]] = {
     "devices": {"errors"},
     "errors": set(),
     "escaping": set(),
+    "file_lock": set(),
     "hashing": set(),
     "json_io": set(),
     "paths": {"errors"},

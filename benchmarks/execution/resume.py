@@ -100,7 +100,7 @@ def extend(run_dir: Path, args: SearchArgs, num_children: int) -> None:
         if is_new:
             rows.append({**row, **values, "curve": json.dumps(curve), "genotype": nases.search_space.to_json(architecture)})
     nases.close()
-    with open(run_dir / TRAJECTORY, "a") as file:
+    with open(run_dir / TRAJECTORY, "a", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)
     insert = f"INSERT INTO evaluations ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})"
     with contextlib.closing(sqlite3.connect(run_dir / STORE)) as database, database:
@@ -153,5 +153,5 @@ def in_new_process(run_dir: Path, budget: int) -> dict[str, float]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the output of a search."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

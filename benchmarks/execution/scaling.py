@@ -123,7 +123,7 @@ def run_search(args: SearchArgs, folder: Path, factor: int, num_workers: int) ->
         execution=ExecutionSettings(executor="processes", num_workers=num_workers),
     )
     with (
-        open(os.devnull, "w") as nowhere,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
         SearchRun(args, agent=AGENT) as run,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import typing
 import weakref
@@ -157,6 +158,8 @@ def _reject_unsupported_options(settings: ExecutionSettings, name: str) -> None:
 def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int) -> Executor:
     if name == "serial":
         return SerialExecutor(evaluator)
+    if sys.platform == "win32":
+        raise InputError(f"the executor {name} needs Linux or macOS; use the executor serial")
     folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir).absolute()
     num_workers = settings.num_workers
     if name == "processes":

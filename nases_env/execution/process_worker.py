@@ -235,7 +235,8 @@ class _Process:
     def kill(self) -> None:
         """Kill the process and its subprocesses. Can be called from any thread at any time."""
         with self._lock:
-            if self._popen.returncode is None:  # not reaped, so its pid cannot have been reused
+            # It is not reaped, so its pid cannot have been reused. ``make_executor`` refuses processes on Windows.
+            if self._popen.returncode is None and sys.platform != "win32":
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._popen.pid, signal.SIGKILL)
 

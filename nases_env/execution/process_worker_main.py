@@ -74,7 +74,8 @@ def _read(connection: Connection[Any, Any], parent: int, inbox: queue.SimpleQueu
                 inbox.put(connection.recv_bytes())
     except (EOFError, OSError):
         pass
-    os.killpg(0, signal.SIGKILL)
+    if sys.platform != "win32":  # on which this program is not started
+        os.killpg(0, signal.SIGKILL)
 
 
 def _load(configuration: bytes) -> Any:

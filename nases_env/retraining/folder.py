@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shlex
@@ -16,6 +15,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from nases_env import file_lock
 from nases_env.atomic_io import is_fresh, write_atomically, write_error
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import ChildSettings, load_settings
@@ -196,7 +196,7 @@ class FinalFolder:
         seeds = {folder: folder.name.removeprefix("seed-") for folder in self.path.glob("seed-*")}
         folders = sorted((int(seed), folder) for folder, seed in seeds.items() if seed.isdecimal())
         return [
-            SeedProgress(seed, read_result(folder / RESULT), _last_epoch(folder / CHECKPOINT), _is_locked(folder))
+            SeedProgress(seed, read_result(folder / RESULT), _last_epoch(folder / CHECKPOINT), file_lock.is_locked(folder))
             for seed, folder in folders
         ]
 
@@ -233,33 +233,17 @@ class _Curves:
             self._writer.close()
 
 
-def _is_locked(folder: Path) -> bool:
-    """Return whether a process has locked ``folder``."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lock ``folder`` against other processes, and remove incomplete files left by a killed process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = file_lock.open_folder(folder)
     except OSError as error:
         raise write_error(folder, error) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process is training in {folder}; wait for it to finish, or use a different --seed"
-            ) from None
+        if not file_lock.lock(handle):
+            raise InputError(f"another process is training in {folder}; wait for it to finish, or use a different --seed")
         for name in (MODEL, RESULT):
             for leftover in folder.glob(f".{name}.*"):
                 leftover.unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import shutil
@@ -13,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nases_env import atomic_io
+from nases_env import atomic_io, file_lock
 from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
@@ -68,12 +67,12 @@ class RunDir:
                 self._create_unique()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it") from None
+            is_acquired = file_lock.lock(self._lock.fileno())
         except OSError as error:
             raise write_error(self.path, error) from error
+        if not is_acquired:
+            self._lock.close()
+            raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it")
 
     def _create_unique(self) -> None:
         name = self.path.name
@@ -137,13 +136,9 @@ def is_finished(path: Path, budget: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Return whether a search is writing to ``path``."""
     try:
-        with open(path / TRAJECTORY, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return file_lock.is_locked(path / TRAJECTORY)
     except OSError as error:
         raise InputError(f"cannot read {path / TRAJECTORY} ({error.strerror}); pass a run directory") from None
-    return False
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def host_identity() -> str:
     """Return a name of this host that changes after each boot and differs between containers."""
     name = socket.gethostname()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{name}/{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
         return f"{name}/{uuid.getnode():x}"

@@ -6,6 +6,7 @@ import http.client
 import importlib.util
 import logging
 import os
+import pickle
 import socket
 import tempfile
 import warnings
@@ -196,7 +197,7 @@ class _Torchvision:
             return self._download(request, root)
         try:
             return self._read(root, request.train, download=False)
-        except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
             raise InputError(
                 f"{request.dataset.display_name}: {files} is damaged or incomplete ({one_line(error)}); "
                 "remove it and run again"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,32 @@ def test_missing_files_error_explains_both_remedies(tmp_path: Path) -> None:
 def test_default_folder_is_the_user_cache() -> None:
     assert f"CIFAR-100 is not in {Path.home() / '.cache/nases/data'}" in message_of("cifar100")
     assert not Path.home().exists()
+
+
+class Touch:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self._path,))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files"),
+    [
+        ("cifar10", [f"cifar-10-batches-py/{name}" for name in ("batches.meta", "test_batch", "data_batch_1")]),
+        ("cifar100", [f"cifar-100-python/{name}" for name in ("meta", "test", "train")]),
+        ("fashion_mnist", [f"FashionMNIST/processed/{name}.pt" for name in ("training", "test")]),
+    ],
+)
+def test_pickle_of_a_data_set_that_is_not_the_original_is_not_loaded(dataset: str, files: list[str], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(pickle.dumps(Touch(tmp_path / "loaded"), protocol=2))
+    with pytest.raises(InputError, match="is damaged or incomplete"):
+        load_images(dataset, train=True, data_dir=tmp_path)
+    assert not (tmp_path / "loaded").exists()
+    pickle.loads(pickle.dumps(Touch(tmp_path / "loaded")))
+    assert (tmp_path / "loaded").exists()

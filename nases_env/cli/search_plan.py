@@ -6,8 +6,7 @@ import functools
 import math
 from collections import Counter
 
-from rich.console import Console
-
+from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
 from nases_env.envs import NASESEnv
 from nases_env.evaluation import TrainingEvaluator
@@ -33,7 +32,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     Raises:
         InputError: if the data cannot be read.
     """
-    print_line = functools.partial(Console().print, markup=False, highlight=False, soft_wrap=True)
+    print_line = functools.partial(Console().print, soft_wrap=True)
     evaluator = env.evaluator
     budget = format_budget(args.budget, args.time)
     if not isinstance(evaluator, TrainingEvaluator):

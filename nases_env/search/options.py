@@ -20,7 +20,6 @@ from typeguard import TypeCheckError, check_type
 from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
-from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
@@ -201,7 +200,7 @@ def parse_and_search(
         _reject_changed_options(recorded, args)
         _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):
-            print(f"{run_dir} is finished ({recorded.budget} children); pass a larger --budget to continue")
+            print(f"{printable(run_dir)} is finished ({recorded.budget} children); pass a larger --budget to continue")
             return
     elif (default := preset(args)) is not None:
         args = read(dataclasses.replace(default, child=child, budget=budget))

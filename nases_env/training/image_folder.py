@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import statistics
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar

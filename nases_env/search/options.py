@@ -20,6 +20,7 @@ from typeguard import TypeCheckError, check_type
 from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type

@@ -28,10 +28,13 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the directory of ``path``; move it to ``path`` at the end of the context, unless it fails.
 
     Raises:
-        InputError: if the directory is not writable or the disk is full. An existing file at ``path`` is then unchanged.
+        InputError: if the directory is not writable, the disk is full, or ``path`` is a directory or a device. An existing
+            file at ``path`` is then unchanged.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # the superuser would replace a device such as /dev/null
+            raise InputError(f"cannot write {path}: it is not a regular file; choose a different path")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
         file = open(temporary, "xb")  # noqa: SIM115 - closed below; its mode is that of the umask

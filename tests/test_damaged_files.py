@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.fault_injection.fuzzing.mutations import mutate_bytes, mutate_file, mutate_record, mutate_store
 from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from nases_env.retraining import FinalFolder
@@ -23,7 +24,6 @@ from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.report import write_report
 from nases_env.safetensors_file import save_tensors
 from tests.commands import ROOT, error_of, run_here, script
-from tests.mutations import mutate_bytes, mutate_file, mutate_record, mutate_store
 
 NUM_MUTATIONS = int(os.environ.get("NASES_NUM_MUTATIONS", "12"))  # per file
 SEARCH = script(ROOT / "agents" / "random_search.py")

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.fault_injection.fuzzing.mutations import TEXTS, mutate_file
 from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.json_io import MAX_DEPTH, parse_json, read_object, require_field_types, require_type
-from tests.mutations import TEXTS, mutate_file
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -12,6 +12,10 @@ trajectory and the same results, and no lease, process or temporary file may rem
 ``two_searches_toy`` and ``two_searches_digits`` run two equal searches concurrently on one store; each child must be
 evaluated only once.
 
+``fuzz`` passes random inputs to all commands and to the environments: command lines, damaged files, unusual images, and
+arguments of any type. Each input must give a result, or an error of one line, within 20 s and 2 GiB, and files that are only
+read must not change. ``python -m benchmarks.fault_injection.fuzzing`` repeats one of these inputs.
+
 The benchmark signals only processes that it has started; they have a marker in their environment.
 """
 
@@ -34,6 +38,7 @@ from tqdm import tqdm
 
 from benchmarks.fault_injection import checks
 from benchmarks.fault_injection.control_dir import ControlDir
+from benchmarks.fault_injection.fuzzing import campaign as fuzzing
 from benchmarks.fault_injection.injector import (
     FAULTS,
     SEARCH_KILL,
@@ -50,7 +55,7 @@ from nases_env.errors import InputError
 from nases_env.search.run_dir import read_trajectory
 from nases_env.seeding import numpy_generator
 
-Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits", "rungs"]
+Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits", "rungs", "fuzz"]
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 MEMORY_LIMIT_GIB = 1.0
@@ -64,7 +69,7 @@ class Args:
 
     campaigns: tuple[Campaign, ...] = CAMPAIGNS
     """toy, digits and rungs: a search with injected faults. two_searches_*: two concurrent searches without faults on one
-    store."""
+    store. fuzz: random inputs."""
     toy_children: int = 200
     """Budget of the toy search."""
     digits_children: int = 24
@@ -76,7 +81,9 @@ class Args:
     num_envs: int = 4
     """Number of concurrent evaluations."""
     num_workers: int = 2
-    """Number of worker processes of a search."""
+    """Number of worker processes of a search, and of the campaign fuzz."""
+    num_inputs: int = 1000
+    """Number of random inputs of the campaign fuzz."""
     seed: int = 0
     """Seed of the searches and of the faults."""
     work_dir: Path | None = None
@@ -85,7 +92,10 @@ class Args:
     """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
-        least = {"toy_children": 2, "digits_children": 2, "num_kills": 0, "num_faults": 0, "num_envs": 1, "num_workers": 1}
+        least = {
+            **{"toy_children": 2, "digits_children": 2, "num_kills": 0, "num_faults": 0},
+            **{"num_envs": 1, "num_workers": 1, "num_inputs": 1},
+        }
         for option, number in least.items():
             if getattr(self, option) < number:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {number}, not {getattr(self, option)}")
@@ -258,11 +268,27 @@ def run_campaigns(args: Args, folder: Path) -> dict[str, dict[str, Any]]:
         pair = f"two_searches_{name}"
         if pair in args.campaigns:
             metrics[pair] = run_two(scenario, folder / pair)
+    if "fuzz" in args.campaigns:
+        metrics["fuzz"] = fuzzing.run_campaign(args.num_inputs, args.num_workers, args.seed, folder / "fuzz")
     return metrics
 
 
 def show(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the injected faults and the result of each check."""
+    """Print the injected faults, the outcomes of random inputs, and the result of each check."""
+    searches = {name: each for name, each in metrics.items() if name != "fuzz"}
+    if searches:
+        console.print(fault_table(searches))
+    if "fuzz" in metrics:
+        console.print(fuzzing.make_table(metrics["fuzz"]))
+    for name, each in metrics.items():
+        for check, problems in each["checks"].items():
+            console.print(f"{'✘' if problems else '✔'} {name}: {check}", highlight=False, markup=False, soft_wrap=True)
+            for problem in checks.shorten(problems):
+                console.print(f"    {problem}", highlight=False, markup=False, soft_wrap=True)
+
+
+def fault_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table of the injected faults."""
     table = Table(title="injected faults", title_justify="left")
     table.add_column("", no_wrap=True)
     rows = {
@@ -286,12 +312,7 @@ def show(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(
             title, *(", ".join(f"{each[name]:.0f}" for name in names if name in each) or "–" for each in flat.values())
         )
-    console.print(table)
-    for name, each in metrics.items():
-        for check, problems in each["checks"].items():
-            console.print(f"{'✘' if problems else '✔'} {name}: {check}", highlight=False, markup=False, soft_wrap=True)
-            for problem in checks.shorten(problems):
-                console.print(f"    {problem}", highlight=False, markup=False, soft_wrap=True)
+    return table
 
 
 def main(args: Args) -> None:

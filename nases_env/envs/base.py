@@ -16,6 +16,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from nases_env.embedding import Embedding, load_embedding
+from nases_env.envs.arguments import require_finite, to_numbers, to_options, to_seed
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
@@ -224,9 +225,9 @@ class NASESEnv(gym.Env[Observation, Action]):
         Raises:
             InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
         """
-        super().reset(seed=seed)
+        options = to_options(options)
+        super().reset(seed=to_seed(seed))
         self.evaluator.prepare()
-        options = dict(options or {})
         initial = options.pop("architecture", None)
         if (fidelity := options.pop("fidelity", None)) is not None:
             self.evaluator.require_rung(fidelity)
@@ -254,10 +255,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         Raises:
             InputError: if the action has the wrong shape or is not finite.
         """
-        action = np.asarray(action, dtype=np.float64)
-        if action.shape != self.action_space.shape:
-            raise InputError(f"an action must have the shape {self.action_space.shape}, not {action.shape}")
-        return self.decode_batch(action[None])[0]
+        return self.decode_batch(to_numbers(action, self.action_space.shape)[None])[0]
 
     def decode_batch(self, actions: NDArray[np.floating[Any]]) -> list[Architecture]:
         """Decode ``actions`` of shape (B, n) into B architectures; faster than B calls of ``decode``.
@@ -265,8 +263,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         Raises:
             InputError: if an action is not finite.
         """
-        if not np.isfinite(actions).all():
-            raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
+        require_finite(actions)
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 
@@ -339,7 +336,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         """
         if isinstance(architecture, Architecture):
             return self.search_space.architecture(architecture.decisions)
-        text = architecture if isinstance(architecture, str) else json.dumps(architecture, default=repr)
+        try:
+            text = architecture if isinstance(architecture, str) else json.dumps(architecture, default=repr)
+        except (TypeError, ValueError, RecursionError) as error:  # such as a list that contains itself
+            raise InputError(f"not an architecture: it cannot be written as JSON ({error})") from None
         return self.search_space.from_json(text)
 
     def render(self) -> NDArray[np.uint8] | str | None:

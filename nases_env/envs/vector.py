@@ -12,12 +12,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from nases_env.envs.arguments import to_numbers, to_options, to_seed
 from nases_env.envs.base import Action, NASESEnv, Observation
 from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
-from nases_env.errors import InputError
+from nases_env.errors import InputError, shown
 from nases_env.evaluation import Evaluation
 from nases_env.search_spaces import Architecture
 
@@ -157,7 +158,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         Raises:
             InputError: if an option is unknown or not valid, there are not K seeds, or the data set is missing.
         """
-        options = dict(options or {})
+        options = to_options(options)
         reset_mask = options.pop("reset_mask", None)
         mask = self._mask(reset_mask)
         starts = self._starts(options.pop("architecture", None))
@@ -190,9 +191,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             gymnasium.error.ResetNeeded: in the mode ``DISABLED``, if an episode has ended and was not reset.
         """
         self._require_reset()
-        given = np.asarray(actions, dtype=np.float64)
-        if given.shape != self.action_space.shape:
-            raise InputError(f"the actions must have the shape {self.action_space.shape}, not {given.shape}")
+        given = to_numbers(actions, self.action_space.shape)
         has_ended = np.array([num_steps == self.max_episode_steps for num_steps in self._num_steps])
         if has_ended.any() and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
@@ -270,7 +269,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             return np.ones(self.num_envs, np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise InputError(
-                f"reset_mask must be a Boolean array of shape ({self.num_envs},) with at least one True, not {mask!r}"
+                f"reset_mask must be a Boolean array of shape ({self.num_envs},) with at least one True, not {shown(mask)}"
             )
         return mask
 
@@ -281,13 +280,12 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         return [None if start is None else self.env.to_architecture(start) for start in given]
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + index for index in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise InputError(f"pass one seed or a list of {self.num_envs}, not of {len(seed)}")
-        return [None if single is None else int(single) for single in seed]
+        if isinstance(seed, (Sequence, np.ndarray)) and not isinstance(seed, (str, bytes)):
+            if len(seed) != self.num_envs:
+                raise InputError(f"pass one seed or a list of {self.num_envs}, not of {len(seed)}")
+            return [to_seed(single) for single in seed]
+        first = to_seed(seed)
+        return [None if first is None else first + index for index in range(self.num_envs)]
 
 
 def vector_entry_point(env_class: Callable[..., NASESEnv]) -> Callable[..., NASESVectorEnv]:

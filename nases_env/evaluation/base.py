@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, shown
 from nases_env.evaluation.result import Evaluation
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
@@ -58,7 +58,7 @@ class Evaluator(ABC):
                 if self.rungs
                 else "omitted, because there are no rungs"
             )
-            raise InputError(f"the fidelity is {fidelity}; it must be {known}")
+            raise InputError(f"the fidelity is {shown(fidelity)}; it must be {known}")
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

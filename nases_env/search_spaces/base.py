@@ -149,9 +149,12 @@ class SearchSpace(ABC):
         """Return the architecture with these ``decisions``.
 
         Raises:
-            InputError: if their number is not ``num_decisions``, or one is out of range.
+            InputError: if their number is not ``num_decisions``, or one is not an integer or out of range.
         """
-        decisions = tuple(map(int, decisions))
+        try:
+            decisions = tuple(map(operator.index, decisions))
+        except TypeError as error:
+            raise InputError(f"the decisions of an architecture of {self.name} must be integers ({error})") from None
         if len(decisions) != self.num_decisions:
             raise InputError(f"an architecture of {self.name} has {self.num_decisions} decisions, not {len(decisions)}")
         # The loop below is ten times slower.

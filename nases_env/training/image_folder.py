@@ -6,7 +6,8 @@ import itertools
 import logging
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,12 +51,15 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
     """
     if is_split(root):
         split, other_split = ("train", "test") if train else ("test", "train")
-        class_names = _class_names(root / split)
-        if (root / other_split).is_dir():
-            _require_same_classes(root, class_names, _class_names(root / other_split))
-        return read_files(root / split, [_image_files(root / split / name) for name in class_names], class_names, side)
-    class_names = _class_names(root)
-    files = [_image_files(root / name) for name in class_names]
+        with _listing(root):
+            class_names = _class_names(root / split)
+            if (root / other_split).is_dir():
+                _require_same_classes(root, class_names, _class_names(root / other_split))
+            files = [_image_files(root / split / name) for name in class_names]
+        return read_files(root / split, files, class_names, side)
+    with _listing(root):
+        class_names = _class_names(root)
+        files = [_image_files(root / name) for name in class_names]
     for name, of_class in zip(class_names, files, strict=True):
         if len(of_class) < TEST_STEP:
             raise InputError(f"{root / name} has {len(of_class)} images; add some until there are {TEST_STEP} of each class")
@@ -124,11 +128,23 @@ def measure_files(files: Sequence[Path]) -> list[tuple[int, int]]:
 def training_files(root: Path) -> list[Path]:
     """Return the training images of an image folder, as ``read_image_folder`` reads them; empty if it has none."""
     pattern = "train/[!.]*/[!.]*" if is_split(root) else "[!.]*/[!.]*"
-    files = sorted(path for path in root.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+    with _listing(root):
+        files = sorted(path for path in root.glob(pattern) if path.suffix.lower() in _SUFFIXES)
     if is_split(root):
         return files
     by_class = itertools.groupby(files, key=lambda path: path.parent)
     return [path for _, of_class in by_class for path in train_or_test(list(of_class), train=True)]
+
+
+@contextmanager
+def _listing(root: Path) -> Iterator[None]:
+    """Raise ``InputError`` if a directory below ``root`` cannot be listed, or a link in it points to itself."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot read {error.filename or root} ({error.strerror}); check its permissions, or remove it"
+        ) from error
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

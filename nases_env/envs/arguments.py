@@ -1,0 +1,68 @@
+"""Arguments of environments, which may be of any type: conversion, or an ``InputError``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nases_env.errors import InputError, shown
+
+
+def to_numbers(actions: Any, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+    """Convert actions to an array of float64.
+
+    Raises:
+        InputError: if they are not real numbers, one is not finite, or the array does not have ``shape``.
+    """
+    try:
+        array = np.asarray(actions)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"the type is {array.dtype}")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last one: a tensor that requires a gradient
+        raise InputError(f"actions must be an array of numbers ({error})") from None
+    if array.shape != shape:
+        raise InputError(f"the actions must have the shape {shape}, not {array.shape}")
+    require_finite(array)
+    return array
+
+
+def require_finite(actions: NDArray[np.floating[Any]]) -> None:
+    """Raise ``InputError`` if a number is NaN or infinite."""
+    if not np.isfinite(actions).all():
+        raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
+
+
+def to_seed(seed: Any) -> int | None:
+    """Convert the seed of ``reset`` to an integer; None remains None.
+
+    Raises:
+        InputError: if it is not an integer, is negative, or has thousands of digits.
+    """
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)
+        str(number)  # streams of random numbers are named by its digits
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a seed must be an integer ({error})") from None
+    if number < 0:
+        raise InputError(f"a seed must be at least 0, not {number}")
+    return number
+
+
+def to_options(options: Any) -> dict[Any, Any]:
+    """Return a copy of the options of ``reset``; empty for None.
+
+    Raises:
+        InputError: if they are not a mapping.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise InputError(f"the options of reset must be a dictionary, not {shown(options)}")
+    return dict(options)

@@ -13,6 +13,8 @@ from typing import Any
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from nases_env.input_files import read_file
+
 MAX_DEPTH = 64
 """Levels of nesting; a few hundred would exceed the recursion limit of functions such as ``repr``."""
 
@@ -68,7 +70,7 @@ def read_object(path: Path, types: Mapping[str, Any], *, allow_infinity: bool = 
         OSError: if the file cannot be read.
         ValueError: if it is not such an object.
     """
-    record = parse_json(path.read_bytes(), allow_infinity=allow_infinity)
+    record = parse_json(read_file(path), allow_infinity=allow_infinity)
     if not isinstance(record, dict):
         raise ValueError(f"it must be a JSON object, not {_shorten(record)}")
     for name, hint in types.items():

@@ -51,6 +51,22 @@ def test_files_have_the_mode_of_the_umask(mask: int, mode: int, tmp_path: Path, 
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
+def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(os.devnull)
+    before = path.lstat()
+    with pytest.raises(InputError, match=rf"cannot write .*{kind}: it is not a regular file"):
+        write_atomically(path, b"content")
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_full_disk_keeps_the_old_file_and_no_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "file"

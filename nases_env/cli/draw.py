@@ -11,6 +11,7 @@ import tyro
 from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.escaping import printable
+from nases_env.input_files import read_file
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -42,7 +43,7 @@ def draw_command(args: DrawArgs) -> None:
         InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
     """
     try:
-        text = args.architecture.read_text(encoding="utf-8-sig")
+        text = read_file(args.architecture).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {args.architecture} ({error}); pass a JSON file with a genotype") from None
     search_space, architecture = parse_architecture(text, args.search_space)

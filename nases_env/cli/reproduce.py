@@ -28,6 +28,7 @@ from nases_env.evaluation import (
     load_settings,
     resolve_preset,
 )
+from nases_env.input_files import read_file
 from nases_env.json_io import parse_json
 from nases_env.paths import require_utf8
 from nases_env.retraining import FinalTraining
@@ -180,7 +181,7 @@ def _check_config(plan: Plan) -> bool:
     """
     path = plan.output / CONFIG
     try:
-        before = parse_json(path.read_bytes(), allow_infinity=True)
+        before = parse_json(read_file(path), allow_infinity=True)
         if not isinstance(before, dict) or "preset" not in before:
             raise ValueError("not the configuration of a reproduction")
         if before["preset"] != plan.preset:

@@ -17,6 +17,7 @@ from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status, config_digest
 from nases_env.execution import Store
 from nases_env.execution.store import Lease
+from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, read_object
 from nases_env.progress import format_rate
 from nases_env.retraining import FinalFolder
@@ -60,7 +61,7 @@ def status_command(args: StatusArgs) -> None:
         InputError: if ``run_dir`` is not one of these directories, or a file in it cannot be read.
     """
     try:
-        names = set(parse_json((args.run_dir / CONFIG).read_bytes(), allow_infinity=True))
+        names = set(parse_json(read_file(args.run_dir / CONFIG), allow_infinity=True))
     except (OSError, ValueError, TypeError):
         names = set()
     if {"preset", "agents"} <= names:

@@ -21,6 +21,7 @@ from nases_env.evaluation import (
     final_settings,
     resolve_preset,
 )
+from nases_env.input_files import read_file
 from nases_env.paths import require_utf8
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
@@ -196,7 +197,7 @@ def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
 
 def _from_file(args: TrainArgs) -> FinalTraining:
     try:
-        text = args.source.read_text(encoding="utf-8-sig")
+        text = read_file(args.source).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"cannot read {args.source} ({reason}); pass a run directory or an architecture file") from None

@@ -13,6 +13,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.hashing import sha256_hex
+from nases_env.input_files import read_file
 from nases_env.paths import absolute_path
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -142,8 +143,7 @@ def _find_table(path: str | None) -> Path:
 def _read_table(path: Path, mtime_ns: int, size: int) -> dict[str, _Row]:
     """Return the rows of a table by architecture key. ``mtime_ns`` and ``size`` invalidate the cache if the file changes."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            text = file.read()
+        text = read_file(path).decode("utf-8-sig")
         header, *lines = csv.reader(text.splitlines(), strict=True)
     except OSError as error:
         raise _read_error(path, error) from error

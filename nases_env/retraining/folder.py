@@ -19,6 +19,7 @@ from nases_env import file_lock
 from nases_env.atomic_io import is_fresh, write_atomically, write_error
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import ChildSettings, load_settings
+from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
 from nases_env.model_io import save_model, write_genotype
 from nases_env.retraining.result import FinalResult, read_result
@@ -121,7 +122,7 @@ class FinalFolder:
             InputError: if it cannot be read.
         """
         try:
-            config = parse_json((self.path / CONFIG).read_bytes(), allow_infinity=True)
+            config = parse_json(read_file(self.path / CONFIG), allow_infinity=True)
             require_type("num_epochs", config["num_epochs"], int)
             require_type("dataset", config["configuration"]["dataset"], str)
             settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())

@@ -9,6 +9,7 @@ from typing import Any
 
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation.result import read_curve
+from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_field_types
 from nases_env.training import EpochRecord
 
@@ -107,7 +108,7 @@ def read_result(path: Path) -> FinalResult | None:
         InputError: if the file cannot be read or is not a result.
     """
     try:
-        return FinalResult.from_dict(parse_json(path.read_bytes()))
+        return FinalResult.from_dict(parse_json(read_file(path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from nases_env import atomic_io, file_lock
 from nases_env.atomic_io import append_line, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
 from nases_env.search.loop import Finalist, Trial
 from nases_env.search_spaces import SearchSpace
@@ -148,7 +149,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: if ``path`` is not a run directory of this version.
     """
     try:
-        config = parse_json((path / CONFIG).read_bytes(), allow_infinity=True)  # some options may be infinite
+        config = parse_json(read_file(path / CONFIG), allow_infinity=True)  # some options may be infinite
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise InputError(
@@ -254,7 +255,7 @@ def read_finalists(path: Path) -> list[dict[str, Any]]:
         InputError: if the file is not valid.
     """
     try:
-        records = parse_json((path / FINALISTS).read_bytes())
+        records = parse_json(read_file(path / FINALISTS))
         require_type("finalists", records, list[dict[str, Any]])
         for record in records:
             require_type("child", record["child"], int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,13 @@ def test_mutation_changes_one_decision_or_is_an_error_if_none_can_change(sizes: 
     else:
         mutant = space.mutate(architecture, rng)
         assert sum(a != b for a, b in zip(mutant.decisions, architecture.decisions, strict=True)) == 1
+
+
+@pytest.mark.parametrize("decisions", [(1.0, 0, 0, 0), ("1", 0, 0, 0), (None, 0, 0, 0)])
+def test_decisions_must_be_integers(decisions: tuple[Any, ...]) -> None:
+    assert SPACE.architecture((np.int64(1), np.uint8(0), 0, False)).decisions == (1, 0, 0, 0)
+    with pytest.raises(InputError, match="the decisions of an architecture of plain must be integers"):
+        SPACE.architecture(decisions)
 
 
 @pytest.mark.parametrize(

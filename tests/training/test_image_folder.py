@@ -169,6 +169,12 @@ def test_png_with_a_corrupt_byte_is_an_input_error_or_decodes(tmp_path: Path, po
     assert message == "" or message.startswith(f"{path} is not a valid")
 
 
+def test_link_to_itself_is_an_error(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "loop.png").symlink_to("loop.png")
+    assert "loop.png (Too many levels of symbolic links)" in error_of(tmp_path)
+
+
 def test_other_formats_with_an_image_suffix_are_an_error(tmp_path: Path) -> None:
     write_folder(tmp_path)
     path = tmp_path / "train/dog/page.jpg"

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import multiprocessing
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from benchmarks.fault_injection.fuzzing.samples import make_samples
 
 HANG_SECONDS = 20.0
 MEMORY_LIMIT_GIB = 2.0
-INPUTS_PER_PROCESS = 500
+INPUTS_PER_PROCESS = 1000
 STARTUP_SECONDS, STOP_SECONDS = 300.0, 10.0  # of a worker, which imports torch
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -162,8 +163,8 @@ def _work(connection: Connection, seed: int, samples: Path, folder: Path) -> Non
 
 
 def _import_slow_modules() -> None:
-    importlib.import_module("nases_env.visualization")
-    importlib.import_module("torch.utils.tensorboard")
+    for name in ("nases_env.visualization", "torch.utils.tensorboard", "torch._dynamo"):
+        importlib.import_module(name)
 
 
 def set_environment(folder: Path) -> None:
@@ -193,10 +194,14 @@ def run_campaign(num_inputs: int, num_workers: int, seed: int, folder: Path) -> 
             of_kind.max_seconds = max(of_kind.max_seconds, time.monotonic() - worker.started)
             of_kind.max_gib = max(of_kind.max_gib, worker.gib)
             if report.outcome in VIOLATIONS:
-                place = {"kind": kind, "number": worker.number, "seed": seed}
-                violations.append({**place, "outcome": report.outcome, "input": worker.text, "detail": report.detail})
+                violation = {
+                    **{"kind": kind, "number": worker.number, "seed": seed},
+                    **{"outcome": report.outcome, "input": worker.text, "detail": report.detail},
+                }
+                violations.append(violation)
+                bar.write(_describe(violation), file=sys.stderr)
             bar.update()
-    problems = [f"{each['outcome']} of input {each['number']}: {each['input']}: {each['detail']}" for each in violations]
+    problems = [_describe(violation) for violation in violations]
     return {
         "inputs": num_inputs,
         "counts": {kind: {outcome: each.counts[outcome] for outcome in OUTCOMES} for kind, each in totals.items()},
@@ -206,6 +211,11 @@ def run_campaign(num_inputs: int, num_workers: int, seed: int, folder: Path) -> 
         "violations": violations,
         "checks": {"every input gives a result or an error of one line, and keeps the files that it reads": problems},
     }
+
+
+def _describe(violation: Mapping[str, Any]) -> str:
+    text = "{outcome} of input {number} of the seed {seed}: {input}: {detail}".format(**violation)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _make_samples(folder: Path) -> None:

@@ -192,8 +192,8 @@ def draw_command_line(rng: np.random.Generator, folder: Path) -> FuzzInput:
     chosen = choose(rng, commands())
     options = list(options_of(chosen.args_type))
     line = [*chosen.first, *chosen.positional(rng)]
-    for _ in range(rng.integers(5)):
-        line += _option_words(rng, choose(rng, options)) if rng.random() < 0.85 and options else [choose(rng, TEXTS)]
+    for _ in range(choose(rng, (0, 1, 1, 1, 2, 3))):
+        line += _option_words(rng, choose(rng, options)) if rng.random() < 0.9 and options else [choose(rng, TEXTS)]
     if rng.random() < 0.05:  # without some of the first words
         line = line[rng.integers(1, 4) :] if len(chosen.first) <= 1 else line
     return command(chosen.name.split()[0], chosen.main, line)

@@ -152,8 +152,8 @@ def written_path(rng: np.random.Generator) -> str:
 
 
 def words(rng: np.random.Generator, hint: Any) -> list[str]:
-    """Return the words of the value of an option with the type ``hint``; half of them have this type."""
-    if rng.random() < 0.5:
+    """Return the words of the value of an option with the type ``hint``; most of them have this type."""
+    if rng.random() < 0.3:
         return [choose(rng, (*TEXTS, *FLOATS, *BOOLEANS))]
     arguments = typing.get_args(hint)
     origin = typing.get_origin(hint)

@@ -1,0 +1,23 @@
+"""Reading of files that the user names."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+MAX_BYTES = 2**24
+"""Size of a file that is read at once. JSON of this size takes up to 0.4 GiB of memory; a device may have no end."""
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a file of at most ``MAX_BYTES``.
+
+    Raises:
+        OSError: if it cannot be read or is larger.
+    """
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content

@@ -52,7 +52,7 @@ def test_actions_that_are_not_numbers_are_rejected(kind: str, env: NASESEnv | NA
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", "i1", "u8", "?", "O"])
 def test_actions_may_have_any_numeric_type(dtype: str, env: NASESEnv | NASESVectorEnv) -> None:
-    ones = np.ones(env.action_space.shape)
+    ones: Any = np.ones_like(env.action_space.sample())
     expected = env.step(ones)[0]
     np.testing.assert_array_equal(env.step(ones.astype(dtype))[0], expected)
 

@@ -45,10 +45,11 @@ def test_hangs_memory_and_dead_processes_are_detected(tmp_path: Path, monkeypatc
         assert wait_for(worker).outcome == "memory"
         assert not worker.is_usable
         monkeypatch.undo()
-        monkeypatch.setattr(campaign, "HANG_SECONDS", 0.1)
-        worker.run(CALL)
-        assert wait_for(worker).outcome == "hang"
-        monkeypatch.undo()
+        for name, seconds in (("HANG_SECONDS", -1.0), ("IDLE_SECONDS", 0.1)):
+            monkeypatch.setattr(campaign, name, seconds)
+            worker.run(CALL)
+            assert wait_for(worker).outcome == "hang"
+            monkeypatch.undo()
         worker.run(CALL)
         process.kill()
         assert wait_for(worker) == Report("traceback", "the process exited with status -9")

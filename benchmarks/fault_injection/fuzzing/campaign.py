@@ -26,7 +26,8 @@ from benchmarks.fault_injection.fuzzing.inputs import OUTCOMES, VIOLATIONS, Fuzz
 from benchmarks.fault_injection.fuzzing.kinds import KINDS, draw_input, kind_of
 from benchmarks.fault_injection.fuzzing.samples import make_samples
 
-HANG_SECONDS = 20.0
+HANG_SECONDS = 20.0  # of processor time, which does not depend on other programs
+IDLE_SECONDS = 120.0  # for an input that waits
 MEMORY_LIMIT_GIB = 2.0
 INPUTS_PER_PROCESS = 1000
 STARTUP_SECONDS, STOP_SECONDS = 300.0, 10.0  # of a worker, which imports torch
@@ -87,19 +88,22 @@ class Worker:
 
     def run(self, number: int) -> None:
         """Start the input ``number``."""
-        self._begin(number, HANG_SECONDS)
+        self._begin(number, IDLE_SECONDS)
         self._num_inputs += 1
         self.is_idle = False
         self.connection.send(number)
 
     def _begin(self, number: int | None, seconds: float) -> None:
         self.number, self.text, self.gib = number, "", 0.0
+        self._first_cpu_seconds = _usage(self._process.pid)[1]
         self.started = time.monotonic()
         self._deadline = self.started + seconds
 
     def poll(self) -> Report | None:
         """Return the report of the input, or of the start of the process; None if neither has ended."""
-        self.gib = max(self.gib, _memory(self._process.pid) / 2**30)
+        num_bytes, cpu_seconds = _usage(self._process.pid)
+        cpu_seconds -= self._first_cpu_seconds
+        self.gib = max(self.gib, num_bytes / 2**30)
         try:
             while self.connection.poll():
                 message = self.connection.recv()
@@ -113,8 +117,10 @@ class Worker:
             return self._fail("traceback", f"the process exited with status {self._process.exitcode}")
         if self.gib > MEMORY_LIMIT_GIB:
             return self._fail("memory", f"{self.gib:.1f} GiB")
-        if time.monotonic() > self._deadline:
-            return self._fail("hang", f"more than {time.monotonic() - self.started:.0f} s")
+        is_hanging = self.number is not None and cpu_seconds > HANG_SECONDS
+        if is_hanging or time.monotonic() > self._deadline:
+            seconds = time.monotonic() - self.started
+            return self._fail("hang", f"after {seconds:.0f} s, {cpu_seconds:.0f} s of them on a processor")
         return None
 
     def _fail(self, outcome: Outcome, detail: str) -> Report:
@@ -134,15 +140,16 @@ class Worker:
         self._process.join()
 
 
-def _memory(pid: int | None) -> int:
-    """Return the resident memory of a process and its descendants in bytes."""
-    total = 0
+def _usage(pid: int | None) -> tuple[int, float]:
+    """Return the resident memory in bytes and the processor time in seconds of a process and its descendants."""
+    num_bytes, seconds = 0, 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += each.memory_info().rss
-    return total
+                num_bytes += each.memory_info().rss
+                seconds += sum(each.cpu_times()[:4])  # of the process and of its children that have ended
+    return num_bytes, seconds
 
 
 def _work(connection: Connection, seed: int, samples: Path, folder: Path) -> None:
@@ -225,8 +232,7 @@ def _make_samples(folder: Path) -> None:
 
 def _run_all(num_inputs: int, num_workers: int, seed: int, folder: Path) -> Iterator[tuple[Worker, Report]]:
     """Yield the report of each input, with its worker, in the order in which they end."""
-    numbers: Iterator[int] = iter(range(num_inputs))
-    repeated: set[int] = set()
+    numbers = iter(range(num_inputs))
     folders = (folder / f"worker-{number}" for number in itertools.count())
     workers = [Worker(seed, folder / "samples", next(folders)) for _ in range(min(num_workers, num_inputs))]
     try:
@@ -238,9 +244,6 @@ def _run_all(num_inputs: int, num_workers: int, seed: int, folder: Path) -> Iter
                 if worker.number is None:
                     if not worker.is_usable:
                         raise RuntimeError(f"a process of the benchmark does not start: {report.detail}")
-                elif report.outcome == "hang" and worker.number not in repeated:
-                    repeated.add(worker.number)  # other programs may have used the processor
-                    numbers = itertools.chain([worker.number], numbers)
                 else:
                     yield worker, report
                 if not worker.is_usable:

@@ -115,7 +115,7 @@ def table_content(rng: np.random.Generator) -> bytes:
     lines = list(table_lines())
     if rng.random() < 0.5:
         del lines[20:]
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(3)):
         choose(rng, CHANGES)(rng, lines)
     end = choose(rng, ("\n", "\n", "\r\n", "\r", "\x0b", "\u2028"))
     text = end.join(lines) + (end if rng.random() < 0.9 else "")

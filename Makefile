@@ -4,25 +4,31 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs
 # setuptools prints a general note about every editable installation.
 INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet
 ARGS ?=
 # Every test worker and every child process of a test imports the package: cache its byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: search test lint format bench bench-full clean
+.PHONY: search test lint format docs bench bench-full clean
 .DEFAULT_GOAL := search
 
 $(INSTALLED): pyproject.toml setup.cfg
-	@echo "Installing NASES with PyTorch into $(VENV), once: 5.8 GB with CUDA libraries, 1.2 GB with its CPU build (see README.md)"
+	@echo "Installing NASES with PyTorch into $(VENV), once: 5.8 GB with CUDA libraries, 1.2 GB with its CPU build (see docs/install.md)"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable .
 	touch $@
 
 $(READY): $(INSTALLED)
-	@echo "Installing the test tools, Ray, submitit and ONNX into $(VENV), once: 0.6 GB"
+	@echo "Installing the test tools and all extras into $(VENV), once: 0.8 GB"
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(DOCS_READY): $(INSTALLED)
+	@echo "Installing MkDocs into $(VENV), once: 0.1 GB"
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 # The default target: an architecture search on scikit-learn's digits. List its options: make search ARGS="--help"
@@ -42,6 +48,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation as a web site in build/site.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Every benchmark prints a table and writes its measurements to benchmarks/results/ as JSON; see benchmarks/README.md.
 QUICK_BENCHMARKS := env_overhead reward_signal throughput

@@ -39,7 +39,7 @@ class SB3VecEnv(VecEnv):
         InputError: if ``env`` cannot reset single sub-environments: other vector environments in the modes ``NEXT_STEP`` and
             ``DISABLED``, and ``AsyncVectorEnv`` without shared memory in the mode ``NEXT_STEP``.
 
-    Example:
+    Examples:
         >>> import gymnasium, nases_env
         >>> from stable_baselines3 import PPO
         >>> from nases_env.sb3_vec_env import SB3VecEnv

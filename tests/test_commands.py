@@ -1,4 +1,4 @@
-"""The commands of the README, the examples and the Makefile run as documented."""
+"""The agents, the ``nases`` command and the benchmarks run. ``test_documentation.py`` runs the commands of the pages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from nases_env import ENV_IDS
 from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
 
-README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 
 AGENT = ROOT / "agents" / "reinforce.py"
@@ -53,19 +50,6 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
         for run_dir in ("checkout", "package")
     ]
     assert evaluations[0] == evaluations[1]
-
-
-def test_help_lists_every_option_of_the_readme(tmp_path: Path) -> None:
-    """The options are searched in the help of an agent and of the ``nases`` commands that the README contains."""
-    shown = run("python", "-m", "nases_agents.reinforce", "--help", folder=tmp_path).stdout
-    commands = set(re.findall(r"^nases ((?:store )?[a-z]+)", README, flags=re.MULTILINE))
-    assert commands
-    for command in commands:
-        shown += run_here(cli.main, *command.split(), "--help").stdout
-    for option in set(re.findall(r"(?<![\w-])--(?:child\.)?[a-z][a-z-]+", README)) - {
-        "--logdir"
-    }:  # an option of TensorBoard
-        assert re.search(rf"(?<![\w-]){option}\b", shown), option
 
 
 def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,39 +159,6 @@ def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     custom = run_here(script(AGENT), *SMOKE, "--embedding", "embedding/enas_micro.safetensors", "--run-dir", "custom")
     assert "the best of " in custom.stdout, custom.stderr
     assert "unknown search space" in error_of(run_here(cli.main, "pretrain", "--output", "x", "--search-space", "darts"))
-
-
-def test_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other examples are run in test_custom_search_space.py and test_reinforce_single_file.py."""
-    monkeypatch.chdir(tmp_path)
-    assert run_here(script(ROOT / "examples" / "step_by_step.py")).stdout.count("reward") == 3
-
-
-def test_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        code = block.replace("NASES-CIFAR10-v0", "NASES-Digits-v0").replace('preset="cpu"', 'preset="smoke"')
-        exec(code, {})
-
-
-def test_readme_lists_every_environment_and_existing_make_targets() -> None:
-    for env_id in ENV_IDS:
-        assert f"`{env_id}`" in README
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_refer_to_existing_files_and_names(page: Path) -> None:
-    """If the text of a link is an identifier, such as ``SearchLoop.run``, the linked file must define it."""
-    for text, target in re.findall(r"\[([^\]]*)\]\((?!http)([^)#]+)\)", page.read_text()):
-        path = (page.parent / target).resolve()
-        assert path.exists(), target
-        if path.suffix == ".py" and text.startswith("`") and "/" not in text:
-            for name in text.strip("`").split("."):
-                assert re.search(rf"(def|class) {name}\b", path.read_text()) or name == path.stem, (text, target)
 
 
 QUICK_OPTIONS = {

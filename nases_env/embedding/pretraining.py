@@ -115,7 +115,7 @@ def pretrain(
     Raises:
         InputError: if the training diverges.
 
-    Example:
+    Examples:
         >>> embedding, losses = pretrain(get_search_space("enas_micro"), PRESETS["default"], seed=0)
     """
     embedding = Embedding(

@@ -112,7 +112,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         info_text: whether the information contains the strings ``key``, ``genotype`` and ``status``. TorchRL cannot stack
             strings; without them, ``reset`` returns the numbers as 0 so that all steps have the same entries.
 
-    Example:
+    Examples:
         >>> import gymnasium, nases_env
         >>> env = gymnasium.make("NASES-Synthetic-v0")
         >>> observation, info = env.reset(seed=0)

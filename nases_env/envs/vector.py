@@ -94,7 +94,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     Raises:
         InputError: if a number is less than 1, or the autoreset mode is unknown.
 
-    Example:
+    Examples:
         >>> import gymnasium, nases_env
         >>> envs = gymnasium.make_vec("NASES-Synthetic-v0", num_envs=4)
         >>> observations, infos = envs.reset(seed=0)

@@ -152,7 +152,7 @@ def load_model(
         InputError: if there is no model, it is damaged, has a newer format version, or belongs to a different search space,
             or the device does not exist.
 
-    Example:
+    Examples:
         >>> model = load_model("runs/NAME")
         >>> model.predict("cat.jpg", top=1)
         [('cat', 0.93)]

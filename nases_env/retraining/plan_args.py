@@ -63,7 +63,7 @@ class ReproduceArgs:
     agents: tuple[str, ...] = ("reinforce", "random_search")
     """Agents, by module name; all use the same budget and, if they use one, the same embedding."""
     embedding: Literal["default", "paper"] = "default"
-    """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/embeddings.md)."""
+    """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/results/embeddings.md)."""
     data_dir: str | None = None
     """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, otherwise a directory in the user's
     cache."""

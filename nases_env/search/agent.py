@@ -31,7 +31,7 @@ class Agent(ABC):
     order of the proposals. Infeasible proposals, which break a limit such as ``max_params``, are not evaluated: the loop
     calls ``tell_infeasible``, then ``ask`` for others.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from nases_env.search.agent import Agent, Proposal
         >>> class UniformAgent(Agent):

@@ -45,7 +45,7 @@ class SearchSpace(ABC):
     ``from_genotype``), and drawings show the decisions (``cell_graphs``), with the names in ``decision_names`` and
     ``choice_names`` if there are any. See ``examples/custom_search_space.py``.
 
-    Example:
+    Examples:
         >>> from nases_env.search_spaces import SearchSpace
         >>> class Widths(SearchSpace):
         ...     name = "widths"

@@ -1,4 +1,4 @@
-"""SQLite-backed result cache that several searches can share; ``docs/store.md`` documents the file."""
+"""SQLite-backed result cache that several searches can share; ``docs/reference/store.md`` documents it."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from nases_env.atomic_io import write_atomically
+from nases_env.cell_layout import OUTPUT, Item, arrange, drawn_graphs, operator_name
 from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
@@ -32,7 +33,6 @@ OPERATOR_COLORS = {
     "nor_conv_1x1": "#9ad3f5",
     "nor_conv_3x3": "#4ea3d8",
 }
-NO_OPERATOR = "none"  # its output is zero, so its branches are not drawn
 ZERO = "zero"  # label of a node without branches
 OTHER_OPERATOR_COLOR = "#ffffff"
 VALUE_COLORS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
@@ -60,9 +60,6 @@ CHARACTER_WIDTH = 0.078  # inches, on average, in the font of the boxes
 ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.6, 0.15, 0.1
 CHOICE_COLOR = "#4ea3d8"
 
-_OUTPUT = -1  # index of the output in the layout
-_Item = tuple[int, bool]  # (value, whether the node is in this column, or only its line passes through)
-
 
 def draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> Figure:
     """Draw the cells of an architecture, stacked vertically, each drawn left to right.
@@ -79,7 +76,7 @@ def draw(search_space: SearchSpace, architecture: Architecture, title: str = "",
         title: printed above the cells.
         fixed_size: whether the figure has the same size for all architectures, such as for the frames of a video.
     """
-    graphs = _graphs(search_space, architecture)
+    graphs = drawn_graphs(search_space, architecture)
     if not graphs:
         return _draw_decisions(search_space, architecture, title)
     layouts = [_Layout(graph, fixed_size) for graph in graphs]
@@ -124,7 +121,7 @@ def save(figure: Figure, path: str | FilePath) -> None:
 def describe(search_space: SearchSpace, architecture: Architecture) -> str:
     """Describe the cells of an architecture, one line per node, or its decisions if the search space has no cell graphs."""
     lines = []
-    for graph in _graphs(search_space, architecture):
+    for graph in drawn_graphs(search_space, architecture):
         names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
         lines.append(graph.name)
         for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
@@ -133,22 +130,6 @@ def describe(search_space: SearchSpace, architecture: Architecture) -> str:
         lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
     prefix = "" if search_space.decision_names else "decision "
     return "\n".join(lines or [prefix + text for text in _decisions(search_space, architecture)])
-
-
-def operator_name(operator: str) -> str:
-    """Format the name of an operator for display: "sep_conv_3x3" becomes "sep conv 3×3"."""
-    words = operator.split("_")
-    return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
-
-
-def _graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
-    """Return the cell graphs without the branches with "none"."""
-    return tuple(
-        graph._replace(
-            nodes=tuple(tuple(branch for branch in node if branch.operator != NO_OPERATOR) for node in graph.nodes)
-        )
-        for graph in search_space.cell_graphs(architecture)
-    )
 
 
 def _decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:
@@ -203,7 +184,7 @@ class _Layout:
 
     def __init__(self, graph: CellGraph, fixed_size: bool) -> None:
         self.graph = graph
-        self.columns = _columns(graph)
+        self.columns = arrange(graph)
         self.ys = [_heights(items, graph) for items in self.columns]
         if fixed_size:
             self.width, self.bottom, self.top = WIDTH, -CELL_HEIGHT / 2, CELL_HEIGHT / 2
@@ -233,7 +214,7 @@ def _draw_cell(axes: Axes, layout: _Layout, width: float) -> None:
     places = {item[0]: (column, *centers[item, column]) for item, column in centers if item[1]}
 
     for value, (column, x, y) in places.items():
-        if value == _OUTPUT:
+        if value == OUTPUT:
             _draw_box(axes, x, y, "output", OUTPUT_COLOR)
             for source in graph.outputs:
                 _draw_line(axes, source, (column, x - BOX_WIDTH / 2, y), places, centers, graph, dashed=True)
@@ -257,40 +238,7 @@ def _draw_cell(axes: Axes, layout: _Layout, width: float) -> None:
             axes.text(exit_x, y, f"+{value - len(graph.inputs) + 1}", ha="center", va="center", fontsize=7.5, zorder=5)
 
 
-def _columns(graph: CellGraph) -> list[list[_Item]]:
-    """Return the items of each column from top to bottom: layers of Sugiyama's method, ordered by barycenters."""
-    depth = dict.fromkeys(range(len(graph.inputs)), 0)
-    for index, branches in enumerate(graph.nodes):
-        depth[len(graph.inputs) + index] = 1 + max((depth[branch.source] for branch in branches), default=0)
-    last = 1 + max(depth.values())
-    depth[_OUTPUT] = last
-    reads = {len(graph.inputs) + index: [branch.source for branch in node] for index, node in enumerate(graph.nodes)}
-    reads[_OUTPUT] = list(graph.outputs)
-
-    reach = dict(depth)  # last column of the line of each value
-    for value, sources in reads.items():
-        for source in sources:
-            reach[source] = max(reach[source], depth[value])
-    columns: list[list[_Item]] = [[] for _ in range(last + 1)]
-    for value in sorted(depth):
-        columns[depth[value]].append((value, True))
-        for column in range(depth[value] + 1, reach[value]):
-            columns[column].append((value, False))
-
-    rows: dict[int, float] = {}
-    for items in columns:
-        weights = {
-            item: float(np.mean([rows[source] for source in reads.get(item[0], [])] or [item[0]]))
-            if item[1]
-            else rows[item[0]]
-            for item in items
-        }
-        items.sort(key=lambda item: (weights[item], item))
-        rows.update({item[0]: row - (len(items) - 1) / 2 for row, item in enumerate(items)})
-    return columns
-
-
-def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
+def _heights(items: list[Item], graph: CellGraph) -> list[float]:
     """Return the y coordinate of each item of a column, from top to bottom, centered at 0."""
     sizes = [_size(item, graph) for item in items]
     gap = min(MAX_GAP, (CELL_HEIGHT - 0.7 - sum(sizes)) / (len(items) + 1))
@@ -302,11 +250,11 @@ def _heights(items: list[_Item], graph: CellGraph) -> list[float]:
     return ys
 
 
-def _size(item: _Item, graph: CellGraph) -> float:
+def _size(item: Item, graph: CellGraph) -> float:
     return BOX_PITCH * _num_boxes(item, graph) if item[1] else 0.1
 
 
-def _num_boxes(item: _Item, graph: CellGraph) -> int:
+def _num_boxes(item: Item, graph: CellGraph) -> int:
     return max(1, len(graph.nodes[item[0] - len(graph.inputs)])) if item[0] >= len(graph.inputs) else 1
 
 
@@ -322,7 +270,7 @@ def _draw_line(
     source: int,
     target: tuple[int, float, float],
     places: dict[int, tuple[int, float, float]],
-    centers: dict[tuple[_Item, int], tuple[float, float]],
+    centers: dict[tuple[Item, int], tuple[float, float]],
     graph: CellGraph,
     dashed: bool = False,
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from nases_env import visualization
+from nases_env.cell_layout import operator_name
 from nases_env.errors import InputError
 from nases_env.search_spaces import EnasMicro, SearchSpace
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -37,7 +38,7 @@ def test_svg_names_every_operator_input_node_and_output(tmp_path: Path) -> None:
     for graph in SPACE.cell_graphs(CHAIN):
         for node in graph.nodes:
             for branch in node:
-                assert visualization.operator_name(branch.operator) in shown
+                assert operator_name(branch.operator) in shown
     assert shown.count("sep conv 3×3") == 12
     assert shown.count("cell k-2") == shown.count("cell k-1") == shown.count("output") == 2
     assert sorted(text for text in shown if text.startswith("+")) == sorted([f"+{node}" for node in range(1, 6)] * 2)
@@ -128,7 +129,7 @@ def test_boxes_of_a_cell_with_absent_edges_do_not_overlap(choices: tuple[int, ..
     assert shown.count("zero") == sum(set(node) == {0} for node in nodes)
     assert "none" not in shown
     for choice in set(choices) - {0}:
-        name = visualization.operator_name(NASBENCH201.operators[choice])
+        name = operator_name(NASBENCH201.operators[choice])
         assert shown.count(name) == choices.count(choice)
 
 

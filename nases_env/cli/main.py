@@ -12,6 +12,8 @@ COMMANDS = {
     "pretrain": "train the embedding of a search space",
     "draw": "draw an architecture",
     "status": "show the progress of a search, a final training or a reproduction",
+    "report": "write a report on searches as an HTML page",
+    "watch": "show the report on a running search in a browser",
     "validate": "retrain children of a search and compare them with the recorded results",
     "train": "train the best architecture of a search to convergence and test it",
     "reproduce": "run the protocol of the paper: pretrain, search and train for several seeds",

@@ -22,7 +22,8 @@ import gymnasium as gym
 import torch
 
 from nases_env.envs import ImageEnv
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
+from nases_env.escaping import printable
 from nases_env.evaluation import Evaluation, Evaluator
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
@@ -64,7 +65,7 @@ class SearchRun:
     - event files of TensorBoard
 
     Drawings of the best architecture, ``best.png``, ``best.svg`` and ``best.pdf``, are written when the context ends, even
-    after an interrupt or an error.
+    after an interrupt or an error. The report, ``report.html``, is written at the end or after an interrupt.
 
     With ``args.resume``, the recorded trajectory is replayed through ``ask`` and ``tell`` without evaluating anything, which
     restores the exact state of the agent, including its random generators. A trial that differs from the recorded one
@@ -190,13 +191,29 @@ class SearchRun:
         try:
             # After an interrupt, a second Ctrl-C must still end the process.
             with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
-                self.loop.__exit__(error_type, error, traceback)
-                if self.loop.is_complete:
-                    self._directory.remove_checkpoints()
-                    self._directory.write_config({**self._config(), "finished": _now()})
+                try:
+                    self.loop.__exit__(error_type, error, traceback)
+                    if self.loop.is_complete:
+                        self._directory.remove_checkpoints()
+                        self._directory.write_config({**self._config(), "finished": _now()})
+                finally:
+                    self._directory.close()  # a report on a locked directory would state that the search is running
+                if (error is None or isinstance(error, KeyboardInterrupt)) and not self.loop.is_replaying:
+                    self._write_report()
         finally:
-            self._directory.close()
             self._output.__exit__(None, None, None)
+
+    def _write_report(self) -> None:
+        """Write the report; the search is complete without it, so that any failure is one line."""
+        try:
+            from nases_env.search.run_report import write_report  # imports a template engine
+
+            path = write_report(self.run_dir)
+        except Exception as error:
+            reason = printable(one_line(error))
+            print(f"the report was not written ({reason}); try: nases report {printable(self.run_dir)}", file=sys.stderr)
+        else:
+            print(f"report: {printable(path)}")
 
     def search(self, agent: Agent) -> None:
         """Run ``agent`` until the budget is used up."""

@@ -25,8 +25,9 @@ CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
 FINALISTS = "finalists.json"
+REPORT = "report.html"
 BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
-ATOMIC_FILES = (CONFIG, FINALISTS, "best.json", *BEST_DRAWINGS)  # written through a temporary file
+ATOMIC_FILES = (CONFIG, FINALISTS, REPORT, "best.json", *BEST_DRAWINGS)  # written through a temporary file
 
 
 CONFIG_TYPES: dict[str, Any] = {

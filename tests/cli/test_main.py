@@ -31,6 +31,8 @@ def test_every_command_has_help_and_rejects_unknown_options_in_one_line(name: st
     words = {"status": ["run"], "validate": ["run"], "draw": ["file"], "pretrain": ["--output", "x"], "reproduce": []}
     words |= {
         "search": ["digits"],
+        "report": ["run"],
+        "watch": ["run"],
         "train": ["file"],
         "export": ["run"],
         "predict": ["run", "image"],

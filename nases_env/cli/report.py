@@ -1,0 +1,53 @@
+"""``nases report``: write a report on searches as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from nases_env.atomic_io import write_atomically
+from nases_env.command_line import parse
+from nases_env.errors import InputError
+from nases_env.escaping import printable
+from nases_env.report import render
+from nases_env.search.run_dir import REPORT
+from nases_env.search.run_report import read_run
+
+COMPARISON = Path("comparison.html")
+SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class ReportArgs:
+    """Write a report on a search, or a comparison of several, as one HTML page that needs no other file and no network."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]] = field(
+        metadata={"help": "The run directories of one or more searches; a search may be running."}
+    )
+    output: Path | None = field(
+        default=None,
+        metadata={"help": f"HTML file to write. Default: {REPORT} in the run directory; for several, {COMPARISON} here."},
+    )
+
+
+def main(options: Sequence[str]) -> None:
+    """Parse ``options`` and run ``nases report``."""
+    report_command(parse(ReportArgs, prog="nases report", args=options))
+
+
+def report_command(args: ReportArgs) -> None:
+    """Run ``nases report``.
+
+    Raises:
+        InputError: if no run directory is given, one cannot be read, or the page cannot be written.
+    """
+    if not args.run_dirs:
+        raise InputError("no run directory is given; pass one in runs/, or several to compare them")
+    if args.output is not None and args.output.suffix.lower() not in SUFFIXES:
+        raise InputError(f"--output must end in {' or '.join(SUFFIXES)}, not {args.output.name}")
+    output = args.output or (args.run_dirs[0] / REPORT if len(args.run_dirs) == 1 else COMPARISON)
+    write_atomically(output, render([read_run(path) for path in args.run_dirs]).encode())
+    print(printable(output))

@@ -1,0 +1,143 @@
+"""The comparison of several searches: the best so far by agent, with intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from markupsafe import Markup
+
+from nases_env.report.data import Numbers, Run
+from nases_env.report.figures import HEIGHT, WIDE, WIDTH, Figure, best_so_far, reward_axis, whole
+from nases_env.report.svg import BOTTOM, LEFT, TOP, Axis, element, make_scale, path, plot, spread
+from nases_env.report.text import percent
+from nases_env.seeding import numpy_generator
+
+NUM_RESAMPLES = 5000
+NUM_POINTS = 200  # of a curve
+LABEL_WIDTH = 150.0
+CHARACTERS = 22  # of a label
+NUM_SERIES_COLORS = 7
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over searches and its 95% bootstrap interval, which is None for a single search."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        bounds = "" if self.interval is None else f" ({percent(self.interval[0])} to {percent(self.interval[1])})"
+        return percent(self.value) + bounds
+
+
+@dataclass(frozen=True)
+class AgentSummary:
+    """The searches of one agent.
+
+    Attributes:
+        agent: name of the agent.
+        runs: its searches.
+        final: the best reward at the end.
+        confirmed: the mean of both rewards of the best finalist; None unless all searches have finalists.
+        seconds: mean wall time of the evaluations of a search.
+    """
+
+    agent: str
+    runs: Sequence[Run]
+    final: Estimate
+    confirmed: Estimate | None
+    seconds: float
+
+
+def by_agent(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Return the searches with a result of each agent, sorted by agent and seed."""
+    ordered = sorted((run for run in runs if run.has_result), key=lambda run: (run.agent, run.seed, run.name))
+    return [(agent, list(group)) for agent, group in groupby(ordered, key=lambda run: run.agent)]
+
+
+def summarize(runs: Sequence[Run]) -> list[AgentSummary]:
+    """Return the summary of each agent, the best first."""
+    summaries = []
+    for agent, group in by_agent(runs):
+        finals = np.array([best_so_far(run.children)[-1].reward for run in group])
+        confirmed = np.array([run.best_reward for run in group])
+        seconds = float(np.mean([sum(run.seconds_by_device.values()) for run in group]))
+        has_finalists = all(run.finalists for run in group)
+        summaries.append(
+            AgentSummary(agent, group, _estimate(finals), _estimate(confirmed) if has_finalists else None, seconds)
+        )
+    return sorted(summaries, key=lambda summary: -summary.final.value)
+
+
+def bootstrap(values: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the bounds of the 95% percentile interval of the mean over searches, for each column of ``values``."""
+    num_searches = len(values)
+    rng = numpy_generator(0, "report")
+    weights = rng.multinomial(num_searches, np.full(num_searches, 1 / num_searches), size=NUM_RESAMPLES) / num_searches
+    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _estimate(values: Numbers) -> Estimate:
+    if len(values) < 2:
+        return Estimate(float(values.mean()), None)
+    low, high = bootstrap(values[:, None])
+    return Estimate(float(values.mean()), (float(low[0]), float(high[0])))
+
+
+def _curve(run: Run, numbers: Numbers) -> Numbers:
+    """Return the reward of the best child among the first ``numbers``."""
+    records = best_so_far(run.children)
+    places = np.searchsorted([record.number for record in records], numbers, side="right") - 1
+    rewards = np.array([record.reward for record in records])
+    return np.where(places < 0, 0.0, rewards[np.maximum(places, 0)])
+
+
+def comparison_figure(runs: Sequence[Run]) -> Figure | None:
+    """Return the mean of the best so far by agent, with 95% bootstrap intervals over searches."""
+    groups = by_agent(runs)
+    if not groups:
+        return None
+    curves: list[tuple[str, Numbers, Numbers]] = []
+    for agent, group in groups:
+        length = min(len(run.children) for run in group)
+        numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
+        curves.append((agent, numbers, np.stack([_curve(run, numbers) for run in group])))
+    drawings = [_draw(curves, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
+    summaries = summarize(runs)
+    finding = f"{summaries[0].agent} ends highest, at {summaries[0].final}."
+    if len(summaries) == 1:
+        finding = f"{summaries[0].agent} ends at {summaries[0].final}."
+    note = (
+        "Lines are means over searches, up to the end of the shortest one of the agent; bands are 95% bootstrap intervals "
+        "of the mean, if there are several searches."
+    )
+    return Figure("Best reward so far, by agent", finding, drawings, note)
+
+
+def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], width: float, css_class: str) -> Markup:
+    end = width - LABEL_WIDTH
+    means = [values.mean(axis=0) for _, _, values in curves]
+    bounds = [bootstrap(values) for _, _, values in curves]
+    # The first children are poor by chance; the axis begins where all curves have left them.
+    limits = [each[len(mean) // 50 :] for mean, (_, high) in zip(means, bounds, strict=True) for each in (mean, high)]
+    y = reward_axis(np.concatenate(limits), "Best validation accuracy so far (%)")
+    last = max(numbers[-1] for _, numbers, _ in curves)
+    x = Axis("Child", make_scale(1, max(2, last), LEFT, end), whole)
+    bands, lines, labels = [], [], []
+    ends = spread([y.scale(mean[-1]) for mean in means], TOP, HEIGHT - BOTTOM)
+    for index, ((agent, numbers, values), mean, label_y) in enumerate(zip(curves, means, ends, strict=True)):
+        css = f"s{index % NUM_SERIES_COLORS}"
+        xs = [x.scale(each) for each in numbers]
+        if len(values) > 1:
+            low, high = bounds[index]
+            outline = [*zip(xs, map(y.scale, high), strict=True), *reversed(list(zip(xs, map(y.scale, low), strict=True)))]
+            bands.append(element("path", d=f"{path(outline)}Z", class_=f"band {css}"))
+        lines.append(element("path", d=path(zip(xs, map(y.scale, mean), strict=True)), class_=f"series {css}"))
+        shown = agent if len(agent) <= CHARACTERS else f"{agent[: CHARACTERS - 1]}…"
+        labels.append(element("text", shown, x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
+    return plot("Best reward so far by agent", width, HEIGHT, x, y, *bands, *lines, *labels, css_class=css_class)

@@ -1,0 +1,240 @@
+"""The page: the template, filled with the figures and tables of the searches."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from nases_env.cell_layout import operator_name
+from nases_env.report.cells import OPERATOR_CLASSES, draw_cell
+from nases_env.report.comparison import comparison_figure, summarize
+from nases_env.report.data import OK, Child, Design, Run
+from nases_env.report.figures import figures
+from nases_env.report.text import compact, count, date, duration, elapsed, percent, printable_lines
+
+FOLDER = Path(__file__).parent
+BASELINE = "random_search"
+
+MAX_POINTS, MIN_POINTS = 1500, 150  # in a figure
+MAX_POINTS_OF_ALL = 6000  # in one figure of each search, summed
+NUM_ROWS = 25  # of a page of the table of children, and without JavaScript
+MAX_FAILURES, MAX_REASON = 20, 300
+MAX_GENOTYPE = 4000  # characters
+REFRESH_SECONDS = 2
+
+
+def render(runs: Sequence[Run], *, version: str | None = None) -> str:
+    """Return the page about ``runs``: a report on one search, or a comparison of several.
+
+    Args:
+        runs: at least one search.
+        version: for a page that a server updates: a text that changes with the runs. The page requests ``version`` from its
+            server every few seconds, and reloads itself if the answer differs. None: a page without requests.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable_lines(value) if type(value) is str else value,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters.update(percent=percent, duration=duration)
+    script = (FOLDER / "script.js").read_text(encoding="utf-8")
+    limit = max(MIN_POINTS, min(MAX_POINTS, MAX_POINTS_OF_ALL // len(runs)))
+    return environment.get_template("template.html").render(
+        title=_title(runs),
+        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        policy=_policy(script, is_live=version is not None),
+        version=version,
+        refresh_seconds=REFRESH_SECONDS,
+        sections=[_section(run, runs, limit) for run in runs],
+        comparison=_comparison(runs) if len(runs) > 1 else None,
+    )
+
+
+def _policy(script: str, *, is_live: bool) -> str:
+    """Return a content security policy that allows this script and no request, or only those for the version."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    return f"{allowed}; connect-src 'self'" if is_live else allowed
+
+
+def _title(runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        return f"{runs[0].agent} in {runs[0].env_id}"
+    environments = sorted({run.env_id for run in runs})
+    return f"{len(runs)} searches in {', '.join(environments)}"
+
+
+def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
+    return {
+        "figure": comparison_figure(runs),
+        "agents": summarize(runs),
+        "without_result": [run.name for run in runs if not run.has_result],
+        "is_comparable": len({run.digest for run in runs}) == 1,
+    }
+
+
+def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
+    baselines = [each for each in runs if each.agent == BASELINE != run.agent and each.digest == run.digest]
+    baseline = min(baselines, key=lambda each: each.seed != run.seed, default=None)
+    columns = _columns(run)
+    rows = _rows(columns, _by_rank(run)) if len(runs) == 1 else []
+    return {
+        "run": run,
+        "subtitle": _subtitle(run),
+        "stats": _stats(run),
+        "designs": [_design(design, run) for design in run.designs],
+        "figures": figures(run, baseline, limit),
+        "columns": columns,
+        "rows": rows[:NUM_ROWS],
+        "table": {"rows": rows, "rowsPerPage": NUM_ROWS, "decimals": [column.decimals for column in columns]},
+        "failures": [_failure(child) for child in run.failures[-MAX_FAILURES:]],
+        "failure_counts": _failure_counts(run),
+        "finalists": [
+            (finalist, run.child(finalist.number), None if finalist.second.status == OK else finalist.second.status)
+            for finalist in run.finalists
+        ],
+        "legend": _legend(run),
+        "next_commands": _next_commands(run),
+        "command": _command(run),
+        "seconds": run.seconds_by_device,
+    }
+
+
+def _subtitle(run: Run) -> str:
+    num_children = len(run.rewards)
+    parts = [f"Seed {run.seed}", f"{num_children:,} of {count(run.budget, 'child', 'children')}"]
+    num_promotions = len(run.children) - num_children
+    if num_promotions:
+        parts.append(count(num_promotions, "promotion"))
+    if run.is_trained and "preset" in run.settings:
+        parts.insert(1, f"preset {run.settings['preset']}")
+    if run.finished is None:
+        parts.append(f"{run.state}, started {date(run.started)}")
+    else:
+        parts.append(f"finished {date(run.finished)}")
+    return " · ".join(parts)
+
+
+def _stats(run: Run) -> list[tuple[str, str, str]]:
+    """Return the key figures of a search: name, value and detail."""
+    stats: list[tuple[str, str, str]] = []
+    if run.best is not None and run.has_result:
+        best = run.child(run.best)
+        finalist = next((each for each in run.finalists if each.number == run.best), None)
+        if finalist is None:
+            evaluations = "one evaluation"
+        else:
+            evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"
+        stats.append(("Best accuracy", percent(run.best_reward), f"child {run.best}, {evaluations}"))
+        measured = sorted(child.reward for child in run.children if child.status == OK)
+        stats.append(("Median child", percent(measured[len(measured) // 2]), f"lowest {percent(measured[0])}"))
+        if best.num_params:
+            stats.append(("Parameters", compact(best.num_params), f"{compact(best.num_flops)} FLOPs per image"))
+    stats.append(("Architectures", f"{run.num_distinct:,}", f"in {count(len(run.children), 'evaluation')}"))
+    stats.append(("Failed", f"{len(run.failures):,}", "without a result" if run.failures else "all have a result"))
+    total = sum(run.seconds_by_device.values())
+    if total:
+        stats.append(("Evaluation time", duration(total), f"on {', '.join(run.seconds_by_device)}"))
+    if run.finished is not None and (seconds := elapsed(run.started, run.finished)) >= 0:
+        is_resumed = "--resume" in run.command
+        stats.append(("Wall time", duration(seconds), "since it was resumed" if is_resumed else "from start to end"))
+    return stats
+
+
+def _design(design: Design, run: Run) -> dict[str, Any]:
+    child = run.child(design.number)
+    return {
+        "number": design.number,
+        "reward": percent(child.reward),
+        "cells": [(graph.name, draw_cell(graph, f"child {design.number}")) for graph in design.graphs],
+        "genotype": design.genotype[:MAX_GENOTYPE] + ("…" if len(design.genotype) > MAX_GENOTYPE else ""),
+    }
+
+
+def _legend(run: Run) -> list[tuple[str, str]]:
+    """Return the operators of the drawn cells: name and class of the swatch."""
+    names = {branch.operator for design in run.designs for graph in design.graphs for node in graph.nodes for branch in node}
+    return [(operator_name(name), css) for name, css in OPERATOR_CLASSES.items() if name in names]
+
+
+def _by_rank(run: Run) -> list[Child]:
+    """Return all children: the best of each architecture first, as the search ranks them, then the others by rank."""
+    top = run.ranking()
+    listed = {child.number for child in top}
+    others = [child for child in run.children if child.number not in listed]
+    return [*top, *sorted(others, key=lambda child: child.rank, reverse=True)]
+
+
+class _Column(NamedTuple):
+    """A column of the table of children: its heading, the value of a child (None: not known), and its decimals."""
+
+    heading: str
+    value: Callable[[Child], str | float | None]
+    decimals: int = 0
+
+
+_COLUMNS = (
+    _Column("child", lambda child: child.number),
+    _Column("status", lambda child: child.status.replace("_", " ")),
+    _Column("reward (%)", lambda child: round(100 * child.reward, 2) if child.status == OK else None, 2),
+    _Column("rung", lambda child: child.fidelity),
+    _Column("parameters", lambda child: child.num_params or None),
+    _Column("MFLOPs", lambda child: round(child.num_flops / 1e6, 2) if child.num_flops else None, 2),
+    _Column("epochs", lambda child: child.num_epochs or None),
+    _Column("seconds", lambda child: round(child.seconds, 2) if child.seconds else None, 2),
+)
+
+
+def _columns(run: Run) -> list[_Column]:
+    """Return the columns of which at least one child has a value."""
+    return [column for column in _COLUMNS if any(column.value(child) is not None for child in run.children)]
+
+
+def _rows(columns: Sequence[_Column], children: Sequence[Child]) -> list[list[str | float | None]]:
+    return [[column.value(child) for column in columns] for child in children]
+
+
+def _failure(child: Child) -> tuple[int, str, str]:
+    reason = child.reason if len(child.reason) <= MAX_REASON else f"{child.reason[:MAX_REASON]}…"
+    return child.number, child.status.replace("_", " "), reason or "no reason was recorded"
+
+
+def _failure_counts(run: Run) -> list[tuple[str, int]]:
+    statuses = [child.status for child in run.failures]
+    return sorted(
+        ((status.replace("_", " "), statuses.count(status)) for status in set(statuses)), key=lambda pair: -pair[1]
+    )
+
+
+def _command(run: Run) -> str:
+    """Return the command that repeats a search."""
+    program, _, options = run.command.partition(" ")
+    return f"nases {options}" if Path(program).stem == "nases" else f"python {run.command}"
+
+
+def _next_commands(run: Run) -> list[tuple[str, str]]:
+    """Return the commands that are useful next, with what they do."""
+    name = shlex.quote(run.name)
+    commands = []
+    if run.state == "stopped":
+        commands.append((f"nases search --resume {name}", "resumes the search"))
+    if run.is_trained and run.best is not None:
+        commands.append((f"nases train {name}", "trains the best child at full length and tests it once"))
+        commands.append((f"nases predict {name} image.png", "classifies an image, after the training"))
+    commands.append((f"tensorboard --logdir {name}", "shows the curves of the search and the metrics of the agent"))
+    commands.append((f"nases status {name}", "shows the state of the search"))
+    return commands

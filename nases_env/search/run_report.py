@@ -1,0 +1,240 @@
+"""The report on a search: reads a run directory into the plain data of ``nases_env.report``, and writes the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nases_env.atomic_io import write_atomically
+from nases_env.cell_layout import drawn_graphs
+from nases_env.errors import InputError, one_line
+from nases_env.evaluation import Evaluation, config_digest
+from nases_env.execution import Store
+from nases_env.hashing import sha256_hex
+from nases_env.report import Child, Curve, Design, Finalist, Numbers, Run, rank, render
+from nases_env.search.run_dir import REPORT, STORE, best_record, is_locked, read_config, read_finalists, read_trials
+from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
+
+NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learning curves are shown
+MIN_ARCHITECTURES = 50  # for the operators of the best tenth
+MAX_COORDINATE, MAX_DIMENSIONS = 1e6, 1000  # of a vector; an action has few dimensions and is a few units long
+OTHER_ARGUMENTS = ("env_id", "seed", "budget", "child", "execution")  # arguments that are not settings of the agent
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write the report on the search in ``run_dir`` to this directory and return its path.
+
+    Raises:
+        InputError: if a file cannot be read, or the report cannot be written.
+    """
+    path = run_dir / REPORT
+    write_atomically(path, render([read_run(run_dir)]).encode())
+    return path
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a search, which may be running.
+
+    Nothing that a file names is imported; the cells of a custom search space are therefore not drawn.
+
+    Raises:
+        InputError: if it is not a run directory, or a file in it is not valid.
+    """
+    config = read_config(run_dir)
+    arguments, configuration = config["arguments"], config["configuration"]
+    is_running = is_locked(run_dir)
+    trials = _Trials(_built_in_space(configuration))
+    for record, evaluation in read_trials(run_dir):
+        trials.add(record, evaluation)
+    best = best_record(run_dir, trials.records)
+    # The finalists of a search that is resumed may be newer or older than the trials that were read.
+    finalists = [
+        Finalist(each["child"], _child(each, Evaluation.from_dict(each["second"])), each["mean_reward"])
+        for each in read_finalists(run_dir)
+        if 1 <= each["child"] <= len(trials.children)
+    ]
+    top = rank(trials.children, finalists)
+    notes: list[str] = []
+    try:
+        curves = _read_curves(run_dir, config, [(child, trials.seeds[child.number - 1]) for child in top[:NUM_CURVES]])
+    except InputError as error:
+        curves = []
+        notes.append(f"Learning curves are missing: {one_line(error)}")
+    vectors = _to_vectors(trials.actions)
+    is_embedded = vectors is not None
+    if vectors is None:
+        vectors = _architecture_vectors(trials.children, configuration)
+    finished = config.get("finished")
+    return Run(
+        name=str(run_dir),
+        agent=config["agent"],
+        env_id=arguments["env_id"],
+        seed=arguments["seed"],
+        budget=arguments["budget"],
+        state="running" if is_running else "finished" if _is_date(finished) else "stopped",
+        started=config["started"],
+        finished=finished if _is_date(finished) else None,
+        command=str(config.get("command", "")),
+        versions={name: str(version) for name, version in _entries(config.get("versions"))},
+        settings=_settings(arguments),
+        digest=sha256_hex(json.dumps([arguments["env_id"], configuration], sort_keys=True)),
+        is_trained=configuration.get("evaluator") == "training",
+        children=trials.children,
+        is_embedded=is_embedded,
+        vectors=vectors,
+        best=None if best is None else best["child"],
+        best_reward=0.0 if best is None else best["mean_reward"],
+        finalists=finalists,
+        designs=[trials.design(child.number) for child in top[:NUM_DESIGNS]],
+        curves=curves,
+        operators=trials.operator_shares(top),
+        notes=notes,
+    )
+
+
+class _Trials:
+    """The trials of a search, of which only the parts that the report needs are kept.
+
+    Args:
+        space: the search space; None if it is not a built-in one.
+    """
+
+    def __init__(self, space: SearchSpace | None) -> None:
+        self._space = space
+        self._genotypes: list[str] = []
+        self._operators: dict[str, list[str]] = {}  # by key
+        self.children: list[Child] = []
+        self.seeds: list[int] = []
+        self.actions: list[Any] = []
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, record: Mapping[str, Any], evaluation: Evaluation) -> None:
+        self.children.append(_child(record, evaluation))
+        self.seeds.append(evaluation.seed)
+        self.actions.append(record.get("action"))
+        self.records.append({name: record.get(name) for name in ("child", "status", "fidelity", "valid_accuracy", "reward")})
+        self._genotypes.append(json.dumps(record["genotype"]))
+        if self._space is not None and evaluation.key not in self._operators:
+            try:
+                graphs = drawn_graphs(self._space, self._space.from_genotype(record["genotype"]))
+            except InputError:  # of another version; its children are shown as text
+                self._space = None
+                self._operators = {}
+                return
+            self._operators[evaluation.key] = [
+                branch.operator for graph in graphs for node in graph.nodes for branch in node
+            ]
+
+    def design(self, number: int) -> Design:
+        """Return how the architecture of the child ``number`` is shown."""
+        text = self._genotypes[number - 1]
+        if self._space is None:
+            return Design(number, text)
+        return Design(number, text, drawn_graphs(self._space, self._space.from_genotype(json.loads(text))))
+
+    def operator_shares(self, top: Sequence[Child]) -> dict[str, tuple[float, float]]:
+        """Return the share of each operator among all architectures, ``top``, and the best tenth of them."""
+        if self._space is None or len(top) < MIN_ARCHITECTURES:
+            return {}
+        shares = [_shares(self._operators[child.key] for child in part) for part in (top, top[: len(top) // 10])]
+        return {name: (share, shares[1].get(name, 0.0)) for name, share in shares[0].items()}
+
+
+def _shares(lists: Iterable[Sequence[str]]) -> dict[str, float]:
+    names = [name for each in lists for name in each]
+    return {name: names.count(name) / len(names) for name in sorted(set(names))}
+
+
+def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
+    return Child(
+        number=record["child"],
+        key=evaluation.key,
+        status=evaluation.status.value,
+        reward=evaluation.reward,
+        num_params=evaluation.num_params,
+        num_flops=evaluation.num_flops,
+        num_epochs=evaluation.num_epochs,
+        seconds=evaluation.seconds,
+        device=evaluation.device,
+        fidelity=evaluation.fidelity,
+        is_new=record.get("is_new", True),
+        is_promotion=record.get("is_promotion", False),
+        reason=evaluation.reason,
+    )
+
+
+def _built_in_space(configuration: Mapping[str, Any]) -> SearchSpace | None:
+    described = configuration.get("search_space")
+    if not isinstance(described, dict) or "class" in described:  # the class of a custom search space
+        return None
+    name = described.get("name")
+    return get_search_space(name) if isinstance(name, str) and name in SEARCH_SPACES else None
+
+
+def _read_curves(run_dir: Path, config: Mapping[str, Any], children: Sequence[tuple[Child, int]]) -> list[Curve]:
+    """Read the learning curves of ``children``, each with its seed, from the store.
+
+    Raises:
+        InputError: if the store cannot be read.
+    """
+    if config["configuration"].get("evaluator") != "training" or not children:
+        return []
+    curves = []
+    with Store(config["arguments"]["execution"]["store"] or run_dir / STORE, read_only=True) as store:
+        for child, seed in children:
+            rung = {} if child.fidelity is None else {"fidelity": child.fidelity}
+            found = store.get(child.key, config_digest({**config["configuration"], **rung}), seed)
+            if found is not None and found.curve:
+                epochs, accuracies = [each.epoch for each in found.curve], [each.train_accuracy for each in found.curve]
+                if all(0 <= accuracy <= 1 for accuracy in accuracies):
+                    curves.append(Curve(child.number, epochs, accuracies))
+    return curves
+
+
+def _to_vectors(rows: Sequence[Any]) -> Numbers | None:
+    """Return ``rows`` as an array, shape (rows, dimensions); None if it is not such a list of numbers."""
+    try:
+        vectors = np.array(rows, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if vectors.ndim != 2 or not 0 < vectors.shape[1] <= MAX_DIMENSIONS or not (np.abs(vectors) < MAX_COORDINATE).all():
+        return None
+    return vectors
+
+
+def _architecture_vectors(children: Sequence[Child], configuration: Mapping[str, Any]) -> Numbers | None:
+    """Return the architecture vectors of the canonical architectures, which the keys contain; None if they are not known."""
+    try:
+        choices = [list(map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
+        sizes = np.array(configuration["search_space"]["decision_sizes"], dtype=np.float64)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+    vectors = _to_vectors(choices)
+    if vectors is None or sizes.shape != vectors.shape[1:] or (sizes < 1).any():
+        return None
+    return (vectors + 0.5) / sizes
+
+
+def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments of a search, except for those in its title, as text by name."""
+    settings = {name: value for name, value in arguments.items() if name not in OTHER_ARGUMENTS}
+    for group in ("child", "execution"):
+        settings.update({f"{group}.{name}": value for name, value in _entries(arguments.get(group))})
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+
+
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _is_date(value: Any) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True

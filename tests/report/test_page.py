@@ -1,0 +1,211 @@
+"""The page is complete, self-contained, safe and readable for searches of any size."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nases_env.report import Child, Curve, Design, Run, render
+from tests.report.browser import evaluate, needs_chromium
+from tests.report.runs import make_children, make_run
+
+MAX_BYTES = 5_000_000
+HOSTILE = (
+    "</script><script>document.title = 'hacked'</script>\"'><img src=x onerror=\"document.title = 'hacked'\">\u202e\udcff"
+)
+
+
+class AttributeCollector(HTMLParser):
+    """Collects the names of all attributes, and the values of ``href``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names |= {name for name, _ in attrs}
+        self.targets += [str(value) for name, value in attrs if name == "href"]
+
+
+def drawings(page: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+
+
+def hostile_run(number: int = 3) -> Run:
+    children = [replace(child, key=HOSTILE, device=HOSTILE) for child in make_children(number)]
+    children.append(Child(number + 1, HOSTILE, "failed", 0.0, reason=HOSTILE))
+    names: dict[str, Any] = dict.fromkeys(("agent", "env_id", "command"), HOSTILE)
+    names |= {
+        "settings": {HOSTILE: HOSTILE},
+        "versions": {HOSTILE: HOSTILE},
+        "notes": [HOSTILE],
+        "name": 300 * "x" + HOSTILE,
+    }
+    designs = [Design(1, HOSTILE)]
+    return make_run(children, **names, designs=designs, operators={HOSTILE: (0.5, 0.6), "identity": (0.5, 0.4)})
+
+
+def test_page_on_one_search_has_all_parts() -> None:
+    children = make_children(60, num_failed=2)
+    run = make_run(children)
+    page = render([run])
+    assert run.best is not None
+    for text in (
+        f"The best architecture: child {run.best}",
+        "Reward by child",
+        "Accuracy and size",
+        "Accuracy and time",
+        "Map of the children",
+        "Operators of the best children",
+        "Learning curves",
+        "2 timed out",
+        "it took more than 60 seconds",
+        "python agents/reinforce.py --env-id NASES-Digits-v0",
+        "nases train runs/test",
+        "nases predict runs/test image.png",
+        "tensorboard --logdir runs/test",
+        "torch 2.8",
+        "mean of two evaluations",
+        f"{100 * run.best_reward:.2f}%",
+    ):
+        assert text in page, text
+
+
+def test_page_is_the_same_each_time() -> None:
+    run = make_run(make_children(100))
+    assert render([run]) == render([run])
+
+
+def test_every_drawing_has_a_description_and_every_plot_has_axes_with_labels() -> None:
+    for drawing in drawings(render([make_run(make_children(60))])):
+        assert drawing.get("role") == "img"
+        assert drawing.get("aria-label")
+        if "plot" in str(drawing.get("class")):
+            labels = [str(text.text) for text in drawing.iter("text") if "axis" in str(text.get("class"))]
+            assert labels[0].startswith("↑ ")
+            assert labels[1].endswith(" →")
+
+
+@pytest.mark.parametrize(
+    "children",
+    [
+        [],
+        make_children(1),
+        make_children(2),
+        make_children(5, num_failed=5),
+        [Child(1, "a", "timed_out", 0.0), Child(2, "a", "ok", 0.5, fidelity=3, is_promotion=True)],
+        [Child(1, "a", "ok", 0.0), Child(2, "b", "ok", 0.0)],
+        [Child(1, "a", "ok", 5e-324, 1, 1, 1, 1e-300), Child(2, "b", "ok", 1.0, 2**62, 2**62, 2**62, 9e18)],
+    ],
+    ids=["none", "one", "two", "failed", "promoted", "equal", "extreme"],
+)
+def test_small_and_extreme_searches_give_a_page(children: list[Child]) -> None:
+    page = render([make_run(children)])
+    assert "nan" not in "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert drawings(page) or not any(child.status == "ok" for child in children)
+
+
+def test_best_child_without_a_result_gives_a_page() -> None:
+    """A damaged list of finalists may name such a child."""
+    failed = make_run(make_children(4, num_failed=4), best=2, best_reward=0.5)
+    assert "Failed" in render([failed])
+    assert "no result" in render([failed, make_run(make_children(3))])
+
+
+def test_20_000_children_give_a_page_below_5_megabytes() -> None:
+    page = render([make_run(make_children(20_000, num_failed=200))])
+    assert len(page.encode()) < MAX_BYTES
+    assert "of 20,000 children are shown, evenly spaced" in page
+    assert all(len(list(drawing.iter())) < 5000 for drawing in drawings(page))
+
+
+def test_first_rows_of_the_table_are_shown_without_the_script() -> None:
+    run = make_run(make_children(60))
+    body = render([run]).partition('<table id="children">')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    rows = re.findall(r"<tr>.*?</tr>", body)
+    assert len(rows) == 25
+    assert f"<td>{run.best}</td><td>ok</td>" in rows[0]
+
+
+def test_page_refers_to_nothing_outside() -> None:
+    for page in (render([make_run(make_children(60))]), render([make_run(make_children(9)), hostile_run()])):
+        parser = AttributeCollector()
+        parser.feed(page)
+        assert not parser.names & {"src", "srcset", "data", "action", "poster", "onerror", "onload", "onclick"}
+        assert all(target.startswith("#") for target in parser.targets)
+        assert "url(" not in page
+        assert "@import" not in page
+        assert "default-src &#39;none&#39;" in page
+        assert "connect-src" not in page
+
+
+def test_page_of_a_server_may_request_its_version_only() -> None:
+    page = render([make_run(make_children(3))], version="7")
+    assert "connect-src &#39;self&#39;" in page
+    assert 'data-version="7"' in page
+
+
+def test_hostile_names_are_shown_as_text() -> None:
+    page = render([hostile_run(), make_run(make_children(9))])
+    assert "<img" not in page
+    assert page.count("<script") == 1
+    assert "\u202e" not in page
+    assert "\\u202e" in page
+    page.encode()
+
+
+@needs_chromium
+def test_hostile_names_run_no_script(tmp_path: Path) -> None:
+    code = """
+const count = (selector) => page.querySelectorAll(selector).length;
+return [page.title, count("script, img"), count("#children td:first-child")];"""
+    title, num_elements, num_rows = evaluate(render([hostile_run()]), code, tmp_path)
+    assert title.startswith("</script><script>")
+    assert num_elements == 2  # the data of the table and the script
+    assert num_rows == 4
+
+
+@needs_chromium
+def test_table_is_paged_and_sorted_by_its_headings(tmp_path: Path) -> None:
+    children = make_children(60, num_failed=1)
+    code = """
+const column = (index) => [...page.querySelectorAll("#children tbody tr")].map((row) => row.cells[index].textContent);
+const press = (selector, index) => page.querySelectorAll(selector)[index].click();
+const found = {start: column(0), text: page.querySelector("#pages span").textContent};
+press("#pages button", 3);
+found.last = column(0);
+press("#children th button", 0);
+found.ascending = column(0);
+press("#children th button", 3);
+found.largest = column(3);
+press("#children th button", 3);
+found.smallest = column(3);
+found.sorted = page.querySelectorAll("th[aria-sort]").length;
+return found;"""
+    found = evaluate(render([make_run(children)]), code, tmp_path)
+    ranked = sorted(children, key=lambda child: -child.reward)
+    assert found["start"] == [str(child.number) for child in ranked[:25]]
+    assert found["text"] == "1 to 25 of 60"
+    assert found["last"][-1] == "60"
+    assert len(found["last"]) == 10
+    assert found["ascending"] == [str(number) for number in range(1, 26)]
+    sizes = sorted(child.num_params for child in children if child.num_params)
+    assert found["largest"] == [f"{size:,}" for size in sizes[::-1][:25]]
+    assert found["smallest"] == [f"{size:,}" for size in sizes[:25]]
+    assert found["sorted"] == 1
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1400])
+def test_page_fits_its_width(width: int, tmp_path: Path) -> None:
+    searches = [make_run(make_children(60, num_failed=3)), replace(hostile_run(), curves=[Curve(1, [1, 2], [0.1, 0.2])])]
+    code = "return page.documentElement.scrollWidth;"
+    for runs in (searches[:1], searches[1:], searches):
+        assert evaluate(render(runs), code, tmp_path, width=width) <= width

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from nases_env.errors import InputError, shown
 
 
-def to_numbers(actions: Any, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
+def to_numbers(name: str, actions: Any, shape: tuple[int, ...] | None) -> NDArray[np.float64]:
     """Convert actions to an array of float64.
 
     Raises:
-        InputError: if they are not real numbers, one is not finite, or the array does not have ``shape``.
+        InputError: if they are not real numbers, or the array does not have ``shape``.
     """
     try:
         array = np.asarray(actions)
@@ -24,17 +24,10 @@ def to_numbers(actions: Any, shape: tuple[int, ...] | None) -> NDArray[np.float6
             raise TypeError(f"the type is {array.dtype}")
         array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last one: a tensor that requires a gradient
-        raise InputError(f"actions must be an array of numbers ({error})") from None
+        raise InputError(f"{name} must be an array of numbers ({error})") from None
     if array.shape != shape:
-        raise InputError(f"the actions must have the shape {shape}, not {array.shape}")
-    require_finite(array)
+        raise InputError(f"{name} must have the shape {shape}, not {array.shape}")
     return array
-
-
-def require_finite(actions: NDArray[np.floating[Any]]) -> None:
-    """Raise ``InputError`` if a number is NaN or infinite."""
-    if not np.isfinite(actions).all():
-        raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
 
 
 def to_seed(seed: Any) -> int | None:

@@ -16,7 +16,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import NDArray
 
 from nases_env.embedding import Embedding, load_embedding
-from nases_env.envs.arguments import require_finite, to_numbers, to_options, to_seed
+from nases_env.envs.arguments import to_numbers, to_options, to_seed
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
@@ -255,7 +255,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         Raises:
             InputError: if the action has the wrong shape or is not finite.
         """
-        return self.decode_batch(to_numbers(action, self.action_space.shape)[None])[0]
+        return self.decode_batch(to_numbers("an action", action, self.action_space.shape)[None])[0]
 
     def decode_batch(self, actions: NDArray[np.floating[Any]]) -> list[Architecture]:
         """Decode ``actions`` of shape (B, n) into B architectures; faster than B calls of ``decode``.
@@ -263,7 +263,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         Raises:
             InputError: if an action is not finite.
         """
-        require_finite(actions)
+        if not np.isfinite(actions).all():
+            raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
 

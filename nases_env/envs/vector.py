@@ -191,7 +191,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             gymnasium.error.ResetNeeded: in the mode ``DISABLED``, if an episode has ended and was not reset.
         """
         self._require_reset()
-        given = to_numbers(actions, self.action_space.shape)
+        given = to_numbers("the actions", actions, self.action_space.shape)
         has_ended = np.array([num_steps == self.max_episode_steps for num_steps in self._num_steps])
         if has_ended.any() and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(

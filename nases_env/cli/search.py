@@ -79,11 +79,12 @@ def main(options: Sequence[str]) -> None:
     def plan_and_search(args: Any) -> None:
         if not any(other.split("=")[0] == "--num-envs" for other in others) and args.resume is None:
             args = replace(args, num_envs=_default_num_envs(args))
-        env = make_env(args)
-        try:
-            print_plan(env, args, agent)
-        finally:
-            env.close()
+        if own.dry_run or not (args.quiet or args.log_json):
+            env = make_env(args)
+            try:
+                print_plan(env, args, agent)
+            finally:
+                env.close()
         if not own.dry_run:
             module.main(args)
 

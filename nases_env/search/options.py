@@ -32,7 +32,10 @@ from nases_env.user_modules import import_recorded_module, import_user_module
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
 """Options that are passed to the environment if they differ from their defaults."""
 
-RESUME_OVERRIDABLE = ("budget", "time", "track", "execution")
+OUTPUT_OPTIONS = ("quiet", "log_json")
+"""Options of what a command prints, which a run directory does not record."""
+
+RESUME_OVERRIDABLE = ("budget", "time", "track", "execution", *OUTPUT_OPTIONS)
 """Options that may change when a search is resumed."""
 
 OLD_NAMES = {
@@ -113,10 +116,14 @@ class SearchArgs:
     run_dir: Path | None = None
     """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
-    """Run directory of a search to resume. Its options are used; only --budget, --time, --track and the options of the
-    execution may change."""
+    """Run directory of a search to resume. Its options are used; only --budget, --time, --track, --quiet, --log-json
+    and the options of the execution may change."""
     track: Literal["wandb", "mlflow", "trackio"] | None = None
     """Also send the curves to this experiment tracker, which its own environment variables configure."""
+    quiet: bool = False
+    """Print errors only."""
+    log_json: bool = False
+    """Print a JSON object for each trial, finalist and the end, in place of the progress bar and the table."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
     images, otherwise gpu if there is a GPU, otherwise cpu."""
@@ -364,7 +371,7 @@ def load_args(args_type: type[Args], path: Path) -> Args:
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
-    for name in ("rungs", "reduction_factor", "num_finalists", "time", "track"):
+    for name in ("rungs", "reduction_factor", "num_finalists", "time", "track", *OUTPUT_OPTIONS):
         values.setdefault(name, getattr(SearchArgs, name))
     if "env_kwargs" not in values:
         moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}

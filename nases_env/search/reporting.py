@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import sys
@@ -24,7 +25,7 @@ from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import Finalist, SearchLoop, Trial
-from nases_env.search.run_dir import BEST_DRAWINGS, write_finalists
+from nases_env.search.run_dir import BEST_DRAWINGS, trial_record, write_finalists
 from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
 from nases_env.tables import format_known, markdown_table
 
@@ -229,6 +230,37 @@ class Summary(SearchCallback):
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
         for line in lines:
             self._console.print(line, soft_wrap=True)
+
+
+class JsonLog(SearchCallback):
+    """Prints a JSON object per line to standard output: ``start``, ``trial``, ``finalist`` and ``end`` events, for programs.
+
+    Args:
+        run_dir: the run directory.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._print("start", run_dir=str(self._run_dir), budget=loop.budget, num_recorded=loop.num_replayed)
+
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if not is_replayed:
+            assert loop.best is not None
+            record = trial_record(trial, loop.env.search_space)
+            self._print("trial", **record, best_reward=loop.best.evaluation.reward, best_child=loop.best.number)
+
+    def on_finalist(self, loop: SearchLoop, finalist: Finalist) -> None:
+        second = finalist.second.reward
+        self._print("finalist", child=finalist.trial.number, second_reward=second, mean_reward=finalist.mean_reward)
+
+    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        best = None if loop.best is None else loop.best.number
+        self._print("end", is_complete=loop.is_complete, num_children=loop.num_children, best_child=best)
+
+    def _print(self, event: str, **values: Any) -> None:
+        print(json.dumps({"event": event, **values}), flush=True)
 
 
 def _hyperparameter_summaries(values: Hyperparameters) -> tuple[Event, Event, Event]:

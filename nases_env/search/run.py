@@ -29,8 +29,8 @@ from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop, Trial
-from nases_env.search.options import SearchArgs, make_env
-from nases_env.search.reporting import BestArtifacts, ProgressBar, Summary, TensorBoardLogger
+from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs, make_env
+from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
     STORE,
     RunDir,
@@ -92,6 +92,8 @@ class SearchRun:
                 raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(args, option)}")
         if not args.rungs and args.reduction_factor != SearchArgs.reduction_factor:
             raise InputError("--reduction-factor has no effect without --rungs; omit it")
+        if args.quiet and args.log_json:
+            raise InputError("--quiet and --log-json exclude each other; omit one of them")
         if args.reduction_factor < 2:
             raise InputError(f"--reduction-factor must be at least 2, not {args.reduction_factor}")
         if args.seed < 0:
@@ -159,8 +161,7 @@ class SearchRun:
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
-                ProgressBar(self.agent, title, recorded.num_children, args.time or math.inf),
-                Summary(self.run_dir, recorded.num_children),
+                *self._printers(title, recorded.num_children),
                 *([] if args.time is None else [TimeBudget(args.time)]),
                 *callbacks,
             ],
@@ -169,6 +170,17 @@ class SearchRun:
             pauses=recorded.earlier_budgets if env.rungs else (),
             num_finalists=self._num_finalists,
         )
+
+    def _printers(self, title: str, num_recorded: int) -> list[SearchCallback]:
+        """Return the callbacks that print."""
+        if self.args.log_json:
+            return [JsonLog(self.run_dir)]
+        if self.args.quiet:
+            return []
+        return [
+            ProgressBar(self.agent, title, num_recorded, self.args.time or math.inf),
+            Summary(self.run_dir, num_recorded),
+        ]
 
     def __enter__(self) -> SearchRun:
         self._output = optional_output()
@@ -213,7 +225,8 @@ class SearchRun:
             reason = printable(one_line(error))
             print(f"the report was not written ({reason}); try: nases report {printable(self.run_dir)}", file=sys.stderr)
         else:
-            print(f"report: {printable(path)}")
+            if not (self.args.quiet or self.args.log_json):
+                print(f"report: {printable(path)}")
 
     def search(self, agent: Agent) -> None:
         """Run ``agent`` until the budget is used up."""
@@ -253,7 +266,8 @@ class SearchRun:
             values["execution"]["store"] = self.env.execution.store
         if isinstance(self.env, ImageEnv):
             values["preset"] = self.env.preset  # "auto" may select another preset on another machine
-        del values["run_dir"], values["resume"]
+        for name in ("run_dir", "resume", *OUTPUT_OPTIONS):
+            del values[name]
         return values
 
     def _hyperparameters(self) -> dict[str, str | int | float | bool]:

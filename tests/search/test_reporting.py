@@ -19,7 +19,10 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchRun, Trial
 from nases_env.search.reporting import TensorBoardLogger, _describe, _top_table
 from nases_env.search_spaces import Architecture, EnasMicro
+from tests.commands import ROOT, error_of, run_here, script
 from tests.search.acting import RandomActions
+
+RANDOM_SEARCH = script(ROOT / "agents" / "random_search.py")
 
 
 def run(folder: Path, env_id: str = "NASES-Synthetic-v0", **options: object) -> SearchRun:
@@ -116,3 +119,30 @@ def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
         ["3", "–", "–", "99,999", "–", "1", "too_large"],
         ["4", "–", "–", "–", "–", "1", "failed"],
     ]
+
+
+def test_quiet_search_prints_nothing(tmp_path: Path) -> None:
+    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "3", "--run-dir", str(tmp_path / "run"))
+    result = run_here(RANDOM_SEARCH, *options, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    message = error_of(run_here(RANDOM_SEARCH, "--quiet", "--log-json"))
+    assert "--quiet and --log-json exclude each other" in message
+
+
+def test_json_log_has_an_object_per_event(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    options = ("--preset", "smoke", "--budget", "3", "--num-finalists", "2", "--run-dir", str(run_dir))
+    result = run_here(RANDOM_SEARCH, *options, "--log-json")
+    start, *events, end = map(json.loads, result.stdout.splitlines())
+    assert start == {"event": "start", "run_dir": str(run_dir), "budget": 3, "num_recorded": 0}
+    assert [event["event"] for event in events] == ["trial"] * 3 + ["finalist"] * 2
+    lines = [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()]
+    for event, line in zip(events, lines, strict=False):
+        assert line.items() <= event.items()
+        assert event["best_reward"] >= event["reward"]
+    assert (end["event"], end["is_complete"], end["num_children"]) == ("end", True, 3)
+    assert "log_json" not in json.loads((run_dir / "config.json").read_text())["arguments"]
+    result = run_here(RANDOM_SEARCH, "--resume", str(run_dir), "--budget", "4", "--log-json")
+    events = list(map(json.loads, result.stdout.splitlines()))
+    assert events[0]["num_recorded"] == 3
+    assert [event["child"] for event in events if event["event"] == "trial"] == [3, 4]

@@ -8,6 +8,7 @@ DOCS_READY := $(VENV)/.docs
 # setuptools prints a general note about every editable installation.
 INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet
 ARGS ?=
+DATA ?= digits
 # Every test worker and every child process of a test imports the package: cache its byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -31,9 +32,10 @@ $(DOCS_READY): $(INSTALLED)
 	$(INSTALL) --editable '.[docs]'
 	touch $@
 
-# The default target: an architecture search on scikit-learn's digits. List its options: make search ARGS="--help"
+# The default target: an architecture search on scikit-learn's digits, or on your images: make search DATA=my_images
+# List the options: make search ARGS="--help"
 search: $(INSTALLED)
-	$(BIN)/python agents/reinforce.py $(ARGS)
+	$(BIN)/nases search $(DATA) $(ARGS)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from nases_env.errors import InputError
+from nases_env.file_lock import FOLDER_LOCK, lock
+
+SUFFIX = ".partial"
+"""The end of the name of a temporary file; its beginning is a dot and the name of the file."""
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -27,6 +33,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the directory of ``path``; move it to ``path`` at the end of the context, unless it fails.
 
+    Temporary files of ``path`` that killed processes left behind are removed.
+
     Raises:
         InputError: if the directory is not writable, the disk is full, or ``path`` is a directory or a device. An existing
             file at ``path`` is then unchanged.
@@ -36,19 +44,48 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
         if path.exists() and not path.is_file():  # the superuser would replace a device such as /dev/null
             raise InputError(f"cannot write {path}: it is not a regular file; choose a different path")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
-        file = open(temporary, "xb")  # noqa: SIM115 - closed below; its mode is that of the umask
-        try:
-            with file:
+        remove_leftovers(path)
+        file, temporary = _create_temporary(path)
+        with file:
+            try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink()
-            raise
+                if sys.platform == "win32":  # cannot move an open file
+                    file.close()
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _create_temporary(path: Path) -> tuple[BinaryIO, Path]:
+    """Create a temporary file next to ``path``; it is locked until it is closed, so that no other process removes it."""
+    while True:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}{SUFFIX}"
+        file = open(temporary, "xb")  # noqa: SIM115 - closed by the caller; its mode is that of the umask
+        with contextlib.suppress(OSError):  # not every file system has locks
+            lock(file.fileno())
+        if temporary.exists():  # otherwise, it was removed before it was locked
+            return file, temporary
+        file.close()
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove the temporary files of ``path`` that killed processes left behind; those of running processes are locked."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+        if "." in leftover.name.removeprefix(f".{path.name}.").removesuffix(SUFFIX):  # of a file with a longer name
+            continue
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":  # cannot remove an open file
+                leftover.unlink()
+                continue
+            with leftover.open("rb") as file:
+                if lock(file.fileno(), wait_seconds=0.0):
+                    leftover.unlink()
 
 
 def write_error(path: str | Path, error: OSError) -> InputError:
@@ -87,5 +124,5 @@ def is_fresh(folder: Path, marker: str, ignore: Collection[str] = ()) -> bool:
     if not folder.exists():
         return True
     return folder.is_dir() and all(
-        entry.name in ignore or entry.name.startswith(f".{marker}.") for entry in folder.iterdir()
+        entry.name in (*ignore, FOLDER_LOCK) or entry.name.startswith(f".{marker}.") for entry in folder.iterdir()
     )

@@ -15,6 +15,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
@@ -53,6 +54,11 @@ MAX_REASON, MAX_DIGITS = 200, 20  # characters of a message and of a number in i
 MAX_INTEGER = 2**53  # larger sizes would overflow the 64-bit numbers of torch and numpy
 MIN_FLOAT, MAX_FLOAT = 2.0**-100, 2.0**100  # float32 numbers that can still be multiplied
 
+PARENT_VARIABLE = "NASES_PARENT"
+"""The environment variable with the process id of the command that started this one, with which it exits."""
+
+PARENT_POLL_SECONDS = 0.1
+
 ANSI_CODE = re.compile(r"\x1b\[[\d;]*m")  # colors of a terminal
 
 
@@ -69,6 +75,8 @@ def run(main: Callable[[], None]) -> None:
     status is 1 if standard output is a pipe whose reader, such as ``head``, has exited.
     """
     streams.prepare()
+    if PARENT_VARIABLE in os.environ:
+        threading.Thread(target=_exit_with_parent, args=(int(os.environ.pop(PARENT_VARIABLE)),), daemon=True).start()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_excepthook
@@ -94,6 +102,13 @@ def run(main: Callable[[], None]) -> None:
         _exit_with(f"not enough memory ({textwrap.shorten(str(error), MAX_REASON)}); decrease sizes, such as the batch size")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the process ``parent`` has died. What was reported is on disk, as after a SIGKILL of this process."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os._exit(1)
 
 
 def _exit_with(error: object) -> NoReturn:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nases_env.atomic_io import append_line, is_fresh, open_atomically, write_atomically
+from nases_env.atomic_io import SUFFIX, append_line, is_fresh, open_atomically, write_atomically
 from nases_env.errors import InputError
 from nases_env.execution import Store
 
@@ -64,6 +66,38 @@ def test_only_regular_files_are_replaced(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"cannot write .*{kind}: it is not a regular file"):
         write_atomically(path, b"content")
     assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from nases_env.atomic_io import open_atomically
+
+with open_atomically(sys.argv[1]) as file:
+    file.write(b"incomplete")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_next_write_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    longer = tmp_path / f".file.json.x1y2{SUFFIX}"
+    longer.touch()
+    write_atomically(path, b"complete")
+    assert sorted(tmp_path.iterdir()) == [longer, path]
+
+
+def test_concurrent_writes_of_a_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with open_atomically(path) as file:
+        file.write(b"first")
+        write_atomically(path, b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -17,7 +17,7 @@ ROOT = Path(nases_env.__file__).parent
 
 # A part is a module or subpackage of nases_env. Leaves may be imported by all other parts.
 LEAVES: dict[str, set[str]] = {
-    "atomic_io": {"errors"},
+    "atomic_io": {"errors", "file_lock"},
     "console": {"escaping"},
     "cpu": {"errors"},
     "devices": {"errors"},

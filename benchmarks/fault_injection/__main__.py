@@ -16,7 +16,13 @@ evaluated only once.
 arguments of any type. Each input must give a result, or an error of one line, within 20 s and 2 GiB, and files that are only
 read must not change. ``python -m benchmarks.fault_injection.fuzzing`` repeats one of these inputs.
 
-The benchmark signals only processes that it has started; they have a marker in their environment.
+``concurrency`` runs eight commands at a time at random moments on the same run directories and the same store: searches,
+``nases status``, ``validate``, ``train`` and ``store``. ``kills`` kills ``nases train``, ``reproduce``, ``pretrain`` and
+``store merge`` at random moments and runs them again, until they end; the results must be those of commands that were not
+killed.
+
+The benchmark signals only processes that it has started; those of a search have a marker in their environment, the others a
+session.
 """
 
 from __future__ import annotations
@@ -37,6 +43,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.fault_injection import checks
+from benchmarks.fault_injection.concurrency import run_concurrency
 from benchmarks.fault_injection.control_dir import ControlDir
 from benchmarks.fault_injection.fuzzing import campaign as fuzzing
 from benchmarks.fault_injection.injector import (
@@ -48,6 +55,7 @@ from benchmarks.fault_injection.injector import (
     first_occurrences,
     wait_for_end,
 )
+from benchmarks.fault_injection.kills import run_kills
 from benchmarks.fault_injection.search_process import SearchProcess
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
@@ -55,7 +63,7 @@ from nases_env.errors import InputError
 from nases_env.search.run_dir import read_trajectory
 from nases_env.seeding import numpy_generator
 
-Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits", "rungs", "fuzz"]
+Campaign = Literal["toy", "digits", "two_searches_toy", "two_searches_digits", "rungs", "fuzz", "concurrency", "kills"]
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 MEMORY_LIMIT_GIB = 1.0
@@ -69,7 +77,8 @@ class Args:
 
     campaigns: tuple[Campaign, ...] = CAMPAIGNS
     """toy, digits and rungs: a search with injected faults. two_searches_*: two concurrent searches without faults on one
-    store. fuzz: random inputs."""
+    store. fuzz: random inputs. concurrency: eight commands at a time on the same files.
+    kills: commands that are killed and run again."""
     toy_children: int = 200
     """Budget of the toy search."""
     digits_children: int = 24
@@ -78,6 +87,12 @@ class Args:
     """Number of kills of each search."""
     num_faults: int = 5
     """Number of faults of each other kind, listed under injected faults in the output."""
+    num_rounds: int = 200
+    """Number of rounds of eight concurrent commands."""
+    num_command_kills: int = 100
+    """Number of kills of commands other than a search."""
+    num_merged_rows: int = 4000
+    """Number of evaluations in the store that is merged while the command is killed."""
     num_envs: int = 4
     """Number of concurrent evaluations."""
     num_workers: int = 2
@@ -95,6 +110,7 @@ class Args:
         least = {
             **{"toy_children": 2, "digits_children": 2, "num_kills": 0, "num_faults": 0},
             **{"num_envs": 1, "num_workers": 1, "num_inputs": 1},
+            **{"num_rounds": 1, "num_command_kills": 1, "num_merged_rows": 1},
         }
         for option, number in least.items():
             if getattr(self, option) < number:
@@ -270,25 +286,15 @@ def run_campaigns(args: Args, folder: Path) -> dict[str, dict[str, Any]]:
             metrics[pair] = run_two(scenario, folder / pair)
     if "fuzz" in args.campaigns:
         metrics["fuzz"] = fuzzing.run_campaign(args.num_inputs, args.num_workers, args.seed, folder / "fuzz")
+    if "concurrency" in args.campaigns:
+        metrics["concurrency"] = run_concurrency(folder / "concurrency", args.num_rounds, args.seed)
+    if "kills" in args.campaigns:
+        metrics["kills"] = run_kills(folder / "kills", args.num_command_kills, args.num_merged_rows, args.seed)
     return metrics
 
 
-def show(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the injected faults, the outcomes of random inputs, and the result of each check."""
-    searches = {name: each for name, each in metrics.items() if name != "fuzz"}
-    if searches:
-        console.print(fault_table(searches))
-    if "fuzz" in metrics:
-        console.print(fuzzing.make_table(metrics["fuzz"]))
-    for name, each in metrics.items():
-        for check, problems in each["checks"].items():
-            console.print(f"{'✘' if problems else '✔'} {name}: {check}", highlight=False, markup=False, soft_wrap=True)
-            for problem in checks.shorten(problems):
-                console.print(f"    {problem}", highlight=False, markup=False, soft_wrap=True)
-
-
-def fault_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return a table of the injected faults."""
+def faults_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a table of the faults that were injected into searches."""
     table = Table(title="injected faults", title_justify="left")
     table.add_column("", no_wrap=True)
     rows = {
@@ -313,6 +319,30 @@ def fault_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
             title, *(", ".join(f"{each[name]:.0f}" for name in names if name in each) or "–" for each in flat.values())
         )
     return table
+
+
+def commands_table(name: str, metrics: Mapping[str, Any]) -> Table:
+    """Return a table of the commands of a campaign."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("number", justify="right")
+    for each, number in {**metrics["counts"], "seconds": round(metrics["seconds"]["faulted"])}.items():
+        table.add_row(each, f"{number:,}")
+    return table
+
+
+def show(console: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the injected faults, the inputs, the commands, and the result of each check."""
+    searches = {name: each for name, each in metrics.items() if "children" in each}
+    if searches:
+        console.print(faults_table(searches))
+    for name in [name for name in metrics if name not in searches]:
+        console.print(fuzzing.make_table(metrics[name]) if name == "fuzz" else commands_table(name, metrics[name]))
+    for name, each in metrics.items():
+        for check, problems in each["checks"].items():
+            console.print(f"{'✘' if problems else '✔'} {name}: {check}", highlight=False, markup=False, soft_wrap=True)
+            for problem in checks.shorten(problems):
+                console.print(f"    {problem}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main(args: Args) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from nases_env.atomic_io import is_fresh, write_atomically
 from nases_env.cli.agents import require_agent
 from nases_env.cli.pretrain import parse_pretrain, pretrain_command
 from nases_env.cli.train import parse_train, train_command
-from nases_env.command_line import given_preset, parse, parse_quietly
+from nases_env.command_line import PARENT_VARIABLE, given_preset, parse, parse_quietly
 from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError
@@ -127,7 +128,8 @@ def _run_agent(command: Sequence[str]) -> None:
     Raises:
         SystemExit: with the exit status of ``command`` if it is not 0.
     """
-    with subprocess.Popen(command) as process:
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    with subprocess.Popen(command, env=environment) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:

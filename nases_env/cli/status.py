@@ -124,9 +124,10 @@ def _describe_agent(run_dir: Path) -> str:
 
 
 def _describe_search(run_dir: Path) -> Iterator[str]:
-    config = read_config(run_dir)
+    read_config(run_dir)  # raises the clearest error for another directory
     is_running = is_locked(run_dir)
     records = list(read_trajectory(run_dir))
+    config = read_config(run_dir)  # last, because a search that ends writes it before it releases the lock
     budget = config["arguments"]["budget"]
     num_children = sum(not record["is_promotion"] for record in records)
     done = "finished" in config

@@ -128,7 +128,7 @@ def run_store_command(args: LsArgs | ShowArgs | ExportArgs | MergeArgs | VerifyA
 def _ls(args: LsArgs) -> None:
     if args.limit < 0:
         raise InputError(f"--limit must be at least 0, not {args.limit}")
-    with Store(args.path, read_only=True) as store:
+    with Store(args.path, read_only=True) as store, store.snapshot():
         num_evaluations, num_configurations, leases = store.count(), len(store.configurations()), store.leases()
         rows = (row for row in store.rows() if args.status in (None, row["status"]))
         try:
@@ -252,7 +252,7 @@ def _result(row: Row) -> str:
 
 def _verify(args: VerifyArgs) -> None:
     try:
-        with Store(args.path, read_only=True) as store:
+        with Store(args.path, read_only=True) as store, store.snapshot():
             checks = list(_verify_checks(store))
     except CorruptStoreError as error:
         print(f"✘ {printable(error)}")

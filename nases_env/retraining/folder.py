@@ -15,10 +15,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from nases_env import file_lock
-from nases_env.atomic_io import is_fresh, write_atomically, write_error
+from nases_env.atomic_io import is_fresh, remove_leftovers, write_atomically, write_error
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import ChildSettings, load_settings
+from nases_env.file_lock import WAIT_SECONDS, is_locked, lock, open_folder
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
 from nases_env.model_io import save_model, write_genotype
@@ -35,6 +35,10 @@ GENOTYPE = "genotype.json"
 RESULT = "result.json"
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+REPORT = "report.md"  # written last
+
+BUSY_SECONDS = 30.0
+"""How long a process waits for another one that reads or writes the files of the same directory."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,23 @@ class FinalFolder:
             InputError: if it belongs to a different final training, contains anything else, or cannot be written.
         """
         configuration = json.loads(json.dumps(training.describe()))
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} exists and is not a final training; choose a different --output")
+        with self.locked():
+            self._open(training, configuration)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the directory for a moment, while its files are read and written; it waits for other processes.
+
+        Raises:
+            InputError: if the directory cannot be created or stays locked.
+        """
+        message = f"another process has locked {self.path}; wait until it ends, or stop it"
+        with _locked(self.path, message, wait_seconds=BUSY_SECONDS):
+            yield
+
+    def _open(self, training: FinalTraining, configuration: dict[str, Any]) -> None:
         if (self.path / CONFIG).exists():
             self._check(configuration)
         else:
@@ -144,7 +165,10 @@ class FinalFolder:
             InputError: as in ``FinalTraining.run``, or if another process is training this seed.
         """
         folder = self.path / f"seed-{seed}"
-        with _locked(folder):
+        message = f"another process is training in {folder}; wait for it to finish, or use a different --seed"
+        with _locked(folder, message):
+            for name in (MODEL, RESULT):
+                remove_leftovers(folder / name)
             result = read_result(folder / RESULT)
             if result is None:
                 with _Curves(folder) as curves:
@@ -197,7 +221,7 @@ class FinalFolder:
         seeds = {folder: folder.name.removeprefix("seed-") for folder in self.path.glob("seed-*")}
         folders = sorted((int(seed), folder) for folder, seed in seeds.items() if seed.isdecimal())
         return [
-            SeedProgress(seed, read_result(folder / RESULT), _last_epoch(folder / CHECKPOINT), file_lock.is_locked(folder))
+            SeedProgress(seed, read_result(folder / RESULT), _last_epoch(folder / CHECKPOINT), is_locked(folder))
             for seed, folder in folders
         ]
 
@@ -235,19 +259,20 @@ class _Curves:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock ``folder`` against other processes, and remove incomplete files left by a killed process."""
+def _locked(folder: Path, message: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Lock ``folder`` against other processes.
+
+    Raises:
+        InputError: with ``message`` if another process has locked it, or if it cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = file_lock.open_folder(folder)
+        handle = open_folder(folder)
     except OSError as error:
         raise write_error(folder, error) from error
     try:
-        if not file_lock.lock(handle):
-            raise InputError(f"another process is training in {folder}; wait for it to finish, or use a different --seed")
-        for name in (MODEL, RESULT):
-            for leftover in folder.glob(f".{name}.*"):
-                leftover.unlink()
+        if not lock(handle, wait_seconds=wait_seconds):
+            raise InputError(message)
         yield
     finally:
         os.close(handle)

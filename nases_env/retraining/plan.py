@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nases_env.evaluation import PRESETS, ChildSettings, final_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
-from nases_env.retraining.folder import FinalFolder
+from nases_env.retraining.folder import REPORT, FinalFolder
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.training import require_final_settings
 from nases_env.search.options import SearchArgs
@@ -107,7 +107,8 @@ class Step:
             return self.plan.embedding(self.seed).with_suffix(".json").exists()
         run_dir = self.plan.run_dir(self.seed, self.agent)
         if self.stage == "train":
-            return FinalFolder(run_dir / "final").result(self.seed) is not None
+            folder = FinalFolder(run_dir / "final")
+            return folder.result(self.seed) is not None and (folder.path / REPORT).exists()
         return (run_dir / CONFIG).exists() and is_finished(run_dir, self.plan.budget)
 
     def options(self) -> list[str]:

@@ -15,7 +15,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.escaping import escape_markdown
 from nases_env.evaluation import ChildSettings
-from nases_env.retraining.folder import FinalFolder
+from nases_env.retraining.folder import REPORT, FinalFolder
 from nases_env.retraining.result import FinalResult
 from nases_env.retraining.search_record import SearchRecord, changed_settings, describe_changes
 from nases_env.tables import markdown_table
@@ -69,23 +69,24 @@ def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, 
     Raises:
         InputError: if there is no result, or a file cannot be written.
     """
-    results = folder.results()
-    if not results:
-        raise InputError(f"{folder.path} has no finished training run to report on")
-    configuration = folder.read_config()["configuration"]
-    sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"
-    report = {
-        **summarize(results),
-        "sentence": sentence,
-        "conditions": describe_training(configuration, results),
-        "search": None if search is None else asdict(search),
-        "changed_settings": None if search is None else changed_settings(search.settings, _settings(configuration)),
-        "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
-    }
-    write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    write_atomically(
-        folder.path / "report.md", _to_markdown(report, configuration, results, search).encode(errors="backslashreplace")
-    )
+    with folder.locked():  # a report of another process with fewer seeds must not replace this one
+        results = folder.results()
+        if not results:
+            raise InputError(f"{folder.path} has no finished training run to report on")
+        configuration = folder.read_config()["configuration"]
+        sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"
+        report = {
+            **summarize(results),
+            "sentence": sentence,
+            "conditions": describe_training(configuration, results),
+            "search": None if search is None else asdict(search),
+            "changed_settings": None if search is None else changed_settings(search.settings, _settings(configuration)),
+            "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
+        }
+        write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+        write_atomically(
+            folder.path / REPORT, _to_markdown(report, configuration, results, search).encode(errors="backslashreplace")
+        )
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nases_env.atomic_io import remove_leftovers
 from nases_env.errors import InputError, one_line
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 
@@ -101,9 +101,7 @@ class CheckpointFile:
         Returns:
             The state, or None if there is no valid checkpoint.
         """
-        for leftover in self.path.parent.glob(f".{glob.escape(self.path.name)}.*"):
-            if "." not in leftover.name.removeprefix(f".{self.path.name}."):  # otherwise of a file with a longer name
-                _remove(leftover)
+        remove_leftovers(self.path)
         try:
             record, tensors = load_tensors(self.path, "checkpoint")
             fingerprint, values = record["fingerprint"], record["values"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks.fault_injection import checks
+from benchmarks.fault_injection import checks, concurrency, kills
 from benchmarks.fault_injection.__main__ import CAMPAIGNS, Args, main
+from benchmarks.fault_injection.concurrency import NUM_PROCESSES
 from benchmarks.fault_injection.control_dir import CONTROL_DIR_VARIABLE, FAULT_REQUESTS, ControlDir
 from benchmarks.fault_injection.faulty_spaces import ToySpace, TrainedSpace
+from benchmarks.fault_injection.forked_command import ForkedCommand, describe_failure, find_processes
 from benchmarks.fault_injection.injector import (
     FAULTS,
     SEARCH_KILL,
@@ -28,12 +32,13 @@ from benchmarks.fault_injection.injector import (
     draw_schedule,
     first_occurrences,
 )
+from benchmarks.fault_injection.kills import make_stores, make_targets, split_kills
 from benchmarks.fault_injection.search_process import MARKER_VARIABLE, SearchProcess
 from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.networks import NetworkSettings
 from nases_env.search import SearchArgs, SearchRun
-from tests.commands import ROOT, run_benchmark
+from tests.commands import ROOT, run, run_benchmark
 
 NUM_CHILDREN = 4
 
@@ -363,7 +368,9 @@ def test_injector_reports_a_search_that_exits(tmp_path: Path) -> None:
     assert "--budget must be at least 1" in search.output.read_text()
 
 
-@pytest.mark.parametrize("options", [{"toy_children": 1}, {"num_kills": -1}, {"num_workers": 0}, {"campaigns": ()}])
+@pytest.mark.parametrize(
+    "options", [{"toy_children": 1}, {"num_kills": -1}, {"num_workers": 0}, {"num_rounds": 0}, {"campaigns": ()}]
+)
 def test_out_of_range_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')}"):
         Args(**options)
@@ -372,3 +379,128 @@ def test_out_of_range_options_are_rejected(options: dict[str, Any]) -> None:
 def test_existing_work_dir_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists; pass a new directory"):
         Args(work_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("campaign", "options", "num_checks"),
+    [
+        ("concurrency", {"num_rounds": 1}, 8),
+        ("kills", {"num_command_kills": 3, "num_merged_rows": 30}, 6),
+    ],
+)
+def test_concurrent_and_killed_commands_lose_nothing(
+    campaign: str, options: dict[str, int], num_checks: int, tmp_path: Path
+) -> None:
+    output = tmp_path / "output.json"
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = ("python", "-m", "benchmarks.fault_injection", "--campaigns", campaign, *words, "--output", str(output))
+    printed = run(*command, "--work-dir", str(tmp_path / "work"), folder=ROOT).stdout
+    metrics = json.loads(output.read_text())
+    assert metrics["passed"] is True
+    assert all(check == {"passed": True, "problems": []} for check in metrics["campaigns"][campaign]["checks"].values())
+    assert len(metrics["campaigns"][campaign]["checks"]) == num_checks
+    counts = metrics["campaigns"][campaign]["counts"]
+    if campaign == "kills":
+        assert counts == {"kills": 3, "train": 1, "merge": 1, "pretrain": 1}
+    else:
+        assert sum(counts[name] for name in counts.keys() - {"rounds", "refused"}) == NUM_PROCESSES
+    assert re.search(rf"^. {next(iter(counts))} +. +{next(iter(options.values()))} .$", printed, re.MULTILINE)
+
+
+@pytest.fixture
+def rounds(finished: Path, tmp_path: Path) -> concurrency.Campaign:
+    """The campaign ``concurrency`` after a round, with two copies of a finished search."""
+    files = concurrency.Files(tmp_path / "files")
+    for run_dir in (files.run_dir, files.second):
+        shutil.copytree(finished / "run", run_dir, ignore=shutil.ignore_patterns("*.sqlite"))
+    shutil.copy(finished / "run" / "store.sqlite", files.store)
+    config = json.loads((files.run_dir / "config.json").read_text())
+    config["arguments"]["execution"]["store"] = str(files.store)
+    (files.run_dir / "config.json").write_text(json.dumps(config))
+    campaign = concurrency.Campaign(files, seed=0)
+    campaign.remember()
+    return campaign
+
+
+def check_round(campaign: concurrency.Campaign) -> dict[str, list[str]]:
+    """Return the problems of the last round by check."""
+    campaign.check(NUM_CHILDREN - concurrency.FIRST_BUDGET, ())
+    return {check: problems for check, problems in campaign.problems.items() if problems}
+
+
+def test_round_of_concurrent_commands_without_problems_passes(rounds: concurrency.Campaign) -> None:
+    assert check_round(rounds) == {}
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("DELETE FROM evaluations WHERE rowid = 2", "is lost"),
+        ("UPDATE evaluations SET seconds = 7.0 WHERE rowid = 2", "changed"),
+    ],
+)
+def test_lost_and_changed_rows_are_detected(statement: str, problem: str, rounds: concurrency.Campaign) -> None:
+    with closing(sqlite3.connect(rounds.files.store)) as store, store:
+        store.execute(statement)
+    assert check_round(rounds)["store"][0].endswith(problem)
+
+
+def test_lost_children_leases_and_files_of_concurrent_commands_are_detected(rounds: concurrency.Campaign) -> None:
+    trajectory = rounds.files.second / "evaluations.jsonl"
+    trajectory.write_text("".join(trajectory.read_text().splitlines(keepends=True)[:-1]))
+    (rounds.files.run_dir / ".best.json.x1y2.partial").touch()
+    store = Store(rounds.files.store)
+    assert store.acquire("some child", "digest", 0)
+    store._db.close()
+    problems = check_round(rounds)
+    assert problems.keys() == {"trajectory", "leases", "leftovers"}
+    assert len(problems["trajectory"]) == 2
+
+
+def test_missing_seed_in_a_report_is_detected(rounds: concurrency.Campaign) -> None:
+    (rounds.files.folder / "base-final" / "2").mkdir(parents=True)
+    (rounds.files.folder / "base-final" / "2" / "report.json").write_text('{"seeds": [{"seed": 1}]}')
+    rounds.check(2, {1})
+    assert not rounds.problems["reports"]
+    rounds.check(2, {0, 1})
+    assert rounds.problems["reports"][0].endswith("has the seeds [1], not [0, 1]")
+
+
+def test_command_may_fail_only_with_an_allowed_refusal(tmp_path: Path) -> None:
+    command = ForkedCommand(("nases", "status", str(tmp_path / "run")), tmp_path, tmp_path, tmp_path)
+    status = command.wait()
+    assert status == 2
+    assert describe_failure(command, status, ("is not a run directory",)) == []
+    (problem,) = describe_failure(command, status, ("another search",))
+    assert problem.startswith(f"nases status {tmp_path / 'run'}: status 2, error: ")
+    assert describe_failure(command, 0) != []
+    assert find_processes([command.session], 0) == []
+
+
+def test_different_results_and_leftovers_of_a_killed_command_are_detected(tmp_path: Path) -> None:
+    make_stores(tmp_path / "inputs" / "stores", 30)
+    (merge,) = (target for target in make_targets(tmp_path / "inputs") if target.name == "merge")
+    campaign = kills.Campaign(tmp_path / "work", seed=0)
+    assert sum(1 for _ in campaign.run(merge, 2)) == campaign.counts["merge"] == 2
+    assert not any(campaign.problems.values())
+
+    def leave_a_file(folder: Path) -> None:
+        merge.prepare(folder)
+        (folder / ".target.sqlite.x1y2.partial").touch()
+
+    def count(folder: Path) -> dict[str, int]:
+        return {"runs": len(list(folder.parent.iterdir()))}
+
+    for _ in campaign.run(merge._replace(name="other", prepare=leave_a_file, results=count), 1):
+        pass
+    problems = {check: problems for check, problems in campaign.problems.items() if problems}
+    assert problems == {
+        "results": ["other 1: runs differs"],
+        "leftovers": ["other 1: .target.sqlite.x1y2.partial was left in 1"],
+    }
+
+
+def test_kills_are_split_by_weight() -> None:
+    targets = make_targets(Path("inputs"))
+    assert split_kills(targets, 100) == {"train": 30, "merge": 30, "pretrain": 20, "reproduce": 20}
+    assert sum(split_kills(targets, 7).values()) == 7

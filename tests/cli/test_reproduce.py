@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from nases_env.cli import reproduce as command
 from nases_env.cli.reproduce import parse_reproduce, reproduce_command
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS
+from nases_env.execution.store import process_start_time
 from nases_env.retraining.plan import Plan, Step, make_plan
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
@@ -126,6 +129,18 @@ def test_rerun_executes_only_the_missing_steps(folder: Path, capsys: pytest.Capt
     assert (
         json.loads((folder / "report.json").read_text())["agents"]["reinforce"] == json.loads(report)["agents"]["reinforce"]
     )
+
+
+@pytest.mark.parametrize("missing", ["report.json", "report.md"])
+def test_rerun_writes_the_report_of_a_training_that_was_killed_before(folder: Path, tmp_path: Path, missing: str) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    final = output / "seed-1" / "random_search" / "final"
+    before = (final / missing).read_text()
+    for name in ("report.json", "report.md")[("report.json", "report.md").index(missing) :]:  # in the order of writing
+        (final / name).unlink()
+    reproduce("--preset", "smoke", "--output", output)
+    assert (final / missing).read_text() == before
 
 
 def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +289,38 @@ def test_exit_status_of_the_agent_is_returned(code: str, status: int) -> None:
     with pytest.raises(SystemExit) as exited:
         command._run_agent([sys.executable, "-c", f"import os; {code}"])
     assert exited.value.code == status
+
+
+AGENT = """
+import os, pathlib, sys, time
+from nases_env.command_line import run
+
+def main():
+    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+    time.sleep(600)
+
+run(main)
+"""
+
+
+def test_agent_ends_when_the_reproduction_is_killed(tmp_path: Path) -> None:
+    code = "from nases_env.cli.reproduce import _run_agent; import sys; _run_agent([sys.executable, '-c', *sys.argv[1:]])"
+    with subprocess.Popen([sys.executable, "-c", code, AGENT, str(tmp_path / "pid")]) as reproduction:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+        reproduction.kill()
+    agent = int((tmp_path / "pid").read_text())
+    try:
+        wait_until(lambda: process_start_time(agent) is None)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_reproduction_continues_without_standard_output(folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from nases_env.execution.caching import CachingExecutor
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.plan import make_plan
 from nases_env.search import Proposal, SearchArgs, SearchRun
+from nases_env.search.run_dir import is_locked
 from nases_env.training import EpochRecord
 from tests.retraining.architectures import architecture_file
 
@@ -69,6 +70,23 @@ def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFix
     shown = status(run_dir, capsys)
     assert "stopped; resume it with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
     assert "child 2: failed killed by SIGKILL" in shown
+
+
+def test_search_that_ends_while_its_status_is_read_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = SearchArgs(env_id="NASES-Synthetic-v0", budget=1, run_dir=tmp_path / "run")
+    run = SearchRun(args, agent="random_search")
+    run.__enter__()
+    run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
+
+    def is_locked_after_the_end(path: Path) -> bool:
+        run.__exit__(None, None, None)
+        return is_locked(path)
+
+    monkeypatch.setattr("nases_env.cli.status.is_locked", is_locked_after_the_end)
+    status_command(StatusArgs(tmp_path / "run"))
+    assert ", finished" in capsys.readouterr().out
 
 
 def test_status_of_a_final_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

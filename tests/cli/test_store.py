@@ -247,6 +247,24 @@ class TestVerify:
         (line,) = [line for line in out.splitlines() if line.startswith("  ")]
         assert message.strip() in line
 
+    def test_store_is_valid_while_a_search_with_another_configuration_writes(
+        self, path: Path, nases_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, description = Store.configurations, {"evaluator": "some", "epochs": 4}
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+        def configurations(store: Store) -> dict[str, str]:
+            found = read(store)
+            with Store(path) as search:
+                search.register_config(digest, description)
+                search.put(Evaluation(ARCHITECTURES[0].key, 0, Status.OK, 0.5), digest, SPACE.to_json(ARCHITECTURES[0]))
+            return found
+
+        monkeypatch.setattr(Store, "configurations", configurations)
+        assert "1 configurations" in nases_store("verify", path)
+        monkeypatch.undo()
+        assert "2 configurations" in nases_store("verify", path)
+
     def test_corrupt_file_fails(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content = path.read_bytes()
         path.write_bytes(content[:8192] + b"\xa5" * (len(content) - 8192))

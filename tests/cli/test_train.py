@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nases_env
+from nases_env.atomic_io import is_fresh
 from nases_env.cli import main as cli
-from nases_env.cli.train import parse_train, train_command
+from nases_env.cli.train import _from_file, parse_train, train_command
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, RETRAIN_PRESETS
 from nases_env.networks import build_network
-from nases_env.retraining import FinalFolder
+from nases_env.retraining import FinalFolder, folder, report
+from nases_env.retraining.report import summarize, write_report
+from nases_env.retraining.result import FinalResult
 from nases_env.search import SearchArgs, SearchRun
 from tests.commands import module, run_here
 from tests.retraining.architectures import architecture_file, some_architecture
@@ -263,6 +268,46 @@ def test_concurrent_training_of_a_seed_is_an_error(tmp_path: Path) -> None:
     with _locked(tmp_path / "final" / "seed-0"), pytest.raises(InputError, match=r"another process is training in .*seed-0"):
         train(*options)
     train(*options)
+
+
+def test_two_commands_can_start_in_a_new_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = parse_train([str(architecture_file(tmp_path)), "--dataset", "digits", "--preset", "smoke"])
+    training, final = _from_file(args), FinalFolder(tmp_path / "final")
+    other = threading.Thread(target=lambda: final.open(training))
+
+    def is_fresh_while_another_starts(*arguments: Any) -> bool:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        return is_fresh(*arguments)
+
+    monkeypatch.setattr(folder, "is_fresh", is_fresh_while_another_starts)
+    final.open(training)
+    other.join()
+    assert {path.name for path in final.path.iterdir()} == {"config.json", "genotype.json"}
+
+
+def test_report_has_the_seeds_that_finish_while_it_is_written(
+    final_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = FinalFolder(tmp_path / "final")
+    shutil.copytree(final_dir, final.path)
+    num_seeds = len(final.results())
+    other = threading.Thread(target=lambda: write_report(final, None))
+
+    def summarize_while_another_finishes(results: Sequence[FinalResult]) -> dict[str, Any]:
+        if not other.ident:
+            values = {**json.loads((final.path / "seed-0" / "result.json").read_text()), "seed": 7}
+            (final.path / "seed-7").mkdir()
+            (final.path / "seed-7" / "result.json").write_text(json.dumps(values))
+            other.start()
+            other.join(0.5)
+        return summarize(results)
+
+    monkeypatch.setattr(report, "summarize", summarize_while_another_finishes)
+    write_report(final, None)
+    other.join()
+    assert len(json.loads((final.path / "report.json").read_text())["seeds"]) == num_seeds + 1
 
 
 @contextlib.contextmanager

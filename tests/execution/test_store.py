@@ -726,6 +726,26 @@ class TestMerge:
             (copied,) = [row for row in target.rows() if row["seed"] == 1]
             assert (copied["created"], copied["host"]) == ("then", "there")
 
+    def test_configurations_of_copied_evaluations_are_copied_while_a_search_writes(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = path.with_name("other.sqlite")
+        with Store(path) as target, Store(other) as search, Store(other, read_only=True) as source:
+            search.register_config(DIGEST, {"a": 1})
+            search.put(child(1), DIGEST, GENOTYPE)
+
+            def configurations() -> dict[str, str]:
+                found = Store.configurations(source)
+                search.register_config("e" * 64, {"a": 2})
+                search.put(child(2), "e" * 64, GENOTYPE)
+                return found
+
+            monkeypatch.setattr(source, "configurations", configurations)
+            assert target.merge(source).num_added == 1
+            monkeypatch.undo()
+            assert target.merge(source).num_added == 1
+            assert target.configurations() == source.configurations()
+
     def test_failed_merge_copies_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with Store(path) as target, Store(path.with_name("other.sqlite")) as source:
             source.put(child(1), DIGEST, GENOTYPE)

@@ -244,7 +244,7 @@ def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "run", budget=5)
     with open(tmp_path / "run" / "evaluations.jsonl", "a") as file:
         file.write('{"child": 6, "rew')
-    (tmp_path / "run" / ".best.json.x1y2").write_text("{")
+    (tmp_path / "run" / ".best.json.x1y2.partial").write_text("{")
     resume("random_search", tmp_path / "run", budget=BUDGET)
     assert trajectory(tmp_path / "run") == trajectory(tmp_path / "whole")
     assert not list((tmp_path / "run").glob(".*"))

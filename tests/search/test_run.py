@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, resolve_preset
 from nases_env.execution import ExecutionSettings, Store
 from nases_env.search import SearchArgs, SearchRun, make_env
+from nases_env.search.run_dir import RunDir, is_locked
 from tests.search.acting import RandomActions
 
 
@@ -155,6 +158,17 @@ def test_searches_started_in_the_same_second_have_different_run_directories(
     assert [str(search.run_dir) for search in (first, second)] == [name, f"{name}-2"]
     for run_dir in (first.run_dir, second.run_dir):
         assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 2
+
+
+def test_status_of_a_run_does_not_prevent_a_search(tmp_path: Path) -> None:
+    (tmp_path / "evaluations.jsonl").touch()
+    directory = RunDir(tmp_path)
+    with open(tmp_path / "evaluations.jsonl", "rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)  # as `nases status` does for a moment
+        threading.Timer(0.05, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
+        directory.lock()
+    assert is_locked(tmp_path)
+    directory.close()
 
 
 def test_child_options_override_the_preset(tmp_path: Path) -> None:

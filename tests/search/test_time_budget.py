@@ -57,7 +57,7 @@ def test_durations_are_parsed(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "45", "m", "-3m", "0s", "3x", "1..5h", "30m1h", "nan", "infs"])
 def test_other_texts_are_errors(text: str) -> None:
-    with pytest.raises(InputError, match="a duration is written as 90s, 45m, 2h or 1h30m, not "):
+    with pytest.raises(InputError, match="a duration is written as 90s, 45m, 2h or 1h30m, not"):
         parse_duration(text)
     assert error_of(run_here(script(ROOT / "agents" / "random_search.py"), f"--time={text}")).startswith("error: --time: a")
 

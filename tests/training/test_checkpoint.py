@@ -211,7 +211,7 @@ def fork_until_killed(path: str) -> None:
 
 def test_resume_after_sigkill_in_training_and_in_writing(tmp_path: Path) -> None:
     path = tmp_path / "state"
-    other = tmp_path / ".state.of_another.xxxxxxxx"
+    other = tmp_path / ".state.of_another.xxxxxxxx.partial"
     other.touch()
     # The optimizer imports torch._dynamo, which takes seconds; import it once for both forks.
     code = f"import torch._dynamo; from tests.training.test_checkpoint import *; fork_until_killed({str(path)!r})"

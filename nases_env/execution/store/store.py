@@ -318,7 +318,7 @@ class Store:
     def merge(self, source: Store) -> MergeResult:
         """Copy the evaluations and configurations that this store lacks from ``source``, in one transaction."""
         merged = MergeResult()
-        with self._transaction():
+        with source.snapshot(), self._transaction():
             self._db.executemany(_CONFIGURE, source.configurations().items())
             for row in source.rows():
                 if self._db.execute(_INSERT, row).rowcount == 1:
@@ -330,6 +330,17 @@ class Store:
                 else:
                     merged.differing.append((kept, row))
         return merged
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read the same state of the store in the whole context, while other processes write; this store must not write."""
+        with self._lock, self._translate_errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
 
     def integrity_errors(self) -> list[str]:
         """Return the errors found by SQLite's integrity check; empty if the file is intact."""

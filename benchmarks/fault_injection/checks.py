@@ -21,13 +21,14 @@ from nases_env.cli.store import VerifyArgs, run_store_command
 from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.execution.store import RESULT_COLUMNS, Row
-from nases_env.search.run_dir import BEST_DRAWINGS, FINALISTS, STORE, read_trajectory
+from nases_env.search.run_dir import BEST_DRAWINGS, FINALISTS, REPORT, STORE, read_trajectory
 
 RUN_DIR_FILES = (
     "config.json",
     "evaluations.jsonl",
     "best.json",
     *BEST_DRAWINGS,
+    REPORT,
     "events.out.tfevents.*",
     "logs/[0-9a-f]*.log",
 )

@@ -1,7 +1,7 @@
 # Every target creates the virtual environment first. Only Python and make have to be installed.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs
@@ -12,7 +12,7 @@ DATA ?= digits
 # Every test worker and every child process of a test imports the package: cache its byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: search test lint format docs bench bench-full clean
+.PHONY: search test test-fast lint format docs dist bench bench-full clean
 .DEFAULT_GOAL := search
 
 $(INSTALLED): pyproject.toml setup.cfg
@@ -40,6 +40,12 @@ search: $(INSTALLED)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
+# The tests of the library without its processes: under a minute, also on Windows.
+FAST_TESTS := tests/networks tests/search_spaces tests/embedding tests/training tests/test_visualization.py
+
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST_TESTS) $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +60,14 @@ format: $(READY)
 # The documentation as a web site in build/site.
 docs: $(DOCS_READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Build the sdist and the wheel, install the wheel into a new environment, and run the command and an agent from there.
+dist: $(READY)
+	rm -rf build/lib dist build/dist-test
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/dist-test
+	build/dist-test/bin/python -m pip install --quiet dist/*.whl
+	cd build/dist-test && bin/nases --version && bin/python -m nases_agents.random_search --env-id NASES-Synthetic-v0 --budget 3 --run-dir run && bin/nases draw run/best.json --output best.svg
 
 # Every benchmark prints a table and writes its measurements to benchmarks/results/ as JSON; see benchmarks/README.md.
 QUICK_BENCHMARKS := env_overhead reward_signal throughput

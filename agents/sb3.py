@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ MAX_BUFFER_SIZE = 100_000  # children in the replay buffer
 @dataclass
 class Args(SearchArgs):
     """Options of SB3's algorithms that matter for expensive steps; SB3's defaults are used for all others."""
+
+    essential: ClassVar[tuple[str, ...]] = (*SearchArgs.essential, "algorithm")
 
     algorithm: Literal["ppo", "a2c", "sac", "td3"] = "ppo"
     """PPO (Schulman et al., 2017), A2C (Mnih et al., 2016), SAC (Haarnoja et al., 2018) or TD3 (Fujimoto et al., 2018)."""

@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import nases_env  # noqa: F401 - registers the environments
+import nases_env
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.cpu import torch_threads
 from nases_env.envs import ACTION_SCALE, NASESEnv, NASESVectorEnv
 from nases_env.errors import InputError
 from nases_env.seeding import derive_seed, numpy_generator
+
+gym.register_envs(nases_env)
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,15 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-import nases_env  # noqa: F401 - registers the environments
+import nases_env
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.envs import ImageEnv
 from nases_env.evaluation import Evaluation, TrainingEvaluator
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator
+
+gym.register_envs(nases_env)
 
 
 @dataclass

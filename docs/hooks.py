@@ -131,20 +131,20 @@ def _command_line_reference() -> str:
         if name == "store":
             for each in STORE_COMMANDS:
                 sections += [f"#### nases store {each}", _help(nases, name, each)]
-    sections += ["## Agents", "Each of these is the output of `python -m nases_agents.NAME --help`."]
+    sections += ["## Agents", "Each of these is the output of `python -m nases_agents.NAME --help-all`."]
     for name in AGENTS:
         main = partial(runpy.run_module, f"nases_agents.{name}", run_name="__main__", alter_sys=True)
-        sections += [f"### {name}", _help(main)]
+        sections += [f"### {name}", _help(main, option="--help-all")]
     return "\n\n".join(sections)
 
 
-def _help(main: Callable[[], object], *words: str) -> str:
-    """Return what a command prints for ``--help``, as a code block."""
+def _help(main: Callable[[], object], *words: str, option: str = "--help") -> str:
+    """Return what a command prints for ``option``, as a code block."""
     out = io.StringIO()
     handler = signal.getsignal(signal.SIGTERM)
     with (
         mock.patch.dict(os.environ, COLUMNS=str(COLUMNS)),
-        mock.patch.object(sys, "argv", ["nases", *words, "--help"]),
+        mock.patch.object(sys, "argv", ["nases", *words, option]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(io.StringIO()),  # commands replace the stream
         contextlib.suppress(SystemExit),

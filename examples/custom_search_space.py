@@ -24,10 +24,12 @@ from pathlib import Path
 import gymnasium
 from torch import nn
 
-import nases_env  # noqa: F401 - registers the environments
+import nases_env
 from nases_env.embedding import PretrainSettings, pretrain, quality_report, save_embedding
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces import Architecture, SearchSpace
+
+gymnasium.register_envs(nases_env)
 
 WIDTHS = (4, 8, 16, 32)
 KERNEL_SIZES = (1, 3, 5)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gymnasium
 
-import nases_env  # noqa: F401 - registers the environments
+import nases_env
+
+gymnasium.register_envs(nases_env)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Importing this package registers the environments:
 
     >>> import gymnasium, nases_env
+    >>> gymnasium.register_envs(nases_env)  # has no effect; linters would remove an unused import
     >>> env = gymnasium.make("NASES-Digits-v0")
 
 ``load_model`` loads a trained model; it is imported lazily because it requires torch.

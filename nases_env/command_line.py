@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -58,6 +59,18 @@ PARENT_VARIABLE = "NASES_PARENT"
 """The environment variable with the process id of the command that started this one, with which it exits."""
 
 PARENT_POLL_SECONDS = 0.1
+
+EXIT_STATUSES = {
+    0: "success",
+    1: "a check failed or results differ; an internal error; the reader of the output has exited",
+    2: "invalid input, a damaged file, or missing resources: one line on standard error says what to do",
+    130: "interrupted by Ctrl-C or SIGTERM",
+}
+"""Meaning of the exit status of every command and agent."""
+
+HELP, HELP_ALL = frozenset(("-h", "--help")), "--help-all"
+MAX_HELP_WIDTH = 100
+SENTENCE_END = re.compile(r"; |(?<=\.) ")
 
 ANSI_CODE = re.compile(r"\x1b\[[\d;]*m")  # colors of a terminal
 
@@ -121,35 +134,66 @@ def print_error(error: object) -> None:
     print(f"error: {printable(one_line(error))}", file=sys.stderr)
 
 
-def parse(args_type: Any, **options: Any) -> Any:
+def parse(args_type: Any, *, args: Sequence[str] | None = None, essential: Collection[str] = (), **options: Any) -> Any:
     """Parse the command line into ``args_type``, a dataclass or a union of dataclasses.
 
     Args:
         args_type: the type of the result.
-        **options: passed to ``tyro.cli``.
+        args: the words of the command line; None: those of this process.
+        essential: names of the options that ``--help`` explains; it lists the names of the others. ``--help-all`` explains
+            all, and so does ``--help`` without this argument.
+        **options: passed to ``tyro.cli``; with ``essential``, they contain ``default``.
 
     Raises:
         InputError: if an option is unknown, a value has the wrong type, or a required argument is missing.
     """
+    given = sys.argv[1:] if args is None else args
+    words = ["--help" if word == HELP_ALL else word for word in given]
+    is_short = bool(essential) and HELP_ALL not in given and not HELP.isdisjoint(given)
     registry = ConstructorRegistry()
-    registry.struct_rule(_HelpRule())
+    registry.struct_rule(_HelpRule(essential if is_short else None))
     with contextlib.redirect_stderr(io.StringIO()) as messages:
         try:
-            args, unknown = tyro.cli(args_type, return_unknown_args=True, registry=registry, **options)
+            parsed, unknown = tyro.cli(args_type, args=words, return_unknown_args=True, registry=registry, **options)
         except SystemExit as ended:
             if ended.code == 2:
                 raise InputError(f"{_reword(messages.getvalue())}; --help lists the options") from None
+            if is_short:
+                _print_other_options(options["default"], essential)
             raise
     sys.stderr.write(messages.getvalue())
     if unknown:
         word = unknown[0]
         if not word.startswith("-"):
             raise InputError(f"unexpected argument {word!r}; --help lists the arguments")
-        known = [f"--{name.replace('_', '-')}" for name in _option_names(args)]
+        known = [_flag(name) for name in _option_names(parsed)]
         raise InputError(f"unknown option {word!r}{did_you_mean(word, known)}; --help lists the options")
-    for name, value in _option_values(args):
+    for name, value in _option_values(parsed):
         _require_representable(name, value)
-    return args
+    return parsed
+
+
+def _print_other_options(default: Any, essential: Collection[str]) -> None:
+    """Print the names of the options that are not ``essential``: of the base class, of its subclasses, and of each group."""
+    base = next(each for each in reversed(type(default).__mro__) if dataclasses.is_dataclass(each))
+    base_names = {field.name for field in dataclasses.fields(base)}
+    groups: dict[str, list[str]] = {"search": [], "agent": []}
+    for field in dataclasses.fields(default):
+        value = getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            flags = [_flag(name) for name in _option_names(value) if name not in essential]
+            if _has_no_prefix(type(default), field.name):
+                groups[field.name] = flags
+            else:
+                groups[f"{_flag(field.name)}.NAME"] = [flag.removeprefix("--") for flag in flags]
+        elif field.name not in essential:
+            groups["search" if field.name in base_names else "agent"].append(_flag(field.name))
+    print(f"\nOther options; {HELP_ALL} explains all:")
+    width = min(shutil.get_terminal_size().columns, MAX_HELP_WIDTH)
+    for group, flags in groups.items():
+        if flags:
+            text = f"{group}: {' '.join(flags)}"
+            print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
 def _require_representable(name: str, value: Any) -> None:
@@ -165,7 +209,7 @@ def _require_representable(name: str, value: Any) -> None:
     if not is_valid:
         problem = "is not a number" if value != value else f"is too {'small' if abs(value) < 1 else 'large'}"
         shown = str(value) if len(str(value)) <= MAX_DIGITS else f"{str(value)[:MAX_DIGITS]}..."
-        raise InputError(f"--{name.replace('_', '-')}: {shown} {problem}; --help lists the options")
+        raise InputError(f"{_flag(name)}: {shown} {problem}; --help lists the options")
 
 
 def _reword(box: str) -> str:
@@ -188,9 +232,14 @@ def _reword(box: str) -> str:
 
 
 class _HelpRule:
-    """Change the help texts of dataclass fields: tyro keeps their line breaks and adds "(default: None)" to any text."""
+    """Change the help texts of dataclass fields: tyro keeps their line breaks and adds "(default: None)" to any text.
 
-    def __init__(self) -> None:
+    Args:
+        essential: names of the options to explain, by their first sentence; the others are hidden. None: explain all.
+    """
+
+    def __init__(self, essential: Collection[str] | None = None) -> None:
+        self._essential = essential
         self._is_nested = False
 
     def __call__(self, info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -202,13 +251,23 @@ class _HelpRule:
         finally:
             self._is_nested = False
         assert isinstance(spec, StructConstructorSpec)
-        return dataclasses.replace(spec, fields=tuple(map(_with_tidy_help, spec.fields)))
+        return dataclasses.replace(spec, fields=tuple(map(self._tidy, spec.fields)))
+
+    def _tidy(self, field: StructFieldSpec) -> StructFieldSpec:
+        if self._essential is None:
+            return _with_tidy_help(field)
+        if field.name not in self._essential and not dataclasses.is_dataclass(field.default):
+            suppress: Any = tyro.conf.Suppress
+            return dataclasses.replace(field, type=suppress[field.type])
+        return _with_tidy_help(field, is_short=True)
 
 
-def _with_tidy_help(field: StructFieldSpec) -> StructFieldSpec:
+def _with_tidy_help(field: StructFieldSpec, is_short: bool = False) -> StructFieldSpec:
     def text() -> str | None:
         found = field.helptext() if callable(field.helptext) else field.helptext
-        return found and one_line(found)
+        if not found:
+            return found
+        return SENTENCE_END.split(one_line(found), maxsplit=1)[0] if is_short else one_line(found)
 
     def hint(default: str) -> str:
         return "" if not default or "default:" in (text() or "").lower() else f"(default: {default})"
@@ -230,7 +289,7 @@ def parse_quietly(args_type: type[Args], options: Sequence[str], default: Args) 
     Returns:
         The parsed options; None if they are not valid, so that ``parse`` raises an error or prints the help text.
     """
-    given = [word for word in options if word not in ("-h", "--help")]
+    given = [word for word in options if word not in (*HELP, HELP_ALL)]
     try:
         args: Args = parse(args_type, args=given, default=default)
     except InputError:
@@ -246,21 +305,30 @@ def given_preset(options: Sequence[str] | None = None) -> str | None:
     return preset
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _option_names(args: Any) -> Iterator[str]:
     return (name for name, _ in _option_values(args))
 
 
 def _option_values(args: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the name and the value of each option, including those of nested groups."""
-    hints = get_type_hints(type(args), include_extras=True)
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
         if not dataclasses.is_dataclass(value):
             yield prefix + field.name, value
-        elif tyro.conf.OmitArgPrefixes in getattr(hints[field.name], "__metadata__", ()):
+        elif _has_no_prefix(type(args), field.name):
             yield from _option_values(value, prefix)
         else:
             yield from _option_values(value, f"{prefix}{field.name}.")
+
+
+def _has_no_prefix(args_type: type[Any], group: str) -> bool:
+    """Return whether the options of ``group`` are given without its name."""
+    hint = get_type_hints(args_type, include_extras=True)[group]
+    return tyro.conf.OmitArgPrefixes in getattr(hint, "__metadata__", ())
 
 
 def _thread_excepthook(raised: threading.ExceptHookArgs) -> None:

@@ -18,7 +18,7 @@ from nases_env import command_line
 from nases_env.command_line import parse_quietly, run, run_command
 from nases_env.errors import InputError
 from nases_env.streams import OutputStream
-from tests.commands import error_of, run_here
+from tests.commands import ROOT, error_of, run_here, script
 
 
 @dataclass
@@ -251,3 +251,17 @@ def test_options_are_parsed_quietly(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_quietly(Args, ["--num-env", "3"], Args()) is None
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_short_help_explains_the_essential_options_and_names_the_others() -> None:
+    run_agent = script(ROOT / "agents" / "reinforce.py")
+    shown = run_here(run_agent, "--help").stdout
+    assert len(shown.splitlines()) <= 40
+    assert "--budget INT" in shown
+    assert "Other options; --help-all explains all:" in shown
+    for name in ("--learning-rate", "--num-finalists", "--executor", "num-epochs"):
+        assert shown.count(name) == 1, name
+    explained = run_here(run_agent, "--help-all").stdout
+    assert "--learning-rate FLOAT" in explained
+    assert "--child.num-epochs INT" in explained
+    assert "Other options" not in explained

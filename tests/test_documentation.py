@@ -183,8 +183,8 @@ def test_code_and_commands_of_the_page_run(
 
 def test_options_in_the_guides_exist() -> None:
     """The options are searched in the help of an agent and of all ``nases`` commands."""
-    shown = run_here(module("nases_agents.reinforce"), "--help").stdout
-    shown += run_here(module("nases_agents.sb3"), "--help").stdout
+    shown = run_here(module("nases_agents.reinforce"), "--help-all").stdout
+    shown += run_here(module("nases_agents.sb3"), "--help-all").stdout
     commands = [*cli.COMMANDS, *(f"store {name}" for name in ("ls", "show", "export", "merge", "verify"))]
     for command in commands:
         shown += run_here(cli.main, *command.split(), "--help").stdout

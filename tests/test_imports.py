@@ -39,6 +39,7 @@ LEAVES: dict[str, set[str]] = {
 }
 # The imports of each other part, except for leaves.
 PARTS: dict[str, set[str]] = {
+    "__main__": {"cli"},
     "command_line": set(),
     "networks": set(),
     "search_spaces": {"networks"},

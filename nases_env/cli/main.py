@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from nases_env.command_line import run, unknown_command
+from nases_env.command_line import EXIT_STATUSES, run, unknown_command
+from nases_env.version import __version__
 
 COMMANDS = {
     "search": "search a good network for a data set",
@@ -30,8 +31,16 @@ NASES: neural architecture search in embedding space.
 commands:
 {commands}
 
+options:
+  -h, --help  show this help
+  --version   show the version
+
+exit statuses:
+{statuses}
+
 nases COMMAND --help lists the options of a command.""".format(
-    commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
+    statuses="\n".join(f"  {status:<10} {meaning}" for status, meaning in EXIT_STATUSES.items()),
 )
 
 
@@ -44,6 +53,8 @@ def _main() -> None:
     name, *options = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(HELP)
+    elif name == "--version":
+        print(f"nases {__version__}")
     elif name in COMMANDS:
         importlib.import_module(f"nases_env.cli.{name}").main(options)
     else:

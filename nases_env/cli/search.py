@@ -6,7 +6,8 @@
 
 The data is a directory of images with <class>/ or train/<class>/ and test/<class>/, an .npz file with the arrays images and
 labels, a .csv file with the columns file and label, the name of a data set, or the id of an environment. The other options
-are those of the agent: nases search my_images/ --agent reinforce --help lists them.
+are those of the agent: nases search my_images/ --agent reinforce --help lists
+them, and --help-all explains them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from nases_env.search.options import SearchArgs, make_env, no_preset, parse_and_
 from nases_env.search.run_dir import read_config
 
 DEFAULT_AGENT = "model_assisted"
+
+HELP_WORDS = {"-h", "--help", "--help-all"}
 
 HELP = f"""usage: nases search DATA [--agent AGENT] [--dry-run] [OPTIONS]
        nases search --resume RUN [OPTIONS]
@@ -62,10 +65,10 @@ def main(options: Sequence[str]) -> None:
         agent = agent if agent in AGENTS else "sb3"  # named by its algorithm
         given = ["--resume", own.resume]
     elif data is None:
-        if own.agent is None and {"-h", "--help"} & set(others):
+        if own.agent is None and HELP_WORDS & set(others):
             print(HELP)
             return
-        if not {"-h", "--help"} & set(others):
+        if not HELP_WORDS & set(others):
             raise InputError("no data given; the first argument is a directory of images, a file or the name of a data set")
         agent, given = own.agent, []
     else:

@@ -87,6 +87,19 @@ class SearchArgs:
     uses_embedding: ClassVar[bool] = True
     """Whether the agent uses the embedding of the search space."""
 
+    essential: ClassVar[tuple[str, ...]] = (
+        "env_id",
+        "budget",
+        "time",
+        "seed",
+        "num_envs",
+        "preset",
+        "data_dir",
+        "run_dir",
+        "resume",
+    )
+    """Options that ``--help`` explains; ``--help-all`` explains all."""
+
     env_id: str = "NASES-Digits-v0"
     """Id of the environment, such as NASES-CIFAR10-v0; MODULE:ID for one that MODULE registers."""
     env_kwargs: dict[str, str] = field(default_factory=dict)
@@ -189,7 +202,14 @@ def parse_and_search(
     """
 
     def read(default: Args) -> Args:
-        args: Args = parse(args_type, description=main.__doc__, default=default, args=options, prog=program)
+        args: Args = parse(
+            args_type,
+            description=main.__doc__,
+            default=default,
+            args=options,
+            prog=program,
+            essential=args_type.essential,
+        )
         return args
 
     options = sys.argv[1:] if options is None else list(options)

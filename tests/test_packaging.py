@@ -1,0 +1,135 @@
+"""The wheel is complete, and the package imports no more than it needs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import venv
+from importlib.metadata import metadata
+from pathlib import Path
+from zipfile import ZipFile
+
+import gymnasium
+import pytest
+
+import nases_env
+from nases_env.cli.main import HELP
+from tests.commands import ROOT, run
+
+HEAVY = {
+    "stable_baselines3",
+    "ray",
+    "submitit",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pandas",
+    "matplotlib",
+    "sklearn",
+    "torch",
+}
+MODULES = f"print(*sorted({HEAVY!r} & sys.modules.keys()))"
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the sdist and the wheel, which is built from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run("python", "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT), folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a virtual environment with the wheel, which finds its dependencies in the environment of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True, symlinks=True)
+    python = folder / "bin" / "python"
+    (wheel,) = dist.glob("*.whl")
+    run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel), folder=folder)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    dependencies = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    (site_packages / "dependencies.pth").write_text("\n".join(map(str, dependencies)))
+    return folder
+
+
+def modules_after(code: str, folder: Path = ROOT) -> set[str]:
+    return set(run("python", "-c", f"import sys\n{code}\n{MODULES}", folder=folder).stdout.splitlines()[-1].split())
+
+
+def test_wheel_contains_every_module_and_all_data(dist: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in (("nases_env", ROOT / "nases_env"), ("nases_agents", ROOT / "agents"))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert names == expected
+    assert {Path(name).suffix for name in names} == {".py", ".typed", ".json", ".safetensors", ".css", ".html", ".js"}
+
+
+def test_sdist_contains_tests_and_documents(dist: Path) -> None:
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "tests/commands.py",
+        "tests/networks/cells.py",
+        "docs/images/best_cell.svg",
+        "benchmarks/README.md",
+        "Makefile",
+    } <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith("benchmarks/results")]
+
+
+def test_installed_wheel_runs_commands_and_agents(installed: Path, tmp_path: Path) -> None:
+    bin_dir = installed / "bin"
+    python, nases = str(bin_dir / "python"), str(bin_dir / "nases")
+    where = run(python, "-c", "import nases_env, nases_agents; print(nases_env.__file__)", folder=tmp_path).stdout
+    assert Path(where.strip()).is_relative_to(installed)
+    assert run(nases, "--help", folder=tmp_path).stdout.startswith("usage: nases COMMAND")
+    assert run(nases, "--version", folder=tmp_path).stdout == f"nases {nases_env.__version__}\n"
+    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "3", "--run-dir", "run")
+    searched = run(python, "-m", "nases_agents.random_search", *options, folder=tmp_path)
+    assert "the best of 3 architectures" in searched.stdout
+    assert "normal cell" in run(nases, "draw", "run/best.json", folder=tmp_path).stdout
+    run(nases, "draw", "run/best.json", "--output", "best.svg", folder=tmp_path)
+    assert "normal cell" in (tmp_path / "best.svg").read_text()
+    weights = "from nases_env.embedding import load_embedding as load; from nases_env.search_spaces import EnasMicro; "
+    weights += "print(load(EnasMicro()).embedding_size)"
+    assert run(python, "-c", weights, folder=tmp_path).stdout == "20\n"
+
+
+def test_package_runs_as_the_nases_command(tmp_path: Path) -> None:
+    assert run("python", "-m", "nases_env", "--help", folder=tmp_path).stdout == f"{HELP}\n"
+
+
+def test_import_loads_no_large_dependency() -> None:
+    assert modules_after("import nases_env") == set()
+
+
+def test_environment_and_search_load_only_torch(tmp_path: Path) -> None:
+    step = "env = gymnasium.make('NASES-Synthetic-v0'); env.reset(seed=0); env.step(env.action_space.sample())"
+    assert modules_after(f"import gymnasium, nases_env\n{step}") == {"torch"}
+    search = """
+from nases_agents.random_search import Args, RandomSearch
+from nases_env.search import SearchRun
+with SearchRun(Args(env_id="NASES-Synthetic-v0", budget=1, run_dir=Path(folder)), agent="random_search") as run:
+    RandomSearch(run.env, run.args)
+    run.env.reset(seed=0)
+"""
+    assert modules_after(f"from pathlib import Path\nfolder = {str(tmp_path / 'run')!r}{search}") == {"torch"}
+
+
+def test_register_envs_accepts_the_package() -> None:
+    code = "import gymnasium, nases_env; gymnasium.register_envs(nases_env); print('NASES-Digits-v0' in gymnasium.registry)"
+    assert run("python", "-c", code, folder=ROOT).stdout == "True\n"
+    assert gymnasium.spec("NASES-Digits-v0").id == "NASES-Digits-v0"
+
+
+def test_versions_agree() -> None:
+    assert metadata("nases-env")["Version"] == nases_env.__version__
+    assert re.search(rf"^version: {re.escape(nases_env.__version__)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)

@@ -11,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -117,10 +118,17 @@ def test_used_port_and_wrong_directory_are_one_line(server: ReportServer, run_di
 def test_interrupt_ends_it_without_a_message(run_dir: Path) -> None:
     code = "import sys; from nases_env.cli.main import main; sys.argv = ['nases', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", code, "watch", str(run_dir), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell starts background processes with SIGINT ignored; a terminal does not.
+    unignore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignore
+    ) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert re.search(r"http://127\.0\.0\.1:\d+/", line), line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, "", "")

@@ -12,7 +12,7 @@ DATA ?= digits
 # Every test worker and every child process of a test imports the package: cache its byte code.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: search test test-fast lint format docs dist bench bench-full clean
+.PHONY: search test test-fast lint lint-windows format docs dist bench bench-full clean
 .DEFAULT_GOAL := search
 
 $(INSTALLED): pyproject.toml setup.cfg
@@ -51,6 +51,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	mkdir -p build/mypy && ln -sfn ../../agents build/mypy/nases_agents
 	$(BIN)/mypy
+
+# The types on Windows, where some modules and functions of Python are missing.
+lint-windows: $(READY)
+	mkdir -p build/mypy && ln -sfn ../../agents build/mypy/nases_agents
 	$(BIN)/mypy --platform win32 nases_env build/mypy/nases_agents
 
 format: $(READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import sqlite3
 import sys
@@ -35,9 +36,6 @@ def test_weights_and_biases(tmp_path: Path) -> None:
     content = recorded.read_bytes()
     for text in ("search/best_reward", "search/reward", "update/", "NASES-Synthetic-v0"):
         assert text.encode() in content
-    search(tmp_path, "wandb", "--resume", "run", "--budget", "5", variable="WANDB_MODE", value="offline")
-    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*"))) == 2
-    assert len({path.stem for path in (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")}) == 1
 
 
 def test_mlflow(tmp_path: Path) -> None:
@@ -53,6 +51,8 @@ def test_mlflow(tmp_path: Path) -> None:
 
 
 def test_trackio(tmp_path: Path) -> None:
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("needs trackio, which installs 150 MB")
     search(tmp_path, "trackio", *SEARCH, "--budget", "4", variable="TRACKIO_DIR", value=str(tmp_path / "trackio"))
     search(tmp_path, "trackio", "--resume", "run", "--budget", "5", variable="TRACKIO_DIR", value=str(tmp_path / "trackio"))
     database = sqlite3.connect(tmp_path / "trackio" / "nases.db")

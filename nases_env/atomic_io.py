@@ -33,7 +33,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file in the directory of ``path``; move it to ``path`` at the end of the context, unless it fails.
 
-    Temporary files of ``path`` that killed processes left behind are removed.
+    Temporary files of ``path`` that killed processes left behind are removed, except on Windows.
 
     Raises:
         InputError: if the directory is not writable, the disk is full, or ``path`` is a directory or a device. An existing
@@ -44,7 +44,8 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
         if path.exists() and not path.is_file():  # the superuser would replace a device such as /dev/null
             raise InputError(f"cannot write {path}: it is not a regular file; choose a different path")
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
+        if sys.platform != "win32":  # there, another process closes its temporary file, and only then moves it
+            remove_leftovers(path)
         file, temporary = _create_temporary(path)
         with file:
             try:
@@ -55,6 +56,8 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
                     file.close()
                 os.replace(temporary, path)
             except BaseException:
+                with contextlib.suppress(OSError):  # the disk may be full
+                    file.close()  # Windows cannot remove an open file
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
@@ -74,7 +77,10 @@ def _create_temporary(path: Path) -> tuple[BinaryIO, Path]:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove the temporary files of ``path`` that killed processes left behind; those of running processes are locked."""
+    """Remove the temporary files of ``path`` that killed processes left behind; those of running processes are locked.
+
+    On Windows, no other process may write ``path`` at the same time.
+    """
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
         if "." in leftover.name.removeprefix(f".{path.name}.").removesuffix(SUFFIX):  # of a file with a longer name

@@ -88,8 +88,9 @@ def run(main: Callable[[], None]) -> None:
     status is 1 if standard output is a pipe whose reader, such as ``head``, has exited.
     """
     streams.prepare()
-    if PARENT_VARIABLE in os.environ:
-        threading.Thread(target=_exit_with_parent, args=(int(os.environ.pop(PARENT_VARIABLE)),), daemon=True).start()
+    parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is not None and sys.platform != "win32":  # there, python.exe of a virtual environment starts another process
+        threading.Thread(target=_exit_with_parent, args=(int(parent),), daemon=True).start()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.excepthook = _thread_excepthook

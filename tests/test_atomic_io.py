@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -10,9 +11,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from nases_env.atomic_io import SUFFIX, append_line, is_fresh, open_atomically, write_atomically
+from nases_env.atomic_io import SUFFIX, append_line, is_fresh, open_atomically, remove_leftovers, write_atomically
 from nases_env.errors import InputError
 from nases_env.execution import Store
 
@@ -99,6 +101,70 @@ def test_concurrent_writes_of_a_file_do_not_disturb_each_other(tmp_path: Path) -
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither move nor remove a file that this process has opened, as on Windows."""
+    replace, unlink = os.replace, Path.unlink
+
+    def require_closed(path: Path) -> None:
+        if str(path.resolve()) in {file.path for file in psutil.Process().open_files()}:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def replace_closed(source: Path, target: Path) -> None:
+        require_closed(source)
+        replace(source, target)
+
+    def unlink_closed(path: Path, missing_ok: bool = False) -> None:
+        require_closed(path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "replace", replace_closed)
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+
+
+@pytest.mark.usefixtures("windows")
+def test_failed_write_leaves_nothing_on_windows(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail() -> None:
+        with open_atomically(path) as file:
+            file.write(b"new")
+            raise KeyError("of the caller")
+
+    with pytest.raises(KeyError, match="of the caller"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("windows")
+def test_write_keeps_the_file_that_another_is_about_to_move_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "file", os.replace
+
+    def replace_after_another(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write_atomically(path, b"second")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_after_another)
+    write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("windows")
+def test_leftovers_are_removed_on_windows_unless_they_are_open(tmp_path: Path) -> None:
+    left, opened = (tmp_path / f".file.{name}{SUFFIX}" for name in ("a1", "b2"))
+    left.touch()
+    with opened.open("wb"):
+        remove_leftovers(tmp_path / "file")
+        assert list(tmp_path.iterdir()) == [opened]
 
 
 @pytest.mark.usefixtures("full_disk")

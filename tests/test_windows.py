@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nases_env.command_line import PARENT_VARIABLE
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, TrainingEvaluator
 from nases_env.execution import ExecutionSettings
@@ -104,3 +106,10 @@ def test_executor_that_needs_posix_is_refused_on_windows(name: str, monkeypatch:
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(InputError, match=f"the executor {name} needs Linux or macOS; use the executor serial"):
         make_executor(evaluator, settings, max_in_flight=1, describe=str)
+
+
+def test_agent_of_a_reproduction_runs_in_a_virtual_environment_of_windows() -> None:
+    """There, python.exe of the environment is the parent of the agent, and the reproduction is the parent of python.exe."""
+    code = "import sys, time; from nases_env.command_line import run; sys.platform = 'win32'; run(lambda: time.sleep(0.5))"
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getppid())}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=TIMEOUT_SECONDS).returncode == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 
 from nases_env import visualization
-from nases_env.cell_layout import operator_name
 from nases_env.errors import InputError
-from nases_env.search_spaces import EnasMicro, SearchSpace
+from nases_env.search_spaces import EnasMicro, SearchSpace, parse_architecture
 from nases_env.search_spaces.nasbench201 import NasBench201
+from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene, short_name
+from tests.commands import ROOT
 from tests.embedding.spaces import ListSpace
 
 SPACE = EnasMicro()
@@ -38,25 +41,74 @@ def test_svg_names_every_operator_input_node_and_output(tmp_path: Path) -> None:
     for graph in SPACE.cell_graphs(CHAIN):
         for node in graph.nodes:
             for branch in node:
-                assert operator_name(branch.operator) in shown
-    assert shown.count("sep conv 3×3") == 12
+                assert branch.operator in shown  # in the legend
+    assert shown.count("sep 3×3") == 12 + 1
+    assert shown.count("sep_conv_3x3") == 1
     assert shown.count("cell k-2") == shown.count("cell k-1") == shown.count("output") == 2
-    assert sorted(text for text in shown if text.startswith("+")) == sorted([f"+{node}" for node in range(1, 6)] * 2)
+    assert sorted(text for text in shown if text.startswith("+")) == sorted(["+", *[f"+{node}" for node in range(1, 6)] * 2])
+
+
+def require_separate_boxes(scene: Scene) -> list[Box]:
+    """Return the boxes and frames of the cells, which must be inside the page and must not overlap others of their kind."""
+    boxes = [shape for shape in scene.shapes if isinstance(shape, Box)]
+    for kinds in (("frame", "value", "legend"), ("operator", "legend")):
+        spans = [
+            (
+                box.center.x - box.width / 2,
+                box.center.x + box.width / 2,
+                box.center.y - box.height / 2,
+                box.center.y + box.height / 2,
+            )
+            for box in boxes
+            if box.kind in kinds and box.text != "zero"
+        ]
+        for index, (left, right, low, high) in enumerate(spans):
+            assert 0 <= left < right <= scene.width
+            assert 0 <= low < high <= scene.height
+            for left2, right2, low2, high2 in spans[:index]:
+                assert right <= left2 or right2 <= left or high <= low2 or high2 <= low
+    return boxes
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@example(142, False)  # the five nodes of a cell form a chain
+@example(142, True)
+def test_boxes_are_inside_the_figure_and_do_not_overlap(seed: int, fixed_size: bool) -> None:
+    scene = make_scene(SPACE, SPACE.sample(np.random.default_rng(seed)), fixed_size=fixed_size)
+    kinds = [box.kind for box in require_separate_boxes(scene)]
+    assert kinds.count("frame") == 10
+    assert kinds.count("operator") == 20
+    assert kinds.count("value") == 2 * 3
+
+
+def test_all_nodes_in_one_column_fit_in_a_figure_of_fixed_size() -> None:
+    architecture = SPACE.architecture([0, 1, 0, 2] * 10)  # input k-1 is a loose end, so its line passes the five nodes
+    require_separate_boxes(make_scene(SPACE, architecture, fixed_size=True))
+
+
+def test_lines_begin_and_end_at_the_boxes_that_they_connect() -> None:
+    scene = make_scene(SPACE, CHAIN)
+    starts = {path[0] for line in scene.shapes if isinstance(line, Line) for path in line.paths}
+    ends = {path[-1] for line in scene.shapes if isinstance(line, Line) for path in line.paths}
+    for shape in scene.shapes:
+        if isinstance(shape, Box) and shape.kind == "operator":
+            assert Point(shape.center.x - shape.width / 2, shape.center.y) in ends
+        elif isinstance(shape, Disk) and shape.text != "+":
+            assert any(start == pytest.approx((shape.center.x + shape.radius, shape.center.y)) for start in starts)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-@example(142)  # the five nodes of a cell form a chain
-def test_boxes_are_inside_the_figure_and_do_not_overlap(seed: int) -> None:
-    architecture = SPACE.sample(np.random.default_rng(seed))
-    for axes in visualization.draw(SPACE, architecture).axes:
-        boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
-        assert len(boxes) == 2 + 10 + 1
-        for index, box in enumerate(boxes):
-            assert axes.get_xlim()[0] <= box.x0 < box.x1 <= axes.get_xlim()[1]
-            assert axes.get_ylim()[0] <= box.y0 < box.y1 <= axes.get_ylim()[1]
-            for other in boxes[:index]:
-                assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
+def test_lines_do_not_pass_behind_boxes(seed: int) -> None:
+    scene = make_scene(SPACE, SPACE.sample(np.random.default_rng(seed)))
+    frames = [shape for shape in scene.shapes if isinstance(shape, Box) and shape.kind in ("frame", "value")]
+    for line in scene.shapes:
+        if isinstance(line, Line):
+            for start, end in (pair for path in line.paths for pair in pairwise(path) if pair[0].y == pair[1].y):
+                for frame in frames:
+                    is_between = start.x < frame.center.x < end.x
+                    assert not (is_between and abs(frame.center.y - start.y) < frame.height / 2)
 
 
 def test_figures_of_fixed_size_are_large_enough_for_every_cell() -> None:
@@ -74,13 +126,12 @@ def test_figures_of_fixed_size_are_large_enough_for_every_cell() -> None:
 
 def test_figure_is_no_larger_than_the_cell_and_its_title() -> None:
     cell = NASBENCH201.from_string("|skip_connect~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|nor_conv_3x3~2|")
-    figure = visualization.draw(NASBENCH201, cell, "a title")
-    (axes,) = figure.axes
-    boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
-    assert figure.get_figheight() < 2.5
-    assert min(box.y0 for box in boxes) - axes.get_ylim()[0] < 0.3
-    assert figure.get_figwidth() - max(box.x1 for box in boxes) < 0.3
-    assert visualization.draw(NASBENCH201, cell, "a title" * 14).get_figwidth() > figure.get_figwidth()
+    scene = make_scene(NASBENCH201, cell, "a title")
+    boxes = [shape for shape in scene.shapes if isinstance(shape, Box)]
+    assert scene.height < 2.5
+    assert min(shape.position.y for shape in scene.shapes if isinstance(shape, Text)) < 0.3
+    assert scene.width - max(box.center.x + box.width / 2 for box in boxes) < 0.3
+    assert make_scene(NASBENCH201, cell, "a title" * 14).width > scene.width
 
 
 def test_same_architecture_is_drawn_to_identical_files(tmp_path: Path) -> None:
@@ -97,6 +148,8 @@ def test_same_architecture_is_drawn_to_identical_files(tmp_path: Path) -> None:
 def test_other_file_formats_are_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.png, \.svg, \.pdf"):
         visualization.save(visualization.draw(SPACE, CHAIN), tmp_path / "cell.jpg")
+    with pytest.raises(InputError, match=r"must end in \.png, \.svg, \.pdf, \.tex"):
+        visualization.save_drawing(SPACE, CHAIN, tmp_path / "cell.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,22 +168,15 @@ def test_describe_cells() -> None:
 @example((0, 0, 0, 0, 0, 0))  # no edges
 @example((3, 3, 3, 3, 3, 3))
 def test_boxes_of_a_cell_with_absent_edges_do_not_overlap(choices: tuple[int, ...]) -> None:
-    architecture = NASBENCH201.architecture(choices)
-    (axes,) = visualization.draw(NASBENCH201, architecture).axes
-    boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    scene = make_scene(NASBENCH201, NASBENCH201.architecture(choices))
+    boxes = require_separate_boxes(scene)
     nodes = (choices[:1], choices[1:3], choices[3:])
-    assert len(boxes) == 1 + sum(max(1, len(node) - node.count(0)) for node in nodes) + 1
-    for index, box in enumerate(boxes):
-        assert axes.get_xlim()[0] <= box.x0 < box.x1 <= axes.get_xlim()[1]
-        assert axes.get_ylim()[0] <= box.y0 < box.y1 <= axes.get_ylim()[1]
-        for other in boxes[:index]:
-            assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
-    shown = [text.get_text() for text in axes.texts]
+    shown = [box.text for box in boxes if box.kind in ("operator", "value")]
+    assert len(shown) == 1 + sum(max(1, len(node) - node.count(0)) for node in nodes) + 1
     assert shown.count("zero") == sum(set(node) == {0} for node in nodes)
     assert "none" not in shown
     for choice in set(choices) - {0}:
-        name = operator_name(NASBENCH201.operators[choice])
-        assert shown.count(name) == choices.count(choice)
+        assert shown.count(short_name(NASBENCH201.operators[choice])) == choices.count(choice)
 
 
 def test_describe_a_cell_with_absent_edges() -> None:
@@ -210,3 +256,32 @@ def test_decisions_are_saved_as_images(tmp_path: Path) -> None:
     pixels = visualization.to_array(figure)
     assert pixels.shape[1] <= 960
     assert pixels.min() < 100
+
+
+def test_tikz_document_draws_every_shape(tmp_path: Path) -> None:
+    visualization.save_drawing(SPACE, CHAIN, tmp_path / "cell.tex", "50% of a_b & {c}")
+    document = (tmp_path / "cell.tex").read_text()
+    assert document.startswith(r"\documentclass[tikz,border=2pt]{standalone}")
+    assert document.endswith("\\end{tikzpicture}\n\\end{document}\n")
+    assert r"{50\% of a\_b \& \{c\}};" in document
+    assert document.isascii()
+    shapes = [type(shape) for shape in make_scene(SPACE, CHAIN).shapes]
+    assert document.count("\\draw[") == shapes.count(Line)
+    assert document.count("\\node[") == len(shapes) - shapes.count(Line)
+    assert document.count("{") - document.count(r"\{") == document.count("}") - document.count(r"\}")
+    for color in re.findall(r"nases[A-Z]+", document):
+        assert rf"\definecolor{{{color}}}" in document
+
+
+def test_frames_of_a_video_are_readable_at_600_pixels() -> None:
+    scene = make_scene(SPACE, CHAIN, fixed_size=True)
+    pixels_per_point = 600 / scene.width / 72
+    assert FONT_SIZE * pixels_per_point > 8
+
+
+def test_cell_of_the_readme_is_up_to_date(tmp_path: Path) -> None:
+    space, architecture = parse_architecture((ROOT / "docs" / "images" / "best_cell.json").read_text())
+    title = "NASES-CIFAR10-v0: validation accuracy 39.25%"
+    visualization.save_drawing(space, architecture, tmp_path / "cell.svg", title)
+    assert texts(tmp_path / "cell.svg") == texts(ROOT / "docs" / "images" / "best_cell.svg")
+    assert (ROOT / "docs" / "images" / "best_cell.svg").stat().st_size < 40_000

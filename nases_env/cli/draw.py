@@ -21,7 +21,7 @@ class DrawArgs:
 
     architecture: tyro.conf.Positional[Path] = field(metadata={"help": "JSON file with a genotype."})
     output: Path | None = field(
-        default=None, metadata={"help": "PNG, SVG or PDF file to write. Default: print the cells as text."}
+        default=None, metadata={"help": "PNG, SVG, PDF or TikZ (.tex) file to write. Default: print the cells as text."}
     )
     search_space: str | None = field(
         default=None,
@@ -29,6 +29,7 @@ class DrawArgs:
             "help": f"{', '.join(SEARCH_SPACES)}, or a custom search space as MODULE:CLASS. Default: the one in the file."
         },
     )
+    title: str | None = field(default=None, metadata={"help": "Title of the drawing. Default: the name of the file."})
 
 
 def main(options: Sequence[str]) -> None:
@@ -52,4 +53,5 @@ def draw_command(args: DrawArgs) -> None:
     if args.output is None:
         print(visualization.describe(search_space, architecture))
     else:
-        visualization.save(visualization.draw(search_space, architecture, printable(args.architecture.name)), args.output)
+        title = printable(args.architecture.name if args.title is None else args.title)
+        visualization.save_drawing(search_space, architecture, args.output, title)

@@ -41,11 +41,11 @@ def draw_cell(graph: CellGraph, owner: str) -> Markup:
             places[item, column] = (PADDING + column * COLUMN_PITCH, top, size)
             top += size + GAP
     width = 2 * PADDING + (len(columns) - 1) * COLUMN_PITCH + BOX_WIDTH
-    home = {item[0]: column for item, column in places if item[1]}
+    home = {item.value: column for item, column in places if item.is_here}
     lines: list[Markup] = []
     boxes: list[Markup] = []
     for value, column in home.items():
-        x, y, size = places[(value, True), column]
+        x, y, size = places[Item(value), column]
         if value == OUTPUT:
             boxes.append(_box(x, y, size, [("output", "")]))
             reads = [(source, y + size / 2) for source in graph.outputs]
@@ -94,7 +94,7 @@ def _height(item: Item, graph: CellGraph) -> float:
 
 
 def _middle(places: dict[tuple[Item, int], tuple[float, float, float]], home: dict[int, int], value: int) -> float:
-    _, top, size = places[(value, True), home[value]]
+    _, top, size = places[Item(value), home[value]]
     return top + size / 2
 
 
@@ -107,9 +107,9 @@ def _route(
 ) -> str:
     """Return the path from a value to ``target`` through its places in the columns between."""
     first = home[source]
-    points = [(places[(source, True), first][0] + BOX_WIDTH, _middle(places, home, source))]
+    points = [(places[Item(source), first][0] + BOX_WIDTH, _middle(places, home, source))]
     for column in range(first + 1, last):
-        x, y, size = places[(source, False), column]
+        x, y, size = places[Item(source, is_here=False), column]
         points += [(x, y + size / 2), (x + BOX_WIDTH, y + size / 2)]
     points.append(target)
     text = f"M{number(points[0][0])} {number(points[0][1])}"

@@ -1,0 +1,42 @@
+"""Text descriptions of cells and decisions."""
+
+from __future__ import annotations
+
+from nases_env.cell_layout import drawn_graphs, operator_name
+from nases_env.search_spaces import Architecture, SearchSpace
+
+ZERO = "zero"  # label of a node without branches
+
+
+def describe(search_space: SearchSpace, architecture: Architecture) -> str:
+    """Describe the cells of an architecture, one line per node, or its decisions if the search space has no cell graphs."""
+    lines = []
+    for graph in drawn_graphs(search_space, architecture):
+        names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
+        lines.append(graph.name)
+        for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
+            terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
+            lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
+        lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
+    prefix = "" if search_space.decision_names else "decision "
+    return "\n".join(lines or [prefix + text for text in describe_decisions(search_space, architecture)])
+
+
+def describe_decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:
+    """Describe each decision of an architecture by its name and its choice."""
+    return [_describe_decision(search_space, index, choice) for index, choice in enumerate(architecture.decisions)]
+
+
+def longest_description(search_space: SearchSpace) -> int:
+    """Return the number of characters in the longest description of a decision, over all architectures."""
+    return max(
+        len(_describe_decision(search_space, index, choice))
+        for index, size in enumerate(search_space.decision_sizes)
+        for choice in range(size)
+    )
+
+
+def _describe_decision(search_space: SearchSpace, index: int, choice: int) -> str:
+    names, choices = search_space.decision_names, search_space.choice_names
+    described = choices[index][choice] if choices else f"{choice} of 0..{search_space.decision_sizes[index] - 1}"
+    return f"{names[index] if names else index}: {described}"

@@ -32,6 +32,9 @@ class DrawArgs:
     title: str | None = field(default=None, metadata={"help": "Title of the drawing. Default: the name of the file."})
 
 
+ARGS = DrawArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases draw``."""
     draw_command(parse(DrawArgs, prog="nases draw", args=options))

@@ -40,6 +40,9 @@ class ExportArgs:
     search_space: str | None = field(default=None, metadata={"help": SEARCH_SPACE_HELP})
 
 
+ARGS = ExportArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases export``."""
     export_command(parse(ExportArgs, prog="nases export", args=options))

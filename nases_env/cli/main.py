@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
 
-from nases_env.command_line import EXIT_STATUSES, run, unknown_command
+from nases_env.command_line import EXIT_STATUSES, parse, run, unknown_command
+from nases_env.errors import InputError
 from nases_env.version import __version__
 
 COMMANDS = {
@@ -22,7 +25,10 @@ COMMANDS = {
     "predict": "classify images with a trained model",
     "store": "inspect, export, merge or verify a result store",
 }
-"""Subcommands. ``nases NAME`` calls ``main`` of the module ``nases_env.cli.NAME``, which is imported only then."""
+"""Subcommands. ``nases NAME`` calls ``main`` of the module ``nases_env.cli.NAME``, which is imported only then. ``ARGS`` in
+that module is the type of its arguments."""
+
+COMPLETION, SHELLS = "--tyro-print-completion", ("bash", "fish", "zsh")
 
 HELP = """usage: nases COMMAND [OPTIONS]
 
@@ -34,12 +40,16 @@ commands:
 options:
   -h, --help  show this help
   --version   show the version
+  {completion} SHELL
+              print the completion script of a shell: {shells}
 
 exit statuses:
 {statuses}
 
 nases COMMAND --help lists the options of a command.""".format(
     commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()),
+    completion=COMPLETION,
+    shells=", ".join(SHELLS),
     statuses="\n".join(f"  {status:<10} {meaning}" for status, meaning in EXIT_STATUSES.items()),
 )
 
@@ -55,7 +65,20 @@ def _main() -> None:
         print(HELP)
     elif name == "--version":
         print(f"nases {__version__}")
+    elif name == COMPLETION:
+        _print_completion(options)
     elif name in COMMANDS:
         importlib.import_module(f"nases_env.cli.{name}").main(options)
     else:
         raise unknown_command("nases", name, COMMANDS)
+
+
+def _print_completion(shells: Sequence[str]) -> None:
+    """Print the completion script of all commands for one of ``SHELLS``; this imports the modules of all commands."""
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise InputError(f"{COMPLETION} takes one of {', '.join(SHELLS)}, such as nases {COMPLETION} bash")
+    import tyro
+
+    modules = {name: importlib.import_module(f"nases_env.cli.{name}") for name in COMMANDS}
+    args_types: Any = tuple(Annotated[module.ARGS, tyro.conf.subcommand(name)] for name, module in modules.items())
+    parse(Union[args_types], prog="nases", args=[COMPLETION, *shells])  # noqa: UP007 - not known before

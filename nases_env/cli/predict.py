@@ -29,6 +29,9 @@ class PredictArgs:
     search_space: str | None = field(default=None, metadata={"help": SEARCH_SPACE_HELP})
 
 
+ARGS = PredictArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases predict``."""
     predict_command(parse(PredictArgs, prog="nases predict", args=options))

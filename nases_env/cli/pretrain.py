@@ -49,6 +49,9 @@ class PretrainArgs:
     )
 
 
+ARGS = PretrainArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases pretrain``."""
     pretrain_command(parse_pretrain(options))

@@ -33,6 +33,9 @@ class ReportArgs:
     )
 
 
+ARGS = ReportArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases report``."""
     report_command(parse(ReportArgs, prog="nases report", args=options))

@@ -49,6 +49,9 @@ RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "final.max_para
 INTERRUPT_GRACE_SECONDS = 5.0
 
 
+ARGS = ReproduceArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases reproduce``."""
     reproduce_command(parse_reproduce(options))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ ENV_ID_BY_DATASET = {
     "svhn": "NASES-SVHN-v0",
     "digits": "NASES-Digits-v0",
 }
+
+
+@dataclass
+class CompletedArgs(SearchArgs):
+    """The options that shells complete: those of all agents."""
+
+    agent: str = DEFAULT_AGENT
+    dry_run: bool = False
+
+
+ARGS = CompletedArgs
 
 
 def main(options: Sequence[str]) -> None:

@@ -49,6 +49,9 @@ class StatusArgs:
     )
 
 
+ARGS = StatusArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases status``."""
     status_command(parse(StatusArgs, prog="nases status", args=options))

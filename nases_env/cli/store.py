@@ -96,6 +96,16 @@ StoreCommands = (
 )
 
 
+@dataclass(frozen=True)
+class StoreArgs:
+    """Arguments of ``nases store``."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[StoreCommands]
+
+
+ARGS = StoreArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases store``."""
     name = options[0] if options else ""

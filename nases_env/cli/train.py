@@ -86,6 +86,9 @@ class TrainArgs:
     )
 
 
+ARGS = TrainArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases train``."""
     train_command(parse_train(options))

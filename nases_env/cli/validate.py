@@ -50,6 +50,9 @@ class ValidateArgs:
     )
 
 
+ARGS = ValidateArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases validate``."""
     validate_command(parse(ValidateArgs, prog="nases validate", args=options))

@@ -35,6 +35,9 @@ class WatchArgs:
     port: int = field(default=8265, metadata={"help": "Port of the server; 0 selects a free one."})
 
 
+ARGS = WatchArgs
+
+
 def main(options: Sequence[str]) -> None:
     """Parse ``options`` and run ``nases watch``."""
     watch_command(parse(WatchArgs, prog="nases watch", args=options))

@@ -6,12 +6,13 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import nases_env.cli
-from nases_env.cli.main import COMMANDS, main
-from tests.commands import error_of, run_here
+from nases_env.cli.main import COMMANDS, COMPLETION, main
+from tests.commands import error_of, run, run_here
 
 
 def test_every_module_is_a_command() -> None:
@@ -62,3 +63,23 @@ def test_help_lists_all_commands_and_imports_none() -> None:
 )
 def test_invalid_command_is_a_one_line_error(options: list[str], message: str) -> None:
     assert message in error_of(run_here(main, *options))
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    (tmp_path / "completion").write_text(run_here(main, COMPLETION, "bash").stdout)
+    script = """
+source completion
+complete_words() {
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+  _tyro_nases
+  echo "${COMPREPLY[*]}"
+}
+complete_words nases va
+complete_words nases store ver
+complete_words nases train --see
+complete_words nases search --dry
+"""
+    completed = run("bash", "-c", script, folder=tmp_path).stdout.splitlines()
+    assert [set(line.split()) for line in completed[:3]] == [{"validate"}, {"verify"}, {"--seed", "--seeds"}]
+    assert "--dry-run" in completed[3]
+    assert "takes one of bash, fish, zsh" in error_of(run_here(main, COMPLETION, "ksh"))

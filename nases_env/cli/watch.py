@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import sys
 import threading
 import time
@@ -133,6 +134,10 @@ class ReportServer(ThreadingHTTPServer):
                 f"cannot use port {port} ({error.strerror}); pass another --port, or 0 for a free one"
             ) from None
         self.url = f"http://{HOST}:{self.server_address[1]}/"
+
+    def server_bind(self) -> None:
+        """Bind the port without the DNS query of ``HTTPServer``, which can take long without a network."""
+        socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a browser that closed its connection."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.execution --output execution.json
 
-Four parts, which can be measured separately with ``--parts``:
+Five parts, which can be measured separately with ``--parts``:
 
 - scaling: children per minute on digits with several worker processes of one thread each. "all submitted" submits all
   children together and waits for them. "search" is a complete search with run directory and store, which receives results
@@ -10,6 +10,7 @@ Four parts, which can be measured separately with ``--parts``:
 - overhead: the time that processes and Ray add to a child of 1 ms.
 - store: rows per second, committed one by one.
 - resume: seconds to resume a search with many recorded children.
+- commands: seconds and peak memory of the commands that read such a search: ``nases status``, ``report`` and ``store``.
 
 The variants of a part are interleaved, so that other load on the machine slows all of them equally; ratios are computed
 within a repeat.
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -32,14 +33,14 @@ from rich.table import Table
 
 from benchmarks.common.interleave import Measurements
 from benchmarks.env_overhead import median_and_range
-from benchmarks.execution import commits, overhead, resume, scaling
+from benchmarks.execution import commands, commits, overhead, resume, scaling
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.cpu import torch_threads
 from nases_env.errors import InputError
 
-Part = Literal["scaling", "overhead", "store", "resume"]
-PARTS: tuple[Part, ...] = ("scaling", "overhead", "store", "resume")
+Part = Literal["scaling", "overhead", "store", "resume", "commands"]
+PARTS: tuple[Part, ...] = ("scaling", "overhead", "store", "resume", "commands")
 MIN_WIDTH = 140  # of the tables in characters, if the output is not a terminal
 
 
@@ -62,9 +63,9 @@ class Args:
     num_commits: int = 500
     """store: number of rows per process and repeat."""
     num_rows: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """resume: numbers of recorded children."""
+    """resume and commands: numbers of recorded children."""
     num_searched: int = 1_000
-    """resume: number of recorded children that a search evaluates; the others are written directly."""
+    """resume and commands: number of recorded children that a search evaluates; the others are written directly."""
     folder: Path | None = None
     """Folder for temporary files, on the disk to measure. Default: the temporary folder of the system."""
     seed: int = 0
@@ -90,6 +91,7 @@ class Args:
 def make_parts(args: Args, folder: Path) -> dict[Part, Callable[[], dict[str, Measurements]]]:
     """Return the measure functions of ``args.parts`` by name."""
     repeats = {"num_repeats": args.num_repeats}
+    searches: dict[str, Any] = {"num_rows": args.num_rows, "num_searched": args.num_searched, "seed": args.seed, **repeats}
     parts: dict[Part, Callable[[], dict[str, Measurements]]] = {
         "scaling": partial(
             scaling.measure,
@@ -104,9 +106,8 @@ def make_parts(args: Args, folder: Path) -> dict[Part, Callable[[], dict[str, Me
             overhead.measure, folder, num_workers=max(args.num_workers), num_children=args.num_overhead_children, **repeats
         ),
         "store": partial(commits.measure, folder, num_processes=args.num_workers, num_rows=args.num_commits, **repeats),
-        "resume": partial(
-            resume.measure, folder, num_rows=args.num_rows, num_searched=args.num_searched, seed=args.seed, **repeats
-        ),
+        "resume": partial(resume.measure, folder, **searches),
+        "commands": partial(commands.measure, folder, **searches),
     }
     return {name: parts[name] for name in dict.fromkeys(args.parts)}
 
@@ -131,7 +132,7 @@ def make_table(title: str, results: dict[str, dict[str, dict[str, float]]]) -> T
 
 
 def main(args: Args) -> None:
-    """Measure scaling, overhead, the store and resuming."""
+    """Measure scaling, overhead, the store, resuming, and commands on long searches."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, MIN_WIDTH))

@@ -14,14 +14,15 @@ import psutil
 import pytest
 
 from benchmarks.common.interleave import interleave, paired_ratios
-from benchmarks.execution import commits, overhead, resume, scaling
+from benchmarks.execution import commands, commits, overhead, resume, scaling
 from benchmarks.execution.__main__ import Args, main
+from nases_env.cli.main import main as nases
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import Store
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import STORE, TRAJECTORY, read_config, read_trajectory
-from tests.commands import run_benchmark
+from tests.commands import run_benchmark, run_here
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +155,20 @@ def test_search_is_resumed_until_its_first_new_child(tmp_path: Path) -> None:
         assert min(metrics[name] for name in ("reading_seconds", "replaying_seconds", "opening_store_seconds")) > 0
     with pytest.raises(RuntimeError, match="12 children were replayed, not 13"):
         resume.resume(tmp_path / "run", 14)
+
+
+def test_commands_on_a_long_search_are_measured(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    resume.make_run_dir(run_dir, 12, num_searched=5, seed=0)
+    for options in commands.commands(run_dir).values():
+        assert run_here(nases, *options).returncode == 0, options
+    assert (run_dir / "merged.sqlite").exists()
+    assert (run_dir / "export.csv").read_text().count("\n") == 13
+    metrics = commands.run(["--version"], run_dir)
+    assert metrics["cpu_seconds"] > 0
+    assert 5 < metrics["peak_mib"] < 500
+    with pytest.raises(RuntimeError, match="nases no-command ended with status 2"):
+        commands.run(["no-command"], run_dir)
 
 
 def test_selected_parts_are_measured(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -129,18 +130,20 @@ def _describe_agent(run_dir: Path) -> str:
 def _describe_search(run_dir: Path) -> Iterator[str]:
     read_config(run_dir)  # raises the clearest error for another directory
     is_running = is_locked(run_dir)
-    records = list(read_trajectory(run_dir))
+    trials = _Trials()
+    records = trials.count(read_trajectory(run_dir))
+    best = best_record(run_dir, records)
+    for _ in records:  # the rest, if the best child is a finalist
+        pass
     config = read_config(run_dir)  # last, because a search that ends writes it before it releases the lock
     budget = config["arguments"]["budget"]
-    num_children = sum(not record["is_promotion"] for record in records)
+    num_children = trials.num_children
     done = "finished" in config
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
     leases = _leases(run_dir, config)
-    failed = [record for record in records if record["status"] != Status.OK]
-    promoted = f", {len(records) - num_children} promoted" if len(records) > num_children else ""
-    yield f"{format_progress(num_children, budget)}{promoted}, {len(leases)} in flight, {len(failed)} failed"
-    best = best_record(run_dir, records)
+    promoted = f", {trials.num_promoted} promoted" if trials.num_promoted else ""
+    yield f"{format_progress(num_children, budget)}{promoted}, {len(leases)} in flight, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
         yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"
@@ -148,9 +151,27 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
         yield _rate(run_dir, config, num_children)
     for lease in leases:
         yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
-    for record in failed[-MAX_FAILURES:]:
+    for record in trials.last_failed:
         evaluation = Evaluation.from_dict(record)
         yield f"child {record['child']}: {evaluation.status.value} {evaluation.reason}"
+
+
+class _Trials:
+    """Numbers of the trials of a search, which are read one by one, since there may be many."""
+
+    def __init__(self) -> None:
+        self.num_children = self.num_promoted = self.num_failed = 0
+        self.last_failed: deque[dict[str, Any]] = deque(maxlen=MAX_FAILURES)
+
+    def count(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield ``records`` and count them."""
+        for record in records:
+            self.num_promoted += record["is_promotion"]
+            self.num_children += not record["is_promotion"]
+            if record["status"] != Status.OK:
+                self.num_failed += 1
+                self.last_failed.append(record)
+            yield record
 
 
 def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:

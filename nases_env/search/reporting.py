@@ -101,8 +101,13 @@ class TensorBoardLogger(SearchCallback):
     def __init__(self, log_dir: Path, hyperparameters: Hyperparameters) -> None:
         self._log_dir = log_dir
         self._hyperparameters = dict(hyperparameters)
+        self._is_open = False
 
     def on_start(self, loop: SearchLoop) -> None:
+        if not loop.num_replayed:
+            self._open(loop)
+
+    def _open(self, loop: SearchLoop) -> None:
         # Drops events after the last recorded trial; the curves of that trial may be missing and are written again.
         with self._translate_errors():
             self._writer = SummaryWriter(str(self._log_dir), purge_step=loop.num_replayed or None)
@@ -112,10 +117,13 @@ class TensorBoardLogger(SearchCallback):
         self._file.add_summary(values)
         if not loop.num_replayed:
             self._writer.add_text("config", markdown_table(("name", "value"), *self._hyperparameters.items()))
+        self._is_open = True
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if is_replayed:
             return
+        if not self._is_open:  # after the replay: a search that cannot be resumed writes nothing
+            self._open(loop)
         if trial is loop.best:
             self._add_image(loop, trial)
         self._add_scalars(trial_scalars(loop, trial), trial.number)
@@ -127,6 +135,8 @@ class TensorBoardLogger(SearchCallback):
             self._add_scalars(agent_scalars(metrics), len(loop.trials))
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
+        if not self._is_open:
+            return
         with self._translate_errors():
             self._file.add_summary(self._end)
             self._writer.close()

@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +120,8 @@ class SearchRun:
             self._directory.lock(make_unique=args.run_dir is None and args.resume is None)
             self.run_dir = self._directory.path
             self.loop = self._make_loop(callbacks)
-            self._directory.write_config(self._config())
+            if not self.loop.num_replayed:
+                self._begin_writing()
         except BaseException:
             env.close()
             self._directory.discard()
@@ -145,8 +146,6 @@ class SearchRun:
         )
         for evaluation in recorded.evaluations:
             env.executor.preload(evaluation)
-        if args.resume is not None:
-            self._directory.repair()  # after all checks: a search that cannot be resumed keeps its files
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
         rungs = f", rungs {', '.join(map(str, env.rungs))}" if env.rungs else ""
@@ -157,7 +156,9 @@ class SearchRun:
             args.num_envs,
             [
                 _ReplayWithoutGarbageCollection(),
-                _TrajectoryRecorder(self._directory, [evaluation.key for evaluation in recorded.evaluations]),
+                _TrajectoryRecorder(
+                    self._directory, [evaluation.key for evaluation in recorded.evaluations], self._begin_writing
+                ),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
@@ -170,6 +171,12 @@ class SearchRun:
             pauses=recorded.earlier_budgets if env.rungs else (),
             num_finalists=self._num_finalists,
         )
+
+    def _begin_writing(self) -> None:
+        """Prepare the run directory, after all checks and the replay: a search that cannot be resumed keeps its files."""
+        if self.args.resume is not None:
+            self._directory.repair()
+        self._directory.write_config(self._config())
 
     def _printers(self, title: str, num_recorded: int) -> list[SearchCallback]:
         """Return the callbacks that print."""
@@ -344,11 +351,18 @@ class _ReplayWithoutGarbageCollection(SearchCallback):
 
 
 class _TrajectoryRecorder(SearchCallback):
-    """Appends new trials to the trajectory and compares replayed ones with it."""
+    """Appends new trials to the trajectory and compares replayed ones with it.
 
-    def __init__(self, directory: RunDir, recorded_keys: Sequence[str]) -> None:
+    Args:
+        directory: the run directory.
+        recorded_keys: keys of the recorded trials.
+        on_replayed: called after the last of them was replayed, before anything is appended.
+    """
+
+    def __init__(self, directory: RunDir, recorded_keys: Sequence[str], on_replayed: Callable[[], None]) -> None:
         self._directory = directory
         self._recorded_keys = recorded_keys
+        self._on_replayed = on_replayed
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if trial.number > len(self._recorded_keys):
@@ -361,6 +375,8 @@ class _TrajectoryRecorder(SearchCallback):
                 f"{trial.evaluation.key}, because another version or machine computes differently; start a new search, with "
                 f"--store {loop.env.execution.store} to reuse these results"
             )
+        if trial.number == len(self._recorded_keys):
+            self._on_replayed()
 
 
 def resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nases_env.report import Child, Curve, Design, Run, render
+from nases_env.report import Child, Curve, Design, Latency, Run, render
 from tests.report.browser import evaluate, needs_chromium
 from tests.report.runs import make_children, make_run
 
@@ -76,6 +76,14 @@ def test_page_on_one_search_has_all_parts() -> None:
         f"{100 * run.best_reward:.2f}%",
     ):
         assert text in page, text
+
+
+def test_page_shows_measured_latencies() -> None:
+    page = render([make_run(make_children(3), latencies=[Latency(2, 0.0011, 0.0123, 0.456, 1234)], processor="<CPU>")])
+    assert "one thread on &lt;CPU&gt;" in page
+    assert "1,234 passes" in page
+    assert "<td>2</td><td>12.3</td><td>1.10 to 456</td>" in page
+    assert "--latency" not in page
 
 
 def test_page_is_the_same_each_time() -> None:

@@ -36,7 +36,7 @@ def render(runs: Sequence[Run], *, version: str | None = None) -> str:
     Args:
         runs: at least one search.
         version: for a page that a server updates: a text that changes with the runs. The page requests ``version`` from its
-            server every few seconds, and reloads itself if the answer differs. None: a page without requests.
+            server every few seconds, and updates itself if the answer differs. None: a page without requests.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),

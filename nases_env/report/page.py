@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from nases_env.cell_layout import operator_name
-from nases_env.report.cells import OPERATOR_CLASSES, draw_cell
+from nases_env.report.cells import draw_cell, legend
 from nases_env.report.comparison import comparison_figure, summarize
 from nases_env.report.data import OK, Child, Design, Run
 from nases_env.report.figures import figures
@@ -109,7 +108,7 @@ def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
         ],
         "latencies": [(latency, run.child(latency.number)) for latency in run.latencies],
         "num_passes": min((latency.num_passes for latency in run.latencies), default=0),
-        "legend": _legend(run),
+        "legend": legend(graph for design in run.designs for graph in design.graphs),
         "next_commands": _next_commands(run),
         "command": _command(run),
         "seconds": run.seconds_by_device,
@@ -165,12 +164,6 @@ def _design(design: Design, run: Run) -> dict[str, Any]:
         "cells": [(graph.name, draw_cell(graph, f"child {design.number}")) for graph in design.graphs],
         "genotype": design.genotype[:MAX_GENOTYPE] + ("…" if len(design.genotype) > MAX_GENOTYPE else ""),
     }
-
-
-def _legend(run: Run) -> list[tuple[str, str]]:
-    """Return the operators of the drawn cells: name and class of the swatch."""
-    names = {branch.operator for design in run.designs for graph in design.graphs for node in graph.nodes for branch in node}
-    return [(operator_name(name), css) for name, css in OPERATOR_CLASSES.items() if name in names]
 
 
 def _by_rank(run: Run) -> list[Child]:

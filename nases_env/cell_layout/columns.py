@@ -1,4 +1,4 @@
-"""The layout of a cell, from left to right, for all drawings of it."""
+"""The columns of a cell from left to right, with few crossings of its lines."""
 
 from __future__ import annotations
 

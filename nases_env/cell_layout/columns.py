@@ -24,12 +24,6 @@ class Item(NamedTuple):
     """Whether its node is in this column, or only its line passes through."""
 
 
-def operator_name(operator: str) -> str:
-    """Format the name of an operator for display: "sep_conv_3x3" becomes "sep conv 3×3"."""
-    words = operator.split("_")
-    return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
-
-
 def drawn_graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
     """Return the cell graphs without the branches with "none"."""
     return tuple(

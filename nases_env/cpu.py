@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,16 @@ MAX_THREADS = 1024  # OpenMP ends the process if it cannot create a thread
 def num_cores() -> int:
     """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return the model of the processor, as far as the operating system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # only Linux has this file
+        lines = []
+    models = (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == "model name")
+    return next(models, platform.processor()) or f"{platform.machine()} CPU"
 
 
 @contextmanager

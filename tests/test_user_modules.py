@@ -39,6 +39,7 @@ class Space(SearchSpace):
 COMMANDS: dict[str, tuple[Callable[[], object], tuple[str, ...], tuple[str, ...]]] = {
     "resume": (SEARCH, ("--resume",), ("--budget", "2")),
     "validate": (cli.main, ("validate",), ()),
+    "report --latency": (cli.main, ("report", "--latency"), ()),
     "train": (cli.main, ("train",), ("--child.num-epochs", "1")),
 }
 

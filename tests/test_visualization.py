@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
 from nases_env import visualization
+from nases_env.cell_layout import short_name
 from nases_env.errors import InputError
 from nases_env.search_spaces import EnasMicro, SearchSpace, parse_architecture
 from nases_env.search_spaces.nasbench201 import NasBench201
-from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene, short_name
+from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene
 from tests.commands import ROOT
 from tests.embedding.spaces import ListSpace
 

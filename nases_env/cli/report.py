@@ -13,6 +13,7 @@ from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.report import render
+from nases_env.search.latency import with_latencies
 from nases_env.search.run_dir import REPORT
 from nases_env.search.run_report import read_run
 
@@ -31,6 +32,13 @@ class ReportArgs:
         default=None,
         metadata={"help": f"HTML file to write. Default: {REPORT} in the run directory; for several, {COMPARISON} here."},
     )
+    latency: bool = field(
+        default=False,
+        metadata={
+            "help": "Also measure the latency of the best children on the CPU of this machine, with one thread; this reads "
+            "the data set, and imports the module of a custom search space or environment."
+        },
+    )
 
 
 ARGS = ReportArgs
@@ -45,12 +53,15 @@ def report_command(args: ReportArgs) -> None:
     """Run ``nases report``.
 
     Raises:
-        InputError: if no run directory is given, one cannot be read, or the page cannot be written.
+        InputError: if no run directory is given, one cannot be read or measured, or the page cannot be written.
     """
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one in runs/, or several to compare them")
     if args.output is not None and args.output.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output must end in {' or '.join(SUFFIXES)}, not {args.output.name}")
     output = args.output or (args.run_dirs[0] / REPORT if len(args.run_dirs) == 1 else COMPARISON)
-    write_atomically(output, render([read_run(path) for path in args.run_dirs]).encode())
+    runs = [read_run(path) for path in args.run_dirs]
+    if args.latency:
+        runs = [with_latencies(run, path) for run, path in zip(runs, args.run_dirs, strict=True)]
+    write_atomically(output, render(runs).encode())
     print(printable(output))

@@ -71,8 +71,8 @@ class LivePage:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._lock = threading.Lock()
-        self._next_update = 0.0
         self._render(self._find_version())
+        self._next_update = time.monotonic() + MIN_SECONDS  # the time of the first page includes imports
 
     def current(self) -> tuple[str, str]:
         """Return the version of the page and the page. It remains the last one while the files cannot be read."""

@@ -1,6 +1,7 @@
 """Evaluation of children: evaluators, their results, and presets for the size and training of children."""
 
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
+from nases_env.evaluation.latency import Latency, measure_latencies
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
 from nases_env.evaluation.presets import (
     PRESETS,
@@ -23,6 +24,7 @@ __all__ = [
     "ChildSettings",
     "Evaluation",
     "Evaluator",
+    "Latency",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",
     "QueryEvaluator",
@@ -34,6 +36,7 @@ __all__ = [
     "describe_search_space",
     "final_settings",
     "load_settings",
+    "measure_latencies",
     "resolve_preset",
     "settings_overrides",
 ]

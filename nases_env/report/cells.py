@@ -1,80 +1,149 @@
-"""Drawings of cells as SVG: a node is a box with one row per operator; the color of a line identifies its value."""
+"""Drawings of cells as SVG, in the style of ``nases_env.visualization``: a frame is a node, the sum of its operators."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 from markupsafe import Markup
 
-from nases_env.cell_layout import OUTPUT, Item, arrange, operator_name
+from nases_env.cell_layout import OUTPUT, Item, Layout, operator_name, short_name
 from nases_env.report.svg import element, join, number
 from nases_env.search_spaces.graph import CellGraph
 
-BOX_WIDTH, ROW_HEIGHT = 108.0, 20.0  # pixels
-COLUMN_PITCH = 154.0  # pixels between the left sides of two columns
-GAP = 16.0  # pixels between two items of a column
-PADDING = 6.0  # pixels around a cell
-LINE_HEIGHT = 6.0  # of a line that passes through a column
+# All lengths are in pixels.
+BOX_HEIGHT, BOX_PITCH, MIN_BOX_WIDTH = 22.0, 25.0, 74.0
+CHARACTER_WIDTH = 7.4  # of the text in a box, on average
+FRAME_PADDING, SUM_RADIUS = 4.0, 12.0  # the sum is on the right side of the frame
+WIDTH = 640.0  # of a cell, unless its columns would be too close
+MAX_PITCH, LINE_WIDTH = 170.0, 32.0  # largest distance of two columns; smallest distance between two boxes
+MAX_HEIGHT, MAX_GAP, MARGIN = 320.0, 26.0, 4.0
+MIN_SCALE = 0.85  # a cell that would be smaller is scrolled
 NUM_VALUE_COLORS = 7
 
 OPERATOR_CLASSES = {
     "identity": "op-identity",
     "skip_connect": "op-identity",
-    "sep_conv_3x3": "op-conv-3",
-    "sep_conv_5x5": "op-conv-5",
-    "nor_conv_1x1": "op-conv-1",
-    "nor_conv_3x3": "op-conv-3",
+    "sep_conv_3x3": "op-small",
+    "sep_conv_5x5": "op-large",
+    "nor_conv_1x1": "op-small",
+    "nor_conv_3x3": "op-large",
     "avg_pool_3x3": "op-avg",
     "max_pool_3x3": "op-max",
 }
+"""Class of the box of each operator; others have no color."""
+NO_COLOR = "op-other"
 
 
 def draw_cell(graph: CellGraph, owner: str) -> Markup:
     """Return the drawing of a cell of ``owner``, such as "child 7", from left to right."""
-    columns = arrange(graph)
-    heights = [[_height(item, graph) for item in items] for items in columns]
-    height = max(sum(each) + GAP * (len(each) - 1) for each in heights) + 2 * PADDING
-    places: dict[tuple[Item, int], tuple[float, float, float]] = {}  # left side, top, height
-    for column, (items, sizes) in enumerate(zip(columns, heights, strict=True)):
-        top = (height - sum(sizes) - GAP * (len(sizes) - 1)) / 2
-        for item, size in zip(items, sizes, strict=True):
-            places[item, column] = (PADDING + column * COLUMN_PITCH, top, size)
-            top += size + GAP
-    width = 2 * PADDING + (len(columns) - 1) * COLUMN_PITCH + BOX_WIDTH
-    home = {item.value: column for item, column in places if item.is_here}
-    lines: list[Markup] = []
-    boxes: list[Markup] = []
-    for value, column in home.items():
-        x, y, size = places[Item(value), column]
-        if value == OUTPUT:
-            boxes.append(_box(x, y, size, [("output", "")]))
-            reads = [(source, y + size / 2) for source in graph.outputs]
-        elif value < len(graph.inputs):
-            boxes.append(_box(x, y, size, [(graph.inputs[value], "")], value))
-            reads = []
-        else:
-            # The rows are in the vertical order of what they read, so that few lines cross.
-            middle = {source: _middle(places, home, source) for source in range(value)}
-            node = graph.nodes[value - len(graph.inputs)]
-            branches = sorted(node, key=lambda branch: middle[branch.source])
-            rows = [(operator_name(each.operator), OPERATOR_CLASSES.get(each.operator, "op-other")) for each in branches]
-            boxes.append(_box(x, y, size, rows or [("zero", "")], value))
-            reads = [(branch.source, y + (row + 0.5) * ROW_HEIGHT) for row, branch in enumerate(branches)]
-        for source, target in reads:
-            css_class = f"wire v{source % NUM_VALUE_COLORS}{' output' if value == OUTPUT else ''}"
-            lines.append(element("path", d=_route(places, home, source, (x, target), column), class_=css_class))
-    return element(
-        "svg",
-        join(lines),
-        join(boxes),
-        viewBox=f"0 0 {number(width)} {number(height)}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=f"{graph.name} of {owner}: {_describe(graph)}",
-        class_="cell",
-        style=f"min-width:{number(0.72 * width)}px",
-    )
+    return _Cell(graph).draw(owner)
+
+
+def legend(graphs: Iterable[CellGraph]) -> list[tuple[str, str, str]]:
+    """Return the operators of cells: short name, full name and class of the box."""
+    found = {branch.operator for graph in graphs for node in graph.nodes for branch in node}
+    ordered = [*(name for name in OPERATOR_CLASSES if name in found), *sorted(found - OPERATOR_CLASSES.keys())]
+    return [(short_name(name), name, OPERATOR_CLASSES.get(name, NO_COLOR)) for name in ordered]
+
+
+class _Cell:
+    """A cell and the positions of its items."""
+
+    def __init__(self, graph: CellGraph) -> None:
+        self._graph = graph
+        operators = {short_name(branch.operator) for node in graph.nodes for branch in node}
+        self._box_width = max(MIN_BOX_WIDTH, *(CHARACTER_WIDTH * len(text) + 10 for text in (*operators, *graph.inputs)))
+        layout = Layout(graph, box_height=BOX_PITCH, max_height=MAX_HEIGHT, max_gap=MAX_GAP)
+        sides = self._box_width + 2 * FRAME_PADDING + SUM_RADIUS + 2 * MARGIN
+        num_pitches = len(layout.columns) - 1
+        closest = self._box_width + 2 * FRAME_PADDING + SUM_RADIUS + LINE_WIDTH
+        pitch = max(closest, min(MAX_PITCH, (WIDTH - sides) / num_pitches))
+        self._width = sides + pitch * num_pitches
+        items = [
+            (item, column, float(y), layout.height(item))
+            for column, (items, ys) in enumerate(zip(layout.columns, layout.ys, strict=True))
+            for item, y in zip(items, ys, strict=True)
+        ]
+        top = max(y + height / 2 for _, _, y, height in items) + FRAME_PADDING + MARGIN
+        self._height = top - min(y - height / 2 for _, _, y, height in items) + FRAME_PADDING + MARGIN
+        left = MARGIN + FRAME_PADDING + self._box_width / 2
+        self._centers = {(item, column): (left + pitch * column, top - y) for item, column, y, _ in items}
+        self._columns = {item.value: column for item, column in self._centers if item.is_here}
+
+    def draw(self, owner: str) -> Markup:
+        graph = self._graph
+        lines: list[Markup] = []
+        boxes: list[Markup] = []
+        for value, column in self._columns.items():
+            x, y = self._centers[Item(value), column]
+            if value == OUTPUT:
+                boxes.append(self._box(x, y, "output", "value"))
+                lines += [self._line(source, (x, y), column, " output") for source in graph.outputs]
+            elif value < len(graph.inputs):
+                boxes.append(self._box(x, y, graph.inputs[value], "value"))
+            else:
+                lines += self._node(value, column, boxes)
+        return element(
+            "svg",
+            join(lines),
+            join(boxes),
+            viewBox=f"0 0 {number(self._width)} {number(self._height)}",
+            width=self._width,
+            height=self._height,
+            role="img",
+            aria_label=f"{graph.name} of {owner}: {_describe(graph)}",
+            class_="cell",
+            style=f"min-width:{number(MIN_SCALE * self._width)}px",
+        )
+
+    def _node(self, value: int, column: int, boxes: list[Markup]) -> list[Markup]:
+        """Add the boxes of a node to ``boxes`` and return the lines to them."""
+        x, y = self._centers[Item(value), column]
+        node = value - len(self._graph.inputs)
+        # The operators are in the vertical order of what they read, so that few lines cross.
+        rows = {item.value: center[1] for (item, where), center in self._centers.items() if where == column - 1}
+        branches = sorted(self._graph.nodes[node], key=lambda branch: rows[branch.source])
+        height = (max(1, len(branches)) - 1) * BOX_PITCH + BOX_HEIGHT + 2 * FRAME_PADDING
+        left, right = x - self._box_width / 2 - FRAME_PADDING, x + self._box_width / 2 + SUM_RADIUS
+        color = _value_class(value)
+        boxes.append(element("rect", x=left, y=y - height / 2, width=right - left, height=height, class_=f"frame {color}"))
+        lines = []
+        for index, branch in enumerate(branches):
+            at = y + (index - (len(branches) - 1) / 2) * BOX_PITCH
+            css_class = OPERATOR_CLASSES.get(branch.operator, NO_COLOR)
+            boxes.append(self._box(x, at, short_name(branch.operator), css_class))
+            lines.append(self._line(branch.source, (x, at), column))
+        if not branches:
+            boxes.append(self._box(x, y, "zero", "value"))
+        boxes.append(element("circle", cx=right, cy=y, r=SUM_RADIUS, class_=f"frame {color}"))
+        boxes.append(element("text", f"+{node + 1}", x=right, y=y + 3.5, class_="sum middle"))
+        return lines
+
+    def _box(self, x: float, y: float, text: str, css_class: str) -> Markup:
+        left, top = x - self._box_width / 2, y - BOX_HEIGHT / 2
+        box = element("rect", x=left, y=top, width=self._box_width, height=BOX_HEIGHT, rx=3, class_=f"box {css_class}")
+        return box + element("text", text, x=x, y=y + 4, class_=f"name middle on-{css_class}")
+
+    def _line(self, source: int, target: tuple[float, float], last: int, css_class: str = "") -> Markup:
+        """Return the line from a value to the left side of the box at ``target``, through the columns between."""
+        half = self._box_width / 2
+        first = self._columns[source]
+        x, y = self._centers[Item(source), first]
+        points = [(x + half + (0 if source < len(self._graph.inputs) else 2 * SUM_RADIUS), y)]
+        for column in range(first + 1, last):
+            x, y = self._centers[Item(source, is_here=False), column]
+            points += [(x - half, y), (x + half + 2 * SUM_RADIUS, y)]
+        points.append((target[0] - half, target[1]))
+        text = f"M{number(points[0][0])} {number(points[0][1])}"
+        for (x0, y0), (x1, y1) in pairwise(points):
+            middle = number((x0 + x1) / 2)
+            text += f"C{middle} {number(y0)} {middle} {number(y1)} {number(x1)} {number(y1)}"
+        return element("path", d=text, class_=f"wire {_value_class(source)}{css_class}")
+
+
+def _value_class(value: int) -> str:
+    return f"v{value % NUM_VALUE_COLORS}"
 
 
 def _describe(graph: CellGraph) -> str:
@@ -84,54 +153,3 @@ def _describe(graph: CellGraph) -> str:
         for name, node in zip(names[len(graph.inputs) :], graph.nodes, strict=True)
     ]
     return "; ".join([*lines, f"output = {', '.join(names[value] for value in graph.outputs)}"])
-
-
-def _height(item: Item, graph: CellGraph) -> float:
-    if not item[1]:
-        return LINE_HEIGHT
-    index = item[0] - len(graph.inputs)
-    return ROW_HEIGHT * (max(1, len(graph.nodes[index])) if index >= 0 and item[0] != OUTPUT else 1)
-
-
-def _middle(places: dict[tuple[Item, int], tuple[float, float, float]], home: dict[int, int], value: int) -> float:
-    _, top, size = places[Item(value), home[value]]
-    return top + size / 2
-
-
-def _route(
-    places: dict[tuple[Item, int], tuple[float, float, float]],
-    home: dict[int, int],
-    source: int,
-    target: tuple[float, float],
-    last: int,
-) -> str:
-    """Return the path from a value to ``target`` through its places in the columns between."""
-    first = home[source]
-    points = [(places[Item(source), first][0] + BOX_WIDTH, _middle(places, home, source))]
-    for column in range(first + 1, last):
-        x, y, size = places[Item(source, is_here=False), column]
-        points += [(x, y + size / 2), (x + BOX_WIDTH, y + size / 2)]
-    points.append(target)
-    text = f"M{number(points[0][0])} {number(points[0][1])}"
-    for index, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
-        middle = (x0 + x1) / 2
-        bend = f"C{number(middle)} {number(y0)} {number(middle)} {number(y1)} {number(x1)} {number(y1)}"
-        text += bend if index % 2 == 0 else f"L{number(x1)} {number(y1)}"
-    return text
-
-
-def _box(x: float, y: float, height: float, rows: list[tuple[str, str]], value: int | None = None) -> Markup:
-    """Return a box with ``rows`` of a text and a class for its swatch; ``value`` colors the side where the line begins."""
-    parts = [element("rect", x=x, y=y, width=BOX_WIDTH, height=height, rx=3, class_="box")]
-    for row, (text, swatch) in enumerate(rows):
-        top = y + row * ROW_HEIGHT
-        if row:
-            parts.append(element("path", d=f"M{number(x)} {number(top)}h{number(BOX_WIDTH)}", class_="rule"))
-        if swatch:
-            parts.append(element("rect", x=x + 5, y=top + 5, width=10, height=10, rx=2, class_=f"swatch {swatch}"))
-        left = x + (20 if swatch else 8)
-        parts.append(element("text", text, x=left, y=top + 14, class_="name"))
-    if value is not None:
-        end = f"M{number(x + BOX_WIDTH)} {number(y + 2)}v{number(height - 4)}"
-        parts.append(element("path", d=end, class_=f"port v{value % NUM_VALUE_COLORS}"))
-    return join(parts)

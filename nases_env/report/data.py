@@ -84,6 +84,17 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The seconds of a forward pass of one image of a child: the quartiles of ``num_passes`` passes."""
+
+    number: int
+    low: float
+    median: float
+    high: float
+    num_passes: int
+
+
+@dataclass(frozen=True)
 class Run:
     """A search.
 
@@ -110,6 +121,8 @@ class Run:
         designs: the architectures of the best children, best first.
         curves: the learning curves of the best children, best first.
         operators: share of each operator among all branches of all children and of the best tenth; empty if not known.
+        latencies: the latency of the best children, best first; empty unless it was measured for this report.
+        processor: the processor on which it was measured.
         notes: what could not be read, and why.
     """
 
@@ -135,6 +148,8 @@ class Run:
     designs: Sequence[Design] = ()
     curves: Sequence[Curve] = ()
     operators: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    latencies: Sequence[Latency] = ()
+    processor: str = ""
     notes: Sequence[str] = ()
 
     @cached_property

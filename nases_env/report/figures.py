@@ -29,10 +29,11 @@ from nases_env.report.svg import (
     spread,
     step_path,
 )
-from nases_env.report.text import compact, count, duration, percent
+from nases_env.report.text import compact, count, duration, milliseconds, percent
 
 WIDTH, HEIGHT = 430.0, 300.0  # of a small figure in pixels
 WIDE = 880.0  # width of a figure that spans the page; a second one with the width WIDTH is for narrow screens
+LABEL_WIDTH = 58.0  # of the labels to the right of a plot
 HISTOGRAM_WIDTH, NUM_BINS = 54.0, 30
 NUM_COLORS = 9  # of the accuracy, from low to high
 LOW_QUANTILE = 0.02  # rewards below this quantile are drawn at the lower edge
@@ -287,6 +288,33 @@ def accuracy_by(
     return Figure(title, finding, [drawing], note_on_points(len(shown), len(children), extra))
 
 
+def accuracy_by_latency(run: Run) -> Figure | None:
+    """Return the accuracy against the latency of the children for which it was measured, with its quartiles."""
+    if len(run.latencies) < 2:
+        return None
+    end = WIDTH - RIGHT - LABEL_WIDTH
+    rewards = [run.child(latency.number).reward for latency in run.latencies]
+    y = reward_axis(rewards, "Validation accuracy (%)")
+    low, high = min(latency.low for latency in run.latencies), max(latency.high for latency in run.latencies)
+    x = Axis("Milliseconds per image, log scale", make_scale(1000 * low, 1000 * high, LEFT + 4, end, is_log=True), compact)
+    parts = []
+    label_ys = spread([y.scale(reward) for reward in rewards], TOP, HEIGHT - BOTTOM)
+    for index, (latency, reward, label_y) in enumerate(zip(run.latencies, rewards, label_ys, strict=True)):
+        left, middle, right = (x.scale(1000 * each) for each in (latency.low, latency.median, latency.high))
+        at, css = y.scale(reward), f"s{index}"
+        text = f"{describe(run.child(latency.number))}, {milliseconds(latency.median)} ms per image"
+        parts.append(element("path", d=f"M{number(left)} {number(at)}H{number(right)}", class_=f"series interval {css}"))
+        parts.append(element("circle", element("title", text), cx=middle, cy=at, r=4, class_=f"point {css}"))
+        parts.append(element("text", f"child {latency.number}", x=end + 6, y=label_y + 4, class_=f"label {css}"))
+    drawing = plot(f"Accuracy and latency of the best children of {run.agent}", WIDTH, HEIGHT, x, y, *parts)
+    fastest = min(run.latencies, key=lambda latency: latency.median)
+    best = run.latencies[0]
+    finding = f"Child {best.number}, the best, takes {milliseconds(best.median)} ms."
+    if fastest.number != best.number:
+        finding += f" The fastest of these, child {fastest.number}, takes {milliseconds(fastest.median)} ms."
+    return Figure("Accuracy and latency", finding, [drawing], "Medians, and the quartiles as bars: they show the noise.")
+
+
 def _parameters(number_of_parameters: float) -> str:
     return f"{compact(number_of_parameters)} parameters"
 
@@ -368,7 +396,7 @@ def learning_curves(run: Run) -> Figure | None:
     curves = [curve for curve in run.curves if len(curve.epochs) > 1]
     if not curves:
         return None
-    end = WIDTH - RIGHT - 58
+    end = WIDTH - RIGHT - LABEL_WIDTH
     accuracies = [accuracy for curve in curves for accuracy in curve.accuracies]
     scale = make_scale(max(0.0, min(accuracies)), min(1.0, max(accuracies)), HEIGHT - BOTTOM, TOP)
     y = Axis("Training accuracy (%)", scale, percent_format(scale, TICK_DISTANCE_Y))
@@ -427,6 +455,7 @@ def figures(run: Run, baseline: Run | None, limit: int) -> list[Figure]:
     found = [
         reward_by_child(run, baseline, limit),
         accuracy_by(run, "Accuracy and size", "Parameters", lambda child: child.num_params, _parameters, limit),
+        accuracy_by_latency(run),
         accuracy_by(run, "Accuracy and time", "Seconds per evaluation", lambda child: child.seconds, duration, limit),
         embedding_map(run, limit),
         operator_shares(run),

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from nases_env.cell_layout import operator_name
-from nases_env.report.cells import OPERATOR_CLASSES, draw_cell
+from nases_env.report.cells import draw_cell, legend
 from nases_env.report.comparison import comparison_figure, summarize
 from nases_env.report.data import OK, Child, Design, Run
 from nases_env.report.figures import figures
-from nases_env.report.text import compact, count, date, duration, elapsed, percent, printable_lines
+from nases_env.report.text import compact, count, date, duration, elapsed, milliseconds, percent, printable_lines
 
 FOLDER = Path(__file__).parent
 BASELINE = "random_search"
@@ -36,7 +35,7 @@ def render(runs: Sequence[Run], *, version: str | None = None) -> str:
     Args:
         runs: at least one search.
         version: for a page that a server updates: a text that changes with the runs. The page requests ``version`` from its
-            server every few seconds, and reloads itself if the answer differs. None: a page without requests.
+            server every few seconds, and updates itself if the answer differs. None: a page without requests.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -47,7 +46,7 @@ def render(runs: Sequence[Run], *, version: str | None = None) -> str:
         finalize=lambda value: printable_lines(value) if type(value) is str else value,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    environment.filters.update(percent=percent, duration=duration)
+    environment.filters.update(percent=percent, duration=duration, milliseconds=milliseconds)
     script = (FOLDER / "script.js").read_text(encoding="utf-8")
     limit = max(MIN_POINTS, min(MAX_POINTS, MAX_POINTS_OF_ALL // len(runs)))
     return environment.get_template("template.html").render(
@@ -107,7 +106,9 @@ def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
             (finalist, run.child(finalist.number), None if finalist.second.status == OK else finalist.second.status)
             for finalist in run.finalists
         ],
-        "legend": _legend(run),
+        "latencies": [(latency, run.child(latency.number)) for latency in run.latencies],
+        "num_passes": min((latency.num_passes for latency in run.latencies), default=0),
+        "legend": legend(graph for design in run.designs for graph in design.graphs),
         "next_commands": _next_commands(run),
         "command": _command(run),
         "seconds": run.seconds_by_device,
@@ -163,12 +164,6 @@ def _design(design: Design, run: Run) -> dict[str, Any]:
         "cells": [(graph.name, draw_cell(graph, f"child {design.number}")) for graph in design.graphs],
         "genotype": design.genotype[:MAX_GENOTYPE] + ("…" if len(design.genotype) > MAX_GENOTYPE else ""),
     }
-
-
-def _legend(run: Run) -> list[tuple[str, str]]:
-    """Return the operators of the drawn cells: name and class of the swatch."""
-    names = {branch.operator for design in run.designs for graph in design.graphs for node in graph.nodes for branch in node}
-    return [(operator_name(name), css) for name, css in OPERATOR_CLASSES.items() if name in names]
 
 
 def _by_rank(run: Run) -> list[Child]:
@@ -234,6 +229,8 @@ def _next_commands(run: Run) -> list[tuple[str, str]]:
         commands.append((f"nases search --resume {name}", "resumes the search"))
     if run.is_trained and run.best is not None:
         commands.append((f"nases train {name}", "trains the best child at full length and tests it once"))
+        if not run.latencies:
+            commands.append((f"nases report {name} --latency", "measures the latency of the best children for this page"))
         commands.append((f"nases predict {name} image.png", "classifies an image, after the training"))
     commands.append((f"tensorboard --logdir {name}", "shows the curves of the search and the metrics of the agent"))
     commands.append((f"nases status {name}", "shows the state of the search"))

@@ -38,6 +38,12 @@ def duration(seconds: float) -> str:
     return f"{seconds // DAY:,.0f} d {seconds % DAY // HOUR:.0f} h"
 
 
+def milliseconds(seconds: float) -> str:
+    """Format a short duration in milliseconds."""
+    value = 1000 * seconds
+    return f"{value:,.{3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
 def count(number: int, singular: str, plural: str = "") -> str:
     """Format a number of things."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -10,24 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nases_env.cell_layout import OUTPUT, Item, drawn_graphs, operator_name
+from nases_env.cell_layout import OUTPUT, Item, Layout, drawn_graphs, short_name
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
 from nases_env.visualization.description import ZERO, describe_decisions, longest_description
-from nases_env.visualization.layout import Layout
 
 # The palette of Okabe and Ito, which color-blind readers can distinguish. Each box also has the name of its operator.
-OPERATORS = {
-    "identity": ("identity", "#dddddd"),
-    "skip_connect": ("skip", "#dddddd"),
-    "sep_conv_3x3": ("sep 3×3", "#9ad3f5"),
-    "sep_conv_5x5": ("sep 5×5", "#4ea3d8"),
-    "nor_conv_1x1": ("conv 1×1", "#9ad3f5"),
-    "nor_conv_3x3": ("conv 3×3", "#4ea3d8"),
-    "avg_pool_3x3": ("avg 3×3", "#f5e97a"),
-    "max_pool_3x3": ("max 3×3", "#f0b345"),
+COLORS = {
+    "identity": "#dddddd",
+    "skip_connect": "#dddddd",
+    "sep_conv_3x3": "#9ad3f5",
+    "sep_conv_5x5": "#4ea3d8",
+    "nor_conv_1x1": "#9ad3f5",
+    "nor_conv_3x3": "#4ea3d8",
+    "avg_pool_3x3": "#f5e97a",
+    "max_pool_3x3": "#f0b345",
 }
-"""Short name and color of each operator; others have their full name and no color."""
+"""Color of the box of each operator; others have no color."""
 NO_COLOR = "#ffffff"
 VALUE_COLORS = ("#333333", "#8c4b99", "#0072b2", "#009e73", "#d55e00", "#a06a2c", "#cc4488")
 INPUT_COLOR, OUTPUT_COLOR, CHOICE_COLOR = "#e8f5e9", "#fdeaea", "#4ea3d8"
@@ -148,18 +147,13 @@ def _title(title: str, scene: Scene) -> Text:
     return Text(Point(scene.width / 2, scene.height - TITLE_HEIGHT / 2), title, TITLE_FONT_SIZE, is_centered=True)
 
 
-def short_name(operator: str) -> str:
-    """Return the name of an operator in its box."""
-    return OPERATORS[operator][0] if operator in OPERATORS else operator_name(operator)
-
-
 def _fill(operator: str) -> str:
-    return OPERATORS[operator][1] if operator in OPERATORS else NO_COLOR
+    return COLORS.get(operator, NO_COLOR)
 
 
 def _operators(graphs: Iterable[CellGraph]) -> list[str]:
     found = {branch.operator for graph in graphs for node in graph.nodes for branch in node}
-    return [*(name for name in OPERATORS if name in found), *sorted(found - OPERATORS.keys())]
+    return [*(name for name in COLORS if name in found), *sorted(found - COLORS.keys())]
 
 
 def _labels(graph: CellGraph) -> list[str]:

@@ -7,8 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from nases_env.report import Child, rank
-from nases_env.report.figures import accuracy_by, best_so_far, embedding_map, figures, reward_by_child, thin
+from nases_env.report import Child, Latency, rank
+from nases_env.report.figures import (
+    accuracy_by,
+    accuracy_by_latency,
+    best_so_far,
+    embedding_map,
+    figures,
+    reward_by_child,
+    thin,
+)
 from tests.report.runs import make_children, make_run
 
 
@@ -77,3 +85,21 @@ def test_figures_without_data_are_left_out() -> None:
     children = [replace(child, num_params=0, seconds=0.0) for child in make_children(10)]
     shown = [figure.title for figure in figures(make_run(children, vectors=None, operators={}, curves=[]), None, 100)]
     assert shown == ["Reward by child"]
+
+
+def test_latencies_are_points_with_quartiles_in_milliseconds() -> None:
+    children = make_children(9)
+    latencies = [Latency(7, 0.001, 0.002, 0.004, 99), Latency(3, 0.0005, 0.001, 0.0015, 99)]
+    figure = accuracy_by_latency(make_run(children, latencies=latencies))
+    assert figure is not None
+    assert figure.finding == "Child 7, the best, takes 2.00 ms. The fastest of these, child 3, takes 1.00 ms."
+    xs = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', figure.drawings[0])]
+    bars = [tuple(map(float, bar)) for bar in re.findall(r'd="M([\d.]+) [\d.]+H([\d.]+)" class="series', figure.drawings[0])]
+    (left, _), (start, end) = bars[0], bars[1]
+    assert left < xs[0]
+    assert start < xs[1] == left < end  # the median of one is the lower quartile of the other
+    assert re.findall(r'class="label s\d">(child \d)<', figure.drawings[0]) == ["child 7", "child 3"]
+
+
+def test_one_latency_has_no_figure() -> None:
+    assert accuracy_by_latency(make_run(make_children(9), latencies=[Latency(7, 0.001, 0.002, 0.004, 99)])) is None

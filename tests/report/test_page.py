@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nases_env.report import Child, Curve, Design, Run, render
-from tests.report.browser import evaluate, needs_chromium
+from nases_env.report import Child, Curve, Design, Latency, Run, render
+from tests.report.browser import evaluate, evaluate_updates, needs_chromium
 from tests.report.runs import make_children, make_run
 
 MAX_BYTES = 5_000_000
@@ -76,6 +76,14 @@ def test_page_on_one_search_has_all_parts() -> None:
         f"{100 * run.best_reward:.2f}%",
     ):
         assert text in page, text
+
+
+def test_page_shows_measured_latencies() -> None:
+    page = render([make_run(make_children(3), latencies=[Latency(2, 0.0011, 0.0123, 0.456, 1234)], processor="<CPU>")])
+    assert "one thread on &lt;CPU&gt;" in page
+    assert "1,234 passes" in page
+    assert "<td>2</td><td>12.3</td><td>1.10 to 456</td>" in page
+    assert "--latency" not in page
 
 
 def test_page_is_the_same_each_time() -> None:
@@ -200,6 +208,54 @@ return found;"""
     assert found["largest"] == [f"{size:,}" for size in sizes[::-1][:25]]
     assert found["smallest"] == [f"{size:,}" for size in sizes[:25]]
     assert found["sorted"] == 1
+
+
+@needs_chromium
+def test_update_keeps_what_the_reader_changed(tmp_path: Path) -> None:
+    """Sorting, page of the table, open details, positions and focus remain, and the content is that of the new version."""
+    children, failed = (
+        make_children(90),
+        [replace(child, number=91 + child.number) for child in make_children(40, num_failed=40)],
+    )
+    older = [*children[:80], *[replace(child, number=80 + index) for index, child in enumerate(failed[:39], start=1)]]
+    newer = [*older, replace(children[89], number=120, num_params=1)]
+    designs = [Design(1, "{}"), Design(2, "{}")]
+    pages = [
+        render([make_run(shown, designs=designs)], version=str(version)) for version, shown in enumerate((older, newer))
+    ]
+    code = """
+const state = () => ({
+  column: [...page.querySelectorAll("#children tbody tr")].map((row) => row.cells[3].textContent),
+  rows: page.querySelector("#pages span").textContent,
+  sorted: page.querySelector("#children th[aria-sort]").textContent,
+  open: [...page.querySelectorAll("details[open]")].map((details) => details.id),
+  top: frame.contentWindow.scrollY,
+  inner: page.querySelector(".failures").scrollTop,
+  left: page.querySelector(".scroll:has(#children)").scrollLeft,
+  focused: page.activeElement.textContent,
+  children: page.querySelector(".subtitle").textContent.match(/\\d+ of \\d+/)[0],
+});
+const heading = [...page.querySelectorAll("#children th button")][3];
+heading.click();
+heading.click();
+page.querySelector("#pages button[aria-label='Next page']").click();
+page.querySelector("#settings").open = true;
+heading.focus();
+frame.contentWindow.scrollTo(0, 700);
+page.querySelector(".failures").scrollTop = 40;
+page.querySelector(".scroll:has(#children)").scrollLeft = 30;
+const before = state();
+await update();
+return [before, state()];"""
+    before, after = evaluate_updates(pages, code, tmp_path, width=390)
+    sizes = sorted(child.num_params for child in newer if child.num_params)
+    assert before["column"] == [f"{size:,}" for size in sizes[26:51]]
+    assert after["column"] == [f"{size:,}" for size in sizes[25:50]]
+    assert (before["rows"], after["rows"]) == ("26 to 50 of 119", "26 to 50 of 120")
+    assert (before["children"], after["children"]) == ("119 of 119", "120 of 120")
+    kept = {"sorted": "parameters", "open": ["settings"], "top": 700, "inner": 40, "left": 30, "focused": "parameters"}
+    assert {name: before[name] for name in kept} == kept
+    assert {name: after[name] for name in kept} == kept
 
 
 @needs_chromium

@@ -1,4 +1,4 @@
-"""The layout of a cell, from left to right, for all drawings of it."""
+"""The columns of a cell from left to right, with few crossings of its lines."""
 
 from __future__ import annotations
 
@@ -22,12 +22,6 @@ class Item(NamedTuple):
     """Index of a value of the graph, or ``OUTPUT``."""
     is_here: bool = True
     """Whether its node is in this column, or only its line passes through."""
-
-
-def operator_name(operator: str) -> str:
-    """Format the name of an operator for display: "sep_conv_3x3" becomes "sep conv 3×3"."""
-    words = operator.split("_")
-    return " ".join(word.replace("x", "×") if word[:1].isdigit() else word for word in words)
 
 
 def drawn_graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:

@@ -6,9 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
-from nases_env.cell_layout import Item, arrange, lines_between, reads
+from nases_env.cell_layout.columns import Item, arrange, lines_between, reads
 from nases_env.search_spaces.graph import CellGraph
 
 NUM_SWEEPS = 8  # the positions converge within a few
@@ -41,6 +40,8 @@ class Layout:
 
     def _positions(self) -> list[NDArray[np.float64]]:
         """Return the vertical positions: each item is as close to the mean of its neighbors as its column permits."""
+        from scipy.optimize import isotonic_regression  # slow to import
+
         heights = [np.array([self.height(item) for item in column]) for column in self.columns]
         offsets, limits = [], []
         for sizes in heights:

@@ -1,0 +1,26 @@
+"""The layout of a cell, from left to right, and the names of operators, for all drawings of cells."""
+
+from nases_env.cell_layout.columns import (
+    OUTPUT,
+    Item,
+    arrange,
+    drawn_graphs,
+    lines_between,
+    num_crossings,
+    reads,
+)
+from nases_env.cell_layout.names import operator_name, short_name
+from nases_env.cell_layout.positions import Layout
+
+__all__ = [
+    "OUTPUT",
+    "Item",
+    "Layout",
+    "arrange",
+    "drawn_graphs",
+    "lines_between",
+    "num_crossings",
+    "operator_name",
+    "reads",
+    "short_name",
+]

@@ -1,0 +1,63 @@
+"""The latency of networks on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from nases_env.cpu import torch_threads
+
+NUM_ROUNDS, ROUND_SECONDS = 5, 0.2
+NUM_WARM_UP_PASSES, MIN_PASSES = 5, 5  # in each round
+
+
+class Latency(NamedTuple):
+    """The quartiles of the seconds of a forward pass of one image, and how many passes were measured."""
+
+    low: float
+    median: float
+    high: float
+    num_passes: int
+
+
+def measure_latencies(models: Sequence[nn.Module], image_shape: tuple[int, int, int]) -> list[Latency]:
+    """Measure the latency of ``models`` in evaluation mode, with one image, on the CPU with one thread.
+
+    The models take turns, so that other work on the machine affects all of them. Each turn begins with a warm-up.
+
+    Args:
+        models: image classifiers on the CPU; their memory layout and their mode are changed.
+        image_shape: (channels, height, width).
+    """
+    image = torch.zeros(1, *image_shape).contiguous(memory_format=torch.channels_last)
+    prepared = [model.eval().to(memory_format=torch.channels_last) for model in models]
+    seconds: list[list[float]] = [[] for _ in prepared]
+    with torch_threads(1), torch.inference_mode():
+        for _ in range(NUM_ROUNDS):
+            for model, measured in zip(prepared, seconds, strict=True):
+                for _ in range(NUM_WARM_UP_PASSES):
+                    model(image)
+                measured += _passes(model, image)
+    return [_summarize(each) for each in seconds]
+
+
+def _passes(model: nn.Module, image: torch.Tensor) -> list[float]:
+    """Return the seconds of each pass in a round."""
+    seconds: list[float] = []
+    now = start = time.perf_counter()
+    while len(seconds) < MIN_PASSES or now - start < ROUND_SECONDS:
+        before = now
+        model(image)
+        now = time.perf_counter()
+        seconds.append(now - before)
+    return seconds
+
+
+def _summarize(seconds: Sequence[float]) -> Latency:
+    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
+    return Latency(low, median, high, len(seconds))

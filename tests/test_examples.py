@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,16 @@ import pytest
 from tests.commands import ROOT, run_here, script
 
 EXAMPLES = ROOT / "examples"
-SHORT = ("image_folder", "optuna_tuning", "own_agent", "ppo", "sb3_callbacks", "step_by_step", "torchrl_collector")
+SHORT = (
+    "image_folder",
+    "optuna_tuning",
+    "own_agent",
+    "ppo",
+    "sb3_callbacks",
+    "step_by_step",
+    "tianshou_ppo",
+    "torchrl_collector",
+)
 
 Import = Callable[[str], ModuleType]
 
@@ -48,6 +58,12 @@ def test_ppo_learns(example: Import) -> None:
 @pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase:DeprecationWarning")
 def test_torchrl_learns(example: Import) -> None:
     module = example("torchrl_collector")
+    assert gain(module.train(module.Args(num_children=768))) > 0.05
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Tianshou needs Python 3.11")
+def test_tianshou_learns(example: Import) -> None:
+    module = example("tianshou_ppo")
     assert gain(module.train(module.Args(num_children=768))) > 0.05
 
 

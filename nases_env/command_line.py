@@ -89,6 +89,8 @@ def run(main: Callable[[], None]) -> None:
     """
     streams.prepare()
     parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is not None and not (parent.isdecimal() and len(parent) <= MAX_DIGITS):
+        _exit_with(f"{PARENT_VARIABLE} must be the id of a process, not {parent!r}; unset this environment variable")
     if parent is not None and sys.platform != "win32":  # there, python.exe of a virtual environment starts another process
         threading.Thread(target=_exit_with_parent, args=(int(parent),), daemon=True).start()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit

@@ -33,18 +33,22 @@ def parse_json(text: str | bytes, *, allow_infinity: bool = False) -> Any:
         ValueError: if ``text`` is not valid: also if it is nested in more than ``MAX_DEPTH`` levels, or contains an integer
             of thousands of digits or bytes that are not UTF-8.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads does
     try:
-        value = json.loads(text, parse_constant=None if allow_infinity else _reject_constant)
+        value = (_ANY_NUMBER if allow_infinity else _FINITE).decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    brackets = ("{", "[") if isinstance(text, str) else (b"{", b"[")
-    if sum(map(text.count, brackets)) > MAX_DEPTH:  # type: ignore[arg-type]  # otherwise, it cannot be deeper
+    if text.count("{") + text.count("[") > MAX_DEPTH:  # otherwise, it cannot be deeper
         _require_flat(value)
     return value
 
 
 def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
+
+
+_ANY_NUMBER, _FINITE = json.JSONDecoder(), json.JSONDecoder(parse_constant=_reject_constant)
 
 
 def _require_flat(value: Any) -> None:

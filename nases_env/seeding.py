@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from nases_env.hashing import sha256_hex
 
 
+@lru_cache(maxsize=1024)
 def derive_seed(seed: int, *names: str) -> int:
     """Return the seed of the stream ``names`` of the run ``seed``: an integer in [0, 2**63), equal on all machines."""
     return int(sha256_hex("\x1f".join((str(int(seed)), *names)))[:16], 16) >> 1

@@ -218,6 +218,14 @@ def test_other_broken_pipes_are_not_hidden() -> None:
         run_here(lambda: run(main))
 
 
+@pytest.mark.parametrize("parent", ["abc", "-1", "", "9" * 5000])
+def test_parent_that_is_no_process_id_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, parent: str) -> None:
+    monkeypatch.setenv(command_line.PARENT_VARIABLE, parent)
+    result = run_here(lambda: run(lambda: print("ran")))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "NASES_PARENT must be the id of a process, not '" in error_of(result)
+
+
 def test_interrupt_exits_with_status_130() -> None:
     def interrupt(args: Args) -> None:
         raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from gymnasium.wrappers.vector import NormalizeObservation
 from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
@@ -268,6 +269,7 @@ def rewards_before_and_after(model: BaseAlgorithm, env: SB3VecEnv, num_steps: in
         return float(np.mean(rewards))
 
     before = mean_reward()
+    model.set_logger(Logger(folder=None, output_formats=[]))  # otherwise, SB3 creates a temporary directory
     model.learn(num_steps)
     return before, mean_reward()
 

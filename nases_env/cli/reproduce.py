@@ -33,6 +33,7 @@ from nases_env.input_files import read_file
 from nases_env.json_io import parse_json
 from nases_env.paths import require_utf8
 from nases_env.retraining import FinalTraining
+from nases_env.retraining.folder import locked_folder
 from nases_env.retraining.plan import Plan, Stage, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.protocol_report import write_protocol_report
@@ -81,19 +82,19 @@ def reproduce_command(args: ReproduceArgs) -> None:
         require_agent(agent)
     plan = make_plan(args)
     require_utf8(plan.output)
-    is_started = _check_config(plan)
+    _check_config(plan)
     evaluator = _prepare_evaluator(plan)
     if args.dry_run:
         _print_dry_run(plan, evaluator)
         return
-    if not is_started:
-        write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
-    console = Console(stderr=True)
-    with optional_output():
-        _run_steps(list(plan.steps()), console)
+    with locked_folder(plan.output, f"another process uses {plan.output}; wait until it ends, or choose another --output"):
+        if not _check_config(plan):
+            write_atomically(plan.output / CONFIG, (json.dumps(_config(plan), indent=2) + "\n").encode())
+        with optional_output():
+            _run_steps(list(plan.steps()), Console(stderr=True))
+        report = write_protocol_report(plan)
     from rich.markdown import Markdown  # slow to import
 
-    report = write_protocol_report(plan)
     Console().print(Markdown(report))
     Console().print(f"results: {plan.output}", soft_wrap=True)
 

@@ -166,8 +166,7 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
 
 def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
     run_dir = args.source
-    if is_locked(run_dir):
-        raise InputError(f"a search is writing to {run_dir}; wait until it ends, or stop it")
+    _require_idle(run_dir)
     if args.search_space is not None:
         raise InputError(f"--search-space is only for an architecture file; {run_dir} records its own")
     search = read_search(run_dir)
@@ -188,7 +187,13 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
         device=args.device or evaluator.device,
         num_threads=args.num_threads or evaluator.num_threads,
     )
+    _require_idle(run_dir)  # a search that was resumed since has removed its finalists
     return training, search
+
+
+def _require_idle(run_dir: Path) -> None:
+    if is_locked(run_dir):
+        raise InputError(f"a search is writing to {run_dir}; wait until it ends, or stop it")
 
 
 def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:

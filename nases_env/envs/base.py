@@ -300,6 +300,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         An architecture is infeasible if it breaks a limit such as ``max_params``. A search does not evaluate it and asks the
         agent for another one; ``step`` returns the reward 0. Results are cached.
         """
+        if type(self.evaluator).screen is Evaluator.screen:  # all children are feasible
+            return None
         seed = self._child_seed(architecture)
         child = (architecture.key, seed)
         if child not in self._screened:

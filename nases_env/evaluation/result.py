@@ -82,7 +82,7 @@ class Evaluation:
             KeyError, TypeError, ValueError: if an entry is missing or invalid.
         """
         known = {name: values[name] for name in _REQUIRED}
-        known["status"] = Status(values["status"])
+        known["status"] = Status(known["status"])
         evaluation = cls(**known, curve=read_curve(values.get("curve", ())), fidelity=values.get("fidelity"))
         evaluation._check()
         return evaluation

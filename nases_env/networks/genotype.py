@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from torch import nn
@@ -23,6 +23,8 @@ NETWORK_KEYS = ("network", "num_classes", "image_shape")
 CELLS = ("normal", "reduction")
 NUM_NODES = 5  # B, in each cell of ENAS micro
 NUM_CELL_INPUTS = 2  # the outputs of the two previous cells
+_OPERATOR_BITS, _BRANCH_BITS = 4, 16  # in the code of a node
+_NOT_PLACED = -1
 
 _STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
 _STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
@@ -137,32 +139,57 @@ def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
 @lru_cache(maxsize=4096)
 def canonical_cell(cell: Cell) -> Cell:
     """Return the lexicographically smallest form of ``cell`` over all orders of its nodes and their branches."""
-    # An order maps the values (cell inputs and nodes) that are placed already to their new numbers. All orders in the list
-    # give the same nodes so far; only those with the smallest next node are kept.
-    orders: list[dict[int, int]] = [{value: value for value in range(NUM_CELL_INPUTS)}]
-    values = list(enumerate(cell, start=NUM_CELL_INPUTS))
-    written: list[Node] = []
-    for _ in cell:
-        least: Node | None = None
-        longer: list[tuple[dict[int, int], int]] = []
-        for labels in orders:
-            for value, node in values:
-                if value in labels or node[0] not in labels or node[2] not in labels:
-                    continue
-                candidate = _write_node(node, labels)
-                if least is None or candidate < least:
-                    least, longer = candidate, [(labels, value)]
-                elif candidate == least:
-                    longer.append((labels, value))
-        assert least is not None
-        orders = [{**labels, value: len(labels)} for labels, value in longer]
-        written.append(least)
-    return tuple(written)
+    labels = [value << _OPERATOR_BITS for value in range(NUM_CELL_INPUTS)] + [_NOT_PLACED] * len(cell)
+    codes = _least_codes(labels, NUM_CELL_INPUTS << _OPERATOR_BITS, [], list(enumerate(cell, start=NUM_CELL_INPUTS)))
+    return tuple(map(_decode_node, codes))
 
 
-def _write_node(node: Node, labels: dict[int, int]) -> Node:
-    a, op_a, b, op_b = labels[node[0]], node[1], labels[node[2]], node[3]
-    return (a, op_a, b, op_b) if (a, op_a) <= (b, op_b) else (b, op_b, a, op_a)
+def _least_codes(labels: list[int], label: int, ready: list[tuple[int, int]], waiting: list[tuple[int, Node]]) -> list[int]:
+    """Return the codes of the nodes that are not placed yet, in the smallest order.
+
+    A code is an integer that sorts as the node (input, operator, input, operator) does. It is known as soon as both inputs
+    of the node are placed.
+
+    Args:
+        labels: by value (cell inputs and nodes), its new number, shifted by ``_OPERATOR_BITS``, or ``_NOT_PLACED``.
+        label: that of the next node.
+        ready: (code, value) of the nodes whose inputs are placed.
+        waiting: (value, node) of the others; some inputs may have been placed since.
+    """
+    codes: list[int] = []
+    while ready or waiting:
+        still_waiting = []
+        for entry in waiting:
+            value, (a, op_a, b, op_b) = entry
+            if (one := labels[a]) >= 0 and (other := labels[b]) >= 0:
+                one, other = one + op_a, other + op_b
+                ready.append((one << _BRANCH_BITS | other if one < other else other << _BRANCH_BITS | one, value))
+            else:
+                still_waiting.append(entry)
+        waiting = still_waiting
+        ready.sort()
+        code, value = ready.pop(0)
+        codes.append(code)
+        following = label + (1 << _OPERATOR_BITS)
+        if ready and ready[0][0] == code:  # equal nodes: those that read them decide which one is first
+            nodes = [(code, value), *ready]
+            return codes + min(
+                _least_codes(_with(labels, first, label), following, [node for node in nodes if node[1] != first], waiting)
+                for node_code, first in nodes
+                if node_code == code
+            )
+        labels[value], label = label, following
+    return codes
+
+
+def _with(labels: list[int], value: int, label: int) -> list[int]:
+    return [*labels[:value], label, *labels[value + 1 :]]
+
+
+@cache
+def _decode_node(code: int) -> Node:
+    one, other = divmod(code, 1 << _BRANCH_BITS)
+    return (*divmod(one, 1 << _OPERATOR_BITS), *divmod(other, 1 << _OPERATOR_BITS))
 
 
 def read_nasbench201(genotype: Any) -> tuple[str, ...]:

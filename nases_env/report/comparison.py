@@ -66,7 +66,7 @@ def summarize(runs: Sequence[Run]) -> list[AgentSummary]:
         finals = np.array([best_so_far(run.children)[-1].reward for run in group])
         confirmed = np.array([run.best_reward for run in group])
         seconds = float(np.mean([sum(run.seconds_by_device.values()) for run in group]))
-        has_finalists = all(run.finalists for run in group)
+        has_finalists = all(run.finalists and run.finalists[0].is_confirmed for run in group)
         summaries.append(
             AgentSummary(agent, group, _estimate(finals), _estimate(confirmed) if has_finalists else None, seconds)
         )

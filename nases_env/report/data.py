@@ -14,6 +14,7 @@ from nases_env.search_spaces.graph import CellGraph
 Numbers = NDArray[np.float64]
 
 OK = "ok"  # status of a child that has a result
+FAILED = "failed"  # status of a child that could not be evaluated because of the machine
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Finalist:
     number: int
     second: Child
     mean_reward: float
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the second evaluation is a result; otherwise, ``mean_reward`` is the first reward."""
+        return self.second.status != FAILED
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
     if run.best is not None and run.has_result:
         best = run.child(run.best)
         finalist = next((each for each in run.finalists if each.number == run.best), None)
-        if finalist is None:
+        if finalist is None or not finalist.is_confirmed:
             evaluations = "one evaluation"
         else:
             evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"

@@ -93,7 +93,7 @@ class FinalFolder:
             InputError: if the directory cannot be created or stays locked.
         """
         message = f"another process has locked {self.path}; wait until it ends, or stop it"
-        with _locked(self.path, message, wait_seconds=BUSY_SECONDS):
+        with locked_folder(self.path, message, wait_seconds=BUSY_SECONDS):
             yield
 
     def _open(self, training: FinalTraining, configuration: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ class FinalFolder:
         """
         folder = self.path / f"seed-{seed}"
         message = f"another process is training in {folder}; wait for it to finish, or use a different --seed"
-        with _locked(folder, message):
+        with locked_folder(folder, message):
             for name in (MODEL, RESULT):
                 remove_leftovers(folder / name)
             result = read_result(folder / RESULT)
@@ -259,7 +259,7 @@ class _Curves:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, message: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def locked_folder(folder: Path, message: str, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """Lock ``folder`` against other processes.
 
     Raises:

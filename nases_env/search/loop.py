@@ -62,9 +62,19 @@ class Finalist:
     second: Evaluation
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether the second evaluation is a result; False if it failed because of the machine."""
+        return self.second.status is not Status.FAILED
+
+    @property
     def mean_reward(self) -> float:
-        """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ."""
+        """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ.
+
+        The first one if there is no second result; such a child is not chosen, unless there is none for all finalists.
+        """
         first, second = self.trial.evaluation, self.second
+        if not self.is_confirmed:
+            return first.reward
         return (first.reward + second.reward) / 2 if first.fidelity == second.fidelity else second.reward
 
 
@@ -107,7 +117,8 @@ class SearchLoop:
         num_children: number of trials that are not promotions.
         best: the first trial with the highest reward at the highest rung, or the trial of the chosen finalist; None before
             the first trial.
-        finalists: the children that were evaluated again, best first; empty before the end.
+        finalists: the children that were evaluated again, best first, and at the end those whose second evaluation failed;
+            empty before the end.
         num_infeasible: number of infeasible proposals, which are not evaluated.
 
     Raises:
@@ -140,7 +151,7 @@ class SearchLoop:
         self._num_infeasible_in_a_row = 0
         self._smallest_infeasible: Evaluation | None = None
         self._last_wait = time.monotonic()
-        self._seen: dict[str, set[int | None]] = {}  # the rungs by key
+        self._seen: dict[str, tuple[int | None, ...]] = {}  # the rungs by key
         self._pending: deque[_Pending] = deque()
         self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
         self._pauses = list(pauses)
@@ -382,6 +393,9 @@ class SearchLoop:
     def _choose(self) -> None:
         """Evaluate the best children again with other seeds, and make the one with the highest mean reward ``best``.
 
+        A child whose second evaluation failed because of the machine is not chosen. If all of them failed, the child with
+        the best first evaluation remains ``best``.
+
         The reward of the best child is biased upward because the child was selected by it (the "winner's curse"). There is
         nothing to choose from fewer than two children.
         """
@@ -396,7 +410,7 @@ class SearchLoop:
                 self.finalists.append(Finalist(trial, second))
                 for callback in self.callbacks:
                     callback.on_finalist(self, self.finalists[-1])
-            self.finalists.sort(key=lambda finalist: finalist.mean_reward, reverse=True)
+            self.finalists.sort(key=lambda finalist: finalist.is_confirmed * (1.0 + finalist.mean_reward), reverse=True)
             self.best = self.finalists[0].trial
         self._has_chosen = True
 
@@ -419,7 +433,7 @@ class SearchLoop:
     def _record(self, proposal: Proposal, evaluation: Evaluation, *, is_promotion: bool = False) -> None:
         architecture = proposal.architecture
         action = None if proposal.action is None else np.asarray(proposal.action, np.float32)
-        seen = self._seen.setdefault(architecture.key, set())
+        seen = self._seen.get(architecture.key, ())
         trial = Trial(
             number=len(self.trials) + 1,
             architecture=architecture,
@@ -428,12 +442,14 @@ class SearchLoop:
             is_new=evaluation.fidelity not in seen,
             is_promotion=is_promotion,
         )
-        seen.add(evaluation.fidelity)
+        if trial.is_new:
+            self._seen[architecture.key] = (*seen, evaluation.fidelity)
         self.trials.append(trial)
         self.num_children += not is_promotion
         if evaluation.fidelity is not None:
             self._halving.add(proposal, evaluation)
         if self.best is None or evaluation.rank > self.best.evaluation.rank:
             self.best = trial
+        is_replayed = self.is_replaying
         for callback in self.callbacks:
-            callback.on_trial(self, trial, is_replayed=self.is_replaying)
+            callback.on_trial(self, trial, is_replayed=is_replayed)

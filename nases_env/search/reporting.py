@@ -234,6 +234,8 @@ class Summary(SearchCallback):
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.trials:
             self._console.print(_top_table(loop.ranking(), loop.finalists))
+        if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
+            self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))
         lines = [f"run directory: {self._run_dir}", f"curves: tensorboard --logdir {run_dir}"]
         if not loop.is_complete:
@@ -295,9 +297,20 @@ def _describe(trial: Trial) -> str:
     return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
+def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
+    """Describe the finalists whose second evaluation failed because of the machine."""
+    reason = failed[0].second.reason or "no reason is known"
+    if len(failed) == num_finalists:
+        return f"no finalist could be evaluated again ({reason}); the best child is the one with the best first evaluation"
+    children = ", ".join(str(number) for number in sorted(finalist.trial.number for finalist in failed))
+    noun = "child" if len(failed) == 1 else "children"
+    return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
+
+
 def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> Table:
     """Return a table of the finalists and the best other children."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
+    confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
     others = [trial for trial in ranking if trial.number not in second]
     shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_TOP, len(second))]
     table = Table(title=f"the best of {len(ranking)} architectures", title_justify="left")
@@ -309,7 +322,7 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
             "rank": str(rank),
             "epochs": str(evaluation.fidelity),
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
-            "again": f"{second[trial.number].reward:.2%}" if trial.number in second else "–",
+            "again": f"{second[trial.number].reward:.2%}" if trial.number in confirmed else "–",
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),

@@ -63,6 +63,11 @@ class RunDir:
         Raises:
             InputError: if another search holds the lock, or the directory cannot be written to.
         """
+        trajectory = self.path / TRAJECTORY
+        if trajectory.is_symlink():  # in a copied directory, it could name any file
+            raise InputError(
+                f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy"
+            )
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             if make_unique:

@@ -66,10 +66,7 @@ class EnasMicro(SearchSpace):
 
 
 def _cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
-    nodes = [
-        (decisions[at], decisions[at + 1], decisions[at + 2], decisions[at + 3])
-        for at in range(0, len(decisions), NODE_DIMS)
-    ]
+    nodes = list(zip(*(decisions[at::NODE_DIMS] for at in range(NODE_DIMS)), strict=True))
     return tuple(nodes[:NUM_NODES]), tuple(nodes[NUM_NODES:])
 
 

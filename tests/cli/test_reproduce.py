@@ -22,8 +22,9 @@ from nases_env.cli import main as cli
 from nases_env.cli import reproduce as command
 from nases_env.cli.reproduce import parse_reproduce, reproduce_command
 from nases_env.errors import InputError
-from nases_env.evaluation import RETRAIN_PRESETS
+from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator
 from nases_env.execution.store import process_start_time
+from nases_env.file_lock import lock, open_folder
 from nases_env.retraining.plan import Plan, Step, make_plan
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
@@ -110,6 +111,25 @@ def test_report_contains_the_measured_values(folder: Path) -> None:
     assert "Changed from the search: num_epochs 1 -> 3, num_cycles 3 -> 1, " in text
     assert report["changed_settings"]["num_epochs"] == [1, 3]
     assert "Table 1" not in text  # Table 1 is on CIFAR-10
+
+
+def test_second_process_in_the_same_new_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes find the directory empty; then the first one starts."""
+    output = tmp_path / "smoke"
+    prepare = command._prepare_evaluator
+
+    def prepare_while_another_starts(plan: Plan) -> TrainingEvaluator:
+        evaluator = prepare(plan)
+        output.mkdir()
+        descriptor = open_folder(output)
+        stack.callback(os.close, descriptor)
+        assert lock(descriptor)
+        return evaluator
+
+    monkeypatch.setattr(command, "_prepare_evaluator", prepare_while_another_starts)
+    with contextlib.ExitStack() as stack, pytest.raises(InputError, match=f"another process uses {output}; wait"):
+        reproduce("--preset", "smoke", "--output", output)
+    assert list(output.iterdir()) == []
 
 
 def test_rerun_executes_only_the_missing_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

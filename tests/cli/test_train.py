@@ -28,6 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import nases_env
 from nases_env.atomic_io import is_fresh
 from nases_env.cli import main as cli
+from nases_env.cli import train as command
 from nases_env.cli.train import _from_file, parse_train, train_command
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, RETRAIN_PRESETS
@@ -36,6 +37,7 @@ from nases_env.retraining import FinalFolder, folder, report
 from nases_env.retraining.report import summarize, write_report
 from nases_env.retraining.result import FinalResult
 from nases_env.search import SearchArgs, SearchRun
+from nases_env.search.run_dir import RunDir, best_record
 from tests.commands import module, run_here
 from tests.retraining.architectures import architecture_file, some_architecture
 
@@ -179,6 +181,23 @@ def test_limit_of_the_search_is_enforced(custom_run: Path, tmp_path: Path) -> No
     train(custom_run, *size, "--child.max-params", None, *options)
     report = json.loads((tmp_path / "final" / "report.json").read_text())
     assert report["changed_settings"]["max_params"] == [100_000, None]
+
+
+def test_search_that_is_resumed_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir, output = tmp_path / "run", tmp_path / "final"
+    args = SearchArgs(preset="smoke", budget=1, run_dir=run_dir)
+    with SearchRun(args, agent="random_search") as run:
+        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
+    directory = RunDir(run_dir)
+
+    def best_record_when_resumed(path: Path) -> dict[str, Any] | None:
+        directory.lock()
+        return best_record(path)
+
+    monkeypatch.setattr(command, "best_record", best_record_when_resumed)
+    with contextlib.closing(directory), pytest.raises(InputError, match=r"a search is writing to .*run; wait until it ends"):
+        train(run_dir, "--output", output)
+    assert not output.exists()
 
 
 def test_stopped_search_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

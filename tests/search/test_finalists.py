@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from nases_agents.random_search import RandomSearch
 
-from nases_env.evaluation import Evaluation
+from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchCallback, SearchLoop
+from nases_env.search.loop import Finalist
+from nases_env.search.reporting import Summary
+from nases_env.search.run_dir import best_record, trial_record, write_finalists
+from nases_env.search_spaces import Architecture
 from tests.search.rungs import ToyRungs, toy_env
 
 
@@ -67,6 +77,53 @@ def test_second_reward_has_no_selection_bias_and_the_choice_is_better() -> None:
     assert np.mean(first_bias) > 5 * standard_error
     assert abs(np.mean(second_bias)) < 3 * standard_error
     assert np.mean(gains) > 0
+
+
+@pytest.mark.parametrize("num_failed", [1, 2, 3])
+def test_finalist_without_a_second_result_is_not_chosen_unless_all_are(num_failed: int, tmp_path: Path) -> None:
+    """A second evaluation fails because of the machine for the finalists with the best first rewards."""
+    expected = search_with(3)
+    env = toy_env(rungs=())
+    failing = [trial.evaluation.key for trial in expected.ranking()[:num_failed]]
+    submit_again = env.submit_again
+
+    def submit(architecture: Architecture) -> Future[Evaluation]:
+        future = submit_again(architecture)
+        if architecture.key not in failing:
+            return future
+        failed: Future[Evaluation] = Future()
+        failed.set_result(replace(future.result(), status=Status.FAILED, reason="worker killed"))
+        return failed
+
+    env.submit_again = submit  # type: ignore[method-assign]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        search = SearchLoop(env, 30, callbacks=[Summary(tmp_path)], num_finalists=3)
+        with search:
+            search.run(RandomSearch(env, SearchArgs(seed=0)))
+    ranking = search.ranking()
+    confirmed = [each.trial.number for each in expected.finalists if each.trial.evaluation.key not in failing]
+    numbers = [trial.number for trial in ranking[:num_failed]]
+    assert [finalist.trial.number for finalist in search.finalists] == confirmed + numbers
+    assert search.best is search.finalists[0].trial
+    for finalist in search.finalists[len(confirmed) :]:
+        assert finalist.mean_reward == finalist.trial.evaluation.reward
+    write_finalists(tmp_path, search.finalists)
+    records = [trial_record(trial, env.search_space) for trial in search.trials]
+    best = best_record(tmp_path, records)
+    assert best is not None
+    assert (best["child"], best["mean_reward"]) == (search.best.number, search.finalists[0].mean_reward)
+    if confirmed:
+        children = ", ".join(map(str, sorted(numbers)))
+        assert f" {children} could not be evaluated again (worker killed) and took no part in the choice" in out.getvalue()
+    else:
+        assert search.best is ranking[0]
+        assert "no finalist could be evaluated again (worker killed); the best child is" in out.getvalue()
+
+
+def test_second_evaluation_that_diverged_counts_as_reward_0() -> None:
+    diverged = Finalist(search_with(0).trials[0], Evaluation("", 0, Status.DIVERGED))
+    assert diverged.mean_reward == diverged.trial.evaluation.reward / 2
 
 
 def test_stopped_search_chooses_among_finalists_too() -> None:

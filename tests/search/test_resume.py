@@ -26,7 +26,7 @@ from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchCallback, SearchLoop, SearchRun, Trial
 from nases_env.search.options import load_args
 from nases_env.search.reporting import BestArtifacts
-from nases_env.search.run_dir import RunDir, read_trajectory
+from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
@@ -318,3 +318,15 @@ def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(
     resume("reinforce", tmp_path / "run", budget=BUDGET)
     assert trajectory(tmp_path / "run") == trajectory(tmp_path / "whole")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["budgets"] == [6, 10, BUDGET]
+
+
+def test_trajectory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "notes.txt"
+    target.write_text("text\n")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / TRAJECTORY).symlink_to(target)
+    with pytest.raises(InputError, match=rf"run/{TRAJECTORY} is a symbolic link, .*; replace it by a copy"):
+        SearchRun(SearchArgs(env_id="NASES-Synthetic-v0", budget=1, run_dir=run_dir), agent="test")
+    assert target.read_text() == "text\n"
+    assert [path.name for path in run_dir.iterdir()] == [TRAJECTORY]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from nases_env.errors import InputError
 from nases_env.networks import OPERATORS, EnasMicroNetwork, NetworkSettings
 from nases_env.networks.enas_micro import Cell, MicroCell, Node
+from nases_env.networks.genotype import canonical_cell
 from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 
 SPACE = EnasMicro()
@@ -88,6 +90,30 @@ def test_canonicalize_is_idempotent_and_keeps_the_key(architecture: Architecture
     canonicalize = SPACE.architecture(SPACE.canonicalize(architecture.decisions))
     assert canonicalize.key == architecture.key
     assert SPACE.canonicalize(canonicalize.decisions) == canonicalize.decisions
+
+
+def reordered(cell: Cell, order: tuple[int, ...]) -> Cell | None:
+    """Return the nodes of ``cell`` in ``order`` with sorted branches; None if a node would precede one of its inputs."""
+    labels, nodes = {0: 0, 1: 1}, []
+    for index in order:
+        a, op_a, b, op_b = cell[index]
+        if not {a, b} <= labels.keys():
+            return None
+        one, other = sorted([(labels[a], op_a), (labels[b], op_b)])
+        nodes.append((*one, *other))
+        labels[index + 2] = len(labels)
+    return tuple(nodes)
+
+
+# Few operators, so that many nodes are equal and the nodes that read them decide their order.
+cells_of_few_operators = st.tuples(*(st.tuples(*(st.integers(0, node + 1), st.integers(0, 1)) * 2) for node in range(5)))
+
+
+@given(cells_of_few_operators)
+@settings(deadline=None)
+def test_canonical_cell_is_the_smallest_of_all_orders(cell: Cell) -> None:
+    orders = [nodes for order in itertools.permutations(range(5)) if (nodes := reordered(cell, order)) is not None]
+    assert canonical_cell(cell) == min(orders)
 
 
 def test_identical_nodes_are_not_merged() -> None:

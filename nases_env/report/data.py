@@ -17,7 +17,7 @@ OK = "ok"  # status of a child that has a result
 FAILED = "failed"  # status of a child that could not be evaluated because of the machine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Child:
     """One trial of a search.
 

@@ -65,9 +65,7 @@ class RunDir:
         """
         trajectory = self.path / TRAJECTORY
         if trajectory.is_symlink():  # in a copied directory, it could name any file
-            raise InputError(
-                f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy"
-            )
+            raise InputError(f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy")
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             if make_unique:
@@ -241,6 +239,23 @@ def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:
         raise InputError(
             f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"
         ) from None
+
+
+def read_genotypes(path: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the genotypes of the trials with these numbers, which ``read_trials`` has read before.
+
+    Raises:
+        InputError: if the trajectory cannot be read, or has changed since.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        with open(path / TRAJECTORY, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number in numbers:
+                    found[number] = parse_json(line)["genotype"]
+        return [found[number] for number in numbers]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path / TRAJECTORY} has changed while it was read; try again") from None
 
 
 def write_finalists(path: Path, finalists: Sequence[Finalist]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,16 @@ from nases_env.evaluation import Evaluation, config_digest
 from nases_env.execution import Store
 from nases_env.hashing import sha256_hex
 from nases_env.report import Child, Curve, Design, Finalist, Numbers, Run, rank, render
-from nases_env.search.run_dir import REPORT, STORE, best_record, is_locked, read_config, read_finalists, read_trials
+from nases_env.search.run_dir import (
+    REPORT,
+    STORE,
+    best_record,
+    is_locked,
+    read_config,
+    read_finalists,
+    read_genotypes,
+    read_trials,
+)
 from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
 
 NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learning curves are shown
@@ -49,9 +60,10 @@ def read_run(run_dir: Path) -> Run:
     arguments, configuration = config["arguments"], config["configuration"]
     is_running = is_locked(run_dir)
     trials = _Trials(_built_in_space(configuration))
-    for record, evaluation in read_trials(run_dir):
-        trials.add(record, evaluation)
-    best = best_record(run_dir, trials.records)
+    records = trials.read(run_dir)
+    best = best_record(run_dir, records)
+    for _ in records:  # the rest, if the best child is a finalist
+        pass
     # The finalists of a search that is resumed may be newer or older than the trials that were read.
     finalists = [
         Finalist(each["child"], _child(each, Evaluation.from_dict(each["second"])), each["mean_reward"])
@@ -90,7 +102,7 @@ def read_run(run_dir: Path) -> Run:
         best=None if best is None else best["child"],
         best_reward=0.0 if best is None else best["mean_reward"],
         finalists=finalists,
-        designs=[trials.design(child.number) for child in top[:NUM_DESIGNS]],
+        designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
         operators=trials.operator_shares(top),
         notes=notes,
@@ -98,7 +110,7 @@ def read_run(run_dir: Path) -> Run:
 
 
 class _Trials:
-    """The trials of a search, of which only the parts that the report needs are kept.
+    """The trials of a search, of which only the parts that the report needs are kept, since there may be a million.
 
     Args:
         space: the search space; None if it is not a built-in one.
@@ -106,65 +118,79 @@ class _Trials:
 
     def __init__(self, space: SearchSpace | None) -> None:
         self._space = space
-        self._genotypes: list[str] = []
-        self._operators: dict[str, list[str]] = {}  # by key
+        self._operators: dict[str, int] = {}  # index by name
+        self._branches: dict[str, bytes] = {}  # indices of the operators of all branches, by key
         self.children: list[Child] = []
         self.seeds: list[int] = []
         self.actions: list[Any] = []
-        self.records: list[dict[str, Any]] = []
 
-    def add(self, record: Mapping[str, Any], evaluation: Evaluation) -> None:
-        self.children.append(_child(record, evaluation))
-        self.seeds.append(evaluation.seed)
-        self.actions.append(record.get("action"))
-        self.records.append({name: record.get(name) for name in ("child", "status", "fidelity", "valid_accuracy", "reward")})
-        self._genotypes.append(json.dumps(record["genotype"]))
-        if self._space is not None and evaluation.key not in self._operators:
-            try:
-                graphs = drawn_graphs(self._space, self._space.from_genotype(record["genotype"]))
-            except InputError:  # of another version; its children are shown as text
-                self._space = None
-                self._operators = {}
-                return
-            self._operators[evaluation.key] = [
-                branch.operator for graph in graphs for node in graph.nodes for branch in node
-            ]
+    def read(self, run_dir: Path) -> Iterator[dict[str, Any]]:
+        """Yield the trials, after keeping what the report needs."""
+        for record, evaluation in read_trials(run_dir):
+            self.children.append(_child(record, evaluation))
+            self.seeds.append(evaluation.seed)
+            self.actions.append(_compact(record.get("action")))
+            if self._space is not None and evaluation.key not in self._branches:
+                self._add_operators(self._space, evaluation.key, record["genotype"])
+            yield record
 
-    def design(self, number: int) -> Design:
-        """Return how the architecture of the child ``number`` is shown."""
-        text = self._genotypes[number - 1]
-        if self._space is None:
-            return Design(number, text)
-        return Design(number, text, drawn_graphs(self._space, self._space.from_genotype(json.loads(text))))
+    def _add_operators(self, space: SearchSpace, key: str, genotype: Any) -> None:
+        try:
+            graphs = drawn_graphs(space, space.from_genotype(genotype))
+        except InputError:  # of another version; its children are shown as text
+            self._space = None
+            return
+        names = [branch.operator for graph in graphs for node in graph.nodes for branch in node]
+        self._branches[key] = bytes(self._operators.setdefault(name, len(self._operators)) for name in names)
+
+    def designs(self, run_dir: Path, numbers: Sequence[int]) -> list[Design]:
+        """Return how the architectures of the children with these numbers are shown."""
+        genotypes = read_genotypes(run_dir, numbers)
+        space = self._space
+        return [
+            Design(number, json.dumps(genotype), () if space is None else drawn_graphs(space, space.from_genotype(genotype)))
+            for number, genotype in zip(numbers, genotypes, strict=True)
+        ]
 
     def operator_shares(self, top: Sequence[Child]) -> dict[str, tuple[float, float]]:
         """Return the share of each operator among all architectures, ``top``, and the best tenth of them."""
         if self._space is None or len(top) < MIN_ARCHITECTURES:
             return {}
-        shares = [_shares(self._operators[child.key] for child in part) for part in (top, top[: len(top) // 10])]
-        return {name: (share, shares[1].get(name, 0.0)) for name, share in shares[0].items()}
+        shares = [self._shares(part) for part in (top, top[: len(top) // 10])]
+        return {
+            name: (float(shares[0][index]), float(shares[1][index]))
+            for name, index in sorted(self._operators.items())
+            if shares[0][index] > 0
+        }
+
+    def _shares(self, children: Sequence[Child]) -> Numbers:
+        indices = np.frombuffer(b"".join(self._branches[child.key] for child in children), dtype=np.uint8)
+        return np.bincount(indices, minlength=len(self._operators)) / max(1, len(indices))
 
 
-def _shares(lists: Iterable[Sequence[str]]) -> dict[str, float]:
-    names = [name for each in lists for name in each]
-    return {name: names.count(name) / len(names) for name in sorted(set(names))}
+def _compact(action: Any) -> Any:
+    """Return ``action`` as an array, which takes a quarter of the memory of a list of numbers; others remain as they are."""
+    try:
+        return None if action is None else array("d", action)
+    except (TypeError, OverflowError):
+        return action
 
 
 def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
     return Child(
         number=record["child"],
         key=evaluation.key,
-        status=evaluation.status.value,
+        status=sys.intern(evaluation.status.value),
         reward=evaluation.reward,
         num_params=evaluation.num_params,
         num_flops=evaluation.num_flops,
         num_epochs=evaluation.num_epochs,
         seconds=evaluation.seconds,
-        device=evaluation.device,
+        device=sys.intern(evaluation.device),
         fidelity=evaluation.fidelity,
         is_new=record.get("is_new", True),
         is_promotion=record.get("is_promotion", False),
-        reason=evaluation.reason,
+        reason=sys.intern(evaluation.reason),
     )
 
 
@@ -210,7 +236,7 @@ def _to_vectors(rows: Sequence[Any]) -> Numbers | None:
 def _architecture_vectors(children: Sequence[Child], configuration: Mapping[str, Any]) -> Numbers | None:
     """Return the architecture vectors of the canonical architectures, which the keys contain; None if they are not known."""
     try:
-        choices = [list(map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
+        choices = [array("q", map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
         sizes = np.array(configuration["search_space"]["decision_sizes"], dtype=np.float64)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None

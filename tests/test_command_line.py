@@ -219,7 +219,7 @@ def test_other_broken_pipes_are_not_hidden() -> None:
 
 
 @pytest.mark.parametrize("parent", ["abc", "-1", "", "9" * 5000])
-def test_parent_that_is_no_process_id_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, parent: str) -> None:
+def test_invalid_id_of_the_parent_process_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, parent: str) -> None:
     monkeypatch.setenv(command_line.PARENT_VARIABLE, parent)
     result = run_here(lambda: run(lambda: print("ran")))
     assert (result.returncode, result.stdout) == (2, "")

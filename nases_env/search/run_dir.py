@@ -65,9 +65,7 @@ class RunDir:
         """
         trajectory = self.path / TRAJECTORY
         if trajectory.is_symlink():  # in a copied directory, it could name any file
-            raise InputError(
-                f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy"
-            )
+            raise InputError(f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy")
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             if make_unique:

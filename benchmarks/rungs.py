@@ -30,13 +30,14 @@ from tqdm import tqdm
 
 from benchmarks.common import statistics
 from benchmarks.common.report import TextTable, format_interval
+from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.comparison import AGENTS
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.nasbench201 import COLUMN_200, RUNGS, TABLE_NAME, NasBench201Evaluator
-from nases_env.search import SearchLoop, make_env
+from nases_env.search import SearchLoop
 from nases_env.seeding import numpy_generator
 
 SOURCE_COLUMN = "valid_accuracy_200_epochs_cifar10"
@@ -184,14 +185,7 @@ def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
         seed=job.seed,
         rungs=rungs,
     )
-    env = make_env(options)
-    env.reset(seed=job.seed)
-    search = SearchLoop(env, budget, reduction_factor=job.args.reduction_factor)
-    if isinstance(agent, type):
-        search.run(agent(search.env, options), options.ask_batch_size)
-    else:
-        agent(search, options)
-    return search
+    return run_agent(agent, options, reduction_factor=job.args.reduction_factor)
 
 
 def _test_accuracy(search: SearchLoop) -> float:

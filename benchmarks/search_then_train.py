@@ -24,6 +24,7 @@ from nases_agents.reinforce import Args as ReinforceArgs
 from nases_agents.reinforce import Reinforce
 from rich.console import Console
 
+from benchmarks.common.searches import require_trained_children
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.devices import device_name, resolve_device
@@ -98,9 +99,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
         device=args.device,
         execution=ExecutionSettings(workers_per_gpu=args.workers_per_gpu),
     )
-    nases = make_env(options)
-    if not isinstance(nases, ImageEnv):
-        raise InputError(f"{args.env_id} trains no children; pass an environment that trains on images")
+    nases = require_trained_children(make_env(options), args.env_id)
     nases.reset(seed=args.seed)
     nases.start(options.execution, max_in_flight=args.num_envs)
     timed = TimedSearch(nases, UNLIMITED_BUDGET, args.num_envs)

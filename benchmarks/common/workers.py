@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
@@ -14,6 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from nases_env.cpu import torch_threads
+from nases_env.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -26,7 +30,7 @@ def map_unordered(work: Callable[[Job], Result], jobs: Iterable[Job], num_proces
     running jobs.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: if the system killed a process, usually because memory ran out.
+        InputError: if the system killed a process, usually because memory ran out.
         Exception: any exception raised by ``work``.
     """
     if num_processes == 1:
@@ -44,9 +48,13 @@ def map_unordered(work: Callable[[Job], Result], jobs: Iterable[Job], num_proces
             running |= {pool.submit(work, job) for job in islice(remaining, len(done))}
             for future in done:
                 yield future.result()
-    except BaseException:
+    except BaseException as error:
         for process in multiprocessing.active_children():
             process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise InputError(
+                "a worker process was killed, probably because memory ran out; run the command with fewer --num-processes"
+            ) from error
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -55,6 +63,15 @@ def map_unordered(work: Callable[[Job], Result], jobs: Iterable[Job], num_proces
 def _start() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent was killed, so that only the next command continues its job."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -333,15 +332,9 @@ def main(args: Args) -> None:
     pretrainings = make_pretrainings(args, space)
     remove_damaged([pretraining for several in pretrainings.values() for pretraining in several], space)
     file = RecordFile(args.output.with_suffix(".records.jsonl"))
-    try:
-        reports = measure_all(pretrainings, args.num_processes)
-        searches = make_searches(args, pretrainings)
-        best = run_searches(searches, file, args)
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker process was killed, probably because memory ran out; run the same command with fewer --num-processes "
-            f"to resume from the files next to {args.output}"
-        ) from error
+    reports = measure_all(pretrainings, args.num_processes)
+    searches = make_searches(args, pretrainings)
+    best = run_searches(searches, file, args)
     metrics = analyze(best, sorted(set(args.budgets)))
     content = {
         "benchmark": "embedding_quality",

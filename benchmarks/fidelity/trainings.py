@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from benchmarks.common.searches import seconds_of_process
 from benchmarks.fidelity.techniques import (
     DISTILLATION,
     GROWING_IMAGES,
@@ -236,7 +236,7 @@ class _Monitor:
         order = torch.randperm(len(train), generator=torch_generator(training_seed, "measured images"))
         self._recalibration_images = train.images[order[:NUM_RECALIBRATION_IMAGES]]
         self._average: list[torch.Tensor] | None = None
-        self._start = _seconds(device)
+        self._start = seconds_of_process(device)
         self.values: dict[str, Any] = {"identity": job.identity, "key": job.key, "epochs": {}}
         if job.is_final and job.path.exists():  # an interrupted training
             partial = json.loads(job.path.read_text())
@@ -266,7 +266,7 @@ class _Monitor:
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Measure the validation accuracy and loss, of the average weights too, and leave the network in training mode."""
-        seconds = _seconds(self._device) - self._start
+        seconds = seconds_of_process(self._device) - self._start
         # A resumed training counts on from its last recorded epoch.
         before = self.values["epochs"].get(str(record.epoch - 1), {"seconds": 0.0})
         values = {
@@ -285,7 +285,7 @@ class _Monitor:
         self._model.train()
         self.values["epochs"][str(record.epoch)] = values
         self.write()
-        self._start = _seconds(self._device)
+        self._start = seconds_of_process(self._device)
 
     def write(self) -> None:
         """Write the values to the file of the job."""
@@ -303,11 +303,3 @@ class _Monitor:
             f"{prefix}valid_accuracy": num_correct(logits, self._valid) / len(self._valid),
             f"{prefix}valid_loss": F.cross_entropy(logits, self._valid.labels).item(),
         }
-
-
-def _seconds(device: torch.device) -> float:
-    """Return the CPU seconds of this process, or the wall time on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()

@@ -19,12 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
+from benchmarks.common.searches import require_trained_children
 from benchmarks.common.workers import map_unordered
 from benchmarks.real_search.analysis import Row, analyze, draw, make_table
 from benchmarks.real_search.published import enas_genotype
@@ -109,8 +106,7 @@ class Comparison:
 
     def __init__(self, args: Args) -> None:
         self.args = args
-        if not isinstance(make_env(SearchArgs(env_id=args.env_id)), ImageEnv):
-            raise InputError(f"{args.env_id} trains no children; pass an environment that trains on images")
+        require_trained_children(make_env(SearchArgs(env_id=args.env_id)), args.env_id)
         env = make_env(SearchArgs(env_id=args.env_id, preset=args.preset, data_dir=args.data_dir, device=args.device))
         assert isinstance(env, ImageEnv)
         assert isinstance(env.evaluator, TrainingEvaluator)
@@ -215,22 +211,7 @@ class Comparison:
 
 def run_job(job: Search | Training) -> None:
     """Run a job; its result is written to its file."""
-    _end_with_parent()
     job.run()
-
-
-@cache
-def _end_with_parent() -> None:
-    """Make a worker process exit when its parent was killed, so that only the next command continues its job."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=wait, daemon=True).start()
 
 
 def run_jobs(comparison: Comparison) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from nases_agents import model_assisted, random_search, regularized_evolution, reinforce
 
+from benchmarks.common.searches import seconds_of_process
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
@@ -226,10 +225,3 @@ def median_child(children: list[Child]) -> Child:
         raise InputError("no child of a random search could be trained; choose another --preset")
     ordered = sorted(distinct.values(), key=lambda child: child.evaluation.reward)
     return ordered[(len(ordered) - 1) // 2]
-
-
-def seconds_of_process(device: torch.device) -> float:
-    """Return the CPU seconds of this process, or the wall time on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.process_time() if device.type == "cpu" else time.perf_counter()

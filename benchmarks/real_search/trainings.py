@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.searches import seconds_of_process
 from benchmarks.real_search.residual_network import ResidualNetworks
-from benchmarks.real_search.searches import seconds_of_process
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.evaluation import ChildSettings

@@ -27,7 +27,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +45,7 @@ from tqdm import tqdm
 from benchmarks.common import regret, report
 from benchmarks.common.identity import Table, describe_environment, digest_of_files, digest_of_text, read_table, sources_of
 from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, find_incumbent_steps
+from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from nases_env import visualization
 from nases_env.atomic_io import write_atomically
@@ -221,13 +221,7 @@ def run_search(job: Job) -> Record:
     """Run a search; the test accuracies are read after its end."""
     agent, options = AGENTS[job.agent].agent, job.options
     start = time.perf_counter()
-    env = make_env(options)
-    env.reset(seed=job.seed)
-    search = SearchLoop(env, options.budget)
-    if isinstance(agent, type):
-        search.run(agent(search.env, options), options.ask_batch_size)
-    else:
-        agent(search, options)
+    search = run_agent(agent, options)
     seconds = time.perf_counter() - start
     children = search.trials[: options.budget]
     assert len(children) == options.budget, f"{job.agent} evaluated {len(children)} of {options.budget} children"
@@ -303,11 +297,6 @@ def main(args: Args) -> None:
     except KeyboardInterrupt:
         print(f"interrupted: finished searches are in {file.path}; run the same command to resume")
         raise
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker process was killed, probably because memory ran out; run the same command with fewer --num-processes "
-            f"to resume from {file.path}"
-        ) from error
     write_results(args, jobs, environment, records, table)
 
 

@@ -105,18 +105,19 @@ def test_results_are_reported_in_proposal_order_within_the_window(num_envs: int,
     assert full == max(num_envs, ask_batch_size)
 
 
+def trajectory_of(env: NASESEnv, num_concurrent: int | None, ask_batch_size: int, **options: Any) -> list[Evaluation]:
+    """Return the trajectory of REINFORCE; ``num_concurrent`` children are completed in reverse order, None: in order."""
+    inner: Executor = SerialExecutor(env.evaluator)
+    if num_concurrent is not None:
+        inner = ReverseExecutor(inner, num_concurrent)
+    env._executor = CachingExecutor(inner, None, env.search_space.to_json)
+    search = SearchLoop(env, 24, 4, **options)
+    search.run(Reinforce(env, Args(learning_starts=6, train_freq=3, num_envs=4)), ask_batch_size)
+    return [trial.evaluation for trial in search.trials]
+
+
 def test_trajectory_does_not_depend_on_the_order_of_completion() -> None:
-    trajectories = []
-    for background in (False, True):
-        env = synthetic_env()
-        inner: Executor = SerialExecutor(env.evaluator)
-        if background:
-            inner = ReverseExecutor(inner, num_concurrent=4)
-        env._executor = CachingExecutor(inner, None, env.search_space.to_json)
-        search = SearchLoop(env, 24, 4)
-        search.run(Reinforce(env, Args(learning_starts=6, train_freq=3, num_envs=4)), ask_batch_size=4)
-        trajectories.append([child.evaluation for child in search.trials])
-    assert trajectories[0] == trajectories[1]
+    assert trajectory_of(synthetic_env(), None, 4) == trajectory_of(synthetic_env(), 4, 4)
 
 
 def test_architectures_beyond_the_budget_are_not_evaluated() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from nases_env.search_spaces import SearchSpace, count_paths
+from nases_env.search_spaces.paths import Path
+from nases_env.seeding import numpy_generator
 
 HYPERPARAMETER_REFIT_FACTOR = 1.2  # growth of the data after which the kernel is selected again
 
@@ -25,6 +30,8 @@ class Kernel(NamedTuple):
         count_inverse_lengthscale: decay rate of the covariance with the distance of the choice counts.
         noise_variance: variance of the observation noise, relative to the variance of the process.
         rung_correlation: correlation of the values of an architecture at consecutive rungs, in [0, 1].
+        path_kernel_weight: weight of the kernel on paths, in [0, 1]; the other kernels share the rest.
+        path_inverse_lengthscale: decay rate of the covariance with the distance of the paths.
     """
 
     inverse_lengthscale: float
@@ -32,6 +39,8 @@ class Kernel(NamedTuple):
     count_inverse_lengthscale: float
     noise_variance: float
     rung_correlation: float = 1.0
+    path_kernel_weight: float = 0.0
+    path_inverse_lengthscale: float = 0.0
 
 
 KERNELS = [
@@ -41,7 +50,34 @@ KERNELS = [
     )
 ]
 
+PATH_KERNELS = [
+    Kernel(0.6, count_kernel_weight, 0.3, noise_variance, 1.0, path_kernel_weight, path_inverse_lengthscale)
+    for count_kernel_weight, noise_variance, path_kernel_weight, path_inverse_lengthscale in product(
+        (0.0, 0.5), (0.01, 0.1, 0.5), (0.5, 0.8, 1.0), (0.15, 0.3, 0.6, 1.2)
+    )
+]
+"""Further kernels for search spaces with cells."""
+
+NUM_PAIRS = 200  # of architectures, for the mean distance of their paths
+MAX_ENCODED = 20_000  # architectures whose paths are kept
+
 RUNG_CORRELATIONS = (0.5, 0.8, 0.95)
+
+
+class Distances(NamedTuple):
+    """Distances between A and B architectures, shape (A, B) each.
+
+    Attributes:
+        hamming: normalized Hamming distances.
+        counts: normalized squared distances of the choice counts.
+        paths: normalized squared distances of the paths; None if the search space has no cells.
+        num_rungs: numbers of rungs between the observations, broadcast to (A, B); None: all are at the same rung.
+    """
+
+    hamming: Tensor
+    counts: Tensor
+    paths: Tensor | None = None
+    num_rungs: Tensor | None = None
 
 
 class Posterior(NamedTuple):
@@ -67,17 +103,24 @@ class GaussianProcess:
     learns once, rather than once per edge of a cell, that convolutions are good. The marginal likelihood selects its weight,
     which is 0 if the choices of different decisions are unrelated.
 
+    If the search space has cells, a third term is ``exp(-path_inverse_lengthscale * P)``, where P is the normalized squared
+    distance of the square roots of the path counts (``nases_env.search_spaces.count_paths``): architectures that compute the
+    same are equal.
+
     With observations at several rungs, the kernel is multiplied by ``rung_correlation`` to the power of the number of rungs
     between two observations, and the posterior is that at the highest rung.
 
     Args:
         decision_sizes: the number of choices of each decision.
+        paths: encodes the paths of architectures; None: without the third term.
     """
 
-    def __init__(self, decision_sizes: tuple[int, ...]) -> None:
+    def __init__(self, decision_sizes: tuple[int, ...], paths: PathEncoder | None = None) -> None:
         sizes = torch.tensor(decision_sizes)
         self.sizes = sizes
         self.mean_hamming_distance = float((1 - 1 / sizes).sum())
+        self.paths = paths if paths is not None and paths.mean_distance > 0 else None
+        self.kernels = KERNELS if self.paths is None else KERNELS + PATH_KERNELS
         self.kernel = KERNELS[0]
         self.num_fitted = 0
 
@@ -96,9 +139,9 @@ class GaussianProcess:
         distances = self._distances_of_observations(self.decisions, self.rungs)
         is_first_promotion = has_rungs and self.kernel.rung_correlation == 1.0
         if len(decisions) >= HYPERPARAMETER_REFIT_FACTOR * self.num_fitted or is_first_promotion:
-            kernels = KERNELS
+            kernels = self.kernels
             if has_rungs:
-                kernels = [kernel._replace(rung_correlation=each) for kernel in KERNELS for each in RUNG_CORRELATIONS]
+                kernels = [kernel._replace(rung_correlation=each) for kernel in kernels for each in RUNG_CORRELATIONS]
             self.kernel = max(kernels, key=lambda kernel: self._log_likelihood(kernel, distances))
             self.num_fitted = len(decisions)
         self.cholesky = self._cholesky(self.kernel, distances)
@@ -129,63 +172,88 @@ class GaussianProcess:
             mean_at_data = self._cross_covariance(self.decisions, self.rungs, self.decisions).T @ self.alpha
         return Posterior(mean, self.outputscale * (1 - explained).clamp_min(1e-9).sqrt(), float(mean_at_data.max()))
 
-    def _distances_of_observations(self, decisions: Tensor, rungs: Tensor | None) -> tuple[Tensor, ...]:
+    def _distances_of_observations(self, decisions: Tensor, rungs: Tensor | None) -> Distances:
         """Compute the distances between observations, and the numbers of rungs between them if there are several rungs."""
         distances = self._distances(decisions, decisions)
-        return distances if rungs is None else (*distances, (rungs[:, None] - rungs).abs())
+        return distances if rungs is None else distances._replace(num_rungs=(rungs[:, None] - rungs).abs())
 
     def _cross_covariance(self, observed: Tensor, rungs: Tensor | None, candidates: Tensor) -> Tensor:
         """Compute the prior covariance between observations and ``candidates`` at the highest rung."""
         distances = self._distances(observed, candidates)
-        if rungs is None:
-            return covariance(self.kernel, *distances)
-        return covariance(self.kernel, *distances, (rungs.max() - rungs)[:, None])
+        if rungs is not None:
+            distances = distances._replace(num_rungs=(rungs.max() - rungs)[:, None])
+        return covariance(self.kernel, distances)
 
-    def _distances(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the normalized distances between ``first`` (A, m) and ``second`` (B, m).
-
-        Returns:
-            The Hamming distances and the squared distances of the choice counts, shape (A, B) each; both have mean 1 over
-            uniformly sampled architectures.
-        """
+    def _distances(self, first: Tensor, second: Tensor) -> Distances:
+        """Compute the distances between ``first`` (A, m) and ``second`` (B, m); each has mean 1 for uniform samples."""
         hamming = (first[:, None] != second).sum(2).double() / self.mean_hamming_distance
         counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_hamming_distance)
-        return hamming, counts
+        return Distances(hamming, counts, None if self.paths is None else self.paths.distances(first, second))
 
     def _counts(self, decisions: Tensor) -> Tensor:
         """Count the choices per group of decisions of equal size: (A, m) to (A, sum of the distinct sizes)."""
         groups = [F.one_hot(decisions[:, self.sizes == size], size).sum(1) for size in sorted(set(self.sizes.tolist()))]
         return torch.cat(groups, dim=1).double()
 
-    def _cholesky(self, kernel: Kernel, distances: tuple[Tensor, ...]) -> Tensor:
-        noisy_covariance = covariance(kernel, *distances)
+    def _cholesky(self, kernel: Kernel, distances: Distances) -> Tensor:
+        noisy_covariance = covariance(kernel, distances)
         noisy_covariance.diagonal().add_(kernel.noise_variance)
         cholesky: Tensor = torch.linalg.cholesky(noisy_covariance)
         return cholesky
 
-    def _log_likelihood(self, kernel: Kernel, distances: tuple[Tensor, ...]) -> float:
+    def _log_likelihood(self, kernel: Kernel, distances: Distances) -> float:
         """Compute the log marginal likelihood at the optimal output scale, up to a constant."""
         cholesky = self._cholesky(kernel, distances)
         quadratic_form = torch.linalg.solve_triangular(cholesky, self.targets[:, None], upper=False).square().mean()
         return -float(0.5 * len(self.targets) * quadratic_form.log() + cholesky.diagonal().log().sum())
 
 
-def covariance(kernel: Kernel, hamming: Tensor, counts: Tensor, num_rungs: Tensor | None = None) -> Tensor:
-    """Compute the prior covariance.
+def covariance(kernel: Kernel, distances: Distances) -> Tensor:
+    """Compute the prior covariance of architectures with these ``distances``, shape (A, B)."""
+    count_covariance = (-kernel.count_inverse_lengthscale * distances.counts).exp()
+    hamming_covariance = (-kernel.inverse_lengthscale * distances.hamming).exp()
+    mixture = kernel.count_kernel_weight * count_covariance + (1 - kernel.count_kernel_weight) * hamming_covariance
+    if distances.paths is not None:
+        path_covariance = (-kernel.path_inverse_lengthscale * distances.paths).exp()
+        mixture = kernel.path_kernel_weight * path_covariance + (1 - kernel.path_kernel_weight) * mixture
+    return mixture if distances.num_rungs is None else mixture * kernel.rung_correlation**distances.num_rungs
+
+
+class PathEncoder:
+    """Encodes architectures as the square roots of their path counts, in the order in which paths are found.
 
     Args:
-        kernel: the hyperparameters.
-        hamming: normalized Hamming distances, shape (A, B).
-        counts: normalized squared distances of the choice counts, shape (A, B).
-        num_rungs: numbers of rungs between the observations, broadcast to (A, B); None: all are at the same rung.
+        search_space: the search space.
 
-    Returns:
-        Shape (A, B).
+    Attributes:
+        mean_distance: the mean squared distance of uniformly sampled architectures; 0 if the search space has no cells.
     """
-    count_covariance = (-kernel.count_inverse_lengthscale * counts).exp()
-    hamming_covariance = (-kernel.inverse_lengthscale * hamming).exp()
-    mixture = kernel.count_kernel_weight * count_covariance + (1 - kernel.count_kernel_weight) * hamming_covariance
-    return mixture if num_rungs is None else mixture * kernel.rung_correlation**num_rungs
+
+    def __init__(self, search_space: SearchSpace) -> None:
+        self._search_space = search_space
+        self._indices: dict[Path, int] = {}
+        self._count = lru_cache(MAX_ENCODED)(self._count_uncached)
+        self.mean_distance = 1.0
+        rng = numpy_generator(0, "path distance")
+        pairs = torch.tensor([[search_space.sample(rng).decisions for _ in range(2)] for _ in range(NUM_PAIRS)])
+        self.mean_distance = float(self.distances(pairs[:, 0], pairs[:, 1]).diagonal().mean())
+
+    def distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """Compute the normalized squared distances between ``first`` (A, m) and ``second`` (B, m), shape (A, B)."""
+        rows = [[self._count(tuple(decisions)) for decisions in each.tolist()] for each in (first, second)]
+        return torch.cdist(self._to_matrix(rows[0]), self._to_matrix(rows[1])).square() / self.mean_distance
+
+    def _count_uncached(self, decisions: tuple[int, ...]) -> tuple[list[int], list[float]]:
+        """Return the indices of the paths of an architecture and the square roots of their counts."""
+        paths = count_paths(self._search_space, self._search_space.architecture(decisions))
+        indices = [self._indices.setdefault(path, len(self._indices)) for path in paths]
+        return indices, [math.sqrt(count) for count in paths.values()]
+
+    def _to_matrix(self, rows: Sequence[tuple[list[int], list[float]]]) -> Tensor:
+        matrix = torch.zeros(len(rows), max(1, len(self._indices)), dtype=torch.float64)
+        for row, (indices, values) in zip(matrix, rows, strict=True):
+            row[indices] = torch.tensor(values, dtype=torch.float64)
+        return matrix
 
 
 def expected_improvement(posterior: Posterior) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 import torch
-from nases_agents.gaussian_process import GaussianProcess, Posterior, expected_improvement
+from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, expected_improvement
 from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
 from numpy.typing import NDArray
 
@@ -79,7 +79,8 @@ class ModelAssisted(EmbeddingPolicy):
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
         self.args = args
-        self.model = GaussianProcess(self.env.search_space.decision_sizes)
+        space = self.env.search_space
+        self.model = GaussianProcess(space.decision_sizes, PathEncoder(space))
         self.first_rewards: list[float] = []  # at the lowest rung, in the order of the history
         self.rung_of: dict[str, int] = {}  # index of the highest rung of each promoted child, by key
         self.pending: list[PolicySample] = []
@@ -141,7 +142,9 @@ class ModelAssisted(EmbeddingPolicy):
             advantages = (rewards - rewards.mean()) / rewards.std(correction=0).clamp_min(1e-8)
             self.metrics = self.gradient_step(samples, advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float())
         for name, value in self.model.kernel._asdict().items():
-            if name != "rung_correlation" or self.rung_of:  # otherwise it is constant
+            if (name != "rung_correlation" or self.rung_of) and (
+                not name.startswith("path") or self.model.paths is not None
+            ):
                 self.metrics[f"model/{name}"] = value
 
     def _sample_policy(self, num_samples: int) -> list[PolicySample]:

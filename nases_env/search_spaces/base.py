@@ -64,6 +64,12 @@ class SearchSpace(ABC):
     operators: ClassVar[tuple[str, ...]] = ()
     """Names of the operators of its branches, if it has any."""
 
+    zero_operators: ClassVar[frozenset[str]] = frozenset()
+    """Operators whose output is zero; see ``count_paths``."""
+
+    identity_operators: ClassVar[frozenset[str]] = frozenset()
+    """Operators whose output is their input; see ``count_paths``."""
+
     decision_names: ClassVar[tuple[str, ...]] = ()
     """Name of each decision, for drawings and texts; empty to show their indices."""
 

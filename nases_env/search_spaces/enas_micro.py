@@ -29,6 +29,7 @@ class EnasMicro(SearchSpace):
     name = "enas_micro"
     decisions_per_timestep = NODE_DIMS
     operators = OPERATORS
+    identity_operators = frozenset({"identity"})
 
     @cached_property
     def decision_sizes(self) -> tuple[int, ...]:

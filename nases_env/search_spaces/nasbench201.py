@@ -38,6 +38,8 @@ class NasBench201(SearchSpace):
 
     name = "nasbench201"
     decisions_per_timestep = 3
+    zero_operators = frozenset({"none"})
+    identity_operators = frozenset({"skip_connect"})
 
     operators: tuple[str, ...] = OPERATORS  # type: ignore[misc]  # the base class has one order for all instances
 

@@ -9,14 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nases_agents.gaussian_process import (
     KERNELS,
+    PATH_KERNELS,
     RUNG_CORRELATIONS,
     GaussianProcess,
+    PathEncoder,
     Posterior,
     covariance,
     expected_improvement,
 )
 from numpy.typing import NDArray
 from scipy.stats import norm
+
+from nases_env.search_spaces import EnasMicro, SearchSpace, count_paths
+from nases_env.search_spaces.nasbench201 import NasBench201
 
 SIZES = (5, 5, 2, 5, 1, 3)
 
@@ -45,7 +50,7 @@ def test_posterior_equals_the_textbook_formulas(num_pending: int) -> None:
 
     def between(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
         distances = model._distances(torch.from_numpy(a), torch.from_numpy(b))
-        covariances: NDArray[np.float64] = covariance(model.kernel, *distances).numpy()
+        covariances: NDArray[np.float64] = covariance(model.kernel, distances).numpy()
         return covariances
 
     noise = model.kernel.noise_variance
@@ -65,15 +70,18 @@ def test_every_kernel_is_positive_definite_for_any_decision_sizes(sizes: list[in
     model = GaussianProcess(tuple(sizes))
     data = torch.from_numpy(decisions(25, seed, tuple(sizes)))
     distances = model._distances(data, data)
-    assert all((distance.diagonal() == 0).all() and (distance >= 0).all() for distance in distances)
+    for distance in (distances.hamming, distances.counts):
+        assert (distance.diagonal() == 0).all()
+        assert (distance >= 0).all()
     for kernel in KERNELS:
-        assert torch.linalg.eigvalsh(covariance(kernel, *distances)).min() > -1e-9
+        assert torch.linalg.eigvalsh(covariance(kernel, distances)).min() > -1e-9
 
 
 def test_mean_distance_of_uniform_architectures_is_one() -> None:
     model = GaussianProcess(SIZES)
     first, second = torch.from_numpy(decisions(400, 1)), torch.from_numpy(decisions(400, 2))
-    for distance in model._distances(first, second):
+    distances = model._distances(first, second)
+    for distance in (distances.hamming, distances.counts):
         assert float(distance.mean()) == pytest.approx(1, abs=0.05)
 
 
@@ -98,6 +106,47 @@ def test_count_kernel_is_selected_if_decisions_share_the_value_of_a_choice() -> 
         assert np.corrcoef(model.posterior(test, no_decisions(sizes)).mean, test_rewards)[0, 1] > 0.8
         weights.append(model.kernel.count_kernel_weight)
     assert weights[0] > weights[1]
+
+
+def test_path_kernel_is_selected_if_branches_without_effect_do_not_count() -> None:
+    """The reward counts convolutions on paths from the input to the output; those of other edges have no effect."""
+    space = NasBench201()
+    rng = np.random.default_rng(0)
+    architectures = [space.sample(rng) for _ in range(360)]
+    values = np.array([sum(path.count("nor_conv_3x3") for path in count_paths(space, each)) for each in architectures])
+    inputs = np.array([each.decisions for each in architectures])
+    targets = torch.from_numpy(values[:60] - values[:60].mean()).double()
+    errors = []
+    for paths in (None, PathEncoder(space)):
+        model = GaussianProcess(space.decision_sizes, paths)
+        model.fit(inputs[:60], targets)
+        predicted = model.posterior(inputs[60:], inputs[:0]).mean.numpy() + values[:60].mean()
+        errors.append(np.abs(predicted - values[60:]).mean())
+    assert model.kernel.path_kernel_weight > 0.5
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_kernels_on_paths_are_positive_definite_and_equal_networks_are_equal() -> None:
+    space = EnasMicro()
+    rng = np.random.default_rng(0)
+    architectures = [space.sample(rng) for _ in range(20)]
+    model = GaussianProcess(space.decision_sizes, PathEncoder(space))
+    inputs = torch.tensor([each.decisions for each in architectures])
+    canonical = torch.tensor([space.canonicalize(each.decisions) for each in architectures])
+    distances = model._distances(inputs, inputs)
+    for kernel in PATH_KERNELS:
+        assert torch.linalg.eigvalsh(covariance(kernel, distances)).min() > -1e-9
+    between = model._distances(inputs, canonical).paths
+    assert between is not None
+    torch.testing.assert_close(between.diagonal(), torch.zeros(20).double(), atol=1e-9, rtol=0)
+
+
+def test_search_space_without_cells_has_no_kernel_on_paths() -> None:
+    class Widths(SearchSpace):
+        name = "widths"
+        decision_sizes = (4, 4)
+
+    assert GaussianProcess((4, 4), PathEncoder(Widths())).kernels == KERNELS
 
 
 def test_expected_improvement_equals_the_integral() -> None:

@@ -12,6 +12,7 @@ import torch
 from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
+from tests.drawings import reuse_drawings
 from tests.serving import Server, server
 
 __all__ = ["server"]
@@ -22,6 +23,15 @@ gc.disable()  # while tests are imported, which saves a third of the import time
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Share drawings, and the list of fonts of matplotlib, which is in the home folder by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        reuse_drawings(patch)
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,16 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
+from tests.processes import ForkedCommand, run_forked
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 
@@ -100,39 +101,24 @@ def test_real_cifar10_is_searched(tmp_path: Path) -> None:
     ("number", "options"), [(signal.SIGINT, ("--preset", "smoke")), (signal.SIGTERM, ("--env-id", "NASES-Synthetic-v0"))]
 )
 def test_interrupted_search_keeps_its_results(number: signal.Signals, options: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, str(AGENT), *options, "--budget", "1000", "--run-dir", "run"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts background processes with SIGINT ignored; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = ForkedCommand(script(AGENT), *options, "--budget", "1000", "--run-dir", "run", folder=tmp_path)
     evaluations = tmp_path / "run" / "evaluations.jsonl"
-    while not (evaluations.exists() and evaluations.read_text()) and process.poll() is None:
-        time.sleep(0.1)
+    while not (evaluations.exists() and evaluations.read_text()) and process.is_running():
+        time.sleep(0.02)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "of 1000 children" in out
+    ended = process.wait()
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "of 1000 children" in ended.stdout
     assert all(json.loads(line)["status"] == "ok" for line in evaluations.read_text().splitlines())
     assert (tmp_path / "run" / "best.png").exists()
 
 
 def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path) -> None:
     """Files are limited to 60,000 bytes; writing more fails, as on a full disk. The event file reaches the limit first."""
-    result = subprocess.run(
-        [sys.executable, str(AGENT), "--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
-    )
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
+    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run")
+    result = run_forked(script(AGENT), *options, folder=tmp_path, prepare=limit)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert re.search(r"^error: cannot write .*run.*; free disk space", result.stderr, flags=re.MULTILINE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nases_env.embedding import pretraining, quality_report
 from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
@@ -31,6 +32,15 @@ def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         reuse_drawings(patch)
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_samples() -> Iterator[None]:
+    """Calibrate and measure embeddings with few samples; they are pretrained for a few steps only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "NUM_CALIBRATION_SAMPLES", 1000)
+        patch.setattr(quality_report, "__defaults__", (1000,))
         yield
 
 

@@ -22,6 +22,8 @@ from nases_env.evaluation import TrainingEvaluator
 from nases_env.retraining.plan_args import ReproduceArgs
 from tests.commands import ROOT, module, run, run_here, script
 
+pytestmark = pytest.mark.usefixtures("few_samples")
+
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]

@@ -85,8 +85,9 @@ def _run(
     os.chdir(folder)
     torch.set_num_threads(1)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(outputs / name, "w", encoding="utf-8")  # noqa: SIM115 - a standard stream
-        os.dup2(stream.fileno(), descriptor)
+        with open(outputs / name, "wb") as file:
+            os.dup2(file.fileno(), descriptor)
+        stream = open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a standard stream
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["command", *options]

@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -72,7 +71,7 @@ def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, mo
     for options, message in cases.items():
         assert message in error_of(run_here(script(AGENT), "--budget", "2", *options))
     (first, *_), (message, *_) = cases, cases.values()
-    assert message in error_of(run("python", str(AGENT), *first, folder=tmp_path, check=False))
+    assert message in error_of(run_forked(script(AGENT), *first, folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,9 +130,8 @@ def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path
 
 def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    nases = str(Path(sys.executable).parent / "nases")
     assert run_here(script(AGENT), *SMOKE, "--run-dir", "run").returncode == 0
-    assert run(nases, "draw", "run/best.json", folder=tmp_path).stdout.startswith("normal cell\n")
+    assert run_here(cli.main, "draw", "run/best.json").stdout.startswith("normal cell\n")
     assert run_here(cli.main, "draw", "run/best.json", "--output", "cell.svg").returncode == 0
     assert (tmp_path / "cell.svg").stat().st_size > 1000
     assert "unknown option '--outpt' (did you mean '--output'?)" in error_of(

@@ -22,7 +22,7 @@ from nases_env.evaluation import TrainingEvaluator
 from nases_env.retraining.plan_args import ReproduceArgs
 from tests.commands import ROOT, module, run, run_here, script
 
-pytestmark = pytest.mark.usefixtures("few_samples")
+pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

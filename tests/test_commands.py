@@ -17,7 +17,7 @@ from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
 from tests.processes import ForkedCommand, run_forked
 
-pytestmark = pytest.mark.usefixtures("few_samples")
+pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from nases_env.embedding import pretraining, quality_report
+from nases_env.evaluation import presets
 from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
+from tests.drawings import reuse_drawings
 from tests.serving import Server, server
 
 __all__ = ["server"]
@@ -22,6 +26,35 @@ gc.disable()  # while tests are imported, which saves a third of the import time
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Share drawings, and the list of fonts of matplotlib, which is in the home folder by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        reuse_drawings(patch)
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_samples() -> Iterator[None]:
+    """Calibrate and measure embeddings with few samples; they are pretrained for a few steps only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "NUM_CALIBRATION_SAMPLES", 1000)
+        patch.setattr(quality_report, "__defaults__", (1000,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny_children() -> Iterator[None]:
+    """Train the children of the preset smoke, and their final networks, with a quarter of its images."""
+    child, recipe = presets.PRESETS["smoke"], presets.RECIPES["smoke"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "smoke", dataclasses.replace(child, num_train_images=32, num_valid_images=32))
+        patch.setitem(presets.RECIPES, "smoke", {**recipe, "num_train_images": 64})
+        patch.setitem(presets.RETRAIN_PRESETS, "smoke", presets.final_settings(presets.PRESETS["smoke"], "smoke"))
+        yield
 
 
 @pytest.fixture(autouse=True)

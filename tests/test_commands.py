@@ -7,15 +7,17 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
+from tests.processes import ForkedCommand, run_forked
+
+pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
 REAL_DATA_DIR = os.environ.get("NASES_DATA_DIR")
 
@@ -69,7 +71,7 @@ def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, mo
     for options, message in cases.items():
         assert message in error_of(run_here(script(AGENT), "--budget", "2", *options))
     (first, *_), (message, *_) = cases, cases.values()
-    assert message in error_of(run("python", str(AGENT), *first, folder=tmp_path, check=False))
+    assert message in error_of(run_forked(script(AGENT), *first, folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,39 +102,24 @@ def test_real_cifar10_is_searched(tmp_path: Path) -> None:
     ("number", "options"), [(signal.SIGINT, ("--preset", "smoke")), (signal.SIGTERM, ("--env-id", "NASES-Synthetic-v0"))]
 )
 def test_interrupted_search_keeps_its_results(number: signal.Signals, options: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, str(AGENT), *options, "--budget", "1000", "--run-dir", "run"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts background processes with SIGINT ignored; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = ForkedCommand(script(AGENT), *options, "--budget", "1000", "--run-dir", "run", folder=tmp_path)
     evaluations = tmp_path / "run" / "evaluations.jsonl"
-    while not (evaluations.exists() and evaluations.read_text()) and process.poll() is None:
-        time.sleep(0.1)
+    while not (evaluations.exists() and evaluations.read_text()) and process.is_running():
+        time.sleep(0.02)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "of 1000 children" in out
+    ended = process.wait()
+    assert ended.returncode == 130, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "of 1000 children" in ended.stdout
     assert all(json.loads(line)["status"] == "ok" for line in evaluations.read_text().splitlines())
     assert (tmp_path / "run" / "best.png").exists()
 
 
 def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path) -> None:
     """Files are limited to 60,000 bytes; writing more fails, as on a full disk. The event file reaches the limit first."""
-    result = subprocess.run(
-        [sys.executable, str(AGENT), "--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
-    )
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (60_000, 60_000))
+    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "200", "--run-dir", "run")
+    result = run_forked(script(AGENT), *options, folder=tmp_path, prepare=limit)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert re.search(r"^error: cannot write .*run.*; free disk space", result.stderr, flags=re.MULTILINE)
@@ -143,9 +130,8 @@ def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path
 
 def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    nases = str(Path(sys.executable).parent / "nases")
     assert run_here(script(AGENT), *SMOKE, "--run-dir", "run").returncode == 0
-    assert run(nases, "draw", "run/best.json", folder=tmp_path).stdout.startswith("normal cell\n")
+    assert run_here(cli.main, "draw", "run/best.json").stdout.startswith("normal cell\n")
     assert run_here(cli.main, "draw", "run/best.json", "--output", "cell.svg").returncode == 0
     assert (tmp_path / "cell.svg").stat().st_size > 1000
     assert "unknown option '--outpt' (did you mean '--output'?)" in error_of(

@@ -13,7 +13,7 @@ import torch
 
 from nases_env.cli.main import main as cli
 from nases_env.networks import NetworkSettings, count_parameters
-from tests.commands import ROOT, error_of, run, run_here, script
+from tests.commands import ROOT, error_of, run_here, script
 
 EXAMPLES = ROOT / "examples"
 SPACE = "custom_search_space:WidthsAndKernels"
@@ -86,9 +86,10 @@ def test_agent_with_embedding_needs_one_before_anything_is_written(tmp_path: Pat
 @pytest.mark.usefixtures("in_examples")
 def test_documented_command_lines_work_in_the_folder_of_the_example(tmp_path: Path) -> None:
     weights, run_dir = str(tmp_path / "widths.safetensors"), tmp_path / "run"
-    nases = str(Path(sys.executable).parent / "nases")
-    few = ("--num-steps", "2", "--num-calibration-rounds", "1")
-    run(nases, "pretrain", "--search-space", SPACE, "--output", weights, *few, folder=EXAMPLES)
+    few = ("--num-steps", "2", "--num-calibration-rounds", "1", "--hidden-size", "8")
+    # test_registry.py runs this command in a new process.
+    pretrained = run_here(cli, "pretrain", "--search-space", SPACE, "--output", weights, *few)
+    assert pretrained.returncode == 0, pretrained.stderr
     quick = ("--preset", "smoke", "--budget", "2", "--run-dir", str(run_dir))
     searched = run_here(script(Path("../agents/reinforce.py")), "--search-space", SPACE, "--embedding", weights, *quick)
     assert searched.returncode == 0, searched.stderr

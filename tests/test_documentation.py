@@ -18,8 +18,11 @@ from nases_env import ENV_IDS
 from nases_env.cli import main as cli
 from nases_env.cli.export import ExportArgs
 from nases_env.command_line import parse
+from nases_env.evaluation import TrainingEvaluator
 from nases_env.retraining.plan_args import ReproduceArgs
 from tests.commands import ROOT, module, run, run_here, script
+
+pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -28,6 +31,9 @@ BLOCK = re.compile(r"```(bash|python)\n(.*?)```", flags=re.DOTALL)
 
 NOT_RUN = ("source .venv/bin/activate", "tensorboard --logdir runs", "ray start", "nases --help")
 """Commands that need no test, or change the machine."""
+
+SMALL = {"NASES-CIFAR10-v0": "NASES-Digits-v0", 'preset="cpu"': 'preset="smoke"', "budget=10)": "budget=2)"}
+"""Replaced in the Python code of the pages."""
 
 
 def name_of(page: Path) -> str:
@@ -169,12 +175,16 @@ def test_code_and_commands_of_the_page_run(
     fixture = "exported" if "model.onnx" in text else "trained" if uses_run else "checkout"
     shutil.copytree(request.getfixturevalue(fixture), folder, symlinks=True)
     monkeypatch.chdir(folder)
+    # Children are trained in this process unless the page selects another executor, which saves the start of workers.
+    monkeypatch.setattr(TrainingEvaluator, "is_expensive", False)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
     monkeypatch.delitem(sys.modules, "custom_search_space", raising=False)
     namespace: dict[str, object] = {}
     for language, block in BLOCK.findall(text):
         if language == "python":
-            exec(block.replace("NASES-CIFAR10-v0", "NASES-Digits-v0").replace('preset="cpu"', 'preset="smoke"'), namespace)
+            for shown, small in SMALL.items():
+                block = block.replace(shown, small)
+            exec(block, namespace)
             continue
         for line in block.replace("\\\n", " ").splitlines():
             if line.strip():

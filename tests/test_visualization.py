@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -22,11 +23,19 @@ from nases_env.search_spaces import EnasMicro, SearchSpace, parse_architecture
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene
 from tests.commands import ROOT
+from tests.drawings import draw_every_time
 from tests.embedding.spaces import ListSpace
 
 SPACE = EnasMicro()
 NASBENCH201 = NasBench201()
 CHAIN = SPACE.architecture([choice for node in range(5) for choice in (node + 1, node % 5, node + 1, 1)] * 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawings_are_not_reused() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        draw_every_time(patch)
+        yield
 
 
 def texts(path: Path) -> list[str]:

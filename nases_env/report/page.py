@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -37,6 +38,23 @@ def render(runs: Sequence[Run], *, version: str | None = None) -> str:
         version: for a page that a server updates: a text that changes with the runs. The page requests ``version`` from its
             server every few seconds, and updates itself if the answer differs. None: a page without requests.
     """
+    script = (FOLDER / "script.js").read_text(encoding="utf-8")
+    limit = max(MIN_POINTS, min(MAX_POINTS, MAX_POINTS_OF_ALL // len(runs)))
+    return _template().render(
+        title=_title(runs),
+        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        policy=_policy(script, is_live=version is not None),
+        version=version,
+        refresh_seconds=REFRESH_SECONDS,
+        sections=[_section(run, runs, limit) for run in runs],
+        comparison=_comparison(runs) if len(runs) > 1 else None,
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    """Return the template, which is compiled once per process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -47,18 +65,7 @@ def render(runs: Sequence[Run], *, version: str | None = None) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters.update(percent=percent, duration=duration, milliseconds=milliseconds)
-    script = (FOLDER / "script.js").read_text(encoding="utf-8")
-    limit = max(MIN_POINTS, min(MAX_POINTS, MAX_POINTS_OF_ALL // len(runs)))
-    return environment.get_template("template.html").render(
-        title=_title(runs),
-        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        policy=_policy(script, is_live=version is not None),
-        version=version,
-        refresh_seconds=REFRESH_SECONDS,
-        sections=[_section(run, runs, limit) for run in runs],
-        comparison=_comparison(runs) if len(runs) > 1 else None,
-    )
+    return environment.get_template("template.html")
 
 
 def _policy(script: str, *, is_live: bool) -> str:

@@ -60,11 +60,13 @@ def _open(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is less than the limit of Pillow
-            opened = Image.open(path, formats=("JPEG", "PNG"))  # reads the header only
-        with opened as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
+            warnings.filterwarnings(
+                "ignore", category=UserWarning, module="PIL"
+            )  # on damaged metadata, such as an animation
+            with Image.open(path, formats=("JPEG", "PNG")) as image:  # reads the header only
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a PNG or JPEG file") from error
     except Image.DecompressionBombError:

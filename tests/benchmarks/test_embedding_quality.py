@@ -34,6 +34,8 @@ from nases_env.search import SearchArgs, SearchLoop, make_env
 from nases_env.search_spaces import SearchSpace, get_search_space
 from tests.commands import run_benchmark
 
+pytestmark = pytest.mark.usefixtures("few_samples")
+
 SPACE = get_search_space("nasbench201")
 ROW_NAMES = ("paper", "least_squares_n12", "calibrated_n20")
 

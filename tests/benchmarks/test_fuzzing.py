@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import psutil
@@ -60,7 +61,7 @@ def test_hangs_memory_and_dead_processes_are_detected(tmp_path: Path, monkeypatc
 
 def wait_for(worker: Worker) -> Report:
     while (report := worker.poll()) is None:
-        pass
+        time.sleep(0.01)
     return report
 
 

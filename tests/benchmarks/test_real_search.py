@@ -30,6 +30,8 @@ from nases_env.training import EpochRecord
 from tests.commands import error_of, module, run_benchmark, run_here
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 AGENTS = ("random_search", "regularized_evolution")
 BASELINES = (MEDIAN, ENAS, RESIDUAL)
 OPTIONS = ("--env-id", "NASES-Digits-v0", "--preset", "smoke", "--num-processes", "1", "--work-dir", "work")

@@ -29,6 +29,8 @@ from nases_env.retraining.plan import Plan, Step, make_plan
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
 
+pytestmark = pytest.mark.usefixtures("few_samples")
+
 STAGES_OF_A_SEED = (
     "nases pretrain",
     "python -m nases_agents.reinforce",

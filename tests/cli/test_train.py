@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -39,6 +38,7 @@ from nases_env.retraining.result import FinalResult
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_dir import RunDir, best_record
 from tests.commands import module, run_here
+from tests.processes import processes
 from tests.retraining.architectures import architecture_file, some_architecture
 
 NUM_KILLS = 3
@@ -354,14 +354,12 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     options += ["--child.cutout-length", 3, "--child.flip", True]
     train(*options, "--output", tmp_path / "uninterrupted")
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nases_env.cli.train", "torch.utils.tensorboard"])
     rng = random.Random(0)
     checkpoint = tmp_path / "killed" / "seed-0" / "checkpoint.safetensors"
     arguments = [str(option) for option in (*options, "--output", tmp_path / "killed")]
     for _ in range(NUM_KILLS):
         before = _mtime(checkpoint)
-        process: Any = context.Process(target=_train_in_process, args=(arguments,))
+        process: Any = processes.Process(target=_train_in_process, args=(arguments,))
         process.start()
         deadline = time.monotonic() + 120
         while _mtime(checkpoint) == before and process.is_alive() and time.monotonic() < deadline:

@@ -24,6 +24,8 @@ from nases_env.execution import CachingExecutor, SerialExecutor
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.datasets import TinyDatasets
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 SPACE = EnasMicro()
 # The others require a table or a search space and are tested in test_nasbench201.py and test_query.py.
 ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ("NASES-NASBench201-v0", "NASES-Query-v0"))

@@ -12,6 +12,8 @@ from gymnasium.utils.env_checker import check_env
 from nases_env.envs import ImageEnv, NASESVectorEnv
 from nases_env.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 OPTIONS: dict[str, Any] = {"preset": "smoke", "rungs": (1, 2, 4)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -27,9 +26,7 @@ from nases_env.execution.executor import Executor, SerialExecutor, Task
 from nases_env.execution.pool import AttemptError, Worker, WorkerPoolExecutor
 from nases_env.execution.store import Store
 from nases_env.search_spaces import Architecture, get_search_space
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["nases_env.execution.store"])
+from tests.processes import processes
 
 SPACE = get_search_space("nasbench201")
 

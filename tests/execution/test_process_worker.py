@@ -283,6 +283,7 @@ CUSTOM_MODULE = """
 
 CUSTOM_SCRIPT = """
     import sys
+    import time
     from pathlib import Path
     import numpy as np
     import custom_module
@@ -311,7 +312,7 @@ CUSTOM_SCRIPT = """
     sleeping, other = [executor.submit(architecture, seed) for seed in range(2)]
     print(other.result().valid_accuracy == evaluator.evaluate(architecture, 1).valid_accuracy)
     while not (folder / "0.pid").exists():
-        pass
+        time.sleep(0.01)
 """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import resource
 import shutil
@@ -42,9 +41,7 @@ from nases_env.execution.store import (
 )
 from nases_env.execution.store import store as store_module
 from nases_env.training import EpochRecord
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["nases_env.execution.store"])
+from tests.processes import processes
 
 DIGEST = "d" * 64
 GENOTYPE = '{"decisions": [0]}'

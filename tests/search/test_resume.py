@@ -8,8 +8,6 @@ import importlib
 import json
 import math
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from nases_env.search.options import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
+from tests.processes import ForkedCommand
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
@@ -264,11 +263,9 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     reinforce = module_of("reinforce")
     reinforce.main(reinforce.Args(preset="smoke", budget=6, num_envs=2, run_dir=tmp_path / "whole", execution=serial))
     options = ("--preset", "smoke", "--budget", "6", "--num-envs", "2", "--num-workers", "1", "--run-dir", "cut")
-    process = subprocess.Popen(
-        [sys.executable, str(REINFORCE), *options], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = ForkedCommand(script(REINFORCE), *options, folder=tmp_path)
     written = tmp_path / "cut" / "evaluations.jsonl"
-    while process.poll() is None and not (written.exists() and written.read_text()):
+    while process.is_running() and not (written.exists() and written.read_text()):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -24,6 +24,8 @@ from nases_env.search.run_dir import read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 
 class Clock(SearchCallback):
     """Advances the time of the search by a second per trial."""

@@ -18,7 +18,8 @@ from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.options import load_args
 from nases_env.search.trackers import TRACKERS, MlflowTracker, WandbTracker
-from tests.commands import ROOT, error_of, run, run_here, script
+from tests.commands import ROOT, error_of, run_here, script
+from tests.processes import run_forked
 
 RANDOM_SEARCH = ROOT / "agents" / "random_search.py"
 REINFORCE = ROOT / "agents" / "reinforce.py"
@@ -27,7 +28,9 @@ SEARCH = ("--env-id", "NASES-Synthetic-v0", "--run-dir", "run", "--learning-star
 
 def search(folder: Path, tracker: str, *options: str, variable: str, value: str) -> None:
     """Search in another process, because trackers keep global state, with an environment variable."""
-    run("env", f"{variable}={value}", sys.executable, str(REINFORCE), *options, "--track", tracker, folder=folder)
+    options = (*options, "--track", tracker)
+    result = run_forked(script(REINFORCE), *options, folder=folder, environment={variable: value})
+    assert result.returncode == 0, result.stderr
 
 
 def test_weights_and_biases(tmp_path: Path) -> None:

@@ -183,8 +183,7 @@ def test_console_script_finds_the_module_in_the_working_directory(folder: Path) 
         "my_module:MySpace",
         "--output",
         "my.safetensors",
-        "--num-steps",
-        "2",
+        *("--num-steps", "2", "--num-calibration-rounds", "1", "--hidden-size", "8"),
     ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=120)

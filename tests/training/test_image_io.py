@@ -57,6 +57,16 @@ def test_large_image_is_refused_before_it_is_decoded(
         assert str(caught.value) == f"{tmp_path / name} has more than 80,000,000 pixels; shrink or remove it"
 
 
+def test_damaged_animation_of_an_image_is_ignored_without_a_warning(tmp_path: Path) -> None:
+    """Pillow warns about an animation of no frames, and reads the image without it."""
+    write_image(tmp_path / "image.png", width=8, height=6)
+    content, frames = (tmp_path / "image.png").read_bytes(), b"acTL" + bytes(8)
+    expected, end = read_image(tmp_path / "image.png", None), len(b"\x89PNG\r\n\x1a\n") + 25  # of the first chunk
+    animation = struct.pack(">I", 8) + frames + struct.pack(">I", zlib.crc32(frames))
+    (tmp_path / "image.png").write_bytes(content[:end] + animation + content[end:])
+    assert torch.equal(read_image(tmp_path / "image.png", None), expected)
+
+
 def test_image_of_the_largest_size_is_decoded(tmp_path: Path) -> None:
     write_large(tmp_path / "image.png", 10_000, MAX_PIXELS // 10_000)
     assert image_size(tmp_path / "image.png") == (10_000, 8_000)

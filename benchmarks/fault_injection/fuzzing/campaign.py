@@ -141,13 +141,17 @@ class Worker:
 
 
 def _usage(pid: int | None) -> tuple[int, float]:
-    """Return the resident memory in bytes and the processor time in seconds of a process and its descendants."""
+    """Return the resident memory in bytes and the processor time in seconds of a process and its descendants.
+
+    Of descendants, only the memory that they do not share is counted: the libraries are in memory once.
+    """
     num_bytes, seconds = 0, 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                num_bytes += each.memory_info().rss
+                memory = each.memory_info()
+                num_bytes += memory.rss - (0 if each is process else getattr(memory, "shared", 0))
                 seconds += sum(each.cpu_times()[:4])  # of the process and of its children that have ended
     return num_bytes, seconds
 

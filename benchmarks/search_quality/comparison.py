@@ -32,7 +32,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3
+from nases_agents import (
+    bayesian_optimization,
+    discrete_reinforce,
+    local_search,
+    model_assisted,
+    regularized_evolution,
+    reinforce,
+    sb3,
+)
+from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.discrete_reinforce import DiscreteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
@@ -85,6 +94,7 @@ AGENTS: dict[str, Entry] = {
     ),
     "reinforce": Entry("REINFORCE", Reinforce, reinforce.Args()),
     "model_assisted": Entry("model-assisted REINFORCE", ModelAssisted, model_assisted.Args()),
+    "bayesian_optimization": Entry("Bayesian optimization", BayesianOptimization, bayesian_optimization.Args()),
     "ppo": Entry("PPO", sb3.learn, sb3.Args(algorithm="ppo")),
     "a2c": Entry("A2C", sb3.learn, sb3.Args(algorithm="a2c")),
     "sac": Entry("SAC", sb3.learn, sb3.Args(algorithm="sac")),
@@ -104,6 +114,7 @@ BASELINE = "random_search"
 
 DIFFERENCES: dict[str, tuple[str, str]] = {
     "model-assisted – model-free": ("model_assisted", "reinforce"),
+    "model-assisted – Bayesian optimization": ("model_assisted", "bayesian_optimization"),
     "simulator weights – random weights": ("reinforce", "reinforce_random_weights"),
     "simulator weights – random weights (Algorithm 1)": ("reinforce_paper", "reinforce_paper_random_weights"),
     "embedding – discrete actions of an LSTM": ("reinforce", "discrete_reinforce"),

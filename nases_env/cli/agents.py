@@ -10,6 +10,7 @@ from nases_env.errors import InputError, did_you_mean
 AGENTS = {
     "model_assisted": "REINFORCE with a Gaussian-process reward model",
     "reinforce": "policy gradient from the pretrained simulator",
+    "bayesian_optimization": "Gaussian process and expected improvement, without a policy",
     "local_search": "all neighbors of the best architecture",
     "regularized_evolution": "mutations of recent architectures",
     "discrete_reinforce": "policy gradient on discrete decisions",

@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.wrappers import ClipReward, TransformReward
-from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution
+from nases_agents import bayesian_optimization, discrete_reinforce, local_search, model_assisted, regularized_evolution
+from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.discrete_reinforce import DiscreteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
@@ -181,6 +182,7 @@ def test_wrappers_of_gymnasium_make_are_accepted() -> None:
 
 AGENTS: dict[str, Callable[[Any], Any]] = {
     "loop": lambda env: SearchLoop(env, 5),
+    "bayesian_optimization": lambda env: BayesianOptimization(env, bayesian_optimization.Args()),
     "discrete_reinforce": lambda env: DiscreteReinforce(env, discrete_reinforce.Args()),
     "local_search": lambda env: LocalSearch(env, local_search.Args()),
     "model_assisted": lambda env: ModelAssisted(env, model_assisted.Args()),

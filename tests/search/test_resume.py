@@ -40,6 +40,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
     "random_search": ("random_search", {}),
     "regularized_evolution": ("regularized_evolution", {}),
+    "bayesian_optimization": ("bayesian_optimization", {"num_init": 5, "num_mutants": 20, "num_random_candidates": 5}),
     "local_search": ("local_search", {"num_init": 3}),
     "discrete_reinforce": ("discrete_reinforce", {}),
     "ppo": ("sb3", {"algorithm": "ppo", "n_steps": 4}),

@@ -1,0 +1,164 @@
+"""Bayesian optimization: a Gaussian process and expected improvement, without a policy and without an embedding.
+
+    python agents/bayesian_optimization.py --env-id NASES-Digits-v0 --budget 40
+
+The first children are random. Then a Gaussian process is fitted to all evaluated children (``agents/gaussian_process.py``),
+and the next children are those with the highest expected improvement among mutants of the best children and random
+architectures. Comparing it with ``agents/model_assisted.py`` shows what the policy adds. Several children can be requested
+together (``--ask-batch-size``): pending children reduce the predicted variance of similar candidates. With rungs, the
+process takes the rung as an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from nases_agents.gaussian_process import GaussianProcess, PathEncoder, expected_improvement
+from nases_agents.reinforce import rank_normalize
+from numpy.typing import NDArray
+
+from nases_env.envs import unwrap
+from nases_env.evaluation import Evaluation
+from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search.agent import Agent, Proposal
+from nases_env.search.option_checks import require_at_least, require_fraction
+from nases_env.search_spaces import Architecture
+from nases_env.seeding import numpy_generator
+
+MAX_RESAMPLES = 100  # until a random architecture is new
+
+
+@dataclass
+class Args(SearchArgs):
+    """Options of Bayesian optimization."""
+
+    uses_embedding: ClassVar[bool] = False
+
+    ask_batch_size: int = 5
+    """Children requested together; the model is refitted before each batch."""
+    num_init: int = 10
+    """Random children before the model is fitted."""
+    num_elites: int = 10
+    """Best children, which are mutated."""
+    num_mutants: int = 300
+    """Candidates that are mutants of the best children, per batch."""
+    extra_mutation_prob: float = 0.4
+    """Probability of each further mutation of a mutant."""
+    num_random_candidates: int = 100
+    """Candidates that are random architectures, per batch (exploration)."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "num_init")
+        require_at_least(self, 1, "num_elites", "num_mutants")
+        require_at_least(self, 0, "num_random_candidates")
+        require_fraction(self, "extra_mutation_prob")
+
+
+class BayesianOptimization(Agent):
+    """Agent that selects children by expected improvement.
+
+    Args:
+        env: an environment that was reset.
+        args: the options, including the seed of all random generators.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        self.env = unwrap(env)
+        self.search_space = self.env.search_space
+        self.args = args
+        self.rng = numpy_generator(args.seed, "bayesian optimization")
+        self.model = GaussianProcess(self.search_space.decision_sizes, PathEncoder(self.search_space))
+        self.children: list[Architecture] = []
+        self.rewards: list[float] = []  # of the children at the lowest rung
+        self.promoted: dict[str, tuple[Architecture, int]] = {}  # with the index of the highest rung, by key
+        self.comparable_rewards: dict[str, float] = {}  # of promoted children, by key
+        self.pending: list[Architecture] = []
+        self.proposed: set[str] = set()
+
+    def ask(self, num_children: int = 1) -> list[Proposal]:
+        asked: list[Architecture] = []
+        candidates: list[Architecture] = []
+        if len(self.children) >= self.args.num_init:
+            self._fit()
+            candidates = self._sample_candidates()
+        for _ in range(num_children):
+            child = self._select(candidates) or self._sample_unseen()
+            self.proposed.add(child.key)
+            self.pending.append(child)
+            asked.append(child)
+        return [Proposal(child) for child in asked]
+
+    def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
+        self.pending.remove(proposal.architecture)
+        self.children.append(proposal.architecture)
+        self.rewards.append(evaluation.reward)
+        return {}
+
+    def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
+        assert evaluation.fidelity is not None
+        self.promoted[evaluation.key] = (proposal.architecture, self.env.rungs.index(evaluation.fidelity))
+        self.comparable_rewards = dict(rewards)
+        return {}
+
+    def tell_infeasible(self, proposal: Proposal) -> None:
+        self.pending.remove(proposal.architecture)
+
+    def _fit(self) -> None:
+        """Fit the model to all rewards at the lowest rung, and to the comparable rewards of promoted children."""
+        promoted = [(child, rung, self.comparable_rewards[child.key]) for child, rung in self.promoted.values()]
+        children = [*self.children, *(child for child, _, _ in promoted)]
+        rewards = [*self.rewards, *(reward for _, _, reward in promoted)]
+        rungs = [0] * len(self.children) + [rung for _, rung, _ in promoted]
+        self.model.fit(_decisions_of(children), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
+
+    def _sample_candidates(self) -> list[Architecture]:
+        """Sample new architectures: mutants of the best children, and random ones."""
+        rewards = [
+            self.comparable_rewards.get(child.key, reward) for child, reward in zip(self.children, self.rewards, strict=True)
+        ]
+        elites = [self.children[index] for index in np.argsort(rewards, kind="stable")[::-1][: self.args.num_elites]]
+        candidates = [self.search_space.sample(self.rng) for _ in range(self.args.num_random_candidates)]
+        num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=self.args.num_mutants) - 1
+        for parent, extra in zip(self.rng.integers(len(elites), size=self.args.num_mutants), num_extra, strict=True):
+            mutant = elites[parent]
+            for _ in range(1 + extra):
+                mutant = self.search_space.mutate(mutant, self.rng)
+            candidates.append(mutant)
+        return list({child.key: child for child in candidates if child.key not in self.proposed}.values())
+
+    def _select(self, candidates: list[Architecture]) -> Architecture | None:
+        """Return the candidate with the highest expected improvement and remove it; None without candidates."""
+        if not candidates:
+            return None
+        posterior = self.model.posterior(_decisions_of(candidates), self._decisions_of_pending())
+        return candidates.pop(int(expected_improvement(posterior).argmax()))
+
+    def _decisions_of_pending(self) -> NDArray[np.int64]:
+        return _decisions_of(self.pending).reshape(len(self.pending), self.search_space.num_decisions)
+
+    def _sample_unseen(self) -> Architecture:
+        for _ in range(MAX_RESAMPLES):
+            child = self.search_space.sample(self.rng)
+            if child.key not in self.proposed:
+                break
+        return child
+
+
+def _decisions_of(architectures: list[Architecture]) -> NDArray[np.int64]:
+    """Return the decisions of ``architectures``, shape (architectures, m)."""
+    return np.array([architecture.decisions for architecture in architectures], dtype=np.int64)
+
+
+def main(args: Args) -> None:
+    """Search by Bayesian optimization."""
+    with SearchRun(args, agent="bayesian_optimization") as run:
+        run.search(BayesianOptimization(run.env, args))
+
+
+if __name__ == "__main__":
+    run_search(Args, main)

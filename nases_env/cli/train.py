@@ -146,7 +146,7 @@ def train_command(args: TrainArgs) -> None:
 
 
 def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
-    if folder.result(seed) is not None:
+    if folder.is_finished(seed):
         print(f"seed {seed} is finished", file=sys.stderr)
         return
     with Progress(f"seed {seed}", training.num_epochs, "epochs") as progress:

@@ -194,6 +194,14 @@ class FinalFolder:
         """
         return read_result(self.path / f"seed-{seed}" / RESULT)
 
+    def is_finished(self, seed: int) -> bool:
+        """Return whether ``train`` has nothing left to do for ``seed``: its result is written and its checkpoint removed.
+
+        Raises:
+            InputError: if the result cannot be read.
+        """
+        return self.result(seed) is not None and not (self.path / f"seed-{seed}" / CHECKPOINT).exists()
+
     def results(self) -> list[FinalResult]:
         """Return the results of all finished seeds, sorted by seed.
 

@@ -108,7 +108,7 @@ class Step:
         run_dir = self.plan.run_dir(self.seed, self.agent)
         if self.stage == "train":
             folder = FinalFolder(run_dir / "final")
-            return folder.result(self.seed) is not None and (folder.path / REPORT).exists()
+            return folder.is_finished(self.seed) and (folder.path / REPORT).exists()
         return (run_dir / CONFIG).exists() and is_finished(run_dir, self.plan.budget)
 
     def options(self) -> list[str]:

@@ -128,6 +128,16 @@ def test_finished_seeds_are_not_trained_again(final_dir: Path, run_dir: Path, ca
     assert "over 2 seeds" in captured.out
 
 
+def test_checkpoint_of_a_training_that_was_killed_after_its_result_is_removed(final_dir: Path, run_dir: Path) -> None:
+    result, checkpoint = final_dir / "seed-0" / "result.json", final_dir / "seed-0" / "checkpoint.safetensors"
+    before = result.read_bytes()
+    checkpoint.write_bytes(b"the last epoch")
+    assert not FinalFolder(final_dir).is_finished(0)
+    train(run_dir, "--child.cutout-length", 2)
+    assert not checkpoint.exists()
+    assert result.read_bytes() == before
+
+
 def test_settings_default_to_those_of_the_search(custom_run: Path) -> None:
     final = dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, momentum=0.5, max_params=100_000)
     assert parse_train([str(custom_run)]).child == final

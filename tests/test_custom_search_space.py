@@ -60,7 +60,7 @@ def in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "custom_search_space", raising=False)
 
 
-@pytest.mark.parametrize("agent", ["random_search", "local_search", "regularized_evolution", "discrete_reinforce"])
+@pytest.mark.parametrize("agent", ["random_search", "local_search", "regularized_evolution", "discrete_reinforce", "tpe"])
 @pytest.mark.usefixtures("in_examples")
 def test_agents_without_embedding_search_without_one(agent: str, tmp_path: Path) -> None:
     main = script(Path(f"../agents/{agent}.py"))

@@ -7,8 +7,8 @@ accuracies are already known, for instance from a table, implement ``query(archi
 search in ``NASES-Query-v0``.
 
 On the command line, write the search space as MODULE:CLASS and run the command in the directory of the module. Only some
-agents need an embedding; local_search, regularized_evolution, bayesian_optimization, discrete_reinforce and random_search
-do not:
+agents need an embedding; local_search, regularized_evolution, bayesian_optimization, tpe, discrete_reinforce and
+random_search do not:
 
     cd examples
     python ../agents/local_search.py --search-space custom_search_space:WidthsAndKernels

@@ -68,6 +68,7 @@ def in_examples(monkeypatch: pytest.MonkeyPatch) -> None:
         "regularized_evolution",
         "discrete_reinforce",
         "bayesian_optimization",
+        "tpe",
     ],
 )
 @pytest.mark.usefixtures("in_examples")

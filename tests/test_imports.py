@@ -23,6 +23,7 @@ LEAVES: dict[str, set[str]] = {
     "devices": {"errors"},
     "errors": set(),
     "escaping": set(),
+    "extras": {"errors"},
     "file_lock": set(),
     "hashing": set(),
     "input_files": set(),

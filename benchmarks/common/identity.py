@@ -23,7 +23,7 @@ from nases_env.envs import ImageEnv, NASESEnv
 Table = dict[str, tuple[float, float]]
 
 MAX_ENUMERATED = 10**5  # architectures; larger spaces are not enumerated
-LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "stable-baselines3")
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "stable-baselines3", "cmaes", "optuna")
 
 
 def read_table(nases: NASESEnv) -> Table | None:
@@ -59,8 +59,16 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
         "embedding": hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
         "child": dataclasses.asdict(nases.settings) if isinstance(nases, ImageEnv) else None,
         "code": digest_of_files(sources),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
     }
+
+
+def _version(library: str) -> str | None:
+    """Return the version of a library; None if it is not installed, such as one of an extra."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def sources_of(definition: Any) -> set[Path]:

@@ -34,20 +34,24 @@ from typing import Any, NamedTuple
 
 from nases_agents import (
     bayesian_optimization,
+    cma_es,
     discrete_reinforce,
     local_search,
     model_assisted,
     regularized_evolution,
     reinforce,
     sb3,
+    tpe,
 )
 from nases_agents.bayesian_optimization import BayesianOptimization
+from nases_agents.cma_es import CMAES
 from nases_agents.discrete_reinforce import DiscreteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
 from nases_agents.random_search import RandomSearch
 from nases_agents.regularized_evolution import RegularizedEvolution
 from nases_agents.reinforce import Reinforce
+from nases_agents.tpe import TPE
 from rich.console import Console
 from tqdm import tqdm
 
@@ -95,6 +99,8 @@ AGENTS: dict[str, Entry] = {
     "reinforce": Entry("REINFORCE", Reinforce, reinforce.Args()),
     "model_assisted": Entry("model-assisted REINFORCE", ModelAssisted, model_assisted.Args()),
     "bayesian_optimization": Entry("Bayesian optimization", BayesianOptimization, bayesian_optimization.Args()),
+    "cma_es": Entry("CMA-ES", CMAES, cma_es.Args()),
+    "tpe": Entry("TPE", TPE, tpe.Args()),
     "ppo": Entry("PPO", sb3.learn, sb3.Args(algorithm="ppo")),
     "a2c": Entry("A2C", sb3.learn, sb3.Args(algorithm="a2c")),
     "sac": Entry("SAC", sb3.learn, sb3.Args(algorithm="sac")),

@@ -14,6 +14,8 @@ AGENTS = {
     "local_search": "all neighbors of the best architecture",
     "regularized_evolution": "mutations of recent architectures",
     "discrete_reinforce": "policy gradient on discrete decisions",
+    "cma_es": "CMA-ES in the embedding space, with cmaes",
+    "tpe": "TPE of Optuna on the decisions",
     "sb3": "PPO, A2C, SAC or TD3 of Stable-Baselines3",
     "random_search": "uniform sampling; the baseline",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.extras import import_extra
 from nases_env.model_io.model import TrainedModel
 from nases_env.model_io.serialization import model_metadata
 from nases_env.seeding import torch_generator
@@ -138,11 +138,5 @@ def _load_onnx(content: bytes) -> Function:
 
 def _packages() -> Any:
     """Return the module onnxruntime after checking that all three packages are installed."""
-    try:
-        importlib.import_module("onnx")
-        importlib.import_module("onnxscript")
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise InputError(
-            f"export to ONNX requires additional packages ({one_line(error)}): pip install 'nases-env[export]'"
-        ) from error
+    _, _, runtime = (import_extra(name, "export", "export to ONNX") for name in ("onnx", "onnxscript", "onnxruntime"))
+    return runtime

@@ -6,14 +6,13 @@ The tracker is configured by its own environment variables, such as ``WANDB_MODE
 
 from __future__ import annotations
 
-import importlib
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from nases_env.errors import InputError, one_line
+from nases_env.extras import import_extra
 from nases_env.hashing import sha256_hex
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import Hyperparameters, agent_scalars, trial_scalars
@@ -48,13 +47,7 @@ class Tracker(SearchCallback):
         self.run_id = sha256_hex(str(run_dir.resolve()))[:16]
         self.hyperparameters = dict(hyperparameters)
         self._is_working = False
-        try:
-            self.module: Any = importlib.import_module(self.package)
-        except ImportError as error:
-            raise InputError(
-                f"--track {self.package} requires additional packages ({one_line(error)}): pip install "
-                f"'nases-env[{self.package}]'"
-            ) from None
+        self.module = import_extra(self.package, self.package, f"--track {self.package}")
 
     @abstractmethod
     def start(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from nases_agents import discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3
+from nases_agents import cma_es, discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3, tpe
 from nases_agents.random_search import RandomSearch
 
 from nases_env.evaluation.nasbench201 import TABLE_NAME
@@ -27,6 +27,8 @@ AGENTS: dict[str, tuple[Any, Any]] = {
     "regularized_evolution": (regularized_evolution.Args, regularized_evolution.RegularizedEvolution),
     "local_search": (local_search.Args, local_search.LocalSearch),
     "discrete_reinforce": (discrete_reinforce.Args, discrete_reinforce.DiscreteReinforce),
+    "cma_es": (cma_es.Args, cma_es.CMAES),
+    "tpe": (tpe.Args, tpe.TPE),
 }
 NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
 """Number of children on Digits, 2 by default. What an agent learns from accuracies depends on the rounding of the CPU."""

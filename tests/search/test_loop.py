@@ -12,14 +12,24 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.wrappers import ClipReward, TransformReward
-from nases_agents import bayesian_optimization, discrete_reinforce, local_search, model_assisted, regularized_evolution
+from nases_agents import (
+    bayesian_optimization,
+    cma_es,
+    discrete_reinforce,
+    local_search,
+    model_assisted,
+    regularized_evolution,
+    tpe,
+)
 from nases_agents.bayesian_optimization import BayesianOptimization
+from nases_agents.cma_es import CMAES
 from nases_agents.discrete_reinforce import DiscreteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
 from nases_agents.random_search import RandomSearch
 from nases_agents.regularized_evolution import RegularizedEvolution
 from nases_agents.reinforce import Args, Reinforce
+from nases_agents.tpe import TPE
 
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
@@ -183,12 +193,14 @@ def test_wrappers_of_gymnasium_make_are_accepted() -> None:
 AGENTS: dict[str, Callable[[Any], Any]] = {
     "loop": lambda env: SearchLoop(env, 5),
     "bayesian_optimization": lambda env: BayesianOptimization(env, bayesian_optimization.Args()),
+    "cma_es": lambda env: CMAES(env, cma_es.Args()),
     "discrete_reinforce": lambda env: DiscreteReinforce(env, discrete_reinforce.Args()),
     "local_search": lambda env: LocalSearch(env, local_search.Args()),
     "model_assisted": lambda env: ModelAssisted(env, model_assisted.Args()),
     "random_search": lambda env: RandomSearch(env, SearchArgs()),
     "regularized_evolution": lambda env: RegularizedEvolution(env, regularized_evolution.Args()),
     "reinforce": lambda env: Reinforce(env, Args()),
+    "tpe": lambda env: TPE(env, tpe.Args()),
 }
 
 

@@ -43,6 +43,8 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bayesian_optimization": ("bayesian_optimization", {"num_init": 5, "num_mutants": 20, "num_random_candidates": 5}),
     "local_search": ("local_search", {"num_init": 3}),
     "discrete_reinforce": ("discrete_reinforce", {}),
+    "cma_es": ("cma_es", {"population_size": 4}),
+    "tpe": ("tpe", {"num_init": 4}),
     "ppo": ("sb3", {"algorithm": "ppo", "n_steps": 4}),
     "a2c": ("sb3", {"algorithm": "a2c"}),
     "sac": ("sb3", {"algorithm": "sac", "learning_starts": 4}),
@@ -116,7 +118,7 @@ def test_resumed_search_equals_an_uninterrupted_one(
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
-@pytest.mark.parametrize("agent", ["local_search", "ppo"])
+@pytest.mark.parametrize("agent", ["local_search", "cma_es", "tpe", "ppo"])
 def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"env_id": "tests.search.limited:Limited-v0", "num_envs": 3}
     start_search(agent, tmp_path / "whole", **options)

@@ -97,7 +97,8 @@ def test_metrics_are_reproduced_on_new_samples(embedding: Embedding, space: Sear
         assert getattr(report, name) == pytest.approx(record[name], abs=0.01)
     assert report.num_unique >= 2000 / 10_000 * record["num_unique"] - 10
     for size, changed in record["perturbation_sensitivity"].items():
-        assert report.perturbation_sensitivity[size] == pytest.approx(changed, rel=0.05)
+        # 0.05 is three standard deviations of the mean of 2,000 samples with six decisions
+        assert report.perturbation_sensitivity[size] == pytest.approx(changed, rel=0.05, abs=0.05)
 
 
 def test_report_has_the_fields_of_quality_report(record: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ _IMAGE = ("nases_env.envs.image:ImageEnv", "nases_env.envs.vector:image_vector_e
 _NASBENCH201 = ("nases_env.envs.nasbench201:NasBench201Env", "nases_env.envs.vector:nasbench201_vector_env")
 _QUERY = ("nases_env.envs.query:QueryEnv", "nases_env.envs.vector:query_vector_env")
 _SYNTHETIC = ("nases_env.envs.synthetic:SyntheticEnv", "nases_env.envs.vector:synthetic_vector_env")
+_TRANSNAS_MICRO = ("nases_env.envs.transnas_micro:TransNASMicroEnv", "nases_env.envs.vector:transnas_micro_vector_env")
 
 _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-CIFAR10-v0": (_IMAGE, {"dataset": "cifar10"}),
@@ -23,6 +24,7 @@ _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-NASBench201-v0": (_NASBENCH201, {}),
     "NASES-Query-v0": (_QUERY, {}),
     "NASES-Synthetic-v0": (_SYNTHETIC, {}),
+    "NASES-TransNASMicro-v0": (_TRANSNAS_MICRO, {}),
 }
 
 ENV_IDS = tuple(_ENVS)

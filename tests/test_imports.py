@@ -52,7 +52,7 @@ PARTS: dict[str, set[str]] = {
     "visualization": {"cell_layout", "search_spaces"},
     "report": {"cell_layout", "search_spaces"},
     "execution": {"evaluation", "search_spaces"},
-    "envs": {"embedding", "evaluation", "execution", "networks", "search_spaces", "visualization"},
+    "envs": {"embedding", "evaluation", "execution", "search_spaces", "visualization"},
     "sb3_vec_env": {"envs"},
     "registration": set(),
     "search": {

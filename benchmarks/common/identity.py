@@ -19,21 +19,29 @@ import safetensors.torch
 
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
+from nases_env.evaluation import TableEvaluator
 
-Table = dict[str, tuple[float, float]]
+Table = dict[str, tuple[float, float | None]]
 
 MAX_ENUMERATED = 10**5  # architectures; larger spaces are not enumerated
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "gymnasium", "stable-baselines3", "cmaes", "optuna")
 
 
 def read_table(nases: NASESEnv) -> Table | None:
-    """Return validation and test accuracy of all architectures by key; None if unknown or if the space is too large."""
+    """Return validation and test accuracy of all architectures by key; None if unknown or if the space is too large.
+
+    The test accuracies are None if the evaluator reads a table without them.
+    """
     space, report_test_accuracy = nases.search_space, getattr(nases.evaluator, "report_test_accuracy", None)
-    if report_test_accuracy is None or math.prod(space.decision_sizes) > MAX_ENUMERATED:
+    is_known = report_test_accuracy is not None or isinstance(nases.evaluator, TableEvaluator)
+    if not is_known or math.prod(space.decision_sizes) > MAX_ENUMERATED:
         return None
     architectures = map(space.architecture, itertools.product(*map(range, space.decision_sizes)))
     return {
-        architecture.key: (nases.evaluator.evaluate(architecture, 0).reward, report_test_accuracy(architecture))
+        architecture.key: (
+            nases.evaluator.evaluate(architecture, 0).reward,
+            report_test_accuracy and report_test_accuracy(architecture),
+        )
         for architecture in architectures
     }
 

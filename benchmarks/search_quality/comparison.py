@@ -1,6 +1,7 @@
 """Compare agents: the best architecture of each agent within a budget, over many seeds.
 
     python -m benchmarks.search_quality --table nasbench201-cifar10.csv --output comparison.json
+    python -m benchmarks.search_quality --env-id NASES-TransNASMicro-v0 --env-kwargs task jigsaw
     python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
 Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.
@@ -28,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +148,8 @@ class Args:
     """Numbers of children after which the best is compared; a search ends at the largest."""
     env_id: str = "NASES-NASBench201-v0"
     """Id of the environment; MODULE:ID if MODULE registers it."""
+    env_kwargs: dict[str, str] = field(default_factory=dict)
+    """Additional environment arguments as NAME VALUE pairs, such as task jigsaw."""
     table: str | None = None
     """File with the table of results, for an environment that reads one; unset: the default path of the environment."""
     search_space: str | None = None
@@ -173,6 +176,9 @@ class Args:
             raise InputError(
                 "pass at least one agent with --agents, and at least one number of children, 1 or larger, with --budgets"
             )
+        for name, reason in {"table": "use --table", "operator_permutation_seed": "each search sets its own"}.items():
+            if name in self.env_kwargs:
+                raise InputError(f"--env-kwargs cannot set {name}: {reason}")
         if self.output.suffix != ".json":
             raise InputError(f"--output must end in .json, as {self.output.with_suffix('.json')} does, not {self.output}")
 
@@ -204,7 +210,7 @@ class Job(NamedTuple):
 def environment_options(args: Args) -> dict[str, Any]:
     """Return the options that all searches share."""
     names = ("env_id", "search_space", "embedding", "preset", "data_dir")
-    env_kwargs = {} if args.table is None else {"table": args.table}
+    env_kwargs = args.env_kwargs if args.table is None else {**args.env_kwargs, "table": args.table}
     return {"budget": max(args.budgets), "env_kwargs": env_kwargs, **{name: getattr(args, name) for name in names}}
 
 
@@ -219,7 +225,7 @@ def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> li
     """Return all searches, ordered by seed, so that an interrupted comparison has about equally many of each agent."""
     permutes = "operator_permutation_seed" in inspect.signature(type(nases)).parameters
     changes, jobs = environment_options(args), []
-    hashed = {**changes, "env_kwargs": {}}  # without the path of the table, whose content is in ``environment``
+    hashed = {**changes, "env_kwargs": args.env_kwargs}  # without the path of the table, whose content is in ``environment``
     for name in dict.fromkeys(args.agents):
         _, agent, options, _ = AGENTS[name]
         settings = {
@@ -289,14 +295,12 @@ def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[
 def find_optimum(records: Mapping[str, Sequence[Record]], table: Table | None) -> dict[str, float]:
     """Return the best validation and test accuracy in the table; without a table, in all searches."""
     found = [record for rows in records.values() for record in rows]
-    valid_accuracies, test_accuracies = (
-        zip(*table.values(), strict=True)
-        if table
-        else (
-            [max(record.rewards) for record in found],
-            [accuracy for record in found for accuracy in record.test_accuracies or ()],
-        )
-    )
+    if table:
+        valid_accuracies = [valid_accuracy for valid_accuracy, _ in table.values()]
+        test_accuracies = [test_accuracy for _, test_accuracy in table.values() if test_accuracy is not None]
+    else:
+        valid_accuracies = [max(record.rewards) for record in found]
+        test_accuracies = [accuracy for record in found for accuracy in record.test_accuracies or ()]
     optimum = {"valid_accuracy": max(valid_accuracies)}
     return {**optimum, "test_accuracy": max(test_accuracies)} if test_accuracies else optimum
 
@@ -352,7 +356,10 @@ def write_results(
         [agents, [*dict.fromkeys(str(AGENTS[name].variant_of) for name in variants), *variants]] if variants else [agents]
     )
     labels = {name: AGENTS[name].label for name in records}
-    figure = regret.draw(f"{args.env_id}, {args.num_seeds} seeds: regret against {best}", points, curves, groups, labels)
+    environment_name = " ".join((args.env_id, *(f"{name}={value}" for name, value in args.env_kwargs.items())))
+    figure = regret.draw(
+        f"{environment_name}, {args.num_seeds} seeds: regret against {best}", points, curves, groups, labels
+    )
     for ending in (".png", ".svg"):
         visualization.save(figure, args.output.with_suffix(ending))
     console = Console()

@@ -5,6 +5,7 @@ from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.envs.transnas_micro import TransNASMicroEnv
 from nases_env.envs.vector import NASESVectorEnv, vector_entry_point
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Observation",
     "QueryEnv",
     "SyntheticEnv",
+    "TransNASMicroEnv",
     "unwrap",
     "vector_entry_point",
 ]

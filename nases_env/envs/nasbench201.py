@@ -7,9 +7,7 @@ from typing import Any
 
 from nases_env.envs.base import NASESEnv
 from nases_env.evaluation import NasBench201Evaluator
-from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
 from nases_env.search_spaces.nasbench201 import NasBench201
-from nases_env.seeding import numpy_generator
 
 
 class NasBench201Env(NASESEnv):
@@ -81,11 +79,9 @@ class NasBench201Env(NASESEnv):
         render_mode: str | None = None,
         info_text: bool = True,
     ) -> None:
-        operators = NASBENCH201_OPERATORS
-        if operator_permutation_seed is not None:
-            operators = tuple(numpy_generator(operator_permutation_seed, "operator order").permutation(operators).tolist())
+        space = NasBench201(NasBench201.order_operators(operator_permutation_seed))
         super().__init__(
-            NasBench201Evaluator(NasBench201(operators), table, rungs=tuple(rungs or ())),
+            NasBench201Evaluator(space, table, rungs=tuple(rungs or ())),
             embedding=embedding,
             execution=execution,
             render_mode=render_mode,

@@ -18,6 +18,7 @@ from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.envs.transnas_micro import TransNASMicroEnv
 from nases_env.errors import InputError, shown
 from nases_env.evaluation import Evaluation
 from nases_env.search_spaces import Architecture
@@ -326,3 +327,4 @@ image_vector_env = vector_entry_point(ImageEnv)
 nasbench201_vector_env = vector_entry_point(NasBench201Env)
 query_vector_env = vector_entry_point(QueryEnv)
 synthetic_vector_env = vector_entry_point(SyntheticEnv)
+transnas_micro_vector_env = vector_entry_point(TransNASMicroEnv)

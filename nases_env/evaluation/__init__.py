@@ -16,7 +16,9 @@ from nases_env.evaluation.presets import (
 from nases_env.evaluation.query import QueryEvaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
+from nases_env.evaluation.table import TableEvaluator
 from nases_env.evaluation.training import TrainingEvaluator
+from nases_env.evaluation.transnas import TransNASEvaluator
 
 __all__ = [
     "PRESETS",
@@ -30,7 +32,9 @@ __all__ = [
     "QueryEvaluator",
     "RandomLandscapeEvaluator",
     "Status",
+    "TableEvaluator",
     "TrainingEvaluator",
+    "TransNASEvaluator",
     "auto_preset",
     "config_digest",
     "describe_search_space",

@@ -12,7 +12,7 @@ from torch import nn
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
-from nases_env.networks.nasbench201 import EDGES, NasBench201Network
+from nases_env.networks.nasbench201 import EDGES, TRANSNAS_OPERATORS, NasBench201Network
 from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
 from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
@@ -25,6 +25,9 @@ NUM_NODES = 5  # B, in each cell of ENAS micro
 NUM_CELL_INPUTS = 2  # the outputs of the two previous cells
 _OPERATOR_BITS, _BRANCH_BITS = 4, 16  # in the code of a node
 _NOT_PLACED = -1
+
+SIX_EDGE_OPERATORS = {"nasbench201": NASBENCH201_OPERATORS, "transnas_micro": TRANSNAS_OPERATORS}
+"""The operators of the search spaces of one cell of six edges, by name."""
 
 _STRING = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
 _STRING_PATTERN = re.compile(re.escape(_STRING).replace(r"\{\}", r"([^|~]*)"))
@@ -55,8 +58,9 @@ def build_network(
     if not isinstance(genotype, Mapping):
         raise InputError(f"a genotype must be a JSON object, such as the content of genotype.json, not {genotype!r}")
     name = genotype.get("search_space")
-    if name not in ("enas_micro", "nasbench201"):
-        raise InputError(f"cannot build a network of the search space {name!r}; known: enas_micro, nasbench201")
+    known = ["enas_micro", *SIX_EDGE_OPERATORS]
+    if name not in known:
+        raise InputError(f"cannot build a network of the search space {name!r}; known: {', '.join(known)}")
     given = {"network": network, "num_classes": num_classes, "image_shape": image_shape}
     values = {key: genotype.get(key) if value is None else value for key, value in given.items()}
     missing = [key for key in NETWORK_KEYS if values[key] is None]
@@ -64,8 +68,9 @@ def build_network(
         raise InputError(f"the genotype lacks {' and '.join(missing)}; pass {missing[0]}=... to build_network")
     cell_keys = {key: value for key, value in genotype.items() if key not in ("search_space", *NETWORK_KEYS)}
     settings, classes, shape = _settings(values["network"]), _integer(values["num_classes"]), _shape(values["image_shape"])
-    if name == "nasbench201":
-        return NasBench201Network(read_nasbench201(cell_keys), settings, num_classes=classes, image_shape=shape)
+    if name in SIX_EDGE_OPERATORS:
+        cell = read_six_edges(cell_keys, name, SIX_EDGE_OPERATORS[name])
+        return NasBench201Network(cell, settings, num_classes=classes, image_shape=shape)
     normal, reduction = map(canonical_cell, read_enas_micro(cell_keys))
     return EnasMicroNetwork(normal, reduction, settings, num_classes=classes, image_shape=shape)
 
@@ -192,36 +197,38 @@ def _decode_node(code: int) -> Node:
     return (*divmod(one, 1 << _OPERATOR_BITS), *divmod(other, 1 << _OPERATOR_BITS))
 
 
-def read_nasbench201(genotype: Any) -> tuple[str, ...]:
-    """Return the operators of a genotype of NAS-Bench-201, in the order of ``EDGES``.
+def read_six_edges(genotype: Any, search_space: str, operators: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the operators of a genotype of one cell of six edges, in the order of ``EDGES``.
 
     Args:
         genotype: ``{"cell": string}`` in the notation of NAS-Bench-201.
+        search_space: name of the search space, for error messages.
+        operators: the operators of the search space.
 
     Raises:
         InputError: if it is not valid.
     """
     if not isinstance(genotype, Mapping) or set(genotype) != {"cell"}:
-        raise InputError(f"a genotype of nasbench201 must be a dict with the single key cell, not {genotype!r}")
-    return parse_nasbench201(genotype["cell"])
+        raise InputError(f"a genotype of {search_space} must be a dict with the single key cell, not {genotype!r}")
+    return parse_six_edges(genotype["cell"], search_space, operators)
 
 
-def parse_nasbench201(text: Any) -> tuple[str, ...]:
-    """Parse a cell in the notation of NAS-Bench-201 into the operators of its edges, in the order of ``EDGES``.
+def parse_six_edges(text: Any, search_space: str, operators: tuple[str, ...]) -> tuple[str, ...]:
+    """Parse a cell in the notation of NAS-Bench-201 into the operators of its edges; see ``read_six_edges``.
 
     Raises:
         InputError: if ``text`` is not in this notation.
     """
     match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise InputError(f"a cell of nasbench201 is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
+        raise InputError(f"a cell of {search_space} is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
     for name in match.groups():
-        if name not in NASBENCH201_OPERATORS:
-            hint = did_you_mean(name, NASBENCH201_OPERATORS)
-            raise InputError(f"unknown operator {name!r} in {text!r}{hint}; known: {', '.join(NASBENCH201_OPERATORS)}")
+        if name not in operators:
+            hint = did_you_mean(name, operators)
+            raise InputError(f"unknown operator {name!r} in {text!r}{hint}; known: {', '.join(operators)}")
     return match.groups()
 
 
-def format_nasbench201(cell: tuple[str, ...]) -> str:
+def format_six_edges(cell: tuple[str, ...]) -> str:
     """Format a cell, the operator of each edge, in the notation of NAS-Bench-201."""
     return _STRING.format(*cell)

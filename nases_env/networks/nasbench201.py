@@ -19,6 +19,9 @@ from nases_env.networks.settings import NetworkSettings
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operators of NAS-Bench-201; ``none`` removes the edge."""
 
+TRANSNAS_OPERATORS = OPERATORS[:4]
+"""The four operators of TransNAS-Bench-101, micro."""
+
 NUM_NODES = 3  # without the input
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 """The edges of a cell as (node, source), in the order of NAS-Bench-201's strings; node 0 is the input of the cell."""

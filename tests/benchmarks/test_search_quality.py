@@ -39,6 +39,7 @@ from nases_env.search import make_env
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 from tests.commands import run_benchmark
+from tests.evaluation.test_transnas import write_table as write_transnas_table
 
 SCRIPT = "benchmarks.search_quality"
 
@@ -286,6 +287,22 @@ def test_rewards_are_compared_if_test_accuracies_are_unknown(tmp_path: Path) -> 
     assert list(metrics["regret"]) == ["children", "valid_accuracy"]
 
 
+def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determines_the_records(tmp_path: Path) -> None:
+    table = write_transnas_table(tmp_path / "table.csv")
+    options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "table": table}
+    settings = set()
+    for task, best in {"jigsaw": 0.819, "room_layout": 1.0}.items():
+        output = tmp_path / f"{task}.json"
+        env: dict[str, Any] = {"env_id": "NASES-TransNASMicro-v0", "env_kwargs": {"task": task}}
+        main(Args(agents=("random_search",), output=output, **env, **options))
+        metrics = json.loads(output.read_text())
+        assert metrics["measure"] == "valid_accuracy"
+        assert metrics["permuted"]
+        assert metrics["optimum"] == {"valid_accuracy": pytest.approx(best), "is_known": True}
+        settings |= {record.settings for record in records_in(output)}
+    assert len(settings) == 2
+
+
 def test_custom_environment(tmp_path: Path) -> None:
     output = tmp_path / "metrics.json"
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}
@@ -306,6 +323,11 @@ def test_differences_refer_to_existing_agents() -> None:
         ({"agents": ()}, "pass at least one agent"),
         ({"budgets": (0, 5)}, "1 or larger"),
         ({"num_seeds": 1}, "--num-seeds must be at least 2, not 1"),
+        ({"env_kwargs": {"table": "table.csv"}}, "--env-kwargs cannot set table: use --table"),
+        (
+            {"env_kwargs": {"operator_permutation_seed": "1"}},
+            "cannot set operator_permutation_seed: each search sets its own",
+        ),
         ({"num_processes": 0}, "--num-processes must be at least 1, not 0"),
         ({"output": Path("metrics.png")}, r"--output must end in \.json, as metrics\.json does"),
     ],

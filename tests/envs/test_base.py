@@ -27,8 +27,9 @@ from tests.datasets import TinyDatasets
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
 SPACE = EnasMicro()
-# The others require a table or a search space and are tested in test_nasbench201.py and test_query.py.
-ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ("NASES-NASBench201-v0", "NASES-Query-v0"))
+# The others require a table or a search space; test_nasbench201.py, test_query.py and test_transnas_micro.py test them.
+ELSEWHERE = ("NASES-NASBench201-v0", "NASES-Query-v0", "NASES-TransNASMicro-v0")
+ENV_IDS = tuple(env_id for env_id in nases_env.ENV_IDS if env_id not in ELSEWHERE)
 
 
 def make(env_id: str = "NASES-Digits-v0", **kwargs: Any) -> gym.Env[Any, Any]:

@@ -19,7 +19,7 @@ from nases_env.search_spaces import get_search_space
 
 SETTINGS = NetworkSettings(cells_per_stage=1, num_filters=2)
 SIZE: dict[str, Any] = {"num_classes": 4, "image_shape": (3, 9, 9)}
-SPACES = ("enas_micro", "nasbench201")
+SPACES = ("enas_micro", "nasbench201", "transnas_micro")
 
 
 def genotype(name: str, **changes: Any) -> dict[str, Any]:
@@ -81,6 +81,10 @@ def test_keyword_arguments_override_the_file(name: str) -> None:
         (genotype("enas_micro", third=[]), "a genotype of enas_micro must be a dict"),
         (genotype("enas_micro", normal=3), "the normal cell of a genotype is a list of 5 nodes"),
         (genotype("nasbench201", cell="|none~0|"), "a cell of nasbench201 is written"),
+        (
+            genotype("transnas_micro", cell="|none~0|+|none~0|none~1|+|avg_pool_3x3~0|none~1|none~2|"),
+            "unknown operator 'avg_pool_3x3' in .*; known: none, skip_connect, nor_conv_1x1, nor_conv_3x3$",
+        ),
         (genotype("nasbench201", network=None), "lacks network; pass network="),
         (genotype("nasbench201", network=None, num_classes=None), "lacks network and num_classes"),
         (

@@ -89,16 +89,16 @@ def test_every_cell_of_six_edges_is_reconstructed_and_reachable(name: str) -> No
 
 
 def test_metrics_are_reproduced_on_new_samples(embedding: Embedding, space: SearchSpace, record: dict[str, Any]) -> None:
-    report = quality_report(embedding, space, seed=1, num_samples=2000)
+    num_samples = 2000 if space.num_decisions > 6 else 8000  # means over few decisions vary more
+    report = quality_report(embedding, space, seed=1, num_samples=num_samples)
     assert report.reconstruction_accuracy == pytest.approx(record["reconstruction_accuracy"], abs=0.01)
     assert report.reconstruction_error == pytest.approx(record["reconstruction_error"], rel=0.1)
     assert report.prior_decision_entropy_min > record["prior_decision_entropy_min"] - 0.02
     for name in ("prior_decision_entropy_mean", "reconstructed_decision_entropy_mean"):
         assert getattr(report, name) == pytest.approx(record[name], abs=0.01)
-    assert report.num_unique >= 2000 / 10_000 * record["num_unique"] - 10
+    assert report.num_unique >= num_samples / 10_000 * record["num_unique"] - 10
     for size, changed in record["perturbation_sensitivity"].items():
-        # 0.05 is three standard deviations of the mean of 2,000 samples with six decisions
-        assert report.perturbation_sensitivity[size] == pytest.approx(changed, rel=0.05, abs=0.05)
+        assert report.perturbation_sensitivity[size] == pytest.approx(changed, rel=0.05)
 
 
 def test_report_has_the_fields_of_quality_report(record: dict[str, Any]) -> None:

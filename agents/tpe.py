@@ -5,7 +5,7 @@
 
 Each decision is a categorical parameter. One density is fitted to the good children and one to the others; the next child is
 the sample of the first density with the largest ratio of both. Children in flight count as bad, so that others are not close
-to them. A repeat is not evaluated again: the study receives its known reward and proposes another one. No embedding is used.
+to them. A repeat is not evaluated again: the study learns its known reward and is asked again. No embedding is used.
 """
 
 from __future__ import annotations

@@ -84,10 +84,10 @@ def test_repeat_has_the_known_reward_and_is_not_proposed(monkeypatch: pytest.Mon
     assert third.action is not None
     assert np.array_equal(third.action, new)
     assert [reward for _, reward in agent.generation] == [0.7, 0.7]
-    reported: list[Any] = []
-    monkeypatch.setattr(agent.optimizer, "tell", reported.extend)
+    solutions: list[Any] = []
+    monkeypatch.setattr(agent.optimizer, "tell", solutions.extend)
     agent.tell(second, evaluation(second.architecture, 0.3))  # both of its samples
-    assert [cost for _, cost in reported] == [-0.7, -0.7, -0.3, -0.3]
+    assert [cost for _, cost in solutions] == [-0.7, -0.7, -0.3, -0.3]
 
 
 def test_restarts_when_no_sample_is_new() -> None:

@@ -1,6 +1,7 @@
 """Every agent proposes the architectures that it proposed when ``trajectories.json`` was recorded.
 
 The file holds the first 8 hexadecimal digits of the SHA-256 of each key, in order, for seed 0 and the default options.
+Of CMA-ES, it holds the first generation: later ones depend on eigenvectors, and thus on the rounding of the CPU.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_evaluates_no_architecture_twice(multivariate: bool) -> None:
     assert len({proposal.architecture.key for proposal in proposals}) == 60
 
 
-def test_study_receives_the_known_reward_of_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_learns_the_known_reward_of_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     env = synthetic_env()
     agent = TPE(env, Args())
     first, second = agent.ask(2)

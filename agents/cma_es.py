@@ -118,7 +118,9 @@ class CMAES(Agent):
                 self.waiting[architecture.key] = [action]
                 return Proposal(architecture, action)
         self._restart()
-        return Proposal(*self._sample())
+        architecture, action = self._sample()
+        self.waiting.setdefault(architecture.key, []).append(action)
+        return Proposal(architecture, action)
 
     def _sample(self) -> tuple[Architecture, Action]:
         action: Action = self.optimizer.ask().astype(np.float32)

@@ -97,7 +97,9 @@ def test_restarts_when_no_sample_is_new() -> None:
     assert agent.num_restarts == 2
     assert len({proposal.architecture.key for proposal in proposals}) == 1
     agent.tell(proposals[0], evaluation(proposals[0].architecture, 0.5))
-    assert agent.generation == []  # its samples are of the distribution before the restart
+    ((action, reward),) = agent.generation  # samples of the distributions before the restarts are ignored
+    assert action is proposals[2].action
+    assert reward == 0.5
 
 
 def test_infeasible_proposals_are_replaced_and_avoided() -> None:

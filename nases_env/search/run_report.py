@@ -228,22 +228,24 @@ def _to_vectors(rows: Sequence[Any]) -> Numbers | None:
         vectors = np.array(rows, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    if vectors.ndim != 2 or not 0 < vectors.shape[1] <= MAX_DIMENSIONS or not (np.abs(vectors) < MAX_COORDINATE).all():
+    if vectors.ndim != 2 or not 0 < vectors.shape[1] <= MAX_DIMENSIONS:
         return None
-    return vectors
+    return vectors if -MAX_COORDINATE < vectors.min() <= vectors.max() < MAX_COORDINATE else None
 
 
 def _architecture_vectors(children: Sequence[Child], configuration: Mapping[str, Any]) -> Numbers | None:
     """Return the architecture vectors of the canonical architectures, which the keys contain; None if they are not known."""
     try:
-        choices = [array("q", map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
+        choices = [array("H", map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
         sizes = np.array(configuration["search_space"]["decision_sizes"], dtype=np.float64)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
     vectors = _to_vectors(choices)
     if vectors is None or sizes.shape != vectors.shape[1:] or (sizes < 1).any():
         return None
-    return (vectors + 0.5) / sizes
+    vectors += 0.5
+    vectors /= sizes
+    return vectors
 
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:

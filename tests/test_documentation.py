@@ -29,7 +29,13 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```", flags=re.DOTALL)
 
-NOT_RUN = ("source .venv/bin/activate", "tensorboard --logdir runs", "ray start", "nases --help")
+NOT_RUN = (
+    "source .venv/bin/activate",
+    "tensorboard --logdir runs",
+    "ray start",
+    "nases --help",
+    "nases --tyro-print-completion",
+)
 """Commands that need no test, or change the machine."""
 
 SMALL = {"NASES-CIFAR10-v0": "NASES-Digits-v0", 'preset="cpu"': 'preset="smoke"', "budget=10)": "budget=2)"}
@@ -195,6 +201,7 @@ def test_options_in_the_guides_exist() -> None:
     """The options are searched in the help of an agent and of all ``nases`` commands."""
     shown = run_here(module("nases_agents.reinforce"), "--help-all").stdout
     shown += run_here(module("nases_agents.sb3"), "--help-all").stdout
+    shown += run_here(cli.main, "--help").stdout
     commands = [*cli.COMMANDS, *(f"store {name}" for name in ("ls", "show", "export", "merge", "verify"))]
     for command in commands:
         shown += run_here(cli.main, *command.split(), "--help").stdout

@@ -80,7 +80,7 @@ command(cli.main, "status", "run")
 first.close()
 assert not is_locked(first.path)
 command(cli.main, "train", "run", "--child.num-epochs", "1")
-with folder._locked(Path("run/final/seed-0"), "busy", wait_seconds=0.0):
+with folder.locked_folder(Path("run/final/seed-0"), "busy", wait_seconds=0.0):
     (progress,) = folder.FinalFolder(Path("run/final")).progress()
     assert progress.is_running
 (progress,) = folder.FinalFolder(Path("run/final")).progress()

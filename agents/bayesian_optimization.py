@@ -19,8 +19,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, PathEncoder, expected_improvement
+from nases_agents.local_search import sample_unseen
 from nases_agents.reinforce import rank_normalize
-from numpy.typing import NDArray
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -29,8 +29,6 @@ from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_fraction
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
-
-MAX_RESAMPLES = 100  # until a random architecture is new
 
 
 @dataclass
@@ -87,7 +85,7 @@ class BayesianOptimization(Agent):
             self._fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            child = self._select(candidates) or self._sample_unseen()
+            child = self._select(candidates) or sample_unseen(self.search_space, self.rng, self.proposed)
             self.proposed.add(child.key)
             self.pending.append(child)
             asked.append(child)
@@ -114,7 +112,7 @@ class BayesianOptimization(Agent):
         children = [*self.children, *(child for child, _, _ in promoted)]
         rewards = [*self.rewards, *(reward for _, _, reward in promoted)]
         rungs = [0] * len(self.children) + [rung for _, rung, _ in promoted]
-        self.model.fit(_decisions_of(children), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
+        self.model.fit(self.model.inputs(children), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the best children, and random ones."""
@@ -135,23 +133,8 @@ class BayesianOptimization(Agent):
         """Return the candidate with the highest expected improvement and remove it; None without candidates."""
         if not candidates:
             return None
-        posterior = self.model.posterior(_decisions_of(candidates), self._decisions_of_pending())
+        posterior = self.model.posterior(self.model.inputs(candidates), self.model.inputs(self.pending))
         return candidates.pop(int(expected_improvement(posterior).argmax()))
-
-    def _decisions_of_pending(self) -> NDArray[np.int64]:
-        return _decisions_of(self.pending).reshape(len(self.pending), self.search_space.num_decisions)
-
-    def _sample_unseen(self) -> Architecture:
-        for _ in range(MAX_RESAMPLES):
-            child = self.search_space.sample(self.rng)
-            if child.key not in self.proposed:
-                break
-        return child
-
-
-def _decisions_of(architectures: list[Architecture]) -> NDArray[np.int64]:
-    """Return the decisions of ``architectures``, shape (architectures, m)."""
-    return np.array([architecture.decisions for architecture in architectures], dtype=np.int64)
 
 
 def main(args: Args) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nases_env.search_spaces import SearchSpace, count_paths
+from nases_env.search_spaces import Architecture, SearchSpace, count_paths
 from nases_env.search_spaces.paths import Path
 from nases_env.seeding import numpy_generator
 
@@ -123,6 +123,11 @@ class GaussianProcess:
         self.kernels = KERNELS if self.paths is None else KERNELS + PATH_KERNELS
         self.kernel = KERNELS[0]
         self.num_fitted = 0
+
+    def inputs(self, architectures: Sequence[Architecture]) -> NDArray[np.int64]:
+        """Return the decisions of ``architectures``, shape (architectures, m), as the other methods take them."""
+        decisions = [architecture.decisions for architecture in architectures]
+        return np.array(decisions, dtype=np.int64).reshape(len(decisions), len(self.sizes))
 
     def fit(self, decisions: NDArray[np.int64], targets: Tensor, rungs: Sequence[int] | None = None) -> None:
         """Condition the process on observations.

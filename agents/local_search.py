@@ -9,11 +9,12 @@ uses no embedding. With rungs, it compares promoted children by their comparable
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
+import numpy as np
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -92,16 +93,9 @@ class LocalSearch(Agent):
     def _next_child(self) -> Architecture:
         child = next((child for key, child in self.neighbors.items() if key not in self.proposed), None)
         if child is None:
-            child = self._sample_unseen()
+            child = sample_unseen(self.search_space, self.rng, self.proposed)
             self.restart_candidates[child.key] = child
         self.proposed.add(child.key)
-        return child
-
-    def _sample_unseen(self) -> Architecture:
-        for _ in range(MAX_RESAMPLES):
-            child = self.search_space.sample(self.rng)
-            if child.key not in self.proposed:
-                break
         return child
 
     def _move(self) -> bool:
@@ -135,6 +129,15 @@ class LocalSearch(Agent):
         self.incumbent = incumbent
         neighbors = list(neighbors_of(self.search_space, incumbent))
         self.neighbors = {neighbors[i].key: neighbors[i] for i in self.rng.permutation(len(neighbors))}
+
+
+def sample_unseen(search_space: SearchSpace, rng: np.random.Generator, seen: Collection[str]) -> Architecture:
+    """Sample an architecture whose key is not in ``seen``; a repeat if ``MAX_RESAMPLES`` samples are repeats."""
+    for _ in range(MAX_RESAMPLES):
+        architecture = search_space.sample(rng)
+        if architecture.key not in seen:
+            break
+    return architecture
 
 
 def neighbors_of(search_space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:

@@ -127,11 +127,13 @@ class ModelAssisted(EmbeddingPolicy):
         samples = [transition.sample for transition in (*self.history, *promoted)]
         rewards = [*self.first_rewards, *(transition.reward for transition in promoted)]
         rungs = [0] * len(self.history) + [self.rung_of[transition.sample.architecture.key] for transition in promoted]
-        self.model.fit(decisions_of(samples), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
+        self.model.fit(self._inputs(samples), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
-        no_pending = np.empty((0, self.env.search_space.num_decisions), np.int64)
-        return self.model.posterior(decisions_of(samples), decisions_of(self.pending) if self.pending else no_pending)
+        return self.model.posterior(self._inputs(samples), self._inputs(self.pending))
+
+    def _inputs(self, samples: list[PolicySample]) -> NDArray[np.int64]:
+        return self.model.inputs([sample.architecture for sample in samples])
 
     def _train_on_predictions(self) -> None:
         """Take ``gradient_steps`` policy-gradient steps on predicted rewards of samples of the policy."""
@@ -164,11 +166,6 @@ class ModelAssisted(EmbeddingPolicy):
         else:
             values = posterior.mean + self.args.ucb_kappa * posterior.std
         return candidates[int(values.argmax())]
-
-
-def decisions_of(samples: list[PolicySample]) -> NDArray[np.int64]:
-    """Return the decisions of ``samples``, shape (samples, m)."""
-    return np.array([sample.architecture.decisions for sample in samples], dtype=np.int64)
 
 
 def main(args: Args) -> None:

@@ -60,9 +60,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is less than the limit of Pillow
-            warnings.filterwarnings(
-                "ignore", category=UserWarning, module="PIL"
-            )  # on damaged metadata, such as an animation
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # on damaged metadata
             with Image.open(path, formats=("JPEG", "PNG")) as image:  # reads the header only
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError

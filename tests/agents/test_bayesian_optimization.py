@@ -59,9 +59,9 @@ def test_model_knows_the_children_in_flight() -> None:
     drive_synthetic(agent, env, 10)
     proposals = agent.ask(3)
     expected = [proposal.architecture.decisions for proposal in proposals]
-    assert agent._decisions_of_pending().tolist() == [list(decisions) for decisions in expected]
+    assert agent.model.inputs(agent.pending).tolist() == [list(decisions) for decisions in expected]
     agent.tell(proposals[1], evaluation(proposals[1].architecture, 0.5))
-    assert agent._decisions_of_pending().tolist() == [list(expected[0]), list(expected[2])]
+    assert agent.model.inputs(agent.pending).tolist() == [list(expected[0]), list(expected[2])]
 
 
 def test_promotions_are_observations_at_their_rung() -> None:

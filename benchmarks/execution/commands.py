@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.common.interleave import Measurements, interleave
-from benchmarks.execution.resume import make_run_dir
+from benchmarks.execution.resume import make_run_dirs
 from nases_env.search.run_dir import STORE
 
 MIB = 2**20
@@ -42,9 +42,7 @@ def measure(
         The measurements by command and number of children.
     """
     variants = {}
-    for number in num_rows:
-        run_dir = folder / f"{number}-rows"
-        make_run_dir(run_dir, number, num_searched, seed)
+    for number, run_dir in make_run_dirs(folder, num_rows, num_searched, seed).items():
         for name, options in commands(run_dir).items():
             variants[f"{name}, {number:,}"] = partial(run, options, run_dir)
     return interleave(variants, num_repeats)

@@ -50,9 +50,7 @@ def measure(
         The measurements by number of recorded children.
     """
     variants, sizes = {}, {}
-    for number in num_rows:
-        run_dir = folder / f"{number}-children"
-        make_run_dir(run_dir, number, num_searched, seed)
+    for number, run_dir in make_run_dirs(folder, num_rows, num_searched, seed).items():
         variants[f"{number:,} children"] = partial(in_new_process, run_dir, number + 1)
         sizes[f"{number:,} children"] = {
             "trajectory_mib": [(run_dir / TRAJECTORY).stat().st_size / MIB],
@@ -60,6 +58,15 @@ def measure(
         }
     measurements = interleave(variants, num_repeats)
     return {name: {**own, **sizes[name]} for name, own in measurements.items()}
+
+
+def make_run_dirs(folder: Path, num_rows: tuple[int, ...], num_searched: int, seed: int) -> dict[int, Path]:
+    """Return the run directories by number of children; those that another part of the benchmark has made are reused."""
+    run_dirs = {number: folder / f"{number}-children" for number in num_rows}
+    for number, run_dir in run_dirs.items():
+        if not run_dir.exists():
+            make_run_dir(run_dir, number, num_searched, seed)
+    return run_dirs
 
 
 def make_run_dir(run_dir: Path, num_children: int, num_searched: int, seed: int) -> None:

@@ -2,11 +2,11 @@
 
     python agents/bayesian_optimization.py --env-id NASES-Digits-v0 --budget 40
 
-The first children are random. Then a Gaussian process is fitted to all evaluated children (``agents/gaussian_process.py``),
-and the next children are those with the highest expected improvement among mutants of the best children and random
-architectures. Comparing it with ``agents/model_assisted.py`` shows what the policy adds. Several children can be requested
-together (``--ask-batch-size``): pending children reduce the predicted variance of similar candidates. With rungs, the
-process takes the rung as an input.
+The first children are large if the search space knows the sizes of architectures, and random otherwise. Then a Gaussian
+process is fitted to all evaluated children (``agents/reward_model.py``), and the next children are those with the highest
+expected improvement among mutants of the best children and random architectures. Comparing it with
+``agents/model_assisted.py`` shows what the policy adds. Several children can be requested together (``--ask-batch-size``):
+pending children reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium as gym
-import numpy as np
-import torch
-from nases_agents.gaussian_process import GaussianProcess, PathEncoder, expected_improvement
+from nases_agents.gaussian_process import expected_improvement
 from nases_agents.local_search import sample_unseen
-from nases_agents.reinforce import rank_normalize
+from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -39,8 +37,10 @@ class Args(SearchArgs):
 
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
-    num_init: int = 10
-    """Random children before the model is fitted."""
+    num_init: int = 5
+    """Children before the model is fitted."""
+    screen: bool = True
+    """Choose these children among the largest of 300 random architectures, if their sizes are known. False: random ones."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300
@@ -70,22 +70,24 @@ class BayesianOptimization(Agent):
         self.search_space = self.env.search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "bayesian optimization")
-        self.model = GaussianProcess(self.search_space.decision_sizes, PathEncoder(self.search_space))
-        self.children: list[Architecture] = []
-        self.rewards: list[float] = []  # of the children at the lowest rung
-        self.promoted: dict[str, tuple[Architecture, int]] = {}  # with the index of the highest rung, by key
-        self.comparable_rewards: dict[str, float] = {}  # of promoted children, by key
+        self.model = RewardModel(self.search_space, self.env.rungs)
+        self.first: list[Architecture] = []
         self.pending: list[Architecture] = []
         self.proposed: set[str] = set()
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         asked: list[Architecture] = []
         candidates: list[Architecture] = []
-        if len(self.children) >= self.args.num_init:
-            self._fit()
+        if not self.proposed and self.args.screen:
+            self.first = self._sample_first()
+        if len(self.model.children) >= self.args.num_init:
+            self.model.fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            child = self._select(candidates) or sample_unseen(self.search_space, self.rng, self.proposed)
+            if self.first:
+                child = self.first.pop(0)
+            else:
+                child = self._select(candidates) or sample_unseen(self.search_space, self.rng, self.proposed)
             self.proposed.add(child.key)
             self.pending.append(child)
             asked.append(child)
@@ -93,33 +95,26 @@ class BayesianOptimization(Agent):
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         self.pending.remove(proposal.architecture)
-        self.children.append(proposal.architecture)
-        self.rewards.append(evaluation.reward)
+        self.model.add(proposal.architecture, evaluation.reward)
         return {}
 
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
-        assert evaluation.fidelity is not None
-        self.promoted[evaluation.key] = (proposal.architecture, self.env.rungs.index(evaluation.fidelity))
-        self.comparable_rewards = dict(rewards)
+        self.model.add_promotion(proposal.architecture, evaluation, rewards)
         return {}
 
     def tell_infeasible(self, proposal: Proposal) -> None:
         self.pending.remove(proposal.architecture)
 
-    def _fit(self) -> None:
-        """Fit the model to all rewards at the lowest rung, and to the comparable rewards of promoted children."""
-        promoted = [(child, rung, self.comparable_rewards[child.key]) for child, rung in self.promoted.values()]
-        children = [*self.children, *(child for child, _, _ in promoted)]
-        rewards = [*self.rewards, *(reward for _, _, reward in promoted)]
-        rungs = [0] * len(self.children) + [rung for _, rung, _ in promoted]
-        self.model.fit(self.model.inputs(children), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
+    def _sample_first(self) -> list[Architecture]:
+        """Sample the first children."""
+        samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
+        distinct = {child.key: child for child in samples if self.env.screen(child) is None}
+        children = list(distinct.values())
+        return [children[index] for index in screen(self.search_space, children, self.args.num_init, self.rng)]
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the best children, and random ones."""
-        rewards = [
-            self.comparable_rewards.get(child.key, reward) for child, reward in zip(self.children, self.rewards, strict=True)
-        ]
-        elites = [self.children[index] for index in np.argsort(rewards, kind="stable")[::-1][: self.args.num_elites]]
+        elites = self.model.ranking()[: self.args.num_elites]
         candidates = [self.search_space.sample(self.rng) for _ in range(self.args.num_random_candidates)]
         num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=self.args.num_mutants) - 1
         for parent, extra in zip(self.rng.integers(len(elites), size=self.args.num_mutants), num_extra, strict=True):
@@ -133,7 +128,7 @@ class BayesianOptimization(Agent):
         """Return the candidate with the highest expected improvement and remove it; None without candidates."""
         if not candidates:
             return None
-        posterior = self.model.posterior(self.model.inputs(candidates), self.model.inputs(self.pending))
+        posterior = self.model.posterior(candidates, self.pending)
         return candidates.pop(int(expected_improvement(posterior).argmax()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from torch import Tensor
 
 from nases_env.search_spaces import Architecture, SearchSpace, count_paths
@@ -32,6 +34,7 @@ class Kernel(NamedTuple):
         rung_correlation: correlation of the values of an architecture at consecutive rungs, in [0, 1].
         path_kernel_weight: weight of the kernel on paths, in [0, 1]; the other kernels share the rest.
         path_inverse_lengthscale: decay rate of the covariance with the distance of the paths.
+        size_variance: prior variance of the slope of the values over the size scores; 0: sizes are not used.
     """
 
     inverse_lengthscale: float
@@ -41,6 +44,7 @@ class Kernel(NamedTuple):
     rung_correlation: float = 1.0
     path_kernel_weight: float = 0.0
     path_inverse_lengthscale: float = 0.0
+    size_variance: float = 0.0
 
 
 KERNELS = [
@@ -58,6 +62,16 @@ PATH_KERNELS = [
 ]
 """Further kernels for search spaces with cells."""
 
+MIN_SELECTION = 20  # observations; fewer do not determine a kernel
+FIRST_KERNEL = Kernel(0.6, 0.5, 0.3, 0.1)
+"""The kernel of the first observations, without further terms."""
+FIRST_PATH_KERNEL = FIRST_KERNEL._replace(path_kernel_weight=0.5, path_inverse_lengthscale=0.3)
+SIZE_SLOPE, SIZE_VARIANCE = 0.25, 0.5
+"""Prior mean and variance of the slope of the values over the size scores, while the observations are few."""
+
+NUM_SIZES = 1000  # of architectures, for the size scores
+MAX_SIZE_SCORE = 2.0
+
 NUM_PAIRS = 200  # of architectures, for the mean distance of their paths
 MAX_ENCODED = 20_000  # architectures whose paths are kept
 
@@ -71,12 +85,14 @@ class Distances(NamedTuple):
         hamming: normalized Hamming distances.
         counts: normalized squared distances of the choice counts.
         paths: normalized squared distances of the paths; None if the search space has no cells.
+        sizes: products of the size scores; None if the search space has no sizes.
         num_rungs: numbers of rungs between the observations, broadcast to (A, B); None: all are at the same rung.
     """
 
     hamming: Tensor
     counts: Tensor
     paths: Tensor | None = None
+    sizes: Tensor | None = None
     num_rungs: Tensor | None = None
 
 
@@ -107,21 +123,33 @@ class GaussianProcess:
     distance of the square roots of the path counts (``nases_env.search_spaces.count_paths``): architectures that compute the
     same are equal.
 
+    Fewer than ``MIN_SELECTION`` observations do not determine a kernel; it is then fixed. If the search space knows the
+    sizes of architectures, the values then have a linear trend over the size scores, whose prior favors large architectures
+    (``SIZE_SLOPE``). The observations determine its slope, which may become negative. With more observations, sizes are
+    not used.
+
     With observations at several rungs, the kernel is multiplied by ``rung_correlation`` to the power of the number of rungs
     between two observations, and the posterior is that at the highest rung.
 
     Args:
         decision_sizes: the number of choices of each decision.
         paths: encodes the paths of architectures; None: without the third term.
+        size_scores: scores the sizes of architectures; None: without the trend.
     """
 
-    def __init__(self, decision_sizes: tuple[int, ...], paths: PathEncoder | None = None) -> None:
+    def __init__(
+        self, decision_sizes: tuple[int, ...], paths: PathEncoder | None = None, size_scores: SizeScores | None = None
+    ) -> None:
         sizes = torch.tensor(decision_sizes)
         self.sizes = sizes
         self.mean_hamming_distance = float((1 - 1 / sizes).sum())
         self.paths = paths if paths is not None and paths.mean_distance > 0 else None
+        self.size_scores = size_scores if size_scores is not None and size_scores.are_known else None
         self.kernels = KERNELS if self.paths is None else KERNELS + PATH_KERNELS
-        self.kernel = KERNELS[0]
+        self.first_kernel = FIRST_KERNEL if self.paths is None else FIRST_PATH_KERNEL
+        if self.size_scores is not None:
+            self.first_kernel = self.first_kernel._replace(size_variance=SIZE_VARIANCE)
+        self.kernel = self.first_kernel
         self.num_fitted = 0
 
     def inputs(self, architectures: Sequence[Architecture]) -> NDArray[np.int64]:
@@ -142,16 +170,24 @@ class GaussianProcess:
         has_rungs = rungs is not None and len(set(rungs)) > 1
         self.rungs = torch.tensor(rungs, dtype=torch.float64) if has_rungs else None
         distances = self._distances_of_observations(self.decisions, self.rungs)
-        is_first_promotion = has_rungs and self.kernel.rung_correlation == 1.0
-        if len(decisions) >= HYPERPARAMETER_REFIT_FACTOR * self.num_fitted or is_first_promotion:
-            kernels = self.kernels
-            if has_rungs:
-                kernels = [kernel._replace(rung_correlation=each) for kernel in kernels for each in RUNG_CORRELATIONS]
-            self.kernel = max(kernels, key=lambda kernel: self._log_likelihood(kernel, distances))
-            self.num_fitted = len(decisions)
+        self._select_kernel(distances)
+        self.trend_at_data = self._trend(self.decisions)
+        residuals = targets - self._center(self.trend_at_data)
         self.cholesky = self._cholesky(self.kernel, distances)
-        self.alpha = torch.cholesky_solve(targets[:, None], self.cholesky)[:, 0]
-        self.outputscale = math.sqrt(float(targets @ self.alpha) / len(targets))
+        self.alpha = torch.cholesky_solve(residuals[:, None], self.cholesky)[:, 0]
+        self.outputscale = math.sqrt(float(residuals @ self.alpha) / len(targets))
+
+    def _select_kernel(self, distances: Distances) -> None:
+        """Select the kernel by its marginal likelihood, if there are many more observations than at the last selection."""
+        num_observations, has_rungs = len(self.targets), self.rungs is not None
+        is_first_promotion = has_rungs and self.kernel.rung_correlation == 1.0
+        if num_observations < HYPERPARAMETER_REFIT_FACTOR * self.num_fitted and not is_first_promotion:
+            return
+        kernels = self.kernels if num_observations >= MIN_SELECTION else [self.first_kernel]
+        if has_rungs:
+            kernels = [kernel._replace(rung_correlation=each) for kernel in kernels for each in RUNG_CORRELATIONS]
+        self.kernel = max(kernels, key=lambda kernel: self._log_likelihood(kernel, distances))
+        self.num_fitted = num_observations
 
     def posterior(self, decisions: NDArray[np.int64], x_pending: NDArray[np.int64]) -> Posterior:
         """Compute the posterior of candidates at the highest rung.
@@ -163,7 +199,7 @@ class GaussianProcess:
         """
         candidates = torch.from_numpy(decisions)
         cross_covariance = self._cross_covariance(self.decisions, self.rungs, candidates)
-        mean = cross_covariance.T @ self.alpha
+        mean = self._center(self._trend(candidates)) + cross_covariance.T @ self.alpha
         cholesky = self.cholesky
         if len(x_pending):
             observed = torch.cat([self.decisions, torch.from_numpy(x_pending)])
@@ -175,7 +211,25 @@ class GaussianProcess:
             mean_at_data = self.targets - self.kernel.noise_variance * self.alpha
         else:
             mean_at_data = self._cross_covariance(self.decisions, self.rungs, self.decisions).T @ self.alpha
-        return Posterior(mean, self.outputscale * (1 - explained).clamp_min(1e-9).sqrt(), float(mean_at_data.max()))
+            mean_at_data += self._center(self.trend_at_data)
+        variance = (self._prior_variance(candidates) - explained).clamp_min(1e-9)
+        return Posterior(mean, self.outputscale * variance.sqrt(), float(mean_at_data.max()))
+
+    def _trend(self, decisions: Tensor) -> Tensor:
+        """Compute the prior mean of the values, up to a constant, shape (architectures,)."""
+        if self.size_scores is None or not self.kernel.size_variance:
+            return torch.zeros(len(decisions), dtype=torch.float64)
+        return SIZE_SLOPE * self.size_scores(decisions)
+
+    def _center(self, trend: Tensor) -> Tensor:
+        """Subtract the mean of the trend at the observations, because the targets have zero mean."""
+        return trend - self.trend_at_data.mean()
+
+    def _prior_variance(self, decisions: Tensor) -> Tensor:
+        """Compute the prior variance of the values, relative to that of the process without trend."""
+        if self.size_scores is None or not self.kernel.size_variance:
+            return torch.ones(len(decisions), dtype=torch.float64)
+        return 1 + self.kernel.size_variance * self.size_scores(decisions).square()
 
     def _distances_of_observations(self, decisions: Tensor, rungs: Tensor | None) -> Distances:
         """Compute the distances between observations, and the numbers of rungs between them if there are several rungs."""
@@ -190,10 +244,12 @@ class GaussianProcess:
         return covariance(self.kernel, distances)
 
     def _distances(self, first: Tensor, second: Tensor) -> Distances:
-        """Compute the distances between ``first`` (A, m) and ``second`` (B, m); each has mean 1 for uniform samples."""
+        """Compute the distances between ``first`` (A, m) and ``second`` (B, m), with mean 1 for uniform samples."""
         hamming = (first[:, None] != second).sum(2).double() / self.mean_hamming_distance
         counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_hamming_distance)
-        return Distances(hamming, counts, None if self.paths is None else self.paths.distances(first, second))
+        paths = None if self.paths is None else self.paths.distances(first, second)
+        scores = self.size_scores
+        return Distances(hamming, counts, paths, None if scores is None else torch.outer(scores(first), scores(second)))
 
     def _counts(self, decisions: Tensor) -> Tensor:
         """Count the choices per group of decisions of equal size: (A, m) to (A, sum of the distinct sizes)."""
@@ -221,6 +277,8 @@ def covariance(kernel: Kernel, distances: Distances) -> Tensor:
     if distances.paths is not None:
         path_covariance = (-kernel.path_inverse_lengthscale * distances.paths).exp()
         mixture = kernel.path_kernel_weight * path_covariance + (1 - kernel.path_kernel_weight) * mixture
+    if distances.sizes is not None and kernel.size_variance:
+        mixture = mixture + kernel.size_variance * distances.sizes
     return mixture if distances.num_rungs is None else mixture * kernel.rung_correlation**distances.num_rungs
 
 
@@ -259,6 +317,39 @@ class PathEncoder:
         for row, (indices, values) in zip(matrix, rows, strict=True):
             row[indices] = torch.tensor(values, dtype=torch.float64)
         return matrix
+
+
+class SizeScores:
+    """Scores architectures by their size (``SearchSpace.size``): the normal quantile of its rank among sampled ones.
+
+    Scores are limited to ``MAX_SIZE_SCORE``, because the very largest architectures are seldom the best.
+
+    Args:
+        search_space: the search space.
+
+    Attributes:
+        are_known: whether the search space knows the sizes of architectures, and they differ.
+    """
+
+    def __init__(self, search_space: SearchSpace) -> None:
+        self._search_space = search_space
+        rng = numpy_generator(0, "size scores")
+        sizes = [search_space.size(search_space.sample(rng)) for _ in range(NUM_SIZES)]
+        self._sizes = sorted(size for size in sizes if size is not None)
+        self.are_known = len(self._sizes) == NUM_SIZES and self._sizes[0] < self._sizes[-1]
+        self._score = lru_cache(MAX_ENCODED)(self._score_uncached)
+
+    def __call__(self, decisions: Tensor) -> Tensor:
+        """Return the scores of architectures, of shape (architectures, m), as float64, shape (architectures,)."""
+        return torch.tensor([self._score(tuple(each)) for each in decisions.tolist()], dtype=torch.float64)
+
+    def _score_uncached(self, decisions: tuple[int, ...]) -> float:
+        size = self._search_space.size(self._search_space.architecture(decisions))
+        if size is None:
+            raise RuntimeError(f"{self._search_space.name} knows the sizes of some architectures, but not of {decisions}")
+        below = (bisect_left(self._sizes, size) + bisect_right(self._sizes, size)) / 2
+        quantile = (below + 0.5) / (NUM_SIZES + 1)
+        return float(min(MAX_SIZE_SCORE, max(-MAX_SIZE_SCORE, ndtri(quantile))))
 
 
 def expected_improvement(posterior: Posterior) -> Tensor:

@@ -3,7 +3,7 @@
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
-process is fitted to all evaluated children (``agents/gaussian_process.py``). Between evaluations the controller takes
+process is fitted to all evaluated children (``agents/reward_model.py``). Between evaluations the controller takes
 policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
 (Sutton, 1990). The next children are those with the highest expected improvement among candidates sampled from the policy
 and from the prior. Several can be requested together (``--ask-batch-size``): pending children reduce the predicted variance
@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
-import torch
-from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, expected_improvement
-from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
-from numpy.typing import NDArray
+from nases_agents.gaussian_process import Posterior, expected_improvement
+from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample
+from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
@@ -39,6 +37,11 @@ class Args(PolicyArgs):
 
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
+    learning_starts: int = 5
+    """Children before the controller and the model are used."""
+    screen: bool = True
+    """Choose these children among the largest of 300 samples of the prior, if their sizes are known. False: decode them from
+    random embeddings."""
     learning_rate: float = 1e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 5
@@ -79,10 +82,8 @@ class ModelAssisted(EmbeddingPolicy):
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
         self.args = args
-        space = self.env.search_space
-        self.model = GaussianProcess(space.decision_sizes, PathEncoder(space))
-        self.first_rewards: list[float] = []  # at the lowest rung, in the order of the history
-        self.rung_of: dict[str, int] = {}  # index of the highest rung of each promoted child, by key
+        self.model = RewardModel(self.env.search_space, self.env.rungs)
+        self.first: list[PolicySample] = []
         self.pending: list[PolicySample] = []
         self.metrics: dict[str, float] = {}
 
@@ -91,10 +92,10 @@ class ModelAssisted(EmbeddingPolicy):
         fitted = False
         while len(asked) < num_children:
             if self.is_warming_up or len(self.history) < MIN_TRANSITIONS:
-                sample = self.sample_unseen_prior()
+                sample = self._next_first()
             else:
                 if not fitted:
-                    self._fit()
+                    self.model.fit()
                     self._train_on_predictions()
                     candidates = self._sample_candidates()
                     fitted = True
@@ -107,13 +108,12 @@ class ModelAssisted(EmbeddingPolicy):
         assert isinstance(proposal, PolicySample), "the proposal must come from ask"
         self.pending.remove(proposal)
         self.record(proposal, evaluation.reward)
-        self.first_rewards.append(evaluation.reward)
+        self.model.add(proposal.architecture, evaluation.reward)
         metrics, self.metrics = self.metrics, {}
         return metrics
 
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
-        assert evaluation.fidelity is not None
-        self.rung_of[evaluation.key] = self.env.rungs.index(evaluation.fidelity)
+        self.model.add_promotion(proposal.architecture, evaluation, rewards)
         return super().tell_promoted(proposal, evaluation, rewards)
 
     def tell_infeasible(self, proposal: Proposal) -> None:
@@ -121,19 +121,22 @@ class ModelAssisted(EmbeddingPolicy):
         super().tell_infeasible(proposal)
         self.pending.remove(proposal)
 
-    def _fit(self) -> None:
-        """Fit the model to all rewards at the lowest rung, and to the comparable rewards of promoted children."""
-        promoted = [transition for transition in self.history if transition.sample.architecture.key in self.rung_of]
-        samples = [transition.sample for transition in (*self.history, *promoted)]
-        rewards = [*self.first_rewards, *(transition.reward for transition in promoted)]
-        rungs = [0] * len(self.history) + [self.rung_of[transition.sample.architecture.key] for transition in promoted]
-        self.model.fit(self._inputs(samples), rank_normalize(torch.tensor(rewards, dtype=torch.float64)), rungs)
+    def _next_first(self) -> PolicySample:
+        """Return the next of the first children: a large one, or else a sample of the prior."""
+        if not self.proposed and self.args.screen:
+            self.first = self._sample_first()
+        return self.first.pop(0) if self.first else self.sample_unseen_prior()
+
+    def _sample_first(self) -> list[PolicySample]:
+        """Sample the first children."""
+        samples = self.filter_unseen(self.sample_prior(NUM_SCREENED))
+        feasible = [sample for sample in samples if self.env.screen(sample.architecture) is None]
+        architectures = [sample.architecture for sample in feasible]
+        return [feasible[index] for index in screen(self.env.search_space, architectures, self.learning_starts, self.rng)]
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
-        return self.model.posterior(self._inputs(samples), self._inputs(self.pending))
-
-    def _inputs(self, samples: list[PolicySample]) -> NDArray[np.int64]:
-        return self.model.inputs([sample.architecture for sample in samples])
+        architectures, pending = ([sample.architecture for sample in each] for each in (samples, self.pending))
+        return self.model.posterior(architectures, pending)
 
     def _train_on_predictions(self) -> None:
         """Take ``gradient_steps`` policy-gradient steps on predicted rewards of samples of the policy."""
@@ -143,11 +146,7 @@ class ModelAssisted(EmbeddingPolicy):
             rewards = posterior.mean + self.args.imagined_ucb_kappa * posterior.std
             advantages = (rewards - rewards.mean()) / rewards.std(correction=0).clamp_min(1e-8)
             self.metrics = self.gradient_step(samples, advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float())
-        for name, value in self.model.kernel._asdict().items():
-            if (name != "rung_correlation" or self.rung_of) and (
-                not name.startswith("path") or self.model.paths is not None
-            ):
-                self.metrics[f"model/{name}"] = value
+        self.metrics |= self.model.metrics()
 
     def _sample_policy(self, num_samples: int) -> list[PolicySample]:
         num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=num_samples) - 1

@@ -6,7 +6,7 @@ import json
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from torch import nn
 from nases_env.errors import InputError
 from nases_env.json_io import parse_json
 from nases_env.networks import NetworkSettings
-from nases_env.search_spaces.graph import CellGraph
+from nases_env.search_spaces.graph import CellGraph, used_branches
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class SearchSpace(ABC):
 
     identity_operators: ClassVar[frozenset[str]] = frozenset()
     """Operators whose output is their input; see ``count_paths``."""
+
+    operator_sizes: ClassVar[Mapping[str, float]] = {}
+    """Relative number of parameters of each operator that has any; see ``size``."""
 
     decision_names: ClassVar[tuple[str, ...]] = ()
     """Name of each decision, for drawings and texts; empty to show their indices."""
@@ -141,6 +144,20 @@ class SearchSpace(ABC):
     def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         """Return the cells of ``architecture`` as graphs for drawing; empty to draw the decisions instead."""
         return ()
+
+    def size(self, architecture: Architecture) -> float | None:
+        """Return a number that grows with the parameters of the network, without building it; None if it is not known.
+
+        Agents may evaluate large networks first and use the size to predict rewards. The default is the sum of
+        ``operator_sizes`` over the branches on the paths from the inputs to the outputs of all cells. It is None if
+        ``operator_sizes`` is empty.
+        """
+        if not self.operator_sizes:
+            return None
+        branches = [
+            branch for graph in self.cell_graphs(architecture) for branch in used_branches(graph, self.zero_operators)
+        ]
+        return sum(self.operator_sizes.get(branch.operator, 0.0) for branch in branches)
 
     @property
     def num_decisions(self) -> int:

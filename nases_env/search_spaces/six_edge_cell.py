@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ class SixEdgeCell(SearchSpace):
     decisions_per_timestep = 3
     zero_operators = frozenset({"none"})
     identity_operators = frozenset({"skip_connect"})
+    operator_sizes: ClassVar[Mapping[str, float]] = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}
 
     natural_operators: ClassVar[tuple[str, ...]]
     """The operators in the order in which keys number them."""

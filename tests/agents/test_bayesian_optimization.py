@@ -58,10 +58,9 @@ def test_model_knows_the_children_in_flight() -> None:
     agent = BayesianOptimization(env, Args(num_init=4, **FEW))
     drive_synthetic(agent, env, 10)
     proposals = agent.ask(3)
-    expected = [proposal.architecture.decisions for proposal in proposals]
-    assert agent.model.inputs(agent.pending).tolist() == [list(decisions) for decisions in expected]
+    assert agent.pending == [proposal.architecture for proposal in proposals]
     agent.tell(proposals[1], evaluation(proposals[1].architecture, 0.5))
-    assert agent.model.inputs(agent.pending).tolist() == [list(expected[0]), list(expected[2])]
+    assert agent.pending == [proposals[0].architecture, proposals[2].architecture]
 
 
 def test_promotions_are_observations_at_their_rung() -> None:
@@ -71,8 +70,8 @@ def test_promotions_are_observations_at_their_rung() -> None:
     promoted = replace(evaluation(proposals[2].architecture, 0.9), fidelity=3)
     agent.tell_promoted(proposals[2], promoted, {promoted.key: 0.7})
     agent.ask(1)
-    assert agent.model.rungs is not None
-    assert agent.model.rungs.tolist() == [0.0] * 6 + [1.0]
+    assert agent.model.process.rungs is not None
+    assert agent.model.process.rungs.tolist() == [0.0] * 6 + [1.0]
 
 
 def test_search_space_is_exhausted_with_repeats() -> None:
@@ -92,7 +91,7 @@ def test_infeasible_children_are_replaced() -> None:
     loop.run(agent)
     assert loop.num_infeasible > 0
     assert not agent.pending
-    assert len(agent.children) == 16
+    assert len(agent.model.children) == 16
 
 
 @pytest.mark.parametrize("options", [{"num_init": 1}, {"num_elites": 0}, {"extra_mutation_prob": 1.5}])

@@ -93,8 +93,10 @@ def test_model_is_fitted_to_both_rungs_of_a_promoted_child(monkeypatch: pytest.M
     assert isinstance(agent, model_assisted.ModelAssisted)
     proposals = promote_second(agent)
     fitted: list[Any] = []
-    monkeypatch.setattr(agent.model, "fit", lambda decisions, targets, rungs: fitted.append((decisions, targets, rungs)))
-    agent._fit()
+    monkeypatch.setattr(
+        agent.model.process, "fit", lambda decisions, targets, rungs: fitted.append((decisions, targets, rungs))
+    )
+    agent.model.fit()
     ((decisions, targets, rungs),) = fitted
     assert rungs == [0, 0, 0, 1]
     assert np.array_equal(decisions[3], proposals[1].architecture.decisions)

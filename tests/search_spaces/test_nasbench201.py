@@ -176,3 +176,16 @@ def test_unsupported_auxiliary_head_is_an_error_before_training() -> None:
     _, smoke = resolve_preset("smoke", {"auxiliary_head": True})
     with pytest.raises(InputError, match="no auxiliary head"):
         TrainingEvaluator("nasbench201", "digits", smoke, device="cpu").evaluate(SPACE.from_string(BEST), seed=0)
+
+
+def test_size_counts_the_operators_on_paths_from_the_input_to_the_output() -> None:
+    assert SPACE.size(SPACE.from_cell(("nor_conv_3x3",) * 6)) == 54
+    assert (
+        SPACE.size(SPACE.from_string(string(("nor_conv_1x1", "none", "none", "none", "nor_conv_3x3", "nor_conv_3x3")))) == 10
+    )
+    assert SPACE.size(SPACE.from_string(string(("nor_conv_3x3", "none", "none", "none", "none", "nor_conv_3x3")))) == 0
+
+
+@given(spaces, cells)
+def test_size_does_not_depend_on_the_order_of_the_operators(space: NasBench201, cell: tuple[str, ...]) -> None:
+    assert space.size(space.from_cell(cell)) == SPACE.size(SPACE.from_cell(cell))

@@ -1,0 +1,139 @@
+"""The first children are large where sizes are known, and the model learns from few rewards whether size matters."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from nases_agents import bayesian_optimization, model_assisted
+from nases_agents.bayesian_optimization import BayesianOptimization
+from nases_agents.gaussian_process import MAX_SIZE_SCORE, MIN_SELECTION, SIZE_SLOPE, SizeScores
+from nases_agents.model_assisted import ModelAssisted
+from nases_agents.reward_model import RewardModel, screen
+from scipy.stats import norm
+
+from nases_env.envs import NASESEnv
+from nases_env.evaluation import OperatorShareEvaluator
+from nases_env.search_spaces import Architecture, SearchSpace
+from nases_env.search_spaces.nasbench201 import NasBench201
+from tests.agents.driving import drive, synthetic_env
+from tests.search.limited import limited_env
+
+SPACE = NasBench201()
+
+
+def samples(num: int, seed: int = 0) -> list[Architecture]:
+    rng = np.random.default_rng(seed)
+    return list({child.key: child for child in (SPACE.sample(rng) for _ in range(num))}.values())
+
+
+def size(architecture: Architecture) -> float:
+    value = SPACE.size(architecture)
+    assert value is not None
+    return value
+
+
+def nasbench_env(seed: int = 0) -> NASESEnv:
+    env = gym.make("NASES-Synthetic-v0", search_space="nasbench201", operator="avg_pool_3x3")
+    env.reset(seed=seed)
+    return cast(NASESEnv, env.unwrapped)
+
+
+def test_screening_chooses_among_the_largest() -> None:
+    children = samples(300)
+    chosen = screen(SPACE, children, 5, np.random.default_rng(0))
+    assert len(set(chosen)) == 5
+    threshold = np.quantile([size(child) for child in children], 0.94)
+    assert all(size(children[index]) >= threshold for index in chosen)
+    assert chosen != screen(SPACE, children, 5, np.random.default_rng(1))
+
+
+def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> None:
+    class Widths(SearchSpace):
+        name = "widths"
+        decision_sizes = (4, 4)
+
+    space = Widths()
+    children = [space.architecture([index, 0]) for index in range(4)]
+    assert screen(space, children, 3, np.random.default_rng(0)) == [0, 1, 2]
+    assert screen(space, [], 3, np.random.default_rng(0)) == []
+    assert len(screen(SPACE, samples(2), 3, np.random.default_rng(0))) == 2
+
+
+def test_size_scores_are_limited_normal_quantiles() -> None:
+    scores = SizeScores(SPACE)
+    assert scores.are_known
+    values = scores(torch.tensor([child.decisions for child in samples(2000)]))
+    assert float(values.mean()) == pytest.approx(0, abs=0.1)
+    assert float((values < 1).double().mean()) == pytest.approx(norm.cdf(1), abs=0.05)
+    assert float(values.abs().max()) == MAX_SIZE_SCORE
+    largest = SPACE.from_cell(("nor_conv_3x3",) * 6)
+    assert scores(torch.tensor([largest.decisions])).tolist() == [MAX_SIZE_SCORE]
+    assert not SizeScores(synthetic_env().search_space).are_known
+
+
+def fitted(sign: int, num: int) -> RewardModel:
+    """Return a model of rewards that rise or fall with the size."""
+    model = RewardModel(SPACE)
+    for child in samples(num, seed=1):
+        model.add(child, sign * size(child) / 100)
+    model.fit()
+    return model
+
+
+@pytest.mark.parametrize("num", [8, 40])
+def test_model_learns_from_few_rewards_whether_size_matters(num: int) -> None:
+    candidates = samples(200, seed=2)
+    sizes = [size(child) for child in candidates]
+    for sign in (1, -1):
+        mean = fitted(sign, num).posterior(candidates, []).mean.numpy()
+        assert sign * np.corrcoef(mean, sizes)[0, 1] > 0.6
+
+
+def test_trend_is_the_prior_of_the_first_rewards_and_ends_with_more() -> None:
+    model = RewardModel(SPACE)
+    for child in samples(4, seed=3):
+        model.add(child, 0.5)  # equal rewards: only the prior speaks
+    model.fit()
+    small, large = (SPACE.from_cell((name,) * 6) for name in ("skip_connect", "nor_conv_3x3"))
+    means = model.posterior([small, large], []).mean
+    scores = model.process.size_scores
+    assert scores is not None
+    difference = float(scores(torch.tensor([large.decisions])) - scores(torch.tensor([small.decisions])))
+    assert 0 < float(means[1] - means[0]) <= SIZE_SLOPE * difference + 1e-9
+    assert fitted(1, MIN_SELECTION).process.kernel.size_variance == 0
+
+
+def test_ranking_is_best_first() -> None:
+    model = RewardModel(SPACE)
+    children = samples(3)
+    for child, reward in zip(children, (0.2, 0.9, 0.5), strict=True):
+        model.add(child, reward)
+    assert model.ranking() == [children[1], children[2], children[0]]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(bayesian_optimization, "BayesianOptimization"), (model_assisted, "ModelAssisted")]
+)
+def test_agents_begin_with_large_children_and_leave_them_where_small_ones_are_better(module: Any, name: str) -> None:
+    env = nasbench_env()
+    evaluator = OperatorShareEvaluator("nasbench201", "avg_pool_3x3")
+    first = getattr(module, name)(env, module.Args(budget=30)).ask(5)
+    random = getattr(module, name)(env, module.Args(budget=30, screen=False)).ask(5)
+    sizes = [np.mean([size(proposal.architecture) for proposal in proposals]) for proposals in (first, random)]
+    assert sizes[0] > 1.3 * sizes[1]
+    agent = getattr(module, name)(env, module.Args(budget=30))
+    proposals, rewards = drive(agent, lambda child: evaluator.evaluate(child, 0).reward, 30, 5)
+    assert np.mean([size(proposal.architecture) for proposal in proposals[-10:]]) < 0.7 * sizes[0]
+    assert max(rewards) > 0.8
+
+
+@pytest.mark.parametrize("agent", [BayesianOptimization, ModelAssisted])
+def test_first_children_are_feasible(agent: Any) -> None:
+    env = limited_env()
+    module = bayesian_optimization if agent is BayesianOptimization else model_assisted
+    proposals = agent(env, module.Args()).ask(5)
+    assert [env.screen(proposal.architecture) for proposal in proposals] == [None] * 5

@@ -231,11 +231,11 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
         num_flops=evaluation.num_flops,
         num_epochs=evaluation.num_epochs,
         seconds=evaluation.seconds,
-        device=sys.intern(evaluation.device),
+        device=evaluation.device,
         fidelity=evaluation.fidelity,
         is_new=record.get("is_new", True),
         is_promotion=record.get("is_promotion", False),
-        reason=sys.intern(evaluation.reason),
+        reason=evaluation.reason,
     )
 
 

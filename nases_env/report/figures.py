@@ -130,9 +130,9 @@ def reward_by_child(run: Run, baseline: Run | None, limit: int) -> Figure | None
     records = best_so_far(measured)
     keep = {child.number for child in [*records, *thin(run.failures, limit, [], run.stride)]}
     shown = thin(run.children, limit, keep, run.stride)
-    # A longer random search is shown up to the same number of children.
     num_trials = run.totals.num_trials
-    others = [child for child in best_so_far(baseline.children) if child.number <= num_trials] if baseline else []
+    # A longer random search is shown up to the same number of children.
+    others = [child for child in best_so_far(() if baseline is None else baseline.children) if child.number <= num_trials]
     drawings = [
         _reward_drawing(run, others, shown, records, width, css)
         for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))

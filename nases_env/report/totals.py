@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nases_env.report.data import OK, Child, Totals
 
@@ -48,7 +49,7 @@ class TotalsCounter:
             seconds_by_device=self._seconds_by_device(keys),
         )
 
-    def _seconds_by_device(self, keys: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, float]:
+    def _seconds_by_device(self, keys: NDArray[np.int64]) -> dict[str, float]:
         # A promoted child is listed once per rung; its last result includes the time of the lower rungs.
         devices = np.array(self._devices)
         new = np.flatnonzero(devices != NOT_NEW)[::-1]

@@ -18,6 +18,8 @@ from nases_env.file_lock import FOLDER_LOCK, lock
 SUFFIX = ".partial"
 """The end of the name of a temporary file; its beginning is a dot and the name of the file."""
 
+BLOCK_SIZE = 2**16  # of a file that is read from its end
+
 
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` to a temporary file in the directory of ``path``, then move it to ``path``.
@@ -117,6 +119,21 @@ def append_line(path: str | Path, line: str) -> None:
                 raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def remove_incomplete_line(path: str | Path) -> None:
+    """Remove what follows the last newline of the file ``path``, as a killed process left it behind."""
+    with open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - BLOCK_SIZE)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        file.truncate(end)
 
 
 def is_fresh(folder: Path, marker: str, ignore: Collection[str] = ()) -> bool:

@@ -14,7 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nases_env.atomic_io import SUFFIX, append_line, is_fresh, open_atomically, remove_leftovers, write_atomically
+from nases_env.atomic_io import (
+    SUFFIX,
+    append_line,
+    is_fresh,
+    open_atomically,
+    remove_incomplete_line,
+    remove_leftovers,
+    write_atomically,
+)
 from nases_env.errors import InputError
 from nases_env.execution import Store
 
@@ -187,6 +195,28 @@ def test_appended_line_is_complete_or_absent(tmp_path: Path) -> None:
     assert path.read_text() == "x" * 600 + "\n"
     append_line(path, "z" * 100)
     assert path.read_text().splitlines() == ["x" * 600, "z" * 100]
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", b""),
+        (b"half", b""),
+        (b"one\n", b"one\n"),
+        (b"one\ntwo\nhalf", b"one\ntwo\n"),
+        (b"one\nhal", b"one\n"),
+        (b"\n\nh", b"\n\n"),
+    ],
+)
+def test_incomplete_line_is_removed(
+    content: bytes, expected: bytes, block_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nases_env.atomic_io.BLOCK_SIZE", block_size)
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    remove_incomplete_line(path)
+    assert path.read_bytes() == expected
 
 
 def test_parent_that_is_a_file_is_an_input_error(tmp_path: Path) -> None:

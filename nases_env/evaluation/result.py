@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from enum import Enum
@@ -26,7 +27,7 @@ class Status(str, Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The result of evaluating one child.
 
@@ -83,6 +84,8 @@ class Evaluation:
         """
         known = {name: values[name] for name in _REQUIRED}
         known["status"] = Status(known["status"])
+        for name in ("key", "device", "reason"):  # the evaluations of a search have many in common
+            known[name] = sys.intern(known[name])
         evaluation = cls(**known, curve=read_curve(values.get("curve", ())), fidelity=values.get("fidelity"))
         evaluation._check()
         return evaluation

@@ -104,7 +104,7 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
         return None
     curves: list[tuple[str, Numbers, Numbers]] = []
     for agent, group in groups:
-        length = min(len(run.children) for run in group)
+        length = min(run.totals.num_trials for run in group)
         numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
         curves.append((agent, numbers, np.stack([_curve(run, numbers) for run in group])))
     drawings = [_draw(curves, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -101,6 +101,32 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """What a report states about all trials of a search, even if it shows only some of them.
+
+    Attributes:
+        num_trials: number of trials.
+        num_promotions: number of trials that are promotions.
+        num_distinct: number of distinct architectures.
+        rewards: the rewards of the trials with a result, in order.
+        failures: number of trials without a result by status.
+        seconds_by_device: wall time of all evaluations by device; the time of a child's last rung includes the lower rungs.
+    """
+
+    num_trials: int
+    num_promotions: int
+    num_distinct: int
+    rewards: Numbers = field(compare=False)
+    failures: Mapping[str, int]
+    seconds_by_device: Mapping[str, float]
+
+    @property
+    def num_failures(self) -> int:
+        """Number of trials without a result."""
+        return self.num_trials - len(self.rewards)
+
+
+@dataclass(frozen=True)
 class Run:
     """A search.
 
@@ -118,9 +144,11 @@ class Run:
         settings: everything else that determines the results, as text by name.
         digest: equal for two searches if and only if their children are evaluated in the same way.
         is_trained: whether the children are networks that were trained.
+        totals: what is known about all trials.
+        children: the trials in order; of a search with many trials, those that ``TrialSample`` keeps.
+        stride: distance of two trials that are evenly spaced, from the first one; 1 if ``children`` are all trials.
         is_embedded: whether the points in ``vectors`` are actions; otherwise they are architecture vectors.
-        vectors: a point for each child, shape (children, dimensions); None if there is none.
-        children: the trials in order.
+        vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
         best_reward: its reward, or the mean of both rewards of a finalist; 0 without a result.
         finalists: the finalists, best first.
@@ -145,7 +173,9 @@ class Run:
     settings: Mapping[str, str]
     digest: str
     is_trained: bool
+    totals: Totals
     children: Sequence[Child]
+    stride: int = 1
     is_embedded: bool = False
     vectors: Numbers | None = field(default=None, compare=False)
     best: int | None = None
@@ -159,49 +189,59 @@ class Run:
     notes: Sequence[str] = ()
 
     @cached_property
-    def rewards(self) -> Numbers:
-        """The reward of each trial that is not a promotion, in order."""
-        return np.array([child.reward for child in self.children if not child.is_promotion], dtype=np.float64)
+    def spaced(self) -> Sequence[Child]:
+        """The children that are evenly spaced among all trials."""
+        return [child for child in self.children if is_spaced(child.number, self.stride)]
 
     @cached_property
     def failures(self) -> Sequence[Child]:
         """The children without a result."""
         return [child for child in self.children if child.status != OK]
 
-    @cached_property
+    @property
     def has_result(self) -> bool:
-        """Whether at least one child has a result."""
-        return len(self.failures) < len(self.children)
-
-    @cached_property
-    def num_distinct(self) -> int:
-        """Number of distinct architectures."""
-        return len({child.key for child in self.children})
+        """Whether at least one trial has a result."""
+        return len(self.totals.rewards) > 0
 
     @cached_property
     def seconds_by_device(self) -> Mapping[str, float]:
         """Wall time of all evaluations by device, including the second evaluations of finalists."""
-        # A promoted child is listed once per rung; its last result includes the time of the lower rungs.
-        last = {child.key: child for child in self.children if child.is_new}
-        seconds: dict[str, float] = {}
-        for child in [*last.values(), *(finalist.second for finalist in self.finalists)]:
-            seconds[child.device] = seconds.get(child.device, 0.0) + child.seconds
+        seconds = dict(self.totals.seconds_by_device)
+        for finalist in self.finalists:
+            seconds[finalist.second.device] = seconds.get(finalist.second.device, 0.0) + finalist.second.seconds
         return seconds
 
+    @cached_property
+    def index(self) -> Mapping[int, int]:
+        """The index in ``children`` of each number of a child."""
+        return {child.number: index for index, child in enumerate(self.children)}
+
     def child(self, number: int) -> Child:
-        """Return the child with this number."""
-        return self.children[number - 1]
+        """Return the child with this number, which must be one of ``children``."""
+        return self.children[self.index[number]]
 
     def ranking(self) -> list[Child]:
         """Return the result of ``rank`` for this search."""
         return rank(self.children, self.finalists)
 
 
-def rank(children: Sequence[Child], finalists: Sequence[Finalist]) -> list[Child]:
-    """Return the children with a result, the best first, each architecture once; finalists precede the others."""
+def is_spaced(number: int, stride: int) -> bool:
+    """Return whether the trial with this number is one of those that are evenly spaced."""
+    return (number - 1) % stride == 0
+
+
+def rank(children: Iterable[Child], finalists: Sequence[Finalist]) -> list[Child]:
+    """Return the children with a result, the best first, each architecture once; finalists precede the others.
+
+    Of two equal children, the first one is better.
+    """
     best: dict[str, Child] = {}
     for child in children:
         if child.status == OK and (child.key not in best or child.rank > best[child.key].rank):
             best[child.key] = child
     places = {finalist.number: place for place, finalist in enumerate(finalists)}
-    return sorted(best.values(), key=lambda child: (places.get(child.number, len(places)), *(-each for each in child.rank)))
+
+    def order(child: Child) -> tuple[float, ...]:
+        return (places.get(child.number, len(places)), *(-each for each in child.rank), child.number)
+
+    return sorted(best.values(), key=order)

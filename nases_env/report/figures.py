@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nases_env.cell_layout import operator_name
-from nases_env.report.data import OK, Child, Numbers, Run
+from nases_env.report.data import OK, Child, Numbers, Run, is_spaced
 from nases_env.report.svg import (
     BOTTOM,
     LEFT,
@@ -61,11 +61,12 @@ def reward_axis(rewards: Sequence[float] | Numbers, label: str) -> Axis:
     return Axis(label, scale, percent_format(scale, TICK_DISTANCE_Y))
 
 
-def thin(children: Sequence[Child], limit: int, keep: Iterable[int]) -> list[Child]:
-    """Return at most about ``limit`` children, evenly spaced, and those with the numbers in ``keep``."""
-    if len(children) <= limit:
-        return list(children)
-    kept = {*keep, *(children[index].number for index in np.linspace(0, len(children) - 1, limit).astype(int))}
+def thin(children: Sequence[Child], limit: int, keep: Iterable[int], stride: int = 1) -> list[Child]:
+    """Return at most about ``limit`` of the children that are evenly spaced, and those with the numbers in ``keep``."""
+    spaced = [child.number for child in children if is_spaced(child.number, stride)]
+    if len(spaced) > limit:
+        spaced = [spaced[index] for index in np.linspace(0, len(spaced) - 1, limit).astype(int)]
+    kept = {*keep, *spaced}
     return [child for child in children if child.number in kept]
 
 
@@ -115,10 +116,6 @@ def _measured(run: Run) -> list[Child]:
     return [child for child in run.children if child.status == OK]
 
 
-def _accuracies(run: Run) -> list[float]:
-    return [child.reward for child in _measured(run)]
-
-
 def note_on_points(shown: int, total: int, extra: str = "") -> str:
     """Return a sentence that says how many points are shown, if not all are, followed by ``extra``."""
     thinned = f"{shown:,} of {total:,} children are shown, evenly spaced, and every new best one." if shown < total else ""
@@ -131,39 +128,39 @@ def reward_by_child(run: Run, baseline: Run | None, limit: int) -> Figure | None
     if not measured:
         return None
     records = best_so_far(measured)
-    keep = {child.number for child in [*records, *thin(run.failures, limit, [])]}
-    shown = thin(run.children, limit, keep)
+    keep = {child.number for child in [*records, *thin(run.failures, limit, [], run.stride)]}
+    shown = thin(run.children, limit, keep, run.stride)
+    num_trials = run.totals.num_trials
     # A longer random search is shown up to the same number of children.
-    others = best_so_far(baseline.children[: len(run.children)]) if baseline is not None else []
+    others = [child for child in best_so_far(() if baseline is None else baseline.children) if child.number <= num_trials]
     drawings = [
         _reward_drawing(run, others, shown, records, width, css)
         for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))
     ]
     reached = records[-1]
-    finding = f"The best reward, {percent(reached.reward)}, was reached after {reached.number:,} of {len(run.children):,}."
+    finding = f"The best reward, {percent(reached.reward)}, was reached after {reached.number:,} of {num_trials:,}."
     if baseline is not None and others:
-        length = min(len(baseline.children), len(run.children))
+        length = min(baseline.totals.num_trials, num_trials)
         finding += f" Random search with seed {baseline.seed} reached {percent(others[-1].reward)} in {length:,}."
-    axis = reward_axis(_accuracies(run), "")
-    below = sum(child.reward < axis.scale.low for child in measured)
+    axis = reward_axis(run.totals.rewards, "")
+    below = int((run.totals.rewards < axis.scale.low).sum())
     extra = f"At the lower edge: {count(below, 'child', 'children')} below {percent(axis.scale.low)}." if below else ""
     if window := _median_window(run):
-        extra += f" The median is that of the last {window} children."
-    if run.failures:
-        extra += f" Crosses are the {count(len(run.failures), 'child', 'children')} without a result."
-    if any(child.is_promotion for child in run.children):
+        extra += f" The median is that of the last {window * run.stride:,} children."
+    if num_failures := run.totals.num_failures:
+        extra += f" Crosses are the {count(num_failures, 'child', 'children')} without a result."
+    if run.totals.num_promotions:
         extra += " Larger points were promoted to a higher rung; a result at a higher rung replaces the best."
-    return Figure("Reward by child", finding, drawings, note_on_points(len(shown), len(run.children), extra.strip()))
+    return Figure("Reward by child", finding, drawings, note_on_points(len(shown), num_trials, extra.strip()))
 
 
 def _reward_drawing(
     run: Run, others: Sequence[Child], shown: Sequence[Child], records: Sequence[Child], width: float, css_class: str
 ) -> Markup:
     end = width - RIGHT - HISTOGRAM_WIDTH
-    y = reward_axis([*_accuracies(run), *(child.reward for child in others[-1:])], "Validation accuracy (%)")
-    has_promotions = any(child.is_promotion for child in run.children)
-    x_scale = make_scale(1, max(2, len(run.children)), LEFT, end)
-    x = Axis("Trial" if has_promotions else "Child", x_scale, whole)
+    y = reward_axis(np.append(run.totals.rewards, [child.reward for child in others[-1:]]), "Validation accuracy (%)")
+    x_scale = make_scale(1, max(2, run.totals.num_trials), LEFT, end)
+    x = Axis("Trial" if run.totals.num_promotions else "Child", x_scale, whole)
 
     def place(child: Child) -> tuple[float, float]:
         return x_scale(child.number), y.scale(child.reward)
@@ -184,7 +181,7 @@ def _reward_drawing(
     keys |= {"baseline": "random search"} if others else {}
     keys |= {"median": "median"} if median else {}
     parts.append(_line_keys(keys, base + 27))
-    parts.append(_histogram(_accuracies(run), y.scale, end + 6))
+    parts.append(_histogram(run.totals.rewards, y.scale, end + 6))
     return plot(
         f"Reward by child of {run.agent} in {run.env_id}; best {percent(records[-1].reward)}",
         width,
@@ -210,11 +207,11 @@ def _median_line(run: Run, x: Scale, y: Scale) -> list[Markup]:
 
 
 def _first_results(run: Run) -> list[Child]:
-    return [child for child in run.children if not child.is_promotion and child.status == OK]
+    return [child for child in run.spaced if not child.is_promotion and child.status == OK]
 
 
 def _median_window(run: Run) -> int | None:
-    """Return the number of children in the running median; None if there are too few."""
+    """Return the number of children in the running median, of those that are evenly spaced; None if there are too few."""
     number_of_results = len(_first_results(run))
     return max(MIN_CHILDREN_OF_MEDIAN // 3, number_of_results // 30) if number_of_results >= MIN_CHILDREN_OF_MEDIAN else None
 
@@ -229,7 +226,7 @@ def _line_keys(keys: Mapping[str, str], y: float) -> Markup:
     return join(parts)
 
 
-def _histogram(rewards: Sequence[float], y: Scale, left: float) -> Markup:
+def _histogram(rewards: Numbers, y: Scale, left: float) -> Markup:
     """Return the distribution of rewards as bars to the right of the plot."""
     counts, edges = np.histogram(np.clip(rewards, y.low, y.high), NUM_BINS, (y.low, y.high))
     longest = counts.max()
@@ -277,7 +274,8 @@ def accuracy_by(
     def place(child: Child) -> tuple[float, float]:
         return scale(value(child)), y.scale(child.reward)
 
-    shown = thin(children, limit, {child.number for child in [*front, *best_so_far(children)]})
+    shown = thin(children, limit, {child.number for child in [*front, *best_so_far(children)]}, run.stride)
+    total = len(children) if run.stride == 1 else len(run.totals.rewards)
     dots = _dots(shown, place, lambda child: "dot")
     line = element("path", d=step_path([place(child) for child in front], scale.end), class_="front")
     drawing = plot(f"{title} of {run.agent}", WIDTH, HEIGHT, x, y, dots, line, _best_marks(run, place, scale.end))
@@ -285,7 +283,7 @@ def accuracy_by(
     finding = f"From {text(value(cheapest))} ({percent(cheapest.reward)}) to {text(value(best))} ({percent(best.reward)})."
     rung = f" at {count(highest, 'epoch')}" if highest else ""
     extra = f"The line joins the children{rung} that no cheaper child surpasses."
-    return Figure(title, finding, [drawing], note_on_points(len(shown), len(children), extra))
+    return Figure(title, finding, [drawing], note_on_points(len(shown), total, extra))
 
 
 def accuracy_by_latency(run: Run) -> Figure | None:
@@ -323,15 +321,17 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
     """Return the children in two dimensions, by principal components of their vectors, colored by accuracy."""
     if run.vectors is None or len(run.vectors) < 3:
         return None
-    centered = run.vectors - run.vectors.mean(axis=0)
-    variances, directions = np.linalg.eigh(centered.T @ centered)
+    spaced = run.vectors[[run.index[child.number] for child in run.spaced]]
+    center = spaced.mean(axis=0)
+    spaced = spaced - center
+    variances, directions = np.linalg.eigh(spaced.T @ spaced)
     total = float(variances.sum())
     if total <= 0 or len(variances) < 2:
         return None
     directions = directions[:, :-3:-1]  # those of the largest eigenvalues, which are last
     # The sign of a direction is arbitrary; make its largest component positive.
     directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), [0, 1]])
-    points = centered @ directions
+    points = (run.vectors - center) @ directions
     shares = variances[:-3:-1] / total
     low, high = points.min(axis=0), points.max(axis=0)
     inner = np.array([WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM])
@@ -345,10 +345,10 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
         Axis(f"Component {index + 1} ({share:.0%} of variance)", scale, lambda tick: f"{tick:.3g}")
         for index, (scale, share) in enumerate(zip(scales, shares.tolist(), strict=True))
     ]
-    accuracy = reward_axis(_accuracies(run), "").scale
+    accuracy = reward_axis(run.totals.rewards, "").scale
 
     def place(child: Child) -> tuple[float, float]:
-        x, y = points[child.number - 1]
+        x, y = points[run.index[child.number]]
         return scales[0](float(x)), scales[1](float(y))
 
     def css(child: Child) -> str:
@@ -357,7 +357,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
         return f"dot q{_color(child.reward, accuracy)}"
 
     keep = {child.number for child in best_so_far(_measured(run))}
-    shown = sorted(thin(run.children, limit, keep), key=lambda child: child.reward)
+    shown = sorted(thin(run.children, limit, keep, run.stride), key=lambda child: child.reward)
     drawing = plot(
         f"Map of the children of {run.agent}, colored by accuracy",
         WIDTH,
@@ -372,7 +372,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
     finding = f"Principal components of the {what}."
     dimensions = run.vectors.shape[1]
     extra = f"Two of {dimensions} dimensions, {shares.sum():.0%} of the variance. Without a unit; both axes have one scale."
-    return Figure("Map of the children", finding, [drawing], note_on_points(len(shown), len(run.children), extra))
+    return Figure("Map of the children", finding, [drawing], note_on_points(len(shown), run.totals.num_trials, extra))
 
 
 def _color(reward: float, scale: Scale) -> int:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from nases_env.report.cells import draw_cell, legend
 from nases_env.report.comparison import comparison_figure, summarize
 from nases_env.report.data import OK, Child, Design, Run
 from nases_env.report.figures import figures
+from nases_env.report.sample import NUM_BEST, NUM_FAILURES
 from nases_env.report.text import compact, count, date, duration, elapsed, milliseconds, percent, printable_lines
 
 FOLDER = Path(__file__).parent
@@ -25,8 +27,8 @@ BASELINE = "random_search"
 MAX_POINTS, MIN_POINTS = 1500, 150  # in a figure
 MAX_POINTS_OF_ALL = 6000  # in one figure of each search, summed
 NUM_ROWS = 25  # of a page of the table of children, and without JavaScript
-MAX_FAILURES, MAX_REASON = 20, 300
-MAX_GENOTYPE = 4000  # characters
+MAX_REASON = 300  # characters
+MAX_GENOTYPE = 4000
 REFRESH_SECONDS = 2
 
 
@@ -102,12 +104,13 @@ def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
         "run": run,
         "subtitle": _subtitle(run),
         "stats": _stats(run),
+        "sampling": _sampling(run),
         "designs": [_design(design, run) for design in run.designs],
         "figures": figures(run, baseline, limit),
         "columns": columns,
         "rows": rows[:NUM_ROWS],
         "table": {"rows": rows, "rowsPerPage": NUM_ROWS, "decimals": [column.decimals for column in columns]},
-        "failures": [_failure(child) for child in run.failures[-MAX_FAILURES:]],
+        "failures": [_failure(child) for child in run.failures[-NUM_FAILURES:]],
         "failure_counts": _failure_counts(run),
         "finalists": [
             (finalist, run.child(finalist.number), None if finalist.second.status == OK else finalist.second.status)
@@ -123,9 +126,9 @@ def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
 
 
 def _subtitle(run: Run) -> str:
-    num_children = len(run.rewards)
+    num_promotions = run.totals.num_promotions
+    num_children = run.totals.num_trials - num_promotions
     parts = [f"Seed {run.seed}", f"{num_children:,} of {count(run.budget, 'child', 'children')}"]
-    num_promotions = len(run.children) - num_children
     if num_promotions:
         parts.append(count(num_promotions, "promotion"))
     if run.is_trained and "preset" in run.settings:
@@ -148,12 +151,13 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
         else:
             evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"
         stats.append(("Best accuracy", percent(run.best_reward), f"child {run.best}, {evaluations}"))
-        measured = sorted(child.reward for child in run.children if child.status == OK)
+        measured = np.sort(run.totals.rewards)
         stats.append(("Median child", percent(measured[len(measured) // 2]), f"lowest {percent(measured[0])}"))
         if best.num_params:
             stats.append(("Parameters", compact(best.num_params), f"{compact(best.num_flops)} FLOPs per image"))
-    stats.append(("Architectures", f"{run.num_distinct:,}", f"in {count(len(run.children), 'evaluation')}"))
-    stats.append(("Failed", f"{len(run.failures):,}", "without a result" if run.failures else "all have a result"))
+    totals, num_failures = run.totals, run.totals.num_failures
+    stats.append(("Architectures", f"{totals.num_distinct:,}", f"in {count(totals.num_trials, 'evaluation')}"))
+    stats.append(("Failed", f"{num_failures:,}", "without a result" if num_failures else "all have a result"))
     total = sum(run.seconds_by_device.values())
     if total:
         stats.append(("Evaluation time", duration(total), f"on {', '.join(run.seconds_by_device)}"))
@@ -161,6 +165,17 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
         is_resumed = "--resume" in run.command
         stats.append(("Wall time", duration(seconds), "since it was resumed" if is_resumed else "from start to end"))
     return stats
+
+
+def _sampling(run: Run) -> str:
+    """Return which trials are shown, as part of a sentence; empty if all are."""
+    if run.stride == 1:
+        return ""
+    return (
+        f"{len(run.children):,} of {run.totals.num_trials:,} trials: 1 of every {run.stride:,}, and in addition all that "
+        f"were the best so far, the finalists, the best {NUM_BEST:,} architectures, those that no smaller or faster one "
+        f"surpasses, and the last {NUM_FAILURES} failures"
+    )
 
 
 def _design(design: Design, run: Run) -> dict[str, Any]:
@@ -174,7 +189,7 @@ def _design(design: Design, run: Run) -> dict[str, Any]:
 
 
 def _by_rank(run: Run) -> list[Child]:
-    """Return all children: the best of each architecture first, as the search ranks them, then the others by rank."""
+    """Return the children: the best of each architecture first, as the search ranks them, then the others by rank."""
     top = run.ranking()
     listed = {child.number for child in top}
     others = [child for child in run.children if child.number not in listed]
@@ -216,10 +231,8 @@ def _failure(child: Child) -> tuple[int, str, str]:
 
 
 def _failure_counts(run: Run) -> list[tuple[str, int]]:
-    statuses = [child.status for child in run.failures]
-    return sorted(
-        ((status.replace("_", " "), statuses.count(status)) for status in set(statuses)), key=lambda pair: -pair[1]
-    )
+    counts = [(status.replace("_", " "), number) for status, number in run.totals.failures.items()]
+    return sorted(counts, key=lambda pair: -pair[1])
 
 
 def _command(run: Run) -> str:

@@ -28,7 +28,7 @@ WAIT_SECONDS = 1.0  # between two calls of ``on_wait``
 MAX_INFEASIBLE = 1000  # infeasible proposals in a row after which the search ends with an error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One evaluation in the history of a search: of a new child, or of a promoted child at a higher rung.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nases_env import atomic_io, file_lock
-from nases_env.atomic_io import append_line, remove_leftovers, write_atomically, write_error
+from nases_env.atomic_io import append_line, remove_incomplete_line, remove_leftovers, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.input_files import read_file
@@ -117,9 +117,7 @@ class RunDir:
         (self.path / FINALISTS).unlink(missing_ok=True)
         for name in ATOMIC_FILES:
             remove_leftovers(self.path / name)
-        with open(self.path / TRAJECTORY, "rb+") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        remove_incomplete_line(self.path / TRAJECTORY)
 
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints of children that were never finished, after the search has ended."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +19,24 @@ from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, config_digest
 from nases_env.execution import Store
 from nases_env.hashing import sha256_hex
-from nases_env.report import Child, Curve, Design, Finalist, Numbers, Run, rank, render
+from nases_env.report import (
+    MAX_CHILDREN,
+    Child,
+    Curve,
+    Design,
+    Finalist,
+    Numbers,
+    Run,
+    Totals,
+    TotalsCounter,
+    TrialSample,
+    is_spaced,
+    rank,
+    render,
+)
 from nases_env.search.run_dir import (
     REPORT,
     STORE,
-    best_record,
     is_locked,
     read_config,
     read_finalists,
@@ -59,28 +73,27 @@ def read_run(run_dir: Path) -> Run:
     config = read_config(run_dir)
     arguments, configuration = config["arguments"], config["configuration"]
     is_running = is_locked(run_dir)
-    trials = _Trials(_built_in_space(configuration))
-    records = trials.read(run_dir)
-    best = best_record(run_dir, records)
-    for _ in records:  # the rest, if the best child is a finalist
-        pass
+    recorded = read_finalists(run_dir)
+    trials = _Trials(_built_in_space(configuration), [each["child"] for each in recorded])
+    trials.read(run_dir)
     # The finalists of a search that is resumed may be newer or older than the trials that were read.
     finalists = [
         Finalist(each["child"], _child(each, Evaluation.from_dict(each["second"])), each["mean_reward"])
-        for each in read_finalists(run_dir)
-        if 1 <= each["child"] <= len(trials.children)
+        for each in recorded
+        if each["child"] in trials.details
     ]
     top = rank(trials.children, finalists)
     notes: list[str] = []
     try:
-        curves = _read_curves(run_dir, config, [(child, trials.seeds[child.number - 1]) for child in top[:NUM_CURVES]])
+        curves = _read_curves(run_dir, config, [(child, trials.details[child.number].seed) for child in top[:NUM_CURVES]])
     except InputError as error:
         curves = []
         notes.append(f"Learning curves are missing: {one_line(error)}")
-    vectors = _to_vectors(trials.actions)
+    vectors = _to_vectors([trials.details[child.number].action for child in trials.children])
     is_embedded = vectors is not None
     if vectors is None:
         vectors = _architecture_vectors(trials.children, configuration)
+    best = finalists[0] if finalists else trials.best
     finished = config.get("finished")
     return Run(
         name=str(run_dir),
@@ -96,52 +109,83 @@ def read_run(run_dir: Path) -> Run:
         settings=_settings(arguments),
         digest=sha256_hex(json.dumps([arguments["env_id"], configuration], sort_keys=True)),
         is_trained=configuration.get("evaluator") == "training",
+        totals=trials.totals(),
         children=trials.children,
+        stride=trials.stride,
         is_embedded=is_embedded,
         vectors=vectors,
-        best=None if best is None else best["child"],
-        best_reward=0.0 if best is None else best["mean_reward"],
+        best=None if best is None else best.number,
+        best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
-        operators=trials.operator_shares(top),
+        operators=trials.operator_shares(finalists),
         notes=notes,
     )
 
 
+class _Details(NamedTuple):
+    """What the report needs of a trial in addition to its ``Child``."""
+
+    seed: int
+    action: Any
+    operators: bytes  # indices of the operators of all branches; empty if not known
+
+
 class _Trials:
-    """The trials of a search, of which only the parts that the report needs are kept, since there may be a million.
+    """The trials of a search, of which only those that the report needs are kept, since there may be a million.
 
     Args:
         space: the search space; None if it is not a built-in one.
+        always: numbers of children to keep.
     """
 
-    def __init__(self, space: SearchSpace | None) -> None:
+    def __init__(self, space: SearchSpace | None, always: Sequence[int]) -> None:
         self._space = space
         self._operators: dict[str, int] = {}  # index by name
-        self._branches: dict[str, bytes] = {}  # indices of the operators of all branches, by key
+        self._cache: dict[str, bytes] = {}  # ``_Details.operators`` by key
+        self._counter = TotalsCounter()
+        self._sample = TrialSample[_Details](MAX_CHILDREN, always)
         self.children: list[Child] = []
-        self.seeds: list[int] = []
-        self.actions: list[Any] = []
+        self.details: dict[int, _Details] = {}  # by number
 
-    def read(self, run_dir: Path) -> Iterator[dict[str, Any]]:
-        """Yield the trials, after keeping what the report needs."""
+    @property
+    def stride(self) -> int:
+        return self._sample.stride
+
+    @property
+    def best(self) -> Child | None:
+        return self._sample.best
+
+    def read(self, run_dir: Path) -> None:
+        """Read the trials."""
         for record, evaluation in read_trials(run_dir):
-            self.children.append(_child(record, evaluation))
-            self.seeds.append(evaluation.seed)
-            self.actions.append(_compact(record.get("action")))
-            if self._space is not None and evaluation.key not in self._branches:
-                self._add_operators(self._space, evaluation.key, record["genotype"])
-            yield record
+            child = _child(record, evaluation)
+            self._counter.add(child)
+            self._sample.add(child, partial(self._details, record, evaluation))
+        kept = self._sample.kept()
+        self.children = [child for child, _ in kept]
+        self.details = {child.number: details for child, details in kept}
 
-    def _add_operators(self, space: SearchSpace, key: str, genotype: Any) -> None:
-        try:
-            graphs = drawn_graphs(space, space.from_genotype(genotype))
-        except InputError:  # of another version; its children are shown as text
-            self._space = None
-            return
-        names = [branch.operator for graph in graphs for node in graph.nodes for branch in node]
-        self._branches[key] = bytes(self._operators.setdefault(name, len(self._operators)) for name in names)
+    def totals(self) -> Totals:
+        return self._counter.totals()
+
+    def _details(self, record: Mapping[str, Any], evaluation: Evaluation) -> _Details:
+        operators = self._branch_operators(evaluation.key, record["genotype"])
+        return _Details(evaluation.seed, _compact(record.get("action")), operators)
+
+    def _branch_operators(self, key: str, genotype: Any) -> bytes:
+        if self._space is not None and key not in self._cache:
+            try:
+                graphs = drawn_graphs(self._space, self._space.from_genotype(genotype))
+            except InputError:  # of another version; its children are shown as text
+                self._space = None
+                return b""
+            names = [branch.operator for graph in graphs for node in graph.nodes for branch in node]
+            if len(self._cache) >= 2 * MAX_CHILDREN:
+                self._cache.clear()
+            self._cache[key] = bytes(self._operators.setdefault(name, len(self._operators)) for name in names)
+        return self._cache.get(key, b"")
 
     def designs(self, run_dir: Path, numbers: Sequence[int]) -> list[Design]:
         """Return how the architectures of the children with these numbers are shown."""
@@ -152,8 +196,9 @@ class _Trials:
             for number, genotype in zip(numbers, genotypes, strict=True)
         ]
 
-    def operator_shares(self, top: Sequence[Child]) -> dict[str, tuple[float, float]]:
-        """Return the share of each operator among all architectures, ``top``, and the best tenth of them."""
+    def operator_shares(self, finalists: Sequence[Finalist]) -> dict[str, tuple[float, float]]:
+        """Return the share of each operator among all architectures and the best tenth, of the evenly spaced trials."""
+        top = rank((child for child in self.children if is_spaced(child.number, self.stride)), finalists)
         if self._space is None or len(top) < MIN_ARCHITECTURES:
             return {}
         shares = [self._shares(part) for part in (top, top[: len(top) // 10])]
@@ -164,7 +209,7 @@ class _Trials:
         }
 
     def _shares(self, children: Sequence[Child]) -> Numbers:
-        indices = np.frombuffer(b"".join(self._branches[child.key] for child in children), dtype=np.uint8)
+        indices = np.frombuffer(b"".join(self.details[child.number].operators for child in children), dtype=np.uint8)
         return np.bincount(indices, minlength=len(self._operators)) / max(1, len(indices))
 
 
@@ -186,11 +231,11 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
         num_flops=evaluation.num_flops,
         num_epochs=evaluation.num_epochs,
         seconds=evaluation.seconds,
-        device=sys.intern(evaluation.device),
+        device=evaluation.device,
         fidelity=evaluation.fidelity,
         is_new=record.get("is_new", True),
         is_promotion=record.get("is_promotion", False),
-        reason=sys.intern(evaluation.reason),
+        reason=evaluation.reason,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from nases_env.networks import NetworkSettings
 from nases_env.search_spaces.graph import CellGraph, used_branches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """One point of a search space.
 
@@ -185,7 +186,7 @@ class SearchSpace(ABC):
             for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
                 if not 0 <= choice < size:
                     raise InputError(f"decision {index} of {self.name} is {choice}; it must be in 0..{size - 1}")
-        key = self.name + ":" + "-".join(map(str, self.canonicalize(decisions)))
+        key = sys.intern(self.name + ":" + "-".join(map(str, self.canonicalize(decisions))))  # shared with its evaluations
         return Architecture(self.name, decisions, key)
 
     def decode(self, vector: NDArray[np.floating[Any]]) -> Architecture:

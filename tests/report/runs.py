@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from nases_env.report import Child, Curve, Design, Finalist, Run
+from nases_env.report import Child, Curve, Design, Finalist, Run, Totals, TotalsCounter
 from nases_env.search_spaces import EnasMicro
 
 SPACE = EnasMicro()
@@ -28,6 +29,14 @@ def make_children(number: int, seed: int = 0, *, num_failed: int = 0, mean: floa
     ]
 
 
+def count_all(children: Iterable[Child]) -> Totals:
+    """Return the totals of ``children``."""
+    counter = TotalsCounter()
+    for child in children:
+        counter.add(child)
+    return counter.totals()
+
+
 def make_run(children: list[Child], **changes: Any) -> Run:
     """Return a finished search with these children; ``changes`` replaces fields."""
     measured = [child for child in children if child.status == "ok"]
@@ -47,6 +56,7 @@ def make_run(children: list[Child], **changes: Any) -> Run:
         "settings": {"preset": "cpu"},
         "digest": "a",
         "is_trained": True,
+        "totals": count_all(children),
         "children": children,
         "is_embedded": True,
         "vectors": np.random.default_rng(0).normal(size=(len(children), 20)),

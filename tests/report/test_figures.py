@@ -17,7 +17,7 @@ from nases_env.report.figures import (
     reward_by_child,
     thin,
 )
-from tests.report.runs import make_children, make_run
+from tests.report.runs import count_all, make_children, make_run
 
 
 def test_thinned_children_include_those_to_keep() -> None:
@@ -27,6 +27,22 @@ def test_thinned_children_include_those_to_keep() -> None:
     assert len(numbers) <= 102
     assert numbers == sorted(numbers)
     assert thin(children, 1000, []) == children
+
+
+def test_points_of_a_long_search_are_evenly_spaced_although_it_keeps_others() -> None:
+    children = make_children(1000)
+    kept = [child for child in children if child.number % 4 == 1 or child.number <= 300]
+    assert [child.number for child in thin(kept, 250, [7], 4)] == [1, 5, 7, *range(9, 1001, 4)]
+    totals = count_all(children)
+    run = make_run(kept, totals=totals, stride=4, best=None, vectors=None)
+    assert run.spaced == children[::4]
+    figure = reward_by_child(run, None, 250)
+    assert figure is not None
+    numbers = sorted(int(number) for number in re.findall(r"<title>child (\d+):", figure.drawings[0]))
+    records = {child.number for child in best_so_far(children)}
+    assert set(numbers) == {*range(1, 1001, 4), *records}
+    assert f"{len(numbers)} of 1,000 children are shown, evenly spaced, and every new best one." in figure.note
+    assert "The median is that of the last 40 children." in figure.note
 
 
 def test_best_so_far_prefers_higher_rungs_and_ignores_failures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from nases_env.errors import InputError
 from nases_env.report import render
+from nases_env.report.comparison import summarize
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_report import read_run, write_report
 from tests.search.acting import RandomActions
@@ -175,3 +177,87 @@ def test_report_of_a_search_with_rungs(tmp_path: Path) -> None:
     page = render([run])
     assert "Larger points were promoted" in page
     assert ">rung</th>" in page
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a search of 150 children, of which some failed; the others have sizes and times."""
+    path = tmp_path_factory.mktemp("search") / "long"
+    search(path, budget=150)
+    rng = np.random.default_rng(0)
+    lines = records(path)
+    for line in lines:
+        line |= {"num_params": int(rng.integers(1, 10**6)), "seconds": float(rng.integers(1, 99)), "device": "cuda:0"}
+        if rng.random() < 0.3:
+            failed = {"reward": 0.0, "valid_accuracy": 0.0, "train_accuracy": 0.0, "reason": f"reason {line['child']}"}
+            line |= {"status": "timed_out" if line["child"] % 2 else "out_of_memory", **failed}
+    write_records(path, lines)
+    best = max(lines, key=lambda line: line["valid_accuracy"])
+    finalists = [
+        {"child": each["child"], "mean_reward": each["reward"] / 2, "second": {**each, "valid_accuracy": 0.0}}
+        for each in (lines[98], best)
+        if each["status"] == "ok"
+    ]
+    (path / "finalists.json").write_text(json.dumps(finalists))
+    return path
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nases_env.search.run_report.MAX_CHILDREN", 20)
+    monkeypatch.setattr("nases_env.report.sample.NUM_BEST", 10)
+
+
+def test_report_of_a_long_search_keeps_few_children_and_all_totals(long: Path, request: pytest.FixtureRequest) -> None:
+    every = read_run(long)
+    request.getfixturevalue("small_limits")
+    some = read_run(long)
+    assert (every.stride, some.stride) == (1, 8)
+    assert len(every.children) == 150
+    assert 19 <= len(some.children) < 80
+    assert set(some.children) < set(every.children)
+    assert some.totals == every.totals
+    np.testing.assert_array_equal(some.totals.rewards, every.totals.rewards)
+    assert some.seconds_by_device == every.seconds_by_device
+    assert some.ranking()[:10] == every.ranking()[:10]
+    assert every.finalists
+    assert (some.finalists, some.best, some.best_reward) == (every.finalists, every.best, every.best_reward)
+    assert (some.designs, some.curves) == (every.designs, every.curves)
+    assert some.failures[-20:] == every.failures[-20:]
+    assert some.vectors is not None
+    assert every.vectors is not None
+    for child in some.children:
+        np.testing.assert_array_equal(some.vectors[some.index[child.number]], every.vectors[every.index[child.number]])
+    for name, (share, _) in some.operators.items():
+        assert share == pytest.approx(every.operators[name][0], abs=0.2)
+
+
+def test_page_on_a_long_search_says_which_children_it_shows(long: Path, request: pytest.FixtureRequest) -> None:
+    before = render([read_run(long)])
+    request.getfixturevalue("small_limits")
+    run = read_run(long)
+    page = render([run])
+    text = f"{len(run.children)} of 150 trials: 1 of every 8, and in addition all that were the best so far"
+    assert page.count(text) == 2
+    assert "trials: 1 of every" not in before
+    assert "<h2>All children</h2>" in before
+    assert "<h2>All children</h2>" not in page
+    rows = json.loads(page.partition('id="children-data">')[2].partition("</script>")[0])["rows"]
+    assert [row[0] for row in rows[:5]] == [child.number for child in run.ranking()[:5]]
+    assert len(rows) == len(run.children)
+    for part in (
+        r'<dl class="stats">.*?</dl>',
+        r"was reached after \d+ of 150\.",
+        r"<p class=\"note\">\d+ timed out.*?</ul>",
+    ):
+        assert re.findall(part, page, re.DOTALL) == re.findall(part, before, re.DOTALL) != []
+
+
+def test_long_searches_are_compared(long: Path, trained: Path, request: pytest.FixtureRequest) -> None:
+    expected = summarize([read_run(long)])
+    request.getfixturevalue("small_limits")
+    runs = [read_run(long), read_run(trained)]
+    assert [each.final for each in summarize(runs[:1])] == [each.final for each in expected]
+    page = render(runs)
+    assert page.count("trials: 1 of every 8") == 1
+    assert "Best reward so far, by agent" in page

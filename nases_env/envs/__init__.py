@@ -5,6 +5,7 @@ from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.envs.table import TableEnv
 from nases_env.envs.transnas_micro import TransNASMicroEnv
 from nases_env.envs.vector import NASESVectorEnv, vector_entry_point
 
@@ -18,6 +19,7 @@ __all__ = [
     "Observation",
     "QueryEnv",
     "SyntheticEnv",
+    "TableEnv",
     "TransNASMicroEnv",
     "unwrap",
     "vector_entry_point",

@@ -1,5 +1,6 @@
 """The Gymnasium environments, one per file."""
 
+from nases_env.envs.accel import AccelEnv
 from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation, unwrap
 from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
@@ -11,6 +12,7 @@ from nases_env.envs.vector import NASESVectorEnv, vector_entry_point
 
 __all__ = [
     "ACTION_SCALE",
+    "AccelEnv",
     "Action",
     "ImageEnv",
     "NASESEnv",

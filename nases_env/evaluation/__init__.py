@@ -1,6 +1,8 @@
 """Evaluation of children: evaluators, their results, and presets for the size and training of children."""
 
+from nases_env.evaluation.accel import AccelEvaluator
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
+from nases_env.evaluation.csv_file import CSVEvaluator
 from nases_env.evaluation.latency import Latency, measure_latencies
 from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
@@ -28,6 +30,8 @@ __all__ = [
     "PERCENT",
     "PRESETS",
     "RETRAIN_PRESETS",
+    "AccelEvaluator",
+    "CSVEvaluator",
     "ChildSettings",
     "Evaluation",
     "Evaluator",

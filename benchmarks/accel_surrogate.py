@@ -59,6 +59,7 @@ REGRESSORS: dict[str, Callable[[], Any]] = {
 }
 """The compared regressors of the accuracy; the last one is that of the environment."""
 
+NUM_RANDOM = 3000
 MIN_WIDTH = 120  # characters of the table if the output is not a terminal
 
 
@@ -125,6 +126,14 @@ def climb(surrogate: Surrogate, start: Architecture) -> tuple[Architecture, floa
         best, accuracy = neighbors[found], float(accuracies[found])
 
 
+def predict_simple_choices(surrogate: Surrogate, args: Args) -> dict[str, float]:
+    """Return the accuracy of the last choice of every decision, and of the best of ``NUM_RANDOM`` random networks."""
+    space, rng = Accel(), numpy_generator(args.seed, "accel surrogate", "random networks")
+    last = space.architecture([size - 1 for size in space.decision_sizes])
+    accuracies = surrogate.predict_accuracies([last, *(space.sample(rng) for _ in range(NUM_RANDOM))])
+    return {"last_choices": float(accuracies[0]), "best_random": float(accuracies[1:].max())}
+
+
 def search_locally(surrogate: Surrogate, args: Args) -> dict[str, Any]:
     """Return the best network of all local searches and the accuracies that they reach."""
     rng = numpy_generator(args.seed, "accel surrogate", "starts")
@@ -162,6 +171,7 @@ def main(args: Args) -> None:
     networks = evaluator.networks
     with threadpool_limits(1):
         results = compare(networks, args)
+        simple = predict_simple_choices(evaluator.surrogate, args)
         local_search = search_locally(evaluator.surrogate, args)
     table = Table(title=f"{len(networks.architectures):,} networks, {args.num_folds}-fold cross-validation")
     for heading in ("prediction", "Kendall", "Spearman", "R²", "mean error", "mean error (%)", "s/fit"):
@@ -186,6 +196,12 @@ def main(args: Args) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(
+        f"last choice of every decision: {simple['last_choices']:.2%}; best of {NUM_RANDOM:,} random networks: "
+        f"{simple['best_random']:.2%}",
+        highlight=False,
+        soft_wrap=True,
+    )
     if args.output is not None:
         record = {
             "benchmark": "accel_surrogate",
@@ -195,6 +211,7 @@ def main(args: Args) -> None:
             "scikit-learn": sklearn.__version__,
             "num_networks": len(networks.architectures),
             "results": results,
+            "simple_choices": simple,
             "local_search": local_search,
         }
         write_atomically(args.output, (json.dumps(record, indent=2, default=str) + "\n").encode())

@@ -36,6 +36,9 @@ def test_benchmark_compares_regressors_and_writes_json(
     best = AccelEvaluator(path=table).evaluate(SPACE.from_string(record["local_search"]["architecture"]), seed=0)
     assert best.reward == pytest.approx(record["local_search"]["accuracy"])
     assert f"best accuracy of the surrogate: {best.reward:.2%}" in printed
+    last = SPACE.architecture([size - 1 for size in SPACE.decision_sizes])
+    assert record["simple_choices"]["last_choices"] == pytest.approx(AccelEvaluator(path=table).evaluate(last, 0).reward)
+    assert 0 < record["simple_choices"]["best_random"] < best.reward
 
 
 def test_local_search_ends_where_no_decision_improves(tmp_path: Path) -> None:

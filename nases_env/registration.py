@@ -8,6 +8,7 @@ from gymnasium.envs.registration import register
 
 MAX_EPISODE_STEPS = 100  # children; no state is terminal, so episodes are only truncated
 
+_ACCEL = ("nases_env.envs.accel:AccelEnv", "nases_env.envs.vector:accel_vector_env")
 _IMAGE = ("nases_env.envs.image:ImageEnv", "nases_env.envs.vector:image_vector_env")
 _NASBENCH201 = ("nases_env.envs.nasbench201:NasBench201Env", "nases_env.envs.vector:nasbench201_vector_env")
 _QUERY = ("nases_env.envs.query:QueryEnv", "nases_env.envs.vector:query_vector_env")
@@ -21,6 +22,7 @@ _ENVS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "NASES-SVHN-v0": (_IMAGE, {"dataset": "svhn"}),
     "NASES-ImageFolder-v0": (_IMAGE, {"dataset": "image_folder"}),
     "NASES-Digits-v0": (_IMAGE, {"dataset": "digits"}),
+    "NASES-Accel-v0": (_ACCEL, {}),
     "NASES-NASBench201-v0": (_NASBENCH201, {}),
     "NASES-Query-v0": (_QUERY, {}),
     "NASES-Synthetic-v0": (_SYNTHETIC, {}),

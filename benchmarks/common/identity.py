@@ -19,7 +19,7 @@ import safetensors.torch
 
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
-from nases_env.evaluation import TableEvaluator
+from nases_env.evaluation import CSVEvaluator, TableEvaluator
 
 Table = dict[str, tuple[float, float | None]]
 
@@ -52,7 +52,8 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
     Args:
         nases: the environment.
         table: the result of ``read_table``.
-        table_path: path of the table, as passed to the environment; hashed if ``table`` is None.
+        table_path: path of the table, as passed to the environment; hashed if ``table`` is None and the evaluator does not
+            describe the content of the file.
     """
     weights = {name: weight.contiguous() for name, weight in nases.embedding.state_dict().items()}
     sources = set(Path(nases_env.__file__).parent.rglob("*.py"))
@@ -60,6 +61,8 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
         sources |= sources_of(type(part))
     if table is not None:
         table_digest: str | None = digest_of_text(json.dumps(sorted(table.items())))
+    elif isinstance(nases.evaluator, CSVEvaluator):
+        table_digest = nases.evaluator.digest()
     else:
         table_digest = digest_of_files([Path(table_path)]) if table_path else None
     return {

@@ -2,6 +2,7 @@
 
     python -m benchmarks.search_quality --table nasbench201-cifar10.csv --output comparison.json
     python -m benchmarks.search_quality --env-id NASES-TransNASMicro-v0 --env-kwargs task jigsaw
+    python -m benchmarks.search_quality --env-id NASES-Accel-v0
     python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
 Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.

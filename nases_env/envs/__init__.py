@@ -1,15 +1,18 @@
 """The Gymnasium environments, one per file."""
 
+from nases_env.envs.accel import AccelEnv
 from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation, unwrap
 from nases_env.envs.image import ImageEnv
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
+from nases_env.envs.table import TableEnv
 from nases_env.envs.transnas_micro import TransNASMicroEnv
 from nases_env.envs.vector import NASESVectorEnv, vector_entry_point
 
 __all__ = [
     "ACTION_SCALE",
+    "AccelEnv",
     "Action",
     "ImageEnv",
     "NASESEnv",
@@ -18,6 +21,7 @@ __all__ = [
     "Observation",
     "QueryEnv",
     "SyntheticEnv",
+    "TableEnv",
     "TransNASMicroEnv",
     "unwrap",
     "vector_entry_point",

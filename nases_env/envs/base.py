@@ -368,7 +368,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         """Return the information that ``reset`` returns."""
         if not self.info_text:
             return self.info(architecture, Evaluation(architecture.key, 0, Status.FAILED))
-        return {"key": architecture.key, "genotype": self.search_space.to_json(architecture)}
+        genotype = self.search_space.to_json(architecture)
+        return {"key": architecture.key, "genotype": genotype, **self.evaluator.labels()}
 
     def info(self, architecture: Architecture, evaluation: Evaluation) -> dict[str, Any]:
         """Return the information that ``step`` returns for a child; see the class docstring."""

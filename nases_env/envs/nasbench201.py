@@ -16,8 +16,9 @@ class NasBench201Env(NASESEnv):
     ## Description
 
     ``NASESEnv`` on the tabular benchmark NAS-Bench-201 (Dong and Yang, 2020). All 15,625 cells of the search space were
-    trained on CIFAR-10; the accuracy of a child is read from a table. A search takes seconds and the best cell is known, so
-    agents can be compared over hundreds of seeds. The id is ``NASES-NASBench201-v0``.
+    trained on CIFAR-10, CIFAR-100 and ImageNet16-120; the accuracy of a child is read from a table for one of these data
+    sets. A search takes seconds and the best cell is known, so agents can be compared over hundreds of seeds. The id is
+    ``NASES-NASBench201-v0``.
 
     ## Spaces
 
@@ -35,7 +36,8 @@ class NasBench201Env(NASESEnv):
 
     That of ``NASESEnv``. Nothing is built or trained, so the training accuracy, ``num_params`` and ``num_flops`` are 0. The
     test accuracy after 200 epochs is in no observation, reward, information or ``Evaluation``. To judge a finished search,
-    call ``env.unwrapped.evaluator.report_test_accuracy(architecture)``; the maximum on CIFAR-10 is 0.9437.
+    call ``env.unwrapped.evaluator.report_test_accuracy(architecture)``; its maximum over all cells of the table is 0.9437 on
+    CIFAR-10.
 
     ## Table
 
@@ -46,11 +48,14 @@ class NasBench201Env(NASESEnv):
 
     ```python
     env = gymnasium.make("NASES-NASBench201-v0", table="nasbench201-cifar10.csv", operator_permutation_seed=0)
+    env = gymnasium.make("NASES-NASBench201-v0", dataset="cifar100")  # nasbench201-cifar100.csv in NASES_DATA_DIR
     ```
 
     Args:
-        table: path of the table; None uses the environment variable ``NASES_NASBENCH201_TABLE``,
-            otherwise the file ``nasbench201-cifar10.csv`` in the directory given by ``NASES_DATA_DIR``.
+        dataset: the data set of the table, ``cifar10``, ``cifar100``, ``imagenet16-120`` or another name. Results of
+            different data sets are kept apart in a store.
+        table: path of the table; None uses the file ``nasbench201-<dataset>.csv`` in the directory given by
+            ``NASES_DATA_DIR``. For ``cifar10``, the environment variable ``NASES_NASBENCH201_TABLE`` has precedence.
         operator_permutation_seed: seed of a random numbering of the operators. None keeps their natural order, in which the
             middle choices are the convolutions: an agent that merely prefers the middle then scores well. Use a different
             seed for each run when you compare agents. Keys and genotypes do not depend on it.
@@ -71,6 +76,7 @@ class NasBench201Env(NASESEnv):
     def __init__(
         self,
         *,
+        dataset: str = "cifar10",
         table: str | None = None,
         operator_permutation_seed: int | None = None,
         embedding: str | None = None,
@@ -81,7 +87,7 @@ class NasBench201Env(NASESEnv):
     ) -> None:
         space = NasBench201(NasBench201.order_operators(operator_permutation_seed))
         super().__init__(
-            NasBench201Evaluator(space, table, rungs=tuple(rungs or ())),
+            NasBench201Evaluator(space, table, tuple(rungs or ()), dataset=dataset),
             embedding=embedding,
             execution=execution,
             render_mode=render_mode,

@@ -7,7 +7,6 @@ from typing import Any
 
 from nases_env.envs.base import NASESEnv
 from nases_env.evaluation import TransNASEvaluator
-from nases_env.search_spaces import Architecture
 from nases_env.search_spaces.transnas_micro import TransNASMicro
 
 
@@ -47,7 +46,7 @@ class TransNASMicroEnv(NASESEnv):
 
     ## Table
 
-    A CSV file with one row per cell. The first column is ``arch``, with a tuple of operators from 0 (``none``) to 3
+    A CSV file with one row per cell. The column ``arch`` contains a tuple of operators from 0 (``none``) to 3
     (``nor_conv_3x3``) in the order of the edges, such as ``"(3, 1, 3, 1, 1, 3)"``. The other columns have the names of the
     tasks, in percent, as SSIM, and as negative loss (``room_layout``). Columns of other tasks may be missing, and further
     columns are ignored. ``reset`` raises ``InputError`` if the file is missing, truncated or not valid, or lacks the task.
@@ -97,7 +96,3 @@ class TransNASMicroEnv(NASESEnv):
             render_mode=render_mode,
             info_text=info_text,
         )
-
-    def _describe(self, architecture: Architecture) -> dict[str, Any]:
-        described = super()._describe(architecture)
-        return {**described, "task": self.evaluator.task} if self.info_text else described

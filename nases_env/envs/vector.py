@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from nases_env.envs.accel import AccelEnv
 from nases_env.envs.arguments import to_numbers, to_options, to_seed
 from nases_env.envs.base import Action, NASESEnv, Observation
 from nases_env.envs.image import ImageEnv
@@ -323,6 +324,7 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     raise InputError(f"unknown autoreset_mode {mode!r}; known: {names}")
 
 
+accel_vector_env = vector_entry_point(AccelEnv)
 image_vector_env = vector_entry_point(ImageEnv)
 nasbench201_vector_env = vector_entry_point(NasBench201Env)
 query_vector_env = vector_entry_point(QueryEnv)

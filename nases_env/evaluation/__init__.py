@@ -1,7 +1,10 @@
 """Evaluation of children: evaluators, their results, and presets for the size and training of children."""
 
+from nases_env.evaluation.accel import AccelEvaluator
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
+from nases_env.evaluation.csv_file import CSVEvaluator
 from nases_env.evaluation.latency import Latency, measure_latencies
+from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
 from nases_env.evaluation.presets import (
     PRESETS,
@@ -17,22 +20,30 @@ from nases_env.evaluation.query import QueryEvaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
 from nases_env.evaluation.table import TableEvaluator
+from nases_env.evaluation.task_table import TaskTableEvaluator
 from nases_env.evaluation.training import TrainingEvaluator
 from nases_env.evaluation.transnas import TransNASEvaluator
 
 __all__ = [
+    "FRACTION",
+    "NEGATIVE_LOSS",
+    "PERCENT",
     "PRESETS",
     "RETRAIN_PRESETS",
+    "AccelEvaluator",
+    "CSVEvaluator",
     "ChildSettings",
     "Evaluation",
     "Evaluator",
     "Latency",
+    "Metric",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",
     "QueryEvaluator",
     "RandomLandscapeEvaluator",
     "Status",
     "TableEvaluator",
+    "TaskTableEvaluator",
     "TrainingEvaluator",
     "TransNASEvaluator",
     "auto_preset",

@@ -94,6 +94,10 @@ class Evaluator(ABC):
         space = describe_search_space(get_search_space(self.search_space))
         return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
 
+    def labels(self) -> dict[str, str]:
+        """Return strings by which the information of an environment names the task; empty by default."""
+        return {}
+
     def describe_rungs(self) -> dict[str, Any]:
         """Return the entries of ``describe`` for the rungs and the fidelity; empty without rungs."""
         description: dict[str, Any] = {}

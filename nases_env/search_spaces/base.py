@@ -231,6 +231,18 @@ class SearchSpace(ABC):
             f"changing any single decision of {architecture.key} does not give a different network of {self.name}"
         )
 
+    def to_string(self, architecture: Architecture) -> str:
+        """Return the text of ``architecture`` in a table: the genotype as JSON, unless the space has a shorter notation."""
+        return json.dumps(self.genotype(architecture))
+
+    def from_string(self, text: str) -> Architecture:
+        """Parse the output of ``to_string``.
+
+        Raises:
+            InputError: if ``text`` is not an architecture of this space.
+        """
+        return self.from_json(text)
+
     def to_json(self, architecture: Architecture) -> str:
         """Return one line of JSON with the name of the space and the genotype."""
         return json.dumps({"search_space": self.name, **self.genotype(architecture)})

@@ -39,6 +39,8 @@ from nases_env.search import make_env
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 from tests.commands import run_benchmark
+from tests.evaluation.test_accel import LINES as ACCEL_LINES
+from tests.evaluation.test_accel import write_table as write_accel_table
 from tests.evaluation.test_transnas import write_table as write_transnas_table
 
 SCRIPT = "benchmarks.search_quality"
@@ -301,6 +303,20 @@ def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determ
         assert metrics["optimum"] == {"valid_accuracy": pytest.approx(best), "is_known": True}
         settings |= {record.settings for record in records_in(output)}
     assert len(settings) == 2
+
+
+def test_optimum_of_a_surrogate_is_not_known_and_its_table_determines_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "metrics.json"
+    options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}
+    for number, lines in enumerate((ACCEL_LINES, ACCEL_LINES[:-1])):
+        monkeypatch.setenv("NASES_ACCEL_TABLE", write_accel_table(tmp_path / f"{number}.csv", lines))
+        main(Args(agents=("random_search",), env_id="NASES-Accel-v0", **options))
+        metrics = json.loads(output.read_text())
+        assert (metrics["measure"], metrics["permuted"]) == ("valid_accuracy", False)
+        assert not metrics["optimum"]["is_known"]
+    assert len({record.settings for record in records_in(output)}) == 2
 
 
 def test_custom_environment(tmp_path: Path) -> None:

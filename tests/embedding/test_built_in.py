@@ -74,6 +74,11 @@ def test_metrics_meet_the_targets() -> None:
     assert transnas_micro["settings"] == nasbench201["settings"]
     assert transnas_micro["reconstruction_accuracy"] >= 0.9
     assert transnas_micro["prior_decision_entropy_min"] >= 0.99
+    accel = read_record("accel")
+    assert accel["settings"] == enas_micro["settings"]
+    assert accel["reconstruction_accuracy"] >= 0.95
+    assert accel["prior_decision_entropy_min"] >= 0.95
+    assert accel["num_unique"] >= 9_990
 
 
 @pytest.mark.parametrize("name", ["nasbench201", "transnas_micro"])
@@ -113,6 +118,7 @@ def test_decoder_reaches_first_and_last_choice_of_every_decision(embedding: Embe
 
 def test_weights_are_small() -> None:
     sizes = {name: len((WEIGHTS / f"{name}.safetensors").read_bytes()) for name in SEARCH_SPACES}
+    assert sizes["accel"] < 700_000
     assert sizes["enas_micro"] < 1_500_000
     assert sizes["nasbench201"] < 300_000
     assert sizes["transnas_micro"] < 300_000

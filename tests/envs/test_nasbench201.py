@@ -214,3 +214,15 @@ def test_optimum_of_the_real_table(options: dict[str, Any]) -> None:
     architecture = env.to_architecture({"cell": best})
     assert env.evaluate(architecture).reward == pytest.approx(0.84892)
     assert env.evaluator.report_test_accuracy(architecture) == pytest.approx(0.9437, abs=5e-5)
+
+
+def test_data_set_selects_the_table(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "nasbench201-imagenet16-120.csv", [LINES[0], *(f"{text},42.5,1,46.5" for text in STRINGS)])
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    env = make({"embedding": options["embedding"]}, dataset="imagenet16-120")
+    env.reset(seed=0)
+    assert env.step(np.zeros(NUM_ACTIONS, np.float32))[1] == pytest.approx(0.425)
+    assert unwrapped(env).evaluator.report_test_accuracy(unwrapped(env).architecture) == pytest.approx(0.465)
+    assert "\n    dataset: " in cast(str, inspect.getdoc(NasBench201Env))
+    with pytest.raises(InputError, match=r"put nasbench201-cifar100.csv into the directory NASES_DATA_DIR"):
+        make({"embedding": options["embedding"]}, dataset="cifar100").reset()

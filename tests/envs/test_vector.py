@@ -428,6 +428,7 @@ def test_close_closes_the_environment_once() -> None:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "NASES-Synthetic-v0": {"execution": SERIAL},
+    "NASES-Accel-v0": {},
     "NASES-NASBench201-v0": {"operator_permutation_seed": 1},
     "NASES-TransNASMicro-v0": {"task": "jigsaw"},
     "NASES-Query-v0": {"search_space": "enas_micro"},

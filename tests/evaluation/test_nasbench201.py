@@ -8,6 +8,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -265,3 +266,45 @@ def test_missing_column_and_other_rungs_are_one_line(table: str) -> None:
         NasBench201Evaluator("nasbench201", table, rungs=(1, 12))
     with pytest.raises(InputError, match="the fidelity is 90; it must be one of the rungs 12, 200"):
         evaluator.at_fidelity(90)
+
+
+def test_table_of_another_data_set_is_found_by_its_name_and_kept_apart(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
+    evaluator = NasBench201Evaluator(dataset="cifar100")
+    with pytest.raises(InputError) as caught:
+        evaluator.prepare()
+    expected = f"set table to its CSV file, or put nasbench201-cifar100.csv into the directory NASES_DATA_DIR ({tmp_path})"
+    assert str(caught.value).endswith(expected)
+    lines = [f"{HEADER},valid_accuracy_200_epochs", *(f"{text},{row / 250:.3f},1,30,70" for row, text in enumerate(STRINGS))]
+    write_table(tmp_path / "nasbench201-cifar100.csv", lines)
+    monkeypatch.setenv("NASES_NASBENCH201_TABLE", table)  # the table of CIFAR-10
+    architecture = SPACE.from_string(STRINGS[1000])
+    assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.04)
+    assert evaluator.report_test_accuracy(architecture) == pytest.approx(0.3)
+    with_rungs = NasBench201Evaluator(dataset="cifar100", rungs=(12, 200))
+    assert with_rungs.at_fidelity(200).evaluate(architecture, seed=0).reward == pytest.approx(0.7)
+    assert NasBench201Evaluator().evaluate(architecture, seed=0).reward == pytest.approx(0.05)
+
+
+def test_description_names_other_data_sets_than_cifar10(table: str) -> None:
+    evaluators = [NasBench201Evaluator(path=table, dataset=name) for name in ("cifar10", "cifar100", "imagenet16-120")]
+    assert [evaluator.describe().get("dataset") for evaluator in evaluators] == [None, "cifar100", "imagenet16-120"]
+    assert evaluators[0].describe() == NasBench201Evaluator(path=table).describe()
+    assert len({evaluator.digest() for evaluator in evaluators}) == 3
+
+
+@pytest.mark.parametrize("dataset", ["", "../x", "a/b", "cifar 10", "-", None, 10])
+def test_data_set_that_cannot_be_in_a_file_name_is_one_line(dataset: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"the dataset is .*; it must be the middle of the file name nasbench201-"
+    ) as caught:
+        NasBench201Evaluator(dataset=dataset)
+    assert "\n" not in str(caught.value)
+
+
+@requires_real_table
+def test_digest_of_the_real_table_is_that_of_earlier_versions() -> None:
+    digest = "6ae9312d78da5753a819a4615e48df99ffb9c9acad877a9426ad9fd698f98763"
+    assert NasBench201Evaluator(path=real_table(), dataset="cifar10").digest() == digest

@@ -257,3 +257,15 @@ def test_best_cells_of_the_real_table(task: str, best: list[tuple[int, ...]], re
     rewards = {cell: evaluator.evaluate(SPACE.architecture(cell), seed=0).reward for cell in CELLS}
     assert max(rewards.values()) == pytest.approx(reward)
     assert [cell for cell in CELLS if rewards[cell] == max(rewards.values())] == best
+
+
+@requires_real_table
+@pytest.mark.parametrize(
+    ("task", "digest"),
+    [
+        ("class_object", "4cd1808baeff4dc649dc5e98ddf63be991761975f1afeff0dc5386982faeefa0"),
+        ("room_layout", "6e6525fcc3ae7b2aae0634e18eccf19bbaddff362c7fe8aedadd36c774cb6ec9"),
+    ],
+)
+def test_digest_of_the_real_table_is_that_of_earlier_versions(task: str, digest: str) -> None:
+    assert TransNASEvaluator(path=real_table(), task=task).digest() == digest

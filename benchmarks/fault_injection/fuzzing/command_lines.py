@@ -32,6 +32,8 @@ CHEAP_VALUES: dict[str, tuple[str, ...]] = {
         "NASES-Synthetic-v0",
         "NASES-Query-v0",
         "NASES-NASBench201-v0",
+        "NASES-TransNASMicro-v0",
+        "NASES-Accel-v0",
         "CartPole-v1",
         "x:y",
         "os:x",

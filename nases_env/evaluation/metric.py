@@ -1,0 +1,28 @@
+"""The scale of a column of results in a table, and its map to a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import float_info
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """The validation metric of a task; higher is better.
+
+    Attributes:
+        name: what its values are, for messages.
+        lowest, highest: the values that are possible.
+        to_reward: increasing map to [0, 1].
+    """
+
+    name: str
+    lowest: float
+    highest: float
+    to_reward: Callable[[float], float]
+
+
+PERCENT = Metric("a metric in percent", 0.0, 100.0, lambda value: value / 100)
+FRACTION = Metric("a number in [0, 1]", 0.0, 1.0, lambda value: value)
+SIMILARITY = Metric("a structural similarity in [0, 1]", 0.0, 1.0, lambda value: value)
+NEGATIVE_LOSS = Metric("a negative loss", -float_info.max, 0.0, lambda value: 1 / (1 - value))

@@ -198,8 +198,9 @@ def test_code_and_commands_of_the_page_run(
 
 
 def test_options_in_the_guides_exist() -> None:
-    """The options are searched in the help of an agent and of all ``nases`` commands."""
+    """The options are searched in the help of some agents and of all ``nases`` commands."""
     shown = run_here(module("nases_agents.reinforce"), "--help-all").stdout
+    shown += run_here(module("nases_agents.model_assisted"), "--help-all").stdout
     shown += run_here(module("nases_agents.sb3"), "--help-all").stdout
     shown += run_here(cli.main, "--help").stdout
     commands = [*cli.COMMANDS, *(f"store {name}" for name in ("ls", "show", "export", "merge", "verify"))]

@@ -20,6 +20,8 @@ CHOICES: tuple[tuple[int, ...], ...] = tuple(
 )
 """The values of the choices of each decision."""
 
+_WIDTHS = (16, 24, 40, 80, 112, 192, 320)  # channels of the output of each block, as in EfficientNet-B0
+
 _EXAMPLE = '{"expansion": 6, "kernel_size": 3, "num_layers": 2, "squeeze_excitation": 0}'
 
 
@@ -57,6 +59,15 @@ class Accel(SearchSpace):
             if value not in choices:
                 raise InputError(f"{name} is {shown(value)}; it must be one of {', '.join(map(str, choices))}")
         return self.architecture([choices.index(value) for choices, value in zip(CHOICES, values, strict=True)])
+
+    def size(self, architecture: Architecture) -> float:
+        """Return about the number of weights in the convolutions of all blocks, as if a block did not change the width."""
+        values = self.values(architecture)
+        size = 0
+        for block, width in enumerate(_WIDTHS):
+            expansion, kernel_size, num_layers, _ = values[len(FIELDS) * block : len(FIELDS) * (block + 1)]
+            size += num_layers * expansion * width * (2 * width + kernel_size**2)
+        return float(size)
 
     def to_string(self, architecture: Architecture) -> str:
         return ",".join(map(str, self.values(architecture)))

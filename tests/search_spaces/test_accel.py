@@ -110,3 +110,12 @@ def test_networks_have_no_cells_and_are_described_by_their_decisions() -> None:
     assert lines[:2] == ["block 0 expansion: 6", "block 0 kernel size: 3"]
     with pytest.raises(InputError, match="accel does not build networks"):
         SPACE.build(architecture, NetworkSettings(), num_classes=2, image_shape=(3, 8, 8))
+
+
+def test_size_grows_with_the_parameters() -> None:
+    smallest = SPACE.from_values((1, 3, 1, 0) * 7)
+    assert SPACE.size(smallest) == sum(width * (2 * width + 9) for width in (16, 24, 40, 80, 112, 192, 320))
+    for index, larger in enumerate((6, 5, 3)):
+        block = [1, 3, 1, 0]
+        block[index] = larger
+        assert SPACE.size(SPACE.from_values((*block, *(1, 3, 1, 0) * 6))) > SPACE.size(smallest)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 from nases_agents.gaussian_process import expected_improvement
-from nases_agents.local_search import sample_unseen
+from nases_agents.local_search import sample_mutants, sample_unseen
 from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
 
 from nases_env.envs import unwrap
@@ -116,12 +116,9 @@ class BayesianOptimization(Agent):
         """Sample new architectures: mutants of the best children, and random ones."""
         elites = self.model.ranking()[: self.args.num_elites]
         candidates = [self.search_space.sample(self.rng) for _ in range(self.args.num_random_candidates)]
-        num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=self.args.num_mutants) - 1
-        for parent, extra in zip(self.rng.integers(len(elites), size=self.args.num_mutants), num_extra, strict=True):
-            mutant = elites[parent]
-            for _ in range(1 + extra):
-                mutant = self.search_space.mutate(mutant, self.rng)
-            candidates.append(mutant)
+        candidates += sample_mutants(
+            self.search_space, elites, self.args.num_mutants, self.args.extra_mutation_prob, self.rng
+        )
         return list({child.key: child for child in candidates if child.key not in self.proposed}.values())
 
     def _select(self, candidates: list[Architecture]) -> Architecture | None:

@@ -9,7 +9,7 @@ uses no embedding. With rungs, it compares promoted children by their comparable
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -138,6 +138,32 @@ def sample_unseen(search_space: SearchSpace, rng: np.random.Generator, seen: Col
         if architecture.key not in seen:
             break
     return architecture
+
+
+def sample_mutants(
+    search_space: SearchSpace,
+    parents: Sequence[Architecture],
+    num_mutants: int,
+    extra_mutation_prob: float,
+    rng: np.random.Generator,
+) -> list[Architecture]:
+    """Sample mutants of ``parents``.
+
+    Args:
+        search_space: the search space.
+        parents: the architectures to mutate, each with the same probability.
+        num_mutants: number of mutants.
+        extra_mutation_prob: probability of each further mutation after the first one.
+        rng: chooses the parents and the mutations.
+    """
+    num_extra = rng.geometric(1 - extra_mutation_prob, size=num_mutants) - 1
+    mutants = []
+    for parent, extra in zip(rng.integers(len(parents), size=num_mutants), num_extra, strict=True):
+        mutant = parents[parent]
+        for _ in range(1 + extra):
+            mutant = search_space.mutate(mutant, rng)
+        mutants.append(mutant)
+    return mutants
 
 
 def neighbors_of(search_space: SearchSpace, architecture: Architecture) -> Iterator[Architecture]:

@@ -5,9 +5,9 @@
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
 process is fitted to all evaluated children (``agents/reward_model.py``). Between evaluations the controller takes
 policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
-(Sutton, 1990). The next children are those with the highest expected improvement among candidates sampled from the policy
-and from the prior. Several can be requested together (``--ask-batch-size``): pending children reduce the predicted variance
-of similar candidates. With rungs, the process takes the rung as an input.
+(Sutton, 1990). The next children are those with the highest expected improvement among samples of the policy, samples of
+the prior, and mutants of the best children. Several can be requested together (``--ask-batch-size``): pending children
+reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
+import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
+from nases_agents.local_search import sample_mutants
 from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample
 from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
 
@@ -27,6 +30,7 @@ from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction
 
+NUM_ELITES = 10  # best children, which are mutated
 MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
@@ -50,12 +54,14 @@ class Args(PolicyArgs):
     """Imagined children per gradient step."""
     imagined_ucb_kappa: float = 0.5
     """The predicted reward is the mean of the model plus kappa standard deviations, which favors uncertain children."""
-    num_policy_candidates: int = 300
+    num_policy_candidates: int = 100
     """Candidates sampled from the policy per batch."""
     num_prior_candidates: int = 100
     """Candidates sampled from the prior per batch (exploration)."""
+    num_mutants: int = 200
+    """Candidates that are mutants of the ten best children, per batch."""
     extra_mutation_prob: float = 0.4
-    """Probability of each further mutation of a candidate after --num-mutations."""
+    """Probability of each further mutation of a mutant after the first one, and of an elite after --num-mutations."""
     acquisition: Literal["expected_improvement", "upper_confidence_bound"] = "expected_improvement"
     """Acquisition function. On NAS-Bench-201, expected improvement found better children than the upper confidence bound
     within 300 children, and equally good ones within 100."""
@@ -65,7 +71,7 @@ class Args(PolicyArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
-        require_at_least(self, 0, "num_prior_candidates", "imagined_ucb_kappa", "ucb_kappa")
+        require_at_least(self, 0, "num_prior_candidates", "num_mutants", "imagined_ucb_kappa", "ucb_kappa")
         require_fraction(self, "extra_mutation_prob")
         if self.acquisition == "expected_improvement":
             require_default(self, "with --acquisition expected_improvement", "ucb_kappa")
@@ -154,7 +160,22 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _sample_candidates(self) -> list[PolicySample]:
         from_policy = self._sample_policy(self.args.num_policy_candidates)
-        return from_policy + self.sample_prior(self.args.num_prior_candidates)
+        return from_policy + self.sample_prior(self.args.num_prior_candidates) + self._sample_mutants()
+
+    @torch.no_grad()
+    def _sample_mutants(self) -> list[PolicySample]:
+        """Sample mutants of the best children. Their embeddings are the outputs of the simulator for them."""
+        space, elites = self.env.search_space, self.model.ranking()[:NUM_ELITES]
+        mutants = sample_mutants(space, elites, self.args.num_mutants, self.args.extra_mutation_prob, self.rng)
+        if not mutants:
+            return []
+        states = torch.from_numpy(np.stack([space.encode(mutant) for mutant in mutants]))
+        embeddings = self.reference_controller(states)
+        offset = torch.zeros(embeddings.shape[1])
+        return [
+            PolicySample(mutant, embedding=embedding, state=state, offset=offset, log_prob=None)
+            for mutant, embedding, state in zip(mutants, embeddings, states, strict=True)
+        ]
 
     def _select(self, candidates: list[PolicySample]) -> PolicySample:
         """Return the unseen candidate, or else the repeat, with the highest value of the acquisition function."""

@@ -16,12 +16,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop
-from tests.agents.driving import drive_synthetic, evaluation, synthetic_env
+from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
 from tests.search.limited import limited_env
 
 SMALL: dict[str, Any] = {
     "num_policy_candidates": 60,
     "num_prior_candidates": 20,
+    "num_mutants": 20,
     "imagined_batch_size": 16,
     "gradient_steps": 1,
 }
@@ -60,7 +61,7 @@ def test_predicted_rewards_alone_train_the_controller() -> None:
 
 def test_infeasible_children_are_not_pending() -> None:
     env = limited_env()
-    agent = ModelAssisted(env, Args(**SMALL, learning_starts=10))
+    agent = ModelAssisted(env, Args(**SMALL, learning_starts=10, screen=False))
     loop = SearchLoop(env, 20)
     loop.run(agent, agent.args.ask_batch_size)
     assert loop.num_infeasible > 20
@@ -113,3 +114,22 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
 def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)
+
+
+def test_candidates_are_samples_of_the_policy_and_of_the_prior_and_mutants_of_the_best() -> None:
+    agent, _ = search(25, extra_mutation_prob=0.0)
+    agent.model.fit()
+    candidates = agent._sample_candidates()
+    assert [sample.log_prob is None for sample in candidates] == [False] * 60 + [True] * 40
+    elites = agent.model.ranking()[:10]
+    for mutant in candidates[-20:]:
+        assert min(hamming_distance(mutant.architecture, elite) for elite in elites) == 1
+        assert mutant.action is None
+
+
+def test_mutants_can_be_selected_and_become_elites() -> None:
+    agent, rewards = search(40, num_policy_candidates=1, num_prior_candidates=0, num_mutants=50)
+    without_action = [transition for transition in agent.history if transition.sample.action is None]
+    assert len(without_action) > 25
+    assert max(rewards[10:]) > max(rewards[:10])
+    assert max(float(transition.residual.abs().max()) for transition in without_action) < 1e-4

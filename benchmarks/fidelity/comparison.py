@@ -4,10 +4,10 @@
 
 Random cells are trained with the recipe of the final training, with several seeds, and with short variants of a preset. The
 final training uses the training split, and is measured on the validation split after each epoch and on the test images
-once, at its end. Each signal is compared with the mean final validation accuracy of each cell (used to choose settings) and
-with its mean final test accuracy (only reported). Seconds are CPU seconds, or wall time on a GPU. The short training
-``distillation`` uses the outputs of a wider network, the teacher, which is trained once before the other trainings. Its
-training is not part of their seconds.
+once, at its end. The numbers of parameters and of FLOPs are signals that need no training. Each signal is compared with the
+mean final validation accuracy of each cell (used to choose settings) and with its mean final test accuracy (only reported).
+Seconds are CPU seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the
+teacher, which is trained once before the other trainings. Its training is not part of their seconds.
 
 The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.console import Console
 from tqdm import tqdm
 
@@ -40,6 +41,7 @@ from benchmarks.fidelity.signals import (
     ceiling,
     describe,
     signals_of_rungs,
+    signals_of_sizes,
     signals_of_training,
 )
 from benchmarks.fidelity.trainings import Job, find_teacher, read_teacher, run
@@ -48,6 +50,7 @@ from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import ChildSettings, final_settings, resolve_preset
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import numpy_generator
+from nases_env.training import load_images
 
 RUNGS = (1, 3, 7)  # the ends of the cosine cycles of the recipe cpu, before its last
 MIN_CELLS = 3
@@ -170,7 +173,9 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
     test = np.array([[result["test_accuracy"] for result in part] for part in by_cell[FINAL]]).T
     rungs = [rung for rung in RUNGS if rung < curves.shape[-1]]
     rng = numpy_generator(args.seed, "fidelity", "bootstrap")
-    rows = [_describe(comparison, rng, args) for comparison in _comparisons(by_cell, valid, test, rungs, args)]
+    comparisons = _comparisons(by_cell, valid, test, rungs, args)
+    comparisons += [Comparison(signal, valid, test) for signal in _signals_of_sizes(cells, args)]
+    rows = [_describe(comparison, rng, args) for comparison in comparisons]
     rung_rows = _describe_schedules(curves[0], seconds[0], valid[:, 1:].mean(axis=1), rungs, args)
     return {
         "benchmark": "fidelity",
@@ -244,6 +249,19 @@ def _comparisons(
             signals = per_seed[0]
         comparisons += [Comparison(signal, valid, test) for signal in signals]
     return comparisons
+
+
+def _signals_of_sizes(cells: Sequence[int], args: Args) -> list[Signal]:
+    """Return the signals that need no training, of the finished cells."""
+    settings = settings_of(args, FINAL)
+    images = load_images(args.dataset, train=False, data_dir=args.data_dir, image_size=settings.image_size)
+    space, architectures = get_search_space(args.search_space), sample_cells(args)
+    with torch.device("meta"):
+        networks = [
+            space.build(architectures[cell], settings, num_classes=len(images.class_names), image_shape=images.image_shape)
+            for cell in cells
+        ]
+    return signals_of_sizes(networks, images.image_shape)
 
 
 def _describe(comparison: Comparison, rng: np.random.Generator, args: Args) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.fidelity.techniques import DISTILLATION, GROWING_IMAGES, LABEL_SMOOTHING
+from nases_env.networks import count_flops, count_parameters
 
 Numbers = NDArray[np.float64]
 Measurements = Mapping[str, Any]
@@ -99,6 +101,18 @@ def signals_of_rungs(results: Sequence[Measurements], rungs: Sequence[int]) -> l
             values = extrapolate(ends, np.array(accuracies), len(results[0]["epochs"]))
             signals.append(Signal(f"{name}: extrapolated_accuracy", values, signals[-1].seconds))
     return signals
+
+
+def signals_of_sizes(networks: Sequence[nn.Module], image_shape: tuple[int, int, int]) -> list[Signal]:
+    """Return the signals that need no training: the number of parameters and of FLOPs of each network.
+
+    Args:
+        networks: one network per cell.
+        image_shape: (channels, height, width).
+    """
+    params = np.array([count_parameters(network) for network in networks], dtype=np.float64)
+    flops = np.array([count_flops(network, image_shape) for network in networks], dtype=np.float64)
+    return [Signal("number of parameters", params, 0.0), Signal("FLOPs", flops, 0.0)]
 
 
 def extrapolate(epochs: Sequence[int], accuracies: Numbers, last_epoch: int) -> Numbers:

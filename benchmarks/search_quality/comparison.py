@@ -436,7 +436,9 @@ def write_results(
     }
     write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
     write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
-    best = "the optimum" if table else "the best of all searches" + args.random_landscapes * " in the same landscape"
+    best = "the optimum" if table else "the best of all searches"
+    if args.random_landscapes:
+        best += " with the same seed"
     agents = [name for name in records if AGENTS[name].variant_of not in records]
     variants = [name for name in records if name not in agents]
     groups = (

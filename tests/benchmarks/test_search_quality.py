@@ -22,6 +22,7 @@ from benchmarks.common import regret
 from benchmarks.common.identity import describe_environment, read_table
 from benchmarks.common.records import Record
 from benchmarks.search_quality.comparison import (
+    ABLATIONS,
     AGENTS,
     DEFAULT_AGENTS,
     DIFFERENCES,
@@ -295,7 +296,6 @@ def test_rewards_are_compared_if_test_accuracies_are_unknown(tmp_path: Path) -> 
 def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options: dict[str, Any] = {
         "env_id": "NASES-Synthetic-v0",
-        "search_space": "nasbench201",
         "agents": ("random_search", "regularized_evolution"),
         "num_seeds": 3,
         "budgets": (5,),
@@ -319,7 +319,7 @@ def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     main(dataclasses.replace(args, first_seed=1))
     assert "4 searches are already in " in capsys.readouterr().out
-    for env_kwargs in ({"operator": "nor_conv_3x3"}, {"landscape_seed": "0"}):
+    for env_kwargs in ({}, {"landscape_seed": "0"}):
         main(dataclasses.replace(args, random_landscapes=False, env_kwargs=env_kwargs))
         assert "0 searches are already in " in capsys.readouterr().out
 
@@ -376,6 +376,12 @@ def test_custom_environment(tmp_path: Path) -> None:
     main(Args(agents=("local_search",), env_id="tests.benchmarks.own_env:Own-v0", **options))
     at = json.loads(output.read_text())["agents"]["local_search"]["at"]["5"]
     assert at["test_accuracy"]["mean"] == pytest.approx(at["valid_accuracy"]["mean"] / 2)
+
+
+def test_ablations_run_only_if_they_are_named() -> None:
+    assert Args().agents == tuple(DEFAULT_AGENTS)
+    assert not set(Args().agents) & set(ABLATIONS)
+    assert {entry.variant_of for entry in ABLATIONS.values()} <= set(DEFAULT_AGENTS)
 
 
 def test_differences_refer_to_existing_agents() -> None:

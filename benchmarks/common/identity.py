@@ -20,6 +20,7 @@ import safetensors.torch
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
 from nases_env.evaluation import CSVEvaluator, TableEvaluator
+from nases_env.search.agent import Agent
 
 Table = dict[str, tuple[float, float | None]]
 
@@ -93,6 +94,13 @@ def sources_of(definition: Any) -> set[Path]:
             modules.add(module)
             pending += [inspect.getmodule(value) for value in vars(module).values()]
     return {Path(module.__file__) for module in modules if module.__file__}
+
+
+def sources_of_agent(agent: Any) -> set[Path]:
+    """Return the sources of an agent, a class or a function; for a class, also those of the agents that it inherits from."""
+    bases = inspect.getmro(agent) if isinstance(agent, type) else ()
+    agents = [agent, *(base for base in bases if issubclass(base, Agent) and base is not Agent)]
+    return set().union(*map(sources_of, agents))
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:

@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         agent: name of the agent.
-        seed: seed of the search, the agent and the order of the operators.
+        seed: seed of the search, the agent, the order of the operators, and the landscape if it is random.
         settings: digest of everything else that determines the result.
         seconds: wall time of the search.
         rewards: validation accuracy of each child in [0, 1], in order.

@@ -24,7 +24,7 @@ HEADINGS = {
     "valid_accuracy": "validation accuracy of the best so far",
     "test_accuracy": "test accuracy of the best so far by validation",
 }
-STYLES = ("-", "--", ":")  # each for SAME_STYLE agents
+STYLES = ("-", "--", ":", "-.")  # each for SAME_STYLE agents
 SAME_STYLE = 8
 PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 5.2, 4.4, 3.4  # inches
 
@@ -49,21 +49,24 @@ def log_spaced(budget: int) -> list[int]:
 
 
 def curves(
-    records: Mapping[str, Sequence[Record]], points: Sequence[int], optimum: Mapping[str, float], seed: int
+    records: Mapping[str, Sequence[Record]],
+    points: Sequence[int],
+    optimum: Mapping[str, float | Sequence[float]],
+    seed: int,
 ) -> dict[str, dict[str, Curve]]:
     """Compute the regret curve of each agent for each accuracy in ``optimum``.
 
     Args:
         records: records by agent.
         points: numbers of children.
-        optimum: "valid_accuracy" and, if known, "test_accuracy", in [0, 1].
+        optimum: "valid_accuracy" and, if known, "test_accuracy", in [0, 1]; a sequence has the optimum of each seed.
         seed: seed of the bootstrap.
     """
     rng = numpy_generator(seed, "search quality", "regret")
     panels: dict[str, dict[str, Curve]] = {}
     for measure, best in optimum.items():
         for agent, rows in records.items():
-            regrets = 100 * (best - np.stack([getattr(record, measure)(points) for record in rows]))
+            regrets = 100 * (np.reshape(best, (-1, 1)) - np.stack([getattr(record, measure)(points) for record in rows]))
             panels.setdefault(measure, {})[agent] = Curve(regrets.mean(axis=0), *mean_band(regrets, rng))
     return panels
 
@@ -81,7 +84,8 @@ def draw(
         title: printed above the panels.
         points: numbers of children.
         panels: curves by accuracy and agent.
-        groups: the agents of each row; all of them have different colors if there are at most 20.
+        groups: the agents of each row; all of them have different colors if there are at most 20,
+            and different colors or styles if there are at most 32.
         labels: text of each agent in the legend.
     """
     num_rows, num_columns = len(groups), len(panels)

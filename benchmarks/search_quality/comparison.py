@@ -3,6 +3,7 @@
     python -m benchmarks.search_quality --table nasbench201-cifar10.csv --output comparison.json
     python -m benchmarks.search_quality --env-id NASES-TransNASMicro-v0 --env-kwargs task jigsaw
     python -m benchmarks.search_quality --env-id NASES-Accel-v0
+    python -m benchmarks.search_quality --env-id NASES-Synthetic-v0 --random-landscapes
     python -m benchmarks.search_quality --env-id NASES-Digits-v0 --agents random_search reinforce --num-seeds 5 --budgets 64
 
 Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.
@@ -10,14 +11,15 @@ Smaller budgets are prefixes of the search with the largest: the best of 100 chi
 validation accuracies. If the evaluator can report the test accuracy of fully trained children, it is read after a search,
 and the test accuracy of the child with the best validation accuracy is compared; otherwise its validation accuracy is. All
 agents search the same environments. If an environment can permute its operators, the seed of the search determines their
-order, so no agent profits from a particular order.
+order, so no agent profits from a particular order. With ``--random-landscapes``, it also determines the reward function of
+a synthetic environment; the regret is then against the best child of all searches with the same seed.
 
 The tables in Markdown (.md), regret curves (.png, .svg), and one line per search (.records.jsonl) are written next to the
 output. A record is on disk as soon as its search has ended, and the same command resumes an interrupted comparison. A record
 is reused only if everything that determines it is equal: the options of agent and environment, the largest budget, the
 table, the embedding, the code, and the versions of libraries. Other records stay in the file unused.
 
-To compare another agent or other options, add a line to AGENTS.
+To compare another agent or other options, add a line to DEFAULT_AGENTS, or to ABLATIONS if it does not run by default.
 """
 
 from __future__ import annotations
@@ -58,10 +60,18 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common import regret, report
-from benchmarks.common.identity import Table, describe_environment, digest_of_files, digest_of_text, read_table, sources_of
+from benchmarks.common.identity import (
+    Table,
+    describe_environment,
+    digest_of_files,
+    digest_of_text,
+    read_table,
+    sources_of_agent,
+)
 from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, find_incumbent_steps
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
+from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths
 from nases_env import visualization
 from nases_env.atomic_io import write_atomically
 from nases_env.envs import NASESEnv
@@ -90,7 +100,7 @@ class Entry(NamedTuple):
     variant_of: str | None = None
 
 
-AGENTS: dict[str, Entry] = {
+DEFAULT_AGENTS: dict[str, Entry] = {
     "random_search": Entry("random search", RandomSearch, SearchArgs()),
     "regularized_evolution": Entry("regularized evolution", RegularizedEvolution, regularized_evolution.Args()),
     "local_search": Entry("local search", LocalSearch, local_search.Args()),
@@ -116,7 +126,46 @@ AGENTS: dict[str, Entry] = {
         "Algorithm 1, random weights", Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"
     ),
 }
-"""The compared agents by name."""
+"""The agents that are compared by default, by name."""
+
+FROM_POLICY_ALONE: dict[str, Any] = {"num_policy_candidates": 50, "num_prior_candidates": 0, "num_mutants": 0}
+
+ABLATIONS: dict[str, Entry] = {
+    "model_assisted_no_learning": Entry(
+        "model-assisted, no learning", ModelAssisted, model_assisted.Args(learning_rate=NO_LEARNING), "model_assisted"
+    ),
+    "model_assisted_no_screening": Entry(
+        "model-assisted, random first children", ModelAssisted, model_assisted.Args(screen=False), "model_assisted"
+    ),
+    "model_assisted_50": Entry(
+        "model-assisted, 50 samples of the policy", ModelAssisted, model_assisted.Args(**FROM_POLICY_ALONE), "model_assisted"
+    ),
+    "model_assisted_50_no_learning": Entry(
+        "model-assisted, 50 samples, no learning",
+        ModelAssisted,
+        model_assisted.Args(**FROM_POLICY_ALONE, learning_rate=NO_LEARNING),
+        "model_assisted",
+    ),
+    "bayesian_optimization_no_screening": Entry(
+        "Bayesian opt., random first children",
+        BayesianOptimization,
+        bayesian_optimization.Args(screen=False),
+        "bayesian_optimization",
+    ),
+    "bayesian_optimization_no_paths": Entry(
+        "Bayesian opt., no kernel on paths", WithoutPaths, bayesian_optimization.Args(), "bayesian_optimization"
+    ),
+    "bayesian_optimization_negated_sizes": Entry(
+        "Bayesian opt., negated sizes", NegatedSizes, bayesian_optimization.Args(), "bayesian_optimization"
+    ),
+    "bayesian_optimization_shuffled_sizes": Entry(
+        "Bayesian opt., shuffled sizes", ShuffledSizes, bayesian_optimization.Args(), "bayesian_optimization"
+    ),
+}
+"""Variants of the agents with a model, by name. They are as slow as these agents, so they are compared only if named."""
+
+AGENTS = {**DEFAULT_AGENTS, **ABLATIONS}
+"""All agents by name."""
 
 BASELINE = "random_search"
 
@@ -129,6 +178,14 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "embedding – independent discrete actions": ("reinforce", "discrete_reinforce_independent"),
     "learning – no learning": ("reinforce", "reinforce_no_learning"),
     "our defaults – Algorithm 1": ("reinforce", "reinforce_paper"),
+    "learning – no learning (model-assisted)": ("model_assisted", "model_assisted_no_learning"),
+    "learning – no learning (50 samples of the policy)": ("model_assisted_50", "model_assisted_50_no_learning"),
+    "all candidates – 50 samples of the policy": ("model_assisted", "model_assisted_50"),
+    "large first children – random ones (model-assisted)": ("model_assisted", "model_assisted_no_screening"),
+    "large first children – random ones (Bayesian opt.)": ("bayesian_optimization", "bayesian_optimization_no_screening"),
+    "kernel on paths – no paths": ("bayesian_optimization", "bayesian_optimization_no_paths"),
+    "sizes – negated sizes": ("bayesian_optimization", "bayesian_optimization_negated_sizes"),
+    "sizes – shuffled sizes": ("bayesian_optimization", "bayesian_optimization_shuffled_sizes"),
 }
 """Pairs of agents that are compared seed by seed, by the title of their difference."""
 
@@ -139,8 +196,8 @@ MIN_WIDTH = 140  # characters of the tables if the output is not a terminal
 class Args:
     """Options of the benchmark."""
 
-    agents: tuple[str, ...] = tuple(AGENTS)
-    """Names of the agents."""
+    agents: tuple[str, ...] = tuple(DEFAULT_AGENTS)
+    """Names of the agents; by default all without the ablations of the agents with a model."""
     num_seeds: int = 100
     """Number of searches of each agent, at least 2."""
     first_seed: int = 0
@@ -151,6 +208,8 @@ class Args:
     """Id of the environment; MODULE:ID if MODULE registers it."""
     env_kwargs: dict[str, str] = field(default_factory=dict)
     """Additional environment arguments as NAME VALUE pairs, such as task jigsaw."""
+    random_landscapes: bool = False
+    """Use the seed of each search as the landscape_seed of its environment, such as NASES-Synthetic-v0."""
     table: str | None = None
     """File with the table of results, for an environment that reads one; unset: the default path of the environment."""
     search_space: str | None = None
@@ -177,7 +236,10 @@ class Args:
             raise InputError(
                 "pass at least one agent with --agents, and at least one number of children, 1 or larger, with --budgets"
             )
-        for name, reason in {"table": "use --table", "operator_permutation_seed": "each search sets its own"}.items():
+        reserved = {"table": "use --table", "operator_permutation_seed": "each search sets its own"}
+        if self.random_landscapes:
+            reserved["landscape_seed"] = "with --random-landscapes, each search sets its own"
+        for name, reason in reserved.items():
             if name in self.env_kwargs:
                 raise InputError(f"--env-kwargs cannot set {name}: {reason}")
         if self.output.suffix != ".json":
@@ -216,8 +278,20 @@ def environment_options(args: Args) -> dict[str, Any]:
 
 
 def open_environment(args: Args) -> NASESEnv:
-    """Return the environment after a reset, which fails if a required file is missing."""
-    env = make_env(SearchArgs(**environment_options(args)))
+    """Return the environment of the first seed after a reset, which fails if a required file is missing.
+
+    Raises:
+        InputError: if the environment does not take an argument.
+    """
+    options = environment_options(args)
+    if args.random_landscapes:
+        options["env_kwargs"] = {**options["env_kwargs"], "landscape_seed": str(args.first_seed)}
+    try:
+        env = make_env(SearchArgs(**options))
+    except InputError as error:
+        if args.random_landscapes and "landscape_seed" in str(error):
+            raise InputError(f"--random-landscapes: {error}") from None
+        raise
     env.reset(seed=args.first_seed)
     return env
 
@@ -225,18 +299,21 @@ def open_environment(args: Args) -> NASESEnv:
 def make_jobs(args: Args, nases: NASESEnv, environment: Mapping[str, Any]) -> list[Job]:
     """Return all searches, ordered by seed, so that an interrupted comparison has about equally many of each agent."""
     permutes = "operator_permutation_seed" in inspect.signature(type(nases)).parameters
+    permutations = ["operator_permutation_seed"] if permutes else []
+    landscapes = ["landscape_seed"] if args.random_landscapes else []
     changes, jobs = environment_options(args), []
-    hashed = {**changes, "env_kwargs": args.env_kwargs}  # without the path of the table, whose content is in ``environment``
+    # Without the path of the table, whose content is in ``environment``.
+    hashed = {**changes, "env_kwargs": {**args.env_kwargs, **dict.fromkeys(landscapes, "the seed of the search")}}
     for name in dict.fromkeys(args.agents):
         _, agent, options, _ = AGENTS[name]
         settings = {
             **dataclasses.asdict(dataclasses.replace(options, **hashed)),
             **environment,
-            "agent_code": digest_of_files(sources_of(agent)),
+            "agent_code": digest_of_files(sources_of_agent(agent)),
         }
         digest = digest_of_text(json.dumps(settings, default=str))
         for seed in range(args.first_seed, args.first_seed + args.num_seeds):
-            env_kwargs = {**changes["env_kwargs"], **({"operator_permutation_seed": str(seed)} if permutes else {})}
+            env_kwargs = {**changes["env_kwargs"], **dict.fromkeys([*permutations, *landscapes], str(seed))}
             jobs.append(Job(name, {**changes, "seed": seed, "env_kwargs": env_kwargs}, digest))
     return sorted(jobs, key=lambda job: job.seed)
 
@@ -293,9 +370,8 @@ def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[
     return completed
 
 
-def find_optimum(records: Mapping[str, Sequence[Record]], table: Table | None) -> dict[str, float]:
-    """Return the best validation and test accuracy in the table; without a table, in all searches."""
-    found = [record for rows in records.values() for record in rows]
+def find_optimum(found: Sequence[Record], table: Table | None) -> dict[str, float]:
+    """Return the best validation and test accuracy in the table; without a table, in the searches."""
     if table:
         valid_accuracies = [valid_accuracy for valid_accuracy, _ in table.values()]
         test_accuracies = [test_accuracy for _, test_accuracy in table.values() if test_accuracy is not None]
@@ -306,10 +382,16 @@ def find_optimum(records: Mapping[str, Sequence[Record]], table: Table | None) -
     return {**optimum, "test_accuracy": max(test_accuracies)} if test_accuracies else optimum
 
 
+def find_optima(records: Mapping[str, Sequence[Record]]) -> dict[str, list[float]]:
+    """Return the best validation and test accuracies in the searches with the same seed, by seed."""
+    optima = [find_optimum(same_seed, None) for same_seed in zip(*records.values(), strict=True)]
+    return {measure: [optimum[measure] for optimum in optima] for measure in optima[0]}
+
+
 def main(args: Args) -> None:
     """Compare agents on the same environment over many seeds."""
     nases = open_environment(args)
-    table = read_table(nases)
+    table = None if args.random_landscapes else read_table(nases)
     environment = describe_environment(nases, table, args.table)
     jobs = make_jobs(args, nases, environment)
     file = RecordFile(args.output.with_suffix(".records.jsonl"))
@@ -332,7 +414,11 @@ def write_results(
     """Write metrics, tables and curves of a finished comparison to files, and print the tables."""
     metrics = report.analyze(records, sorted(set(args.budgets)), BASELINE, DIFFERENCES, args.first_seed)
     tables = report.make_tables(metrics)
-    optimum = find_optimum(records, table)
+    optimum: Mapping[str, float | list[float]] = (
+        find_optima(records)
+        if args.random_landscapes
+        else find_optimum([record for rows in records.values() for record in rows], table)
+    )
     points = regret.log_spaced(max(args.budgets))
     curves = regret.curves(records, points, optimum, args.first_seed)
     content = {
@@ -351,6 +437,8 @@ def write_results(
     write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
     write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
     best = "the optimum" if table else "the best of all searches"
+    if args.random_landscapes:
+        best += " with the same seed"
     agents = [name for name in records if AGENTS[name].variant_of not in records]
     variants = [name for name in records if name not in agents]
     groups = (

@@ -22,7 +22,9 @@ from benchmarks.common import regret
 from benchmarks.common.identity import describe_environment, read_table
 from benchmarks.common.records import Record
 from benchmarks.search_quality.comparison import (
+    ABLATIONS,
     AGENTS,
+    DEFAULT_AGENTS,
     DIFFERENCES,
     Args,
     Job,
@@ -153,7 +155,9 @@ def test_every_agent_has_its_own_color_and_a_readable_label() -> None:
     labels = {name: entry.label for name, entry in AGENTS.items()}
     (axes,) = regret.draw("a title", [1, 2], panels, [list(AGENTS)], labels).axes
     lines = axes.get_lines()
-    assert len({line.get_color() for line in lines}) == len(lines) == len(AGENTS)
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == len(AGENTS)
+    defaults = [line for line in lines if line.get_label() in {labels[name] for name in DEFAULT_AGENTS}]
+    assert len({line.get_color() for line in defaults}) == len(DEFAULT_AGENTS)
     assert {str(line.get_label()) for line in lines} == set(labels.values())
     assert len(set(labels.values())) == len(AGENTS)
     assert not any("_" in label for label in labels.values())
@@ -289,6 +293,53 @@ def test_rewards_are_compared_if_test_accuracies_are_unknown(tmp_path: Path) -> 
     assert list(metrics["regret"]) == ["children", "valid_accuracy"]
 
 
+def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {
+        "env_id": "NASES-Synthetic-v0",
+        "agents": ("random_search", "regularized_evolution"),
+        "num_seeds": 3,
+        "budgets": (5,),
+        "num_processes": 1,
+    }
+    args = Args(**options, random_landscapes=True, output=tmp_path / "metrics.json")
+    main(args)
+    records = records_in(args.output)
+    for record in records:
+        job = next(job for job in jobs_of(args) if (job.agent, job.seed) == (record.agent, record.seed))
+        assert job.options.env_kwargs == {"landscape_seed": str(job.seed)}
+        assert job.settings == record.settings
+    metrics = json.loads(args.output.read_text())
+    best = [max(max(record.rewards) for record in records if record.seed == seed) for seed in range(3)]
+    assert len(set(best)) == 3
+    assert metrics["optimum"] == {"valid_accuracy": best, "is_known": False}
+    values = metrics["agents"]["random_search"]["at"]["5"]["valid_accuracy"]["values"]
+    curve = metrics["regret"]["valid_accuracy"]["random_search"]
+    assert curve["mean"][-1] == pytest.approx(100 * np.mean(np.subtract(best, values)))
+
+    capsys.readouterr()
+    main(dataclasses.replace(args, first_seed=1))
+    assert "4 searches are already in " in capsys.readouterr().out
+    for env_kwargs in ({}, {"landscape_seed": "0"}):
+        main(dataclasses.replace(args, random_landscapes=False, env_kwargs=env_kwargs))
+        assert "0 searches are already in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({}, "--random-landscapes: NASES-NASBench201-v0 does not take --env-kwargs landscape_seed"),
+        (
+            {"env_id": "NASES-Synthetic-v0", "env_kwargs": {"operator": "sep_conv_5x5"}},
+            "--random-landscapes: pass either operator or landscape_seed, not both",
+        ),
+    ],
+)
+def test_random_landscapes_need_an_environment_that_takes_them(env: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        main(Args(random_landscapes=True, output=tmp_path / "out" / "metrics.json", **env))
+    assert not (tmp_path / "out").exists()
+
+
 def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determines_the_records(tmp_path: Path) -> None:
     table = write_transnas_table(tmp_path / "table.csv")
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "table": table}
@@ -327,6 +378,12 @@ def test_custom_environment(tmp_path: Path) -> None:
     assert at["test_accuracy"]["mean"] == pytest.approx(at["valid_accuracy"]["mean"] / 2)
 
 
+def test_ablations_run_only_if_they_are_named() -> None:
+    assert Args().agents == tuple(DEFAULT_AGENTS)
+    assert not set(Args().agents) & set(ABLATIONS)
+    assert {entry.variant_of for entry in ABLATIONS.values()} <= set(DEFAULT_AGENTS)
+
+
 def test_differences_refer_to_existing_agents() -> None:
     for ours, theirs in DIFFERENCES.values():
         assert {ours, theirs} <= set(AGENTS)
@@ -343,6 +400,10 @@ def test_differences_refer_to_existing_agents() -> None:
         (
             {"env_kwargs": {"operator_permutation_seed": "1"}},
             "cannot set operator_permutation_seed: each search sets its own",
+        ),
+        (
+            {"env_kwargs": {"landscape_seed": "1"}, "random_landscapes": True},
+            "cannot set landscape_seed: with --random-landscapes, each search sets its own",
         ),
         ({"num_processes": 0}, "--num-processes must be at least 1, not 0"),
         ({"output": Path("metrics.png")}, r"--output must end in \.json, as metrics\.json does"),

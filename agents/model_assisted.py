@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
-from nases_agents.reinforce import EmbeddingPolicy, PolicyArgs, PolicySample
+from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
 from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
 
 from nases_env.evaluation import Evaluation

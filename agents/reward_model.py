@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
-from nases_agents.reinforce import rank_normalize
+from nases_agents.policy import rank_normalize
 
 from nases_env.evaluation import Evaluation
 from nases_env.search_spaces import Architecture, SearchSpace

@@ -57,7 +57,7 @@ class Args:
         "regularized_evolution",
         "local_search",
         "discrete_reinforce",
-        "reinforce",
+        "elite_reinforce",
         "model_assisted",
         "ppo",
     )

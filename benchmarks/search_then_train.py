@@ -2,9 +2,9 @@
 
     python -m benchmarks.search_then_train --search-minutes 10 --train-minutes 10 --output session.json
 
-REINFORCE evaluates as many children as fit into the minutes of the search, ``--num-envs`` of them concurrently. The child
-with the best validation accuracy is trained on all training images and tested once. The number of epochs is computed from
-the measured time per epoch. No choice depends on the test images.
+REINFORCE with elites evaluates as many children as fit into the minutes of the search, ``--num-envs`` of them concurrently.
+The child with the best validation accuracy is trained on all training images and tested once. The number of epochs is
+computed from the measured time per epoch. No choice depends on the test images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from nases_agents.reinforce import Args as ReinforceArgs
-from nases_agents.reinforce import Reinforce
+from nases_agents.elite_reinforce import Args as AgentArgs
+from nases_agents.elite_reinforce import EliteReinforce
 from rich.console import Console
 
 from benchmarks.common.searches import require_trained_children
@@ -89,7 +89,7 @@ class TimedSearch(SearchLoop):
 
 def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     """Search until the time is over; return the search and its measurements."""
-    options = ReinforceArgs(
+    options = AgentArgs(
         env_id=args.env_id,
         budget=UNLIMITED_BUDGET,
         seed=args.seed,
@@ -105,7 +105,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     timed = TimedSearch(nases, UNLIMITED_BUDGET, args.num_envs)
     start = time.monotonic()
     timed.deadline = start + 60 * args.search_minutes
-    timed.run(Reinforce(nases, options), options.ask_batch_size)
+    timed.run(EliteReinforce(nases, options), options.ask_batch_size)
     minutes = (time.monotonic() - start) / 60
     assert timed.best is not None
     evaluations = [child.evaluation for child in timed.trials]

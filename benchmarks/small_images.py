@@ -50,7 +50,7 @@ class Args:
     """Test images per class."""
     num_seeds: int = 5
     """Number of data sets; each is searched and trained with its own seed."""
-    agents: tuple[str, ...] = ("reinforce", "random_search")
+    agents: tuple[str, ...] = ("elite_reinforce", "random_search")
     """Modules of nases_agents."""
     budget: int = 30
     """Children per search."""

@@ -25,7 +25,7 @@ AGENT = ROOT / "agents" / "reinforce.py"
 SMOKE = ("--preset", "smoke", "--budget", "2")
 
 
-SHARED = ("__init__", "gaussian_process", "reward_model")  # modules that are not agents
+SHARED = ("__init__", "gaussian_process", "policy", "reward_model")  # modules that are not agents
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in SHARED)
 
 

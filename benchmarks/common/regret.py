@@ -17,7 +17,7 @@ NUM_POINTS = 60
 COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"),
     *("#882255", "#332288", "#999933", "#44aa99", "#8c510a", "#aa4499", "#117733", "#6699cc"),
-    *("#bcbd22", "#ff9da7", "#4d4d4d", "#b07aa1"),
+    *("#bcbd22", "#ff9da7", "#4d4d4d", "#b07aa1", "#ddcc77"),
 )
 """The palette of Okabe and Ito, which color-blind readers can distinguish, and further colors for dashed lines."""
 HEADINGS = {
@@ -84,7 +84,7 @@ def draw(
         title: printed above the panels.
         points: numbers of children.
         panels: curves by accuracy and agent.
-        groups: the agents of each row; all of them have different colors if there are at most 20,
+        groups: the agents of each row; all of them have different colors if there are at most 21,
             and different colors or styles if there are at most 32.
         labels: text of each agent in the legend.
     """

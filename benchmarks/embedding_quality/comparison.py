@@ -73,7 +73,7 @@ SETTINGS: dict[str, PretrainSettings] = {
 """Compared pretraining settings by name. Uncalibrated and calibrated settings use the cross-entropy loss."""
 
 REFERENCE = "calibrated_n20"  # the settings of the built-in weights of enas_micro, with which the others are compared
-EMBEDDING_AGENTS = ("reinforce", "model_assisted")  # agents that use an embedding
+EMBEDDING_AGENTS = ("elite_reinforce", "model_assisted")  # agents that use an embedding
 BASELINES = ("random_search", "regularized_evolution")  # agents that use none
 ENV_ID = "NASES-Synthetic-v0"
 

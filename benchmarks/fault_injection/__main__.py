@@ -2,12 +2,12 @@
 
     python -m benchmarks.fault_injection --output fault_injection.json
 
-``toy`` is regularized evolution on children that take 50 ms; ``digits`` is REINFORCE on children that are trained and write
-checkpoints; ``rungs`` is the same with promotions, which continue from these checkpoints. Each search runs twice from the
-command line with the same options: once without faults (the reference) and once with faults at random moments. Workers are
-killed or stopped (a stopped worker hangs). Children raise an exception, exceed the memory limit, exit their process or print
-random bytes. The search itself is killed and resumed with ``--resume``. At the end, both searches must have the same
-trajectory and the same results, and no lease, process or temporary file may remain.
+``toy`` is regularized evolution on children that take 50 ms; ``digits`` is REINFORCE with elites on children that are
+trained and write checkpoints; ``rungs`` is the same with promotions, which continue from these checkpoints. Each search runs
+twice from the command line with the same options: once without faults (the reference) and once with faults at random
+moments. Workers are killed or stopped (a stopped worker hangs). Children raise an exception, exceed the memory limit, exit
+their process or print random bytes. The search itself is killed and resumed with ``--resume``. At the end, both searches
+must have the same trajectory and the same results, and no lease, process or temporary file may remain.
 
 ``two_searches_toy`` and ``two_searches_digits`` run two equal searches concurrently on one store; each child must be
 evaluated only once.
@@ -165,8 +165,8 @@ def make_scenarios(args: Args) -> dict[str, Scenario]:
     rungs = ("--rungs", "1,2,4", "--reduction-factor", "2")
     return {
         "toy": Scenario("regularized_evolution", (*common, *toy), args.toy_children, 2 * args.num_envs, 0.1),
-        "digits": Scenario("reinforce", (*common, *digits, *epochs), args.digits_children, 2, 1.5),
-        "rungs": Scenario("reinforce", (*common, *digits, *rungs), args.digits_children, 2, 1.5),
+        "digits": Scenario("elite_reinforce", (*common, *digits, *epochs), args.digits_children, 2, 1.5),
+        "rungs": Scenario("elite_reinforce", (*common, *digits, *rungs), args.digits_children, 2, 1.5),
     }
 
 

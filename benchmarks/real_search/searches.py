@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nases_agents import model_assisted, random_search, regularized_evolution, reinforce
+from nases_agents import elite_reinforce, model_assisted, random_search, regularized_evolution
 
 from benchmarks.common.searches import seconds_of_process
 from nases_env.atomic_io import write_atomically
@@ -38,7 +38,7 @@ AGENTS: dict[str, Entry] = {
     "regularized_evolution": Entry(
         "regularized evolution", regularized_evolution.RegularizedEvolution, regularized_evolution.Args()
     ),
-    "reinforce": Entry("REINFORCE", reinforce.Reinforce, reinforce.Args()),
+    "elite_reinforce": Entry("REINFORCE with elites", elite_reinforce.EliteReinforce, elite_reinforce.Args()),
     "model_assisted": Entry("model-assisted REINFORCE", model_assisted.ModelAssisted, model_assisted.Args()),
 }
 """The compared agents by name."""

@@ -40,6 +40,7 @@ from nases_agents import (
     bayesian_optimization,
     cma_es,
     discrete_reinforce,
+    elite_reinforce,
     local_search,
     model_assisted,
     regularized_evolution,
@@ -50,6 +51,7 @@ from nases_agents import (
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.cma_es import CMAES
 from nases_agents.discrete_reinforce import DiscreteReinforce
+from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
 from nases_agents.random_search import RandomSearch
@@ -81,6 +83,7 @@ from nases_env.search.agent import Agent
 from nases_env.signals import defer_signals
 
 NO_LEARNING = 1e-12  # a learning rate
+ALGORITHM_1: dict[str, Any] = {"std": 0.1, "learning_starts": 0, "unseen": False}  # options of reinforce
 
 
 class Entry(NamedTuple):
@@ -109,6 +112,7 @@ DEFAULT_AGENTS: dict[str, Entry] = {
         "REINFORCE on discrete actions, independent", DiscreteReinforce, discrete_reinforce.Args(controller="independent")
     ),
     "reinforce": Entry("REINFORCE", Reinforce, reinforce.Args()),
+    "elite_reinforce": Entry("REINFORCE with elites", EliteReinforce, elite_reinforce.Args()),
     "model_assisted": Entry("model-assisted REINFORCE", ModelAssisted, model_assisted.Args()),
     "bayesian_optimization": Entry("Bayesian optimization", BayesianOptimization, bayesian_optimization.Args()),
     "cma_es": Entry("CMA-ES", CMAES, cma_es.Args()),
@@ -121,9 +125,18 @@ DEFAULT_AGENTS: dict[str, Entry] = {
     "reinforce_no_learning": Entry(
         "REINFORCE, no learning", Reinforce, reinforce.Args(learning_rate=NO_LEARNING), "reinforce"
     ),
-    "reinforce_paper": Entry("Algorithm 1", Reinforce, reinforce.Args(**reinforce.PAPER), "reinforce"),
+    "reinforce_paper": Entry("Algorithm 1", Reinforce, reinforce.Args(**ALGORITHM_1), "reinforce"),
     "reinforce_paper_random_weights": Entry(
-        "Algorithm 1, random weights", Reinforce, reinforce.Args(**reinforce.PAPER, init="random"), "reinforce"
+        "Algorithm 1, random weights", Reinforce, reinforce.Args(**ALGORITHM_1, init="random"), "reinforce"
+    ),
+    "elite_reinforce_random_weights": Entry(
+        "REINFORCE with elites, random weights", EliteReinforce, elite_reinforce.Args(init="random"), "elite_reinforce"
+    ),
+    "elite_reinforce_no_learning": Entry(
+        "REINFORCE with elites, no learning",
+        EliteReinforce,
+        elite_reinforce.Args(learning_rate=NO_LEARNING),
+        "elite_reinforce",
     ),
 }
 """The agents that are compared by default, by name."""
@@ -170,14 +183,17 @@ AGENTS = {**DEFAULT_AGENTS, **ABLATIONS}
 BASELINE = "random_search"
 
 DIFFERENCES: dict[str, tuple[str, str]] = {
-    "model-assisted – model-free": ("model_assisted", "reinforce"),
+    "model-assisted – model-free": ("model_assisted", "elite_reinforce"),
     "model-assisted – Bayesian optimization": ("model_assisted", "bayesian_optimization"),
-    "simulator weights – random weights": ("reinforce", "reinforce_random_weights"),
+    "simulator weights – random weights": ("elite_reinforce", "elite_reinforce_random_weights"),
+    "simulator weights – random weights (without elites)": ("reinforce", "reinforce_random_weights"),
     "simulator weights – random weights (Algorithm 1)": ("reinforce_paper", "reinforce_paper_random_weights"),
-    "embedding – discrete actions of an LSTM": ("reinforce", "discrete_reinforce"),
-    "embedding – independent discrete actions": ("reinforce", "discrete_reinforce_independent"),
-    "learning – no learning": ("reinforce", "reinforce_no_learning"),
-    "our defaults – Algorithm 1": ("reinforce", "reinforce_paper"),
+    "embedding – discrete actions of an LSTM": ("elite_reinforce", "discrete_reinforce"),
+    "embedding – independent discrete actions": ("elite_reinforce", "discrete_reinforce_independent"),
+    "learning – no learning": ("elite_reinforce", "elite_reinforce_no_learning"),
+    "learning – no learning (without elites)": ("reinforce", "reinforce_no_learning"),
+    "elites – no elites": ("elite_reinforce", "reinforce"),
+    "our defaults – Algorithm 1": ("elite_reinforce", "reinforce_paper"),
     "learning – no learning (model-assisted)": ("model_assisted", "model_assisted_no_learning"),
     "learning – no learning (50 samples of the policy)": ("model_assisted_50", "model_assisted_50_no_learning"),
     "all candidates – 50 samples of the policy": ("model_assisted", "model_assisted_50"),

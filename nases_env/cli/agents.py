@@ -9,7 +9,8 @@ from nases_env.errors import InputError, did_you_mean
 
 AGENTS = {
     "model_assisted": "REINFORCE with a Gaussian-process reward model",
-    "reinforce": "policy gradient from the pretrained simulator",
+    "reinforce": "policy gradient from the pretrained simulator, as in the paper",
+    "elite_reinforce": "the same from mutated good architectures, with replay",
     "bayesian_optimization": "Gaussian process and expected improvement, without a policy",
     "local_search": "all neighbors of the best architecture",
     "regularized_evolution": "mutations of recent architectures",

@@ -78,9 +78,9 @@ def reproduce_command(args: ReproduceArgs) -> None:
     Raises:
         InputError: if an argument is invalid, data is missing, the output directory has other content, or a step fails.
     """
-    for agent in args.agents:
-        require_agent(agent)
     plan = make_plan(args)
+    for agent in plan.agents:
+        require_agent(agent)
     require_utf8(plan.output)
     _check_config(plan)
     evaluator = _prepare_evaluator(plan)
@@ -174,7 +174,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
 def _config(plan: Plan) -> dict[str, Any]:
     """Return the options that determine the results, as JSON values."""
     kept = {name: value for name, value in dataclasses.asdict(plan.args).items() if name not in RESUME_OVERRIDABLE}
-    resolved = {name: getattr(plan, name) for name in ("preset", "env_id", "budget")}
+    resolved = {name: getattr(plan, name) for name in ("preset", "env_id", "budget", "agents")}
     settings = {name: dataclasses.asdict(getattr(plan, name)) for name in ("child", "final")}
     return dict(json.loads(json.dumps({**kept, **resolved, **settings})))
 
@@ -202,7 +202,7 @@ def _check_config(plan: Plan) -> bool:
         raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
     before, now = _flatten(before), _flatten(_config(plan))
     changed = [
-        f"--{name.replace('_', '-')} {before.get(name)}"
+        f"--{name.replace('_', '-')} {_format(before.get(name))}"
         for name, value in now.items()
         if before.get(name) != value and name not in RESUME_OVERRIDABLE
     ]
@@ -211,6 +211,11 @@ def _check_config(plan: Plan) -> bool:
             f"{plan.output} was started with {', '.join(changed)}; pass the same options, or choose a different --output"
         )
     return True
+
+
+def _format(value: Any) -> str:
+    """Format the value of an option as on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:

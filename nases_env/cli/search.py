@@ -24,7 +24,7 @@ from nases_env.cpu import num_cores
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError, did_you_mean
 from nases_env.registration import ENV_IDS
-from nases_env.search.options import SearchArgs, make_env, no_preset, parse_and_search
+from nases_env.search.options import SearchArgs, make_env, parse_and_search
 from nases_env.search.run_dir import read_config
 
 DEFAULT_AGENT = "model_assisted"
@@ -103,13 +103,7 @@ def main(options: Sequence[str]) -> None:
             module.main(args)
 
     plan_and_search.__doc__ = module.main.__doc__
-    parse_and_search(
-        module.Args,
-        plan_and_search,
-        getattr(module, "paper", no_preset),
-        options=[*given, *others],
-        program="nases search DATA",
-    )
+    parse_and_search(module.Args, plan_and_search, options=[*given, *others], program="nases search DATA")
 
 
 def data_options(data: str) -> list[str]:

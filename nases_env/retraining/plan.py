@@ -30,6 +30,7 @@ class Plan:
         env_id: id of the environment.
         budget: number of children per search.
         seeds: number of repetitions.
+        agents: names of the agents.
         child: settings of the children of the searches.
         final: settings of the final training runs.
         args: all other options.
@@ -40,6 +41,7 @@ class Plan:
     env_id: str
     budget: int
     seeds: int
+    agents: tuple[str, ...]
     child: ChildSettings
     final: ChildSettings
     args: ReproduceArgs
@@ -48,7 +50,7 @@ class Plan:
         """Iterate over all steps in order."""
         for seed in range(self.seeds):
             yield Step("pretrain", seed, None, self)
-            for agent in self.args.agents:
+            for agent in self.agents:
                 yield Step("search", seed, agent, self)
                 yield Step("train", seed, agent, self)
 
@@ -78,6 +80,7 @@ def make_plan(args: ReproduceArgs) -> Plan:
         env_id=args.env_id or default.env_id,
         budget=args.budget or default.budget,
         seeds=args.seeds or default.seeds,
+        agents=args.agents or default.agents,
         child=child,
         final=final,
         args=args,
@@ -136,6 +139,7 @@ class Step:
         return [
             *("--env-id", plan.env_id, "--preset", plan.preset, "--budget", str(plan.budget), "--seed", str(self.seed)),
             *("--run-dir", str(run_dir)),
+            *PROTOCOL_PRESETS[plan.preset].agent_options.get(self.agent, ()),
             *(("--embedding", str(plan.embedding(self.seed))) if _uses_embedding(self.agent) else ()),
             *_option_unless_default("num-envs", args.num_envs, 1),
             *where,

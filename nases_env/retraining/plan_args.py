@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,17 +24,29 @@ class ProtocolPreset:
         budget: number of children per search.
         seeds: number of repetitions of all steps.
         pretrain_steps: optimization steps of pretraining; None: the default of ``nases pretrain``.
+        agents: names of the agents.
+        agent_options: options of the searches, by the name of the agent.
     """
 
     env_id: str
     budget: int
     seeds: int
     pretrain_steps: int | None = None
+    agents: tuple[str, ...] = ("elite_reinforce", "random_search")
+    agent_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+
+ALGORITHM_1 = ("--std", "0.1", "--learning-starts", "0", "--no-unseen")  # options of reinforce
 
 PROTOCOL_PRESETS: dict[str, ProtocolPreset] = {
     # The paper does not state the number of children; its released code runs 120 iterations.
-    "paper": ProtocolPreset("NASES-CIFAR10-v0", budget=120, seeds=5),
+    "paper": ProtocolPreset(
+        "NASES-CIFAR10-v0",
+        budget=120,
+        seeds=5,
+        agents=("reinforce", "random_search"),
+        agent_options={"reinforce": ALGORITHM_1},
+    ),
     "gpu": ProtocolPreset("NASES-CIFAR10-v0", budget=100, seeds=5),
     "cpu": ProtocolPreset("NASES-CIFAR10-v0", budget=30, seeds=3),
     "small": ProtocolPreset("NASES-ImageFolder-v0", budget=30, seeds=3),
@@ -48,8 +61,8 @@ class ReproduceArgs:
     interruption."""
 
     preset: Literal["auto", "paper", "gpu", "cpu", "smoke"] = "auto"
-    """Defaults of --env-id, --budget, --seeds, --child and --final. auto: gpu if there is a GPU, otherwise cpu. With paper,
-    REINFORCE runs Algorithm 1 exactly as published."""
+    """Defaults of --env-id, --budget, --seeds, --agents, --child and --final. auto: gpu if there is a GPU, otherwise cpu.
+    With paper, the agent reinforce runs Algorithm 1 exactly as published."""
     output: Path | None = None
     """Output directory. Default: runs/reproduction-PRESET."""
     dry_run: bool = False
@@ -60,8 +73,9 @@ class ReproduceArgs:
     """Number of children per search. Default: the preset's value."""
     seeds: int | None = None
     """Number of repetitions of all steps. Default: the preset's value, 5 for paper."""
-    agents: tuple[str, ...] = ("reinforce", "random_search")
-    """Agents, by module name; all use the same budget and, if they use one, the same embedding."""
+    agents: tuple[str, ...] | None = None
+    """Agents, by module name; all use the same budget and, if they use one, the same embedding. Default: the preset's value,
+    reinforce random_search for paper, otherwise elite_reinforce random_search."""
     embedding: Literal["default", "paper"] = "default"
     """Preset of `nases pretrain`. With the paper's settings, pretraining does not converge (docs/results/embeddings.md)."""
     data_dir: str | None = None
@@ -82,5 +96,5 @@ class ReproduceArgs:
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "budget", "seeds")
-        if not self.agents or len(set(self.agents)) < len(self.agents):
+        if self.agents is not None and not 0 < len(set(self.agents)) == len(self.agents):
             raise InputError("--agents must list at least one agent, without duplicates")

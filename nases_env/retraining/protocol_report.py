@@ -42,13 +42,13 @@ def write_protocol_report(plan: Plan) -> str:
     """
     seeds = range(plan.seeds)
     embeddings = [_read_metrics(plan.embedding(seed).with_suffix(".json")) for seed in seeds]
-    searches = {agent: [read_search(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.args.agents}
-    folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.args.agents}
+    searches = {agent: [read_search(plan.run_dir(seed, agent)) for seed in seeds] for agent in plan.agents}
+    folders = {agent: [FinalFolder(plan.run_dir(seed, agent) / "final") for seed in seeds] for agent in plan.agents}
     finals = {
         agent: [result for seed, folder in enumerate(of_agent) if (result := folder.result(seed)) is not None]
         for agent, of_agent in folders.items()
     }
-    configuration = folders[plan.args.agents[0]][0].read_config()["configuration"]
+    configuration = folders[plan.agents[0]][0].read_config()["configuration"]
     values = {
         "preset": plan.preset,
         "env_id": plan.env_id,
@@ -61,9 +61,9 @@ def write_protocol_report(plan: Plan) -> str:
                 "test_errors": [result.test_error for result in finals[agent]],
                 "less_error_than_random_search": _difference(finals, agent),
             }
-            for agent in plan.args.agents
+            for agent in plan.agents
         },
-        "conditions": describe_training(configuration, finals[plan.args.agents[0]]),
+        "conditions": describe_training(configuration, finals[plan.agents[0]]),
         "changed_settings": changed_settings(plan.child, plan.final),
     }
     text = _to_markdown(plan, values, searches, finals, configuration)

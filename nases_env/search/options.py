@@ -81,9 +81,6 @@ ChildOptions = tyro.conf.FlagConversionOff[tyro.conf.AvoidSubcommands[ChildSetti
 class SearchArgs:
     """Options of every search."""
 
-    agent_presets: ClassVar[tuple[str, ...]] = ()
-    """Presets that also set options of the agent."""
-
     uses_embedding: ClassVar[bool] = True
     """Whether the agent uses the embedding of the search space."""
 
@@ -162,27 +159,19 @@ class SearchArgs:
 Args = TypeVar("Args", bound=SearchArgs)
 
 
-def no_preset(args: SearchArgs) -> None:
-    """Return None: the agent has no presets of its options."""
-
-
-def run_search(
-    args_type: type[Args], main: Callable[[Args], None], preset: Callable[[Args], Args | None] = no_preset
-) -> None:
+def run_search(args_type: type[Args], main: Callable[[Args], None]) -> None:
     """Parse the command line of an agent and call ``main`` with its options, as the main function of this process.
 
     Args:
         args_type: the options of the agent.
         main: the main function; its docstring begins the help text.
-        preset: returns the default options for the given ones; None: those of ``args_type``.
     """
-    run(lambda: parse_and_search(args_type, main, preset))
+    run(lambda: parse_and_search(args_type, main))
 
 
 def parse_and_search(
     args_type: type[Args],
     main: Callable[[Args], None],
-    preset: Callable[[Args], Args | None] = no_preset,
     *,
     options: Sequence[str] | None = None,
     program: str | None = None,
@@ -194,7 +183,6 @@ def parse_and_search(
     Args:
         args_type: as in ``run_search``.
         main: as in ``run_search``.
-        preset: as in ``run_search``.
         options: the options as words; None: those of the command line.
         program: name of the program in the help text; None: that of the command line.
 
@@ -231,8 +219,6 @@ def parse_and_search(
         if is_finished(run_dir, args.budget):
             print(f"{printable(run_dir)} is finished ({recorded.budget} children); pass a larger --budget to continue")
             return
-    elif (default := preset(args)) is not None:
-        args = read(dataclasses.replace(default, child=child, budget=budget))
     main(args)
 
 
@@ -302,8 +288,6 @@ def make_env(args: SearchArgs) -> NASESEnv:
         raise InputError(f"{args.env_id} is not an environment for architecture search: it must be a NASESEnv")
     parameters = inspect.signature(env_class).parameters
     given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
-    if "preset" not in parameters and args.preset in args.agent_presets:
-        del given["preset"]
     child = settings_overrides(args.child, resolve_preset(_resolved_preset(args))[1])
     rejected = [name for name in given if name not in parameters]
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -367,11 +351,11 @@ def load_args(args_type: type[Args], path: Path) -> Args:
     if args_type is SearchArgs:
         values = {name: value for name, value in values.items() if name in names}
         if not has_children:
-            values["preset"] = SearchArgs.preset  # a preset of the agent
+            values["preset"] = SearchArgs.preset  # in earlier versions, it could be a preset of the agent
     if set(values) != names:
         raise InputError(
             f"{path} is a run of {config.get('agent')} with the options of a different agent or version of NASES; resume it "
-            f"with these: {config.get('command')}"
+            f"with that agent and version: {config.get('command')}"
         )
     if not args_type.uses_embedding:
         values["embedding"] = None  # earlier versions required one for custom search spaces

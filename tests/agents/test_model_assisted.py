@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nases_agents import model_assisted
+from nases_agents import model_assisted, policy
 from nases_agents.gaussian_process import expected_improvement
 from nases_agents.model_assisted import Args, ModelAssisted
 from nases_agents.random_search import RandomSearch
@@ -42,10 +42,11 @@ def test_beats_random_search_with_half_the_budget() -> None:
         assert max(search(60, seed=seed)[1]) > max(random_rewards)
 
 
-def test_predicted_rewards_alone_train_the_controller() -> None:
+def test_predicted_rewards_alone_train_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples of the trained policy have higher rewards than those of the initial one."""
+    monkeypatch.setattr(policy, "REFERENCE_COEF", 0.0)
     env = synthetic_env()
-    agent = ModelAssisted(env, Args(gradient_steps=0, learning_starts=60, reference_coef=0.0, learning_rate=3e-3))
+    agent = ModelAssisted(env, Args(gradient_steps=0, learning_starts=60, learning_rate=3e-3))
     for proposal in agent.ask(60):
         agent.tell(proposal, evaluation(proposal.architecture, env.evaluate(proposal.architecture).reward))
     agent.model.fit()

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nases_agents import local_search, model_assisted, regularized_evolution, reinforce
+from nases_agents import elite_reinforce, local_search, model_assisted, regularized_evolution
+from nases_agents.policy import EmbeddingPolicy
 
 from nases_env.envs import NASESEnv
-from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchLoop
 from nases_env.search.agent import Agent, Proposal
@@ -66,7 +66,9 @@ def test_local_search_leaves_an_incumbent_whose_promotion_disappointed() -> None
     assert agent.incumbent == neighbor.architecture
 
 
-@pytest.mark.parametrize(("module", "name"), [(regularized_evolution, "RegularizedEvolution"), (reinforce, "Reinforce")])
+@pytest.mark.parametrize(
+    ("module", "name"), [(regularized_evolution, "RegularizedEvolution"), (elite_reinforce, "EliteReinforce")]
+)
 def test_repeat_of_a_promoted_child_has_its_comparable_reward(module: Any, name: str) -> None:
     agent = make(module, name)
     repeated = promote_second(agent)[1]
@@ -75,14 +77,14 @@ def test_repeat_of_a_promoted_child_has_its_comparable_reward(module: Any, name:
     if isinstance(agent, regularized_evolution.RegularizedEvolution):
         assert [reward for reward, _ in agent.population] == [0.1, COMPARABLE, 0.3, COMPARABLE]
     else:
-        assert isinstance(agent, reinforce.Reinforce)
+        assert isinstance(agent, elite_reinforce.EliteReinforce)
         assert [transition.reward for transition in agent.history] == [0.1, COMPARABLE, 0.3, COMPARABLE]
 
 
-@pytest.mark.parametrize(("module", "name"), [(reinforce, "Reinforce"), (model_assisted, "ModelAssisted")])
+@pytest.mark.parametrize(("module", "name"), [(elite_reinforce, "EliteReinforce"), (model_assisted, "ModelAssisted")])
 def test_elites_are_ranked_by_comparable_rewards(module: Any, name: str) -> None:
     agent = make(module, name)
-    assert isinstance(agent, reinforce.EmbeddingPolicy)
+    assert isinstance(agent, EmbeddingPolicy)
     promote_second(agent)
     assert [transition.reward for transition in agent.history] == [0.1, COMPARABLE, 0.3]
     assert [transition.reward for transition in agent.ranking] == [0.3, 0.1, COMPARABLE]
@@ -158,8 +160,3 @@ def test_promotion_corrects_the_search_after_a_misleading_first_rung() -> None:
     corrected = num_children_near_the_misleading_one(regularized_evolution.RegularizedEvolution)
     assert misled >= 8
     assert corrected <= 1
-
-
-def test_shaped_rewards_are_refused_with_rungs() -> None:
-    with pytest.raises(InputError, match="--reward-shaping applies to one rung only"):
-        reinforce.Args(rungs=(1, 3), reward_shaping="generalization-gap")

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from nases_agents import cma_es, discrete_reinforce, local_search, model_assisted, regularized_evolution, reinforce, sb3, tpe
+from nases_agents import (
+    cma_es,
+    discrete_reinforce,
+    elite_reinforce,
+    local_search,
+    model_assisted,
+    regularized_evolution,
+    reinforce,
+    sb3,
+    tpe,
+)
 from nases_agents.random_search import RandomSearch
 
 from nases_env.evaluation.nasbench201 import TABLE_NAME
@@ -23,6 +33,7 @@ TRAJECTORIES: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "t
 DATA_DIR = os.environ.get("NASES_DATA_DIR")
 AGENTS: dict[str, tuple[Any, Any]] = {
     "reinforce": (reinforce.Args, reinforce.Reinforce),
+    "elite_reinforce": (elite_reinforce.Args, elite_reinforce.EliteReinforce),
     "model_assisted": (model_assisted.Args, model_assisted.ModelAssisted),
     "random_search": (SearchArgs, RandomSearch),
     "regularized_evolution": (regularized_evolution.Args, regularized_evolution.RegularizedEvolution),
@@ -36,10 +47,11 @@ NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "reinforce": {"learning_starts": 20, "train_freq": 10},
+    "reinforce": {"learning_starts": 1},
+    "elite_reinforce": {"learning_starts": 20, "train_freq": 10},
     "model_assisted": {"learning_starts": 20, "screen": False, "num_policy_candidates": 300, "num_mutants": 0},
 }
-"""Options whose defaults were other ones when the trajectories were recorded."""
+"""Options whose defaults depend on the budget, or were other ones when the trajectories were recorded."""
 
 
 def keys_of(name: str, **options: Any) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from nases_agents import model_assisted, reinforce
+from nases_agents import elite_reinforce, model_assisted
+from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.model_assisted import ModelAssisted
 from nases_agents.random_search import RandomSearch
-from nases_agents.reinforce import Reinforce
 
 from benchmarks.embedding_quality.comparison import (
     BASELINES,
@@ -140,11 +140,11 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
         "seed": 1,
         "budget": 22,
     }
-    options = reinforce.Args(**common) if agent == "reinforce" else model_assisted.Args(**common)
+    options = elite_reinforce.Args(**common) if agent == "elite_reinforce" else model_assisted.Args(**common)
     env = make_env(options)
     env.reset(seed=1)
     search = SearchLoop(env, 22)
-    agent_type: Any = Reinforce if agent == "reinforce" else ModelAssisted
+    agent_type: Any = EliteReinforce if agent == "elite_reinforce" else ModelAssisted
     search.run(agent_type(search.env, options), options.ask_batch_size)
     rewards = [child.evaluation.reward for child in search.trials]
     for budget in (21, 22):
@@ -163,11 +163,11 @@ def test_random_search_does_not_depend_on_the_embedding(args: Args, metrics: dic
     search = SearchLoop(env, 22)
     search.run(RandomSearch(search.env, options))
     assert search.best is not None
-    assert metrics["search"]["reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward
+    assert metrics["search"]["elite_reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward
 
 
 def test_rows_are_paired_by_landscape(metrics: dict[str, Any]) -> None:
-    for agent, num_landscapes in (("reinforce", 3), ("model_assisted", 2)):
+    for agent, num_landscapes in (("elite_reinforce", 3), ("model_assisted", 2)):
         assert metrics["search"][agent]["num_landscapes"] == num_landscapes
         rows = metrics["search"][agent]["rows"]
         assert list(rows) == [*ROW_NAMES, *BASELINES]
@@ -184,7 +184,8 @@ def test_rows_are_paired_by_landscape(metrics: dict[str, Any]) -> None:
                     assert estimate["difference"]["high"] <= max(differences)
         for name in BASELINES:  # the same searches for each agent
             assert (
-                rows[name]["22"]["values"] == metrics["search"]["reinforce"]["rows"][name]["22"]["values"][:num_landscapes]
+                rows[name]["22"]["values"]
+                == metrics["search"]["elite_reinforce"]["rows"][name]["22"]["values"][:num_landscapes]
             )
 
 

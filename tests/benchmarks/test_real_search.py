@@ -270,15 +270,15 @@ def test_differences_are_paired_by_seed() -> None:
         return Row(method, seed, "key", accuracy, 10, 20, 3.0, 0.5, 7, 6, 100.0)
 
     rows = [row("random_search", seed, accuracy) for seed, accuracy in enumerate((0.5, 0.6, 0.7))]
-    rows += [row("reinforce", seed, accuracy) for seed, accuracy in enumerate((0.52, 0.64, 0.76))]
+    rows += [row("elite_reinforce", seed, accuracy) for seed, accuracy in enumerate((0.52, 0.64, 0.76))]
     rows += [row("enas_cell", 1, 0.7), row("enas_cell", 2, None)]
     report = analyze(rows, "random_search")["methods"]
-    difference = report["reinforce"]["difference"]
+    difference = report["elite_reinforce"]["difference"]
     assert difference["values"] == pytest.approx({"0": 0.02, "1": 0.04, "2": 0.06})
     assert difference["mean"] == pytest.approx(0.04)
     assert difference["low"] < 0.04 < difference["high"]
     assert difference["low"] == pytest.approx(statistics.mean(np.array([0.02, 0.04, 0.06]), np.random.default_rng(0)).low)
-    assert report["reinforce"]["test_accuracy"]["mean"] == pytest.approx(0.64)
+    assert report["elite_reinforce"]["test_accuracy"]["mean"] == pytest.approx(0.64)
     assert report["random_search"]["difference"] is None
     assert report["enas_cell"]["difference"]["values"] == pytest.approx({"1": 0.1})
     assert report["enas_cell"]["num_failed"] == 1
@@ -287,8 +287,11 @@ def test_differences_are_paired_by_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--agents", "random_search", "reinforc"), "unknown agent 'reinforc' (did you mean 'reinforce'?)"),
-        (("--agents", "reinforce"), "--agents must contain random_search"),
+        (
+            ("--agents", "random_search", "elite_reinforc"),
+            "unknown agent 'elite_reinforc' (did you mean 'elite_reinforce'?)",
+        ),
+        (("--agents", "elite_reinforce"), "--agents must contain random_search"),
         (("--search-seconds", "0"), "--search-seconds must be a positive number, not 0"),
         (("--search-seconds", "nan"), "--search-seconds must be a positive number, not nan"),
         (("--num-seeds", "0"), "--num-seeds must be at least 1, not 0"),

@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from nases_agents import reinforce
 
 from nases_env.cli import main as cli
 from nases_env.cli import reproduce as command
 from nases_env.cli.reproduce import parse_reproduce, reproduce_command
+from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator
 from nases_env.execution.store import process_start_time
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("few_samples")
 
 STAGES_OF_A_SEED = (
     "nases pretrain",
-    "python -m nases_agents.reinforce",
+    "python -m nases_agents.elite_reinforce",
     "nases train",
     "python -m nases_agents.random_search",
     "nases train",
@@ -85,11 +87,11 @@ def test_three_stages_are_run_for_every_seed(folder: Path) -> None:
     for seed in range(2):
         record = json.loads((folder / f"seed-{seed}" / "embedding.json").read_text())
         assert f"--seed {seed} --num-steps 30" in f"{record['command']} " or seed == 0
-        for agent in ("reinforce", "random_search"):
+        for agent in ("elite_reinforce", "random_search"):
             run = folder / f"seed-{seed}" / agent
             search = json.loads((run / "config.json").read_text())
             assert (search["agent"], search["arguments"]["budget"], search["arguments"]["seed"]) == (agent, 3, seed)
-            embedding = str(folder / f"seed-{seed}" / "embedding.safetensors") if agent == "reinforce" else None
+            embedding = str(folder / f"seed-{seed}" / "embedding.safetensors") if agent == "elite_reinforce" else None
             assert search["arguments"]["embedding"] == embedding
             assert len((run / "evaluations.jsonl").read_text().splitlines()) == 3
             assert (run / "final" / f"seed-{seed}" / "model.safetensors").exists()
@@ -99,13 +101,13 @@ def test_three_stages_are_run_for_every_seed(folder: Path) -> None:
 def test_report_contains_the_measured_values(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     errors = {}
-    for agent in ("reinforce", "random_search"):
+    for agent in ("elite_reinforce", "random_search"):
         finals = [folder / f"seed-{seed}" / agent / "final" / f"seed-{seed}" / "result.json" for seed in range(2)]
         errors[agent] = [json.loads(path.read_text())["test_error"] for path in finals]
         assert report["agents"][agent]["test_errors"] == errors[agent]
         assert report["agents"][agent]["final"]["test_error_mean"] == pytest.approx(sum(errors[agent]) / 2)
-    less = [random - ours for random, ours in zip(errors["random_search"], errors["reinforce"], strict=True)]
-    assert report["agents"]["reinforce"]["less_error_than_random_search"]["mean"] == pytest.approx(sum(less) / 2)
+    less = [random - ours for random, ours in zip(errors["random_search"], errors["elite_reinforce"], strict=True)]
+    assert report["agents"]["elite_reinforce"]["less_error_than_random_search"]["mean"] == pytest.approx(sum(less) / 2)
     assert report["agents"]["random_search"]["less_error_than_random_search"] is None
     text = (folder / "report.md").read_text()
     for words in ("Stage 1", "Stage 2", "Final phase", "2 seeds in NASES-Digits-v0", "256 training images of digits"):
@@ -149,7 +151,8 @@ def test_rerun_executes_only_the_missing_steps(folder: Path, capsys: pytest.Capt
     ours, theirs = json.loads(final.read_text()), json.loads(before)
     assert {**ours, "seconds": 0, "hours": 0} == {**theirs, "seconds": 0, "hours": 0}
     assert (
-        json.loads((folder / "report.json").read_text())["agents"]["reinforce"] == json.loads(report)["agents"]["reinforce"]
+        json.loads((folder / "report.json").read_text())["agents"]["elite_reinforce"]
+        == json.loads(report)["agents"]["elite_reinforce"]
     )
 
 
@@ -196,6 +199,7 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
     [
         (["--agents", "reinforc"], "unknown agent 'reinforc' .did you mean 'reinforce'"),
         (["--agents", "reinforce", "reinforce"], "--agents must list at least one agent, without duplicates"),
+        (["--agents", "reinforce"], "was started with --agents elite_reinforce random_search; pass the same options"),
         (["--budget", 0], "--budget must be at least 1, not 0"),
         (
             ["--budget", 4],
@@ -254,12 +258,23 @@ def test_final_training_has_the_network_of_the_searches(preset: str, size: tuple
     assert (final.num_epochs, final.num_cycles) == epochs
 
 
+def test_preset_paper_runs_algorithm_1() -> None:
+    """The agents and their options are the preset's."""
+    searches = [step for step in plan_of("--preset", "paper", "--seeds", "1").steps() if step.stage == "search"]
+    assert [step.agent for step in searches] == ["reinforce", "random_search"]
+    args = parse(reinforce.Args, args=searches[0].options())
+    assert (args.std, args.learning_starts, args.unseen) == (0.1, 0, False)
+    assert "--std" not in searches[1].options()
+    (search, *_) = [step for step in plan_of("--preset", "gpu", "--agents", "reinforce").steps() if step.stage == "search"]
+    assert "--std" not in search.options()
+
+
 def test_options_of_the_final_training_change_only_what_they_name() -> None:
     options = ("--preset", "smoke", "--child.num-filters", "3", "--child.num-epochs", "2")
     plan = plan_of(*options, "--final.cutout-length", "2")
     assert plan.final == dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, cutout_length=2)
     step = next(step for step in plan.steps() if step.stage == "train")
-    assert step.options() == ["runs/reproduction-smoke/seed-0/reinforce", "--seed", "0", "--child.cutout-length", "2"]
+    assert step.options() == ["runs/reproduction-smoke/seed-0/elite_reinforce", "--seed", "0", "--child.cutout-length", "2"]
     shown = run_here(cli.main, "reproduce", *options, "--help").stdout
     assert re.search(r"--final\.num-filters .*?\(default: 3\)", shown, re.DOTALL)
     with pytest.raises(InputError, match=r"--final.num-valid-images has no effect on a final training; omit it"):

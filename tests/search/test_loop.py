@@ -16,6 +16,7 @@ from nases_agents import (
     bayesian_optimization,
     cma_es,
     discrete_reinforce,
+    elite_reinforce,
     local_search,
     model_assisted,
     regularized_evolution,
@@ -24,6 +25,7 @@ from nases_agents import (
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.cma_es import CMAES
 from nases_agents.discrete_reinforce import DiscreteReinforce
+from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.local_search import LocalSearch
 from nases_agents.model_assisted import ModelAssisted
 from nases_agents.random_search import RandomSearch
@@ -123,7 +125,7 @@ def trajectory_of(env: NASESEnv, num_concurrent: int | None, ask_batch_size: int
         inner = ReverseExecutor(inner, num_concurrent)
     env._executor = CachingExecutor(inner, None, env.search_space.to_json)
     search = SearchLoop(env, 24, 4, **options)
-    search.run(Reinforce(env, Args(learning_starts=6, train_freq=3, num_envs=4)), ask_batch_size)
+    search.run(Reinforce(env, Args(learning_starts=6, num_envs=4)), ask_batch_size)
     return [trial.evaluation for trial in search.trials]
 
 
@@ -200,6 +202,7 @@ AGENTS: dict[str, Callable[[Any], Any]] = {
     "random_search": lambda env: RandomSearch(env, SearchArgs()),
     "regularized_evolution": lambda env: RegularizedEvolution(env, regularized_evolution.Args()),
     "reinforce": lambda env: Reinforce(env, Args()),
+    "elite_reinforce": lambda env: EliteReinforce(env, elite_reinforce.Args()),
     "tpe": lambda env: TPE(env, tpe.Args()),
 }
 

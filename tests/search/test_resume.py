@@ -32,11 +32,9 @@ REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "reinforce": ("reinforce", {"learning_starts": 4, "train_freq": 4}),
-    "paper": (
-        "reinforce",
-        {"reads": "last", "unseen": False, "learning_starts": 0, "replay_batch_size": 0, "advantage": "moving-average"},
-    ),
+    "reinforce": ("reinforce", {"learning_starts": 4}),
+    "algorithm_1": ("reinforce", {"std": 0.1, "learning_starts": 0, "unseen": False}),
+    "elite_reinforce": ("elite_reinforce", {"learning_starts": 4, "train_freq": 4}),
     "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
     "random_search": ("random_search", {}),
     "regularized_evolution": ("regularized_evolution", {}),
@@ -142,10 +140,8 @@ def test_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
 
 
 def test_infinite_options_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--preset paper`` of REINFORCE sets infinite limits, and inf is a documented checkpoint interval."""
-    execution = ExecutionSettings(checkpoint_interval=math.inf)
-    options: dict[str, Any] = {"max_grad_norm": math.inf, "clip_range": math.inf, "execution": execution}
-    start_search("reinforce", tmp_path / "run", budget=5, **options)
+    """inf is a documented checkpoint interval."""
+    start_search("reinforce", tmp_path / "run", budget=5, execution=ExecutionSettings(checkpoint_interval=math.inf))
     resume("reinforce", tmp_path / "run", budget=7)
     assert len(trajectory(tmp_path / "run")) == 7
     status_command(StatusArgs(tmp_path / "run"))
@@ -286,16 +282,22 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
 def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start_search("reinforce", tmp_path / "run", budget=2)
     start_search("random_search", tmp_path / "foreign", budget=2)
+    start_search("reinforce", tmp_path / "earlier", budget=2)
+    config = json.loads((tmp_path / "earlier" / "config.json").read_text())
+    del config["arguments"]["init"]
+    config["arguments"] |= {"reads": "elite", "num_proposals": 32, "train_freq": 10}
+    (tmp_path / "earlier" / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
     cases = {
         ("--resume", "absent"): "absent is not a run directory",
-        ("--resume", "run", "--std", "3"): "--std is 0.1 in run and cannot be changed with --resume",
+        ("--resume", "run", "--std", "3"): "--std is 0.6 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
         (
             "--resume",
             "foreign",
         ): "foreign is a run of random_search with the options of a different agent or version of NASES; resume",
+        ("--resume", "earlier"): "earlier is a run of reinforce with the options of a different agent or version of NASES",
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))

@@ -1,0 +1,114 @@
+"""REINFORCE with elites: the controller reads a mutated good child instead of the last one.
+
+    python agents/elite_reinforce.py --env-id NASES-CIFAR10-v0 --budget 100
+
+``agents/reinforce.py`` is REINFORCE as in the paper. To find better children within few of them, this agent adds to it: the
+controller reads a mutated good child, so that the search starts near it; of several samples of the policy, the one nearest
+to that child is evaluated; updates replay earlier children with advantages that depend on the ranks of the rewards. It is
+thus evolution in the embedding space whose policy is also trained. With rungs, promoted children have their comparable
+rewards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from nases_agents.policy import MAX_RESAMPLES, EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
+
+from nases_env.evaluation import Evaluation
+from nases_env.search import SearchRun, run_search
+from nases_env.search.agent import Proposal
+from nases_env.search.option_checks import require_at_least
+
+STD_GROWTH = 1.1  # the standard deviation is multiplied by this on each attempt to find an unseen child
+REPLAY_BATCH_SIZE = 16  # children per gradient step, sampled from all previous ones, as in the paper's released code
+
+
+@dataclass
+class Args(PolicyArgs):
+    """Options of REINFORCE with elites."""
+
+    num_proposals: int = 32
+    """Samples of the policy per child; the one with the smallest Hamming distance to the child that the controller read is
+    evaluated. Because n < m, a small step in the embedding changes several decisions; this rejection counteracts it."""
+    train_freq: int | None = None
+    """Children between two updates. Default: 10, or fewer if there would be less than three updates before the last ten
+    children."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "num_proposals", "train_freq")
+
+    @property
+    def resolved_train_freq(self) -> int:
+        """``train_freq``, or its default for the budget."""
+        num_children = self.budget - 10 - self.resolved_learning_starts
+        return max(1, min(10, num_children // 3)) if self.train_freq is None else self.train_freq
+
+
+class EliteReinforce(EmbeddingPolicy):
+    """Samples unseen children from the policy and updates it with their rewards.
+
+    Args:
+        env: an environment that was reset.
+        args: the options, including the seed of all random generators.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        super().__init__(env, args)
+        self.args = args
+        self.train_freq = args.resolved_train_freq
+
+    def ask(self, num_children: int = 1) -> list[Proposal]:
+        return [self.mark_proposed(self._next_sample()) for _ in range(num_children)]
+
+    def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
+        assert isinstance(proposal, PolicySample), "the proposal must come from ask"
+        self.record(proposal, evaluation.reward)
+        return self._update() if len(self.history) % self.train_freq == 0 else {}
+
+    def _next_sample(self) -> PolicySample:
+        """Sample the next child; each attempt to find an unseen one has a larger deviation and one more mutation."""
+        if self.is_warming_up:
+            return self.sample_unseen_prior()
+        for attempt in range(MAX_RESAMPLES):
+            num_mutations = np.full(self.args.num_proposals, self.args.num_mutations + attempt)
+            samples = self.sample(*self.sample_states(num_mutations), STD_GROWTH**attempt)
+            if unseen := self.filter_unseen(samples):
+                return min(unseen, key=self._hamming_distance)
+        return min(self.filter_feasible(samples), key=self._hamming_distance)  # a repeat
+
+    def _hamming_distance(self, sample: PolicySample) -> int:
+        """Count the decisions in which the child differs from the one that the controller read."""
+        read = self.env.search_space.decode(sample.state.numpy())
+        return sum(a != b for a, b in zip(sample.architecture.decisions, read.decisions, strict=True))
+
+    def _update(self) -> dict[str, float]:
+        """Take ``gradient_steps`` policy-gradient steps on children that were sampled from the policy."""
+        trainable = [index for index, transition in enumerate(self.history) if transition.sample.log_prob is not None]
+        if not trainable:
+            return {}
+        advantages = rank_normalize(torch.tensor([transition.reward for transition in self.history], dtype=torch.float64))
+        metrics: dict[str, float] = {}
+        for _ in range(self.args.gradient_steps):
+            batch = self.rng.choice(trainable, REPLAY_BATCH_SIZE)
+            samples = [self.history[index].sample for index in batch]
+            metrics = self.gradient_step(samples, advantages[torch.from_numpy(batch)].float())
+        return metrics
+
+
+def main(args: Args) -> None:
+    """Search with REINFORCE with elites in the embedding space."""
+    # Recorded, so that a search that is resumed with a larger budget keeps its schedule.
+    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts, train_freq=args.resolved_train_freq)
+    with SearchRun(args, agent="elite_reinforce") as run:
+        run.search(EliteReinforce(run.env, args))
+
+
+if __name__ == "__main__":
+    run_search(Args, main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pytest
 import scipy.stats
 
 from nases_env.errors import InputError
-from nases_env.evaluation import AccelEvaluator, Evaluation, Status
+from nases_env.evaluation import AccelEvaluator, Status
 from nases_env.evaluation.accel_surrogate import SETTINGS
 from nases_env.search_spaces import Architecture
 from nases_env.search_spaces.accel import Accel
@@ -83,7 +84,7 @@ def test_reward_is_the_prediction_for_networks_in_the_table_and_others(table: st
         assert evaluation.status is Status.OK
         assert evaluation.reward == pytest.approx(accuracy_of(architecture) / 100, abs=0.02)
         assert evaluation.reward != accuracy_of(architecture) / 100
-        assert evaluator.evaluate(architecture, seed=4) == Evaluation(**{**vars(evaluation), "seed": 4})
+        assert evaluator.evaluate(architecture, seed=4) == dataclasses.replace(evaluation, seed=4)
     true = [accuracy_of(architecture) for architecture in OTHERS]
     assert scipy.stats.spearmanr(rewards(table), true).statistic > 0.95
 

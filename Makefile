@@ -5,8 +5,9 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs
-# setuptools prints a general note about every editable installation.
-INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet
+# setuptools prints a general note about every editable installation. Python compiles a module when it is first imported;
+# compiling all of them takes longer than the rest of the installation.
+INSTALL := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --no-compile
 ARGS ?=
 DATA ?= digits
 # Every test worker and every child process of a test imports the package: cache its byte code.

@@ -21,7 +21,6 @@ import numpy as np
 import scipy.stats
 import sklearn
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
@@ -30,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from benchmarks.common.console import wide_console
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import require_minimum
@@ -186,9 +186,7 @@ def main(args: Args) -> None:
             f"{100 * row['mean_relative_error']:.4f}",
             f"{row['seconds_per_fit']:.1f}",
         )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    console = wide_console(MIN_WIDTH)
     console.print(table)
     console.print(
         f"best accuracy of the surrogate: {local_search['accuracy']:.2%}, in "

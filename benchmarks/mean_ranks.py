@@ -14,7 +14,6 @@ A rank depends on which agents are compared. An environment is named after the f
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from rich.console import Console
 
 from benchmarks.common import statistics
-from benchmarks.common.report import TextTable, format_interval
+from benchmarks.common.console import wide_console
+from benchmarks.common.report import TextTable, format_interval, write_report
 from benchmarks.common.statistics import Numbers
-from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError
 from nases_env.input_files import read_file
@@ -185,11 +183,8 @@ def main(args: Args) -> None:
     report = analyze(comparisons)
     tables = make_tables(report)
     content = {"benchmark": "mean_ranks", "settings": dataclasses.asdict(args), **report}
-    write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
-    write_atomically(args.output.with_suffix(".md"), "\n".join(table.to_markdown() for table in tables).encode())
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    write_report(args.output, content, tables)
+    console = wide_console(MIN_WIDTH)
     for table in tables:
         console.print(table.to_rich())
     console.print(f"ranks and tables: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)

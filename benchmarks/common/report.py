@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from rich.table import Table
 from benchmarks.common import statistics
 from benchmarks.common.records import Record
 from benchmarks.common.statistics import Numbers
+from nases_env.atomic_io import write_atomically
 from nases_env.seeding import numpy_generator
 
 Report = dict[str, Any]
@@ -40,6 +43,12 @@ class TextTable:
         return "\n".join(
             [f"### {self.title}", "", *(f"| {' | '.join(row)} |" for row in [self.headings, rule, *self.rows]), ""]
         )
+
+
+def write_report(output: Path, content: Mapping[str, Any], tables: Sequence[TextTable]) -> None:
+    """Write ``content`` to the JSON file ``output``, and ``tables`` in Markdown next to it."""
+    write_atomically(output, (json.dumps(content, indent=2, default=str) + "\n").encode())
+    write_atomically(output.with_suffix(".md"), "\n".join(table.to_markdown() for table in tables).encode())
 
 
 def analyze(

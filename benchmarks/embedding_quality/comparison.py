@@ -27,17 +27,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common import statistics
+from benchmarks.common.console import wide_console
 from benchmarks.common.identity import describe_environment, digest_of_files, digest_of_text, sources_of
 from benchmarks.common.records import Record, RecordFile
-from benchmarks.common.report import TextTable
+from benchmarks.common.report import TextTable, write_report
 from benchmarks.common.statistics import Numbers
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.comparison import AGENTS, MIN_WIDTH, Job, complete
-from nases_env.atomic_io import write_atomically
 from nases_env.embedding import (
     PRESETS,
     PretrainSettings,
@@ -350,11 +349,8 @@ def main(args: Args) -> None:
         "search": metrics,
     }
     tables = [quality_table(pretrainings, reports), *(search_table(agent, metrics[agent]) for agent in EMBEDDING_AGENTS)]
-    write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
-    write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    write_report(args.output, content, tables)
+    console = wide_console(MIN_WIDTH)
     for text_table in tables:
         console.print(text_table.to_rich())
     console.print(f"measurements and tables: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)

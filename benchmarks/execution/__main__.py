@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.console import wide_console
 from benchmarks.common.interleave import Measurements
 from benchmarks.env_overhead import median_and_range
 from benchmarks.execution import commands, commits, overhead, resume, scaling
@@ -133,9 +133,7 @@ def make_table(title: str, results: dict[str, dict[str, dict[str, float]]]) -> T
 
 def main(args: Args) -> None:
     """Measure scaling, overhead, the store, resuming, and commands on long searches."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    console = wide_console(MIN_WIDTH)
     results = {}
     with torch_threads(1), tempfile.TemporaryDirectory(prefix="nases-", dir=args.folder) as folder:
         for name, measure in make_parts(args, Path(folder)).items():

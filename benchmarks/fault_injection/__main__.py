@@ -42,6 +42,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.common.console import wide_console
 from benchmarks.fault_injection import checks
 from benchmarks.fault_injection.concurrency import run_concurrency
 from benchmarks.fault_injection.control_dir import ControlDir
@@ -355,9 +356,7 @@ def main(args: Args) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     passed = not any(problems for each in metrics.values() for problems in each["checks"].values())
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    console = wide_console(MIN_WIDTH)
     show(console, metrics)
     if args.output is not None:
         record = {

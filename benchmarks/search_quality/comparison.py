@@ -58,10 +58,10 @@ from nases_agents.random_search import RandomSearch
 from nases_agents.regularized_evolution import RegularizedEvolution
 from nases_agents.reinforce import Reinforce
 from nases_agents.tpe import TPE
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common import regret, report
+from benchmarks.common.console import wide_console
 from benchmarks.common.identity import (
     Table,
     describe_environment,
@@ -75,7 +75,6 @@ from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths
 from nases_env import visualization
-from nases_env.atomic_io import write_atomically
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
 from nases_env.search import SearchArgs, SearchLoop, make_env
@@ -450,8 +449,7 @@ def write_results(
             **{measure: {agent: curve.to_dict() for agent, curve in panel.items()} for measure, panel in curves.items()},
         },
     }
-    write_atomically(args.output, (json.dumps(content, indent=2, default=str) + "\n").encode())
-    write_atomically(args.output.with_suffix(".md"), "\n".join(text_table.to_markdown() for text_table in tables).encode())
+    report.write_report(args.output, content, tables)
     best = "the optimum" if table else "the best of all searches"
     if args.random_landscapes:
         best += " with the same seed"
@@ -467,9 +465,7 @@ def write_results(
     )
     for ending in (".png", ".svg"):
         visualization.save(figure, args.output.with_suffix(ending))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, MIN_WIDTH))
+    console = wide_console(MIN_WIDTH)
     for text_table in tables:
         console.print(text_table.to_rich())
     console.print(f"measurements, tables and curves: {args.output.with_suffix('.*')}", highlight=False, soft_wrap=True)

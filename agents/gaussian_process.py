@@ -85,7 +85,7 @@ class Distances(NamedTuple):
         hamming: normalized Hamming distances.
         counts: normalized squared distances of the choice counts.
         paths: normalized squared distances of the paths; None if the search space has no cells.
-        sizes: products of the size scores; None if the search space has no sizes.
+        sizes: products of the size scores; None if sizes are not known, or the kernel does not use them.
         num_rungs: numbers of rungs between the observations, broadcast to (A, B); None: all are at the same rung.
     """
 
@@ -215,11 +215,15 @@ class GaussianProcess:
         variance = (self._prior_variance(candidates) - explained).clamp_min(1e-9)
         return Posterior(mean, self.outputscale * variance.sqrt(), float(mean_at_data.max()))
 
+    @property
+    def _used_size_scores(self) -> SizeScores | None:
+        """The size scores; None if they are not known, or the kernel does not use them."""
+        return self.size_scores if self.kernel.size_variance else None
+
     def _trend(self, decisions: Tensor) -> Tensor:
         """Compute the prior mean of the values, up to a constant, shape (architectures,)."""
-        if self.size_scores is None or not self.kernel.size_variance:
-            return torch.zeros(len(decisions), dtype=torch.float64)
-        return SIZE_SLOPE * self.size_scores(decisions)
+        scores = self._used_size_scores
+        return torch.zeros(len(decisions), dtype=torch.float64) if scores is None else SIZE_SLOPE * scores(decisions)
 
     def _center(self, trend: Tensor) -> Tensor:
         """Subtract the mean of the trend at the observations, because the targets have zero mean."""
@@ -227,9 +231,10 @@ class GaussianProcess:
 
     def _prior_variance(self, decisions: Tensor) -> Tensor:
         """Compute the prior variance of the values, relative to that of the process without trend."""
-        if self.size_scores is None or not self.kernel.size_variance:
+        scores = self._used_size_scores
+        if scores is None:
             return torch.ones(len(decisions), dtype=torch.float64)
-        return 1 + self.kernel.size_variance * self.size_scores(decisions).square()
+        return 1 + self.kernel.size_variance * scores(decisions).square()
 
     def _distances_of_observations(self, decisions: Tensor, rungs: Tensor | None) -> Distances:
         """Compute the distances between observations, and the numbers of rungs between them if there are several rungs."""
@@ -248,7 +253,7 @@ class GaussianProcess:
         hamming = (first[:, None] != second).sum(2).double() / self.mean_hamming_distance
         counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_hamming_distance)
         paths = None if self.paths is None else self.paths.distances(first, second)
-        scores = self.size_scores
+        scores = self._used_size_scores
         return Distances(hamming, counts, paths, None if scores is None else torch.outer(scores(first), scores(second)))
 
     def _counts(self, decisions: Tensor) -> Tensor:
@@ -334,8 +339,12 @@ class SizeScores:
     def __init__(self, search_space: SearchSpace) -> None:
         self._search_space = search_space
         rng = numpy_generator(0, "size scores")
-        sizes = [search_space.size(search_space.sample(rng)) for _ in range(NUM_SIZES)]
-        self._sizes = sorted(size for size in sizes if size is not None)
+        self._sizes: list[float] = []
+        for _ in range(NUM_SIZES):
+            if (size := search_space.size(search_space.sample(rng))) is None:
+                break
+            self._sizes.append(size)
+        self._sizes.sort()
         self.are_known = len(self._sizes) == NUM_SIZES and self._sizes[0] < self._sizes[-1]
         self._score = lru_cache(MAX_ENCODED)(self._score_uncached)
 

@@ -1,4 +1,4 @@
-"""Export of trained models to ONNX and ``torch.export``, verified against the model before the file is written."""
+"""Export of trained models to ONNX, ``torch.export`` and Python, verified against the model before the file is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from torch import Tensor
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.extras import import_extra
+from nases_env.model_io.export_python import load_python, python_source
 from nases_env.model_io.model import TrainedModel
 from nases_env.model_io.serialization import model_metadata
 from nases_env.seeding import torch_generator
 
-ExportFormat = Literal["onnx", "torch-export"]
-SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+ExportFormat = Literal["onnx", "torch-export", "python"]
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2", "python": ".py"}
 
 TOLERANCE = 1e-4  # absolute difference between a logit of the model and of the export
 RELATIVE_TOLERANCE = 1e-5  # the same relative to the largest logit; applies to logits above 10
@@ -44,12 +45,14 @@ def export_model(
     (N, classes). Before it is written, the export is loaded and compared with the model on random images.
 
     The ``model_metadata`` is stored as JSON: ``search_space``, ``genotype``, ``network``, ``class_names``, ``image_shape``
-    and ``description``; in ``metadata_props`` of ONNX files and in ``extra_files`` of ``torch.export`` files.
+    and ``description``; in ``metadata_props`` of ONNX files, in ``extra_files`` of ``torch.export`` files, and in
+    ``METADATA`` of Python files.
 
     Args:
         model: the model; it is not modified.
         path: the file.
-        format: ``onnx`` requires the packages of ``nases-env[export]``; ``torch-export`` is read by ``torch.export.load``.
+        format: ``onnx`` requires the packages of ``nases-env[export]``; ``torch-export`` is read by ``torch.export.load``;
+            ``python`` is a module with the function ``load`` that needs only torch.
         batch_size: fixed batch size N of the export; None: any batch size.
 
     Returns:
@@ -60,17 +63,42 @@ def export_model(
             by more than 1e-4 and by more than 1e-5 of the largest logit, or the file cannot be written. In these
             cases no file is written.
     """
+    exported = verified_export(model, format, batch_size)
+    write_atomically(Path(path), exported.content)
+    return exported.difference
+
+
+class VerifiedExport(NamedTuple):
+    """An export whose logits equal the model's.
+
+    Attributes:
+        function: the export, loaded again with one thread: maps images to logits.
+        content: the content of its file.
+        difference: the largest absolute difference between a logit of the model and of the export.
+    """
+
+    function: Function
+    content: bytes
+    difference: float
+
+
+def verified_export(model: TrainedModel, format: ExportFormat, batch_size: int | None) -> VerifiedExport:
+    """Export ``model`` and compare the export with it; see ``export_model``.
+
+    Raises:
+        InputError: see ``export_model``.
+    """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; it must be at least 1")
     if format not in SUFFIXES:
         raise InputError(f"unknown format {format!r}{did_you_mean(str(format), SUFFIXES)}; known: {', '.join(SUFFIXES)}")
-    export, load = {"onnx": (_to_onnx, _load_onnx), "torch-export": (_to_torch_export, _load_torch_export)}[format]
+    export, load = _FORMATS[format]
     copied = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
     metadata = {name: json.dumps(value) for name, value in model_metadata(model).items()}
     content = export(copied, batch_size, metadata)
-    difference = _check(copied, load(content), TEST_BATCH_SIZES if batch_size is None else (batch_size,) * 3)
-    write_atomically(Path(path), content)
-    return difference
+    function = load(content)
+    difference = _check(copied, function, TEST_BATCH_SIZES if batch_size is None else (batch_size,) * 3)
+    return VerifiedExport(function, content, difference)
 
 
 def _check(model: TrainedModel, exported: Function, batch_sizes: tuple[int, ...]) -> float:
@@ -105,8 +133,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _to_torch_export(model: TrainedModel, batch_size: int | None, metadata: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(_program(model, batch_size), buffer, extra_files=metadata)
+    buffer, program = io.BytesIO(), _program(model, batch_size)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # source lines, with paths of this machine
+    torch.export.save(program, buffer, extra_files=metadata)
     return buffer.getvalue()
 
 
@@ -115,8 +145,12 @@ def _load_torch_export(content: bytes) -> Function:
     return lambda images: module(images)
 
 
+def _to_python(model: TrainedModel, batch_size: int | None, metadata: dict[str, str]) -> bytes:
+    return python_source(model, _program(model, batch_size), metadata)
+
+
 def _to_onnx(model: TrainedModel, batch_size: int | None, metadata: dict[str, str]) -> bytes:
-    _packages()
+    onnx_packages()
     onnx = torch.onnx.export(
         _program(model, batch_size),
         dynamo=True,
@@ -127,16 +161,38 @@ def _to_onnx(model: TrainedModel, batch_size: int | None, metadata: dict[str, st
     )
     assert onnx is not None  # only the legacy exporter returns None
     onnx.model.metadata_props.update(metadata)
-    content: bytes = onnx.model_proto.SerializeToString()
+    proto = onnx.model_proto
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]  # the source lines of every operator, with paths of this machine: most of a small file
+    content: bytes = proto.SerializeToString()
     return content
 
 
-def _load_onnx(content: bytes) -> Function:
-    session = _packages().InferenceSession(content, providers=["CPUExecutionProvider"])
+def load_onnx(content: bytes) -> Function:
+    """Load an ONNX model with one thread."""
+    runtime = onnx_packages()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _packages() -> Any:
-    """Return the module onnxruntime after checking that all three packages are installed."""
+def onnx_packages() -> Any:
+    """Return the module onnxruntime after checking that all three packages are installed.
+
+    Raises:
+        InputError: if one is missing.
+    """
     _, _, runtime = (import_extra(name, "export", "export to ONNX") for name in ("onnx", "onnxscript", "onnxruntime"))
     return runtime
+
+
+_FORMATS: dict[
+    ExportFormat, tuple[Callable[[TrainedModel, int | None, dict[str, str]], bytes], Callable[[bytes], Function]]
+] = {
+    "onnx": (_to_onnx, load_onnx),
+    "torch-export": (_to_torch_export, _load_torch_export),
+    "python": (_to_python, load_python),
+}
+"""The functions that return the content of a file, and that load it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,11 @@ def test_export_writes_next_to_the_model_and_prints_the_difference(
     file = tmp_path / "seed-0" / "model.pt2"
     assert torch.export.load(file).module()(torch.rand(2, 1, 7, 9)).shape == (2, 3)
     out = capsys.readouterr().out
-    assert out.startswith(f"{file}: 3 classes; its logits differ from the model's by at most ")
+    size = f"{file.stat().st_size / 1000:,.1f} kB"
+    pattern = (
+        rf"{file}: 3 classes; {size}; \S+ ms for 2 images with one thread; its logits differ from the model's by at most "
+    )
+    assert re.match(pattern, out)
     assert float(out.split()[-1]) <= 1e-4
 
 

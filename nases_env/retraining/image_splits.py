@@ -1,0 +1,40 @@
+"""The images that a trained model was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nases_env.errors import InputError
+from nases_env.retraining.folder import CONFIG, FinalFolder
+from nases_env.search.options import SearchArgs, load_args
+from nases_env.search.run_dir import read_config
+from nases_env.training import ImageSet, load_images, split_train_valid
+
+
+def read_splits(model_file: Path, data_dir: str | None = None) -> tuple[ImageSet, ImageSet]:
+    """Read the training and the validation split of the search whose best network is the model.
+
+    The final training has used the images of both splits. Test images are not read.
+
+    Args:
+        model_file: a ``model.safetensors`` in the directory of a final training.
+        data_dir: the directory of the data set. None: the value of the search if it used the same data set, otherwise the
+            default of ``load_images``.
+
+    Raises:
+        InputError: if the file is not in such a directory, or the images cannot be read.
+    """
+    folder = model_file.absolute().parent.parent
+    if not (folder / CONFIG).is_file():
+        raise InputError(
+            f"{model_file} is not in the directory of a final training, which names the data set; pass the run directory"
+        )
+    configuration = FinalFolder(folder).read_config()["configuration"]
+    dataset, split_seed = configuration["dataset"], 0
+    if (folder.parent / CONFIG).is_file():
+        searched = read_config(folder.parent)["configuration"]
+        split_seed = searched.get("split_seed", 0)
+        if data_dir is None and dataset == searched.get("dataset"):
+            data_dir = load_args(SearchArgs, folder.parent).data_dir
+    images = load_images(dataset, train=True, data_dir=data_dir, image_size=configuration["settings"]["image_size"])
+    return split_train_valid(images, seed=split_seed)

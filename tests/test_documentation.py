@@ -112,7 +112,7 @@ def run_typed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif words[0] == "cd":
         monkeypatch.chdir(words[1])
     elif words[:2] == ["nases", "export"]:
-        parse(ExportArgs, args=words[2:])  # the fixture ``exported`` runs both formats
+        parse(ExportArgs, args=words[2:])  # the fixture ``exported`` runs all formats
     elif words[0] == "nases":
         run_nases(words[1], words[2:])
     elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
@@ -165,6 +165,7 @@ def exported(trained: Path) -> Path:
         patch.chdir(trained)
         run_nases("export", ["runs/NAME", "--format", "onnx", "--output", "model.onnx"])
         run_nases("export", ["runs/NAME", "--format", "torch-export", "--output", "cats.pt2"])
+        run_nases("export", ["runs/NAME", "--format", "python", "--output", "model.py"])
     return trained
 
 
@@ -185,6 +186,9 @@ def test_code_and_commands_of_the_page_run(
     monkeypatch.setattr(TrainingEvaluator, "is_expensive", False)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
     monkeypatch.delitem(sys.modules, "custom_search_space", raising=False)
+    if "from model import" in text:
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "model", raising=False)
     namespace: dict[str, object] = {}
     for language, block in BLOCK.findall(text):
         if language == "python":

@@ -97,8 +97,8 @@ def export_command(args: ExportArgs) -> None:
     write_atomically(output, exported.content)
     size, latency = _kilobytes(len(exported.content)), f"{1000 * seconds:.3g} ms for {num_images} with one thread"
     print(
-        f"{printable(output)}: {len(model.class_names)} classes; {size}; {latency}; its logits differ from the model's by at "
-        f"most {exported.difference:.1e}"
+        f"{printable(output)}: {len(model.class_names)} classes; {size}; {latency}; its logits differ from the model's by at"
+        f" most {exported.difference:.1e}"
     )
 
 

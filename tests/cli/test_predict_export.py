@@ -107,3 +107,10 @@ def test_draw_accepts_genotype_json(nases: Nases, tmp_path: Path, capsys: pytest
     assert json.loads(file.read_text())["num_classes"] == 3
     nases("draw", file)
     assert "node 1 = " in capsys.readouterr().out
+
+
+def test_python_file_is_written_next_to_the_model(nases: Nases, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nases("export", run_dir, "--format", "python")
+    file = run_dir / "final" / "seed-0" / "model.py"
+    assert capsys.readouterr().out.startswith(f"{file}: 3 classes; {file.stat().st_size / 1000:,.1f} kB; ")
+    assert "def load() -> Network:" in file.read_text()

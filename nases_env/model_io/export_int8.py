@@ -156,9 +156,9 @@ def _quantize(content: bytes, batches: list[NDArray[np.float32]]) -> bytes:
             return next(self._inputs, None)
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, output = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        proto = onnx.load_model_from_string(content)
-        shape_inference.quant_pre_process(proto, prepared)
+        full, prepared, output = (Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "int8"))
+        full.write_bytes(content)
+        shape_inference.quant_pre_process(full, prepared)
         graph = onnx.load(prepared).graph
         quantization.quantize_static(
             prepared,
@@ -174,7 +174,7 @@ def _quantize(content: bytes, batches: list[NDArray[np.float32]]) -> bytes:
         quantized = onnx.load(output)
     _shorten(quantized)
     del quantized.metadata_props[:]
-    quantized.metadata_props.extend(proto.metadata_props)
+    quantized.metadata_props.extend(onnx.load_model_from_string(content).metadata_props)
     onnx.checker.check_model(quantized)
     result: bytes = quantized.SerializeToString()
     return result

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.model_io.model import TrainedModel
 
 ATEN = torch.ops.aten
@@ -137,9 +137,20 @@ def python_source(model: TrainedModel, program: torch.export.ExportedProgram, me
 
 
 def load_python(content: bytes) -> Callable[[Tensor], Tensor]:
-    """Run a file of ``python_source``, which cannot import this package, and return its network."""
-    network: nn.Module = _run(content.decode())["load"]()
-    return lambda images: network(images)
+    """Run a file of ``python_source``, which cannot import this package, and return its network.
+
+    Raises:
+        InputError: if the file or its network cannot be run; the second one when the network is called.
+    """
+    network: nn.Module = _checked(lambda: _run(content.decode())["load"]())
+    return lambda images: _checked(lambda: network(images))
+
+
+def _checked(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:  # of an operator that only few networks use
+        raise InputError(f"the network cannot be run as Python code ({one_line(error)}); {OTHER_FORMAT}") from error
 
 
 def _run(source: str) -> dict[str, Any]:
@@ -323,8 +334,8 @@ class _Writer:
         if any(places[name] is None and node is not None for name, node in nodes.items()):
             return None  # a weight is computed
         found = {name: place for name, place in places.items() if place is not None}
-        paths = {target.rpartition(".")[0] for target, _ in found.values()}
-        if len(paths) != 1 or any(target.rpartition(".")[2] != name for name, (target, _) in found.items()):
+        paths = {path.rpartition(".")[0] for path, _ in found.values()}
+        if len(paths) != 1 or any(path.rpartition(".")[2] != name for name, (path, _) in found.items()):
             return None
         definition = LAYERS[target]({name: tensor for name, (_, tensor) in found.items()}, arguments)
         if definition is None:

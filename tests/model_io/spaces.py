@@ -125,3 +125,21 @@ class Counting(TiedWidths):
                 return images
 
         return nn.Sequential(Counter(), network)
+
+
+class Conditional(TiedWidths):
+    """Networks with a condition that ``torch.export`` supports."""
+
+    name = "conditional"
+
+    def build(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> nn.Module:
+        network = super().build(architecture, settings, num_classes=num_classes, image_shape=image_shape)
+
+        class Branch(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                chosen: Tensor = torch.cond(images.sum() > 0, torch.relu, torch.neg, (images,))
+                return chosen
+
+        return nn.Sequential(Branch(), network)

@@ -13,7 +13,7 @@ import torch
 
 from nases_env.errors import InputError
 from nases_env.model_io import TrainedModel, export_model
-from nases_env.model_io.export_python import python_source
+from nases_env.model_io.export_python import FUNCTIONS, python_source
 from nases_env.search_spaces import get_search_space
 from nases_env.seeding import torch_generator
 from nases_env.training import ChannelStatistics
@@ -132,6 +132,21 @@ def test_graph_with_other_outputs_than_logits_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"changes its buffers .* --format") as caught:
         python_source(model, program, {})
     assert "\n" not in str(caught.value)
+
+
+def test_network_that_is_not_a_list_of_operators_is_an_input_error(tmp_path: Path) -> None:
+    model = tiny_model("tests.model_io.spaces:Conditional", genotype=CUSTOM)
+    with pytest.raises(InputError, match=r"does not support; choose onnx or torch-export with --format") as caught:
+        export_model(model, tmp_path / "model.py", "python")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_code_that_fails_is_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(FUNCTIONS, torch.ops.aten.flatten.using_ints, FUNCTIONS[torch.ops.aten.cat.default])
+    with pytest.raises(InputError, match=r"cannot be run as Python code \(.*\); choose onnx or torch-export"):
+        export_model(tiny_model(), tmp_path / "model.py", "python")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_network_that_draws_random_numbers_is_not_written(tmp_path: Path) -> None:

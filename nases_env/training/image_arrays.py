@@ -37,9 +37,8 @@ CLASS_NAMES = "class_names"
 CHANNELS = "channels"
 """Name of the entry that says whether the axis of the channels is the ``first`` or the ``last`` one."""
 
-_KNOWN = {
-    name for names in (*ARRAYS, (VALID_ARRAYS, UNSPLIT_ARRAYS, (CLASS_NAMES, CHANNELS))) for part in names for name in part
-}
+_PAIRS = (*(pair for pairs in ARRAYS for pair in pairs), VALID_ARRAYS, UNSPLIT_ARRAYS)
+_KNOWN = {CLASS_NAMES, CHANNELS, *(name for pair in _PAIRS for name in pair)}
 _NUM_CONVERTED = 256  # images that are converted at a time
 
 Arrays = dict[str, NDArray[Any]]
@@ -110,7 +109,8 @@ def read_image_array(path: Path, size: tuple[int, int], *, channels: int, value_
         raise InputError(f"cannot read {path} ({error.strerror}); pass a file with one image") from None
     except Exception as error:  # a damaged file raises a dozen types
         raise InputError(
-            f"{path} is not valid ({one_line(error)}); it must contain an image of {channels} channels like the training images"
+            f"{path} is not valid ({one_line(error)}); it must contain one image of {channels} channels, like those of the "
+            "training"
         ) from error
     return resize(torch.from_numpy(np.ascontiguousarray(pixels))[None], size)[0]
 
@@ -229,8 +229,8 @@ def _parts(arrays: Arrays, names: list[tuple[str, str]]) -> list[_Part]:
         given = arrays[images_name]
         if given.dtype != arrays[first_name].dtype or given.ndim != arrays[first_name].ndim:
             raise ValueError(
-                f"{images_name} is {given.dtype} with {given.ndim} axes, but {first_name} is {arrays[first_name].dtype} with "
-                f"{arrays[first_name].ndim}"
+                f"{images_name} is {given.dtype} with {given.ndim} axes, but {first_name} is {arrays[first_name].dtype} "
+                f"with {arrays[first_name].ndim}"
             )
         images = given[:, None] if axis is None else np.moveaxis(given, axis, 1)
         if 0 in images.shape:

@@ -38,8 +38,8 @@ def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) 
     """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*``, sorted by class and file name.
 
     Images in grayscale and in color become RGB; TIFF files can have other channels. Images of any other type than uint8 are
-    converted with the ``ValueRange`` of the training images. If ``root`` has no subdirectory ``train``, it is not split: every
-    fifth image of each ``root/<class>/*`` is a test image.
+    converted with the ``ValueRange`` of the training images. If ``root`` has no subdirectory ``train``, it is not split:
+    every fifth image of each ``root/<class>/*`` is a test image.
 
     Args:
         root: the directory.

@@ -239,12 +239,23 @@ def _is_16_bit(image: Image.Image) -> bool:
 
 
 def _read_16_bit_png(path: Path, image: Image.Image) -> NDArray[Any]:
-    from torchvision.io import ImageReadMode, decode_png  # slow to import
+    """Return all 16 bits of a PNG file, shape (C, H, W), of which Pillow decodes the upper 8 if it is not grayscale."""
+    (mode,) = {str(tile[3]) for tile in getattr(image, "tile", ())}
+    if mode == "LA;16B":
+        upper, lower = np.moveaxis(_decode_png(path, "RGBA"), 2, 0)[
+            :2, None
+        ]  # the bytes of a pixel, as they are in the file
+    else:
+        # As little-endian, the lower byte of a value in the file is its upper one.
+        upper, lower = (_decode_png(path, raw)[:, :, :3].transpose(2, 0, 1) for raw in (mode, mode.replace("16B", "16L")))
+    values = upper.astype(np.uint16) << 8 | lower
+    return orient(values, image.getexif().get(ExifTags.Base.Orientation))
 
-    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-    values = decode_png(content, ImageReadMode.UNCHANGED).numpy()
-    num_channels = len(values) - (1 - len(values) % 2)  # without transparency
-    return orient(values[:num_channels], image.getexif().get(ExifTags.Base.Orientation))
+
+def _decode_png(path: Path, raw_mode: str) -> NDArray[np.uint8]:
+    with Image.open(path, formats=("PNG",)) as image:
+        image.tile = [tile._replace(args=raw_mode) for tile in image.tile]
+        return np.asarray(image)
 
 
 def _values(name: str, image: Image.Image | NDArray[Any], channels: int) -> NDArray[Any]:

@@ -46,14 +46,17 @@ def read_table(path: Path, *, train: bool, image_size: ImageSize | None) -> Imag
 def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
     """Return the training images or the test images of each class; see ``read_table``."""
     rows = _read_rows(path)
-    _require_single_rows(path, rows)
     file_column, label_column = (_column(path, rows[0], known) for known in (FILE_COLUMNS, LABEL_COLUMNS))
     by_class: dict[str, list[Path]] = {}
     chosen: dict[str, list[Path]] = {}
+    lines: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         name, label = row[file_column], row[label_column]
         if not name or not label:
             raise InputError(f"line {number} of {path} lacks a file or a class; complete or remove it")
+        first = lines.setdefault(os.path.normpath(name), number)
+        if first != number:  # in two splits, it would be trained on and tested
+            raise InputError(f"line {number} of {path} lists {name} again, after line {first}; remove one of them")
         try:
             require_class_names(f"line {number} of {path}", [label])
         except ValueError as error:
@@ -73,17 +76,6 @@ def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
         elif label not in chosen:
             raise InputError(f"{path} has no {'training' if train else 'test'} image of {label}; add some")
     return chosen
-
-
-def _require_single_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Raise ``InputError`` if a file is listed twice; in two splits, it would be trained on and tested."""
-    file_column = _column(path, rows[0], FILE_COLUMNS)
-    lines: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        name = os.path.normpath(row[file_column] or "")
-        if name in lines:
-            raise InputError(f"line {number} of {path} lists {row[file_column]} again, after line {lines[name]}; remove one")
-        lines[name] = number
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

@@ -44,12 +44,11 @@ def test_deep_images_of_five_channels_from_the_search_to_a_prediction(space: str
         "20x11",
         "--search-space",
         space,
-        "--child.auxiliary-head",
-        "True",
         "--child.num-epochs",
         "1",
     )
-    output = nases("search", data, *SMOKE, *size, "--run-dir", run)
+    auxiliary = ("--child.auxiliary-head", "True") if space == "enas_micro" else ()
+    output = nases("search", data, *SMOKE, *size, *auxiliary, "--run-dir", run)
     assert "2 classes, 16 5-channel training images of 40x21 pixels" in output
     assert "converted to 8 bits" in output
     assert "images of 20x11 pixels" in output
@@ -124,7 +123,7 @@ def arrays(**changes: Any) -> Callable[[Path], Path]:
 
 
 def table(text: str) -> Callable[[Path], Path]:
-    """Return a function that writes a ``.csv`` file beside the images 0.png to 9.png."""
+    """Return a function that writes a ``.csv`` file next to the images 0.png to 9.png."""
 
     def write(folder: Path) -> Path:
         for index in range(10):
@@ -191,15 +190,15 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "five axes": (arrays(images=np.zeros((20, 2, 8, 8, 3), np.uint8)), "not (N, H, W)"),
     "no images": (arrays(images=np.zeros((0, 8, 8), np.uint8), labels=LABELS[:0]), "is empty"),
     "no pixels": (arrays(images=np.zeros((20, 8, 0), np.uint8)), "is empty"),
-    "complex": (arrays(images=np.zeros((20, 8, 8), complex)), "no real numbers"),
-    "texts as images": (arrays(images=np.full((20, 8, 8), "x")), "no real numbers"),
+    "complex": (arrays(images=np.zeros((20, 8, 8), complex)), "not real numbers"),
+    "texts as images": (arrays(images=np.full((20, 8, 8), "x")), "not real numbers"),
     "NaN": (arrays(images=NAN), "NaN, infinite"),
     "infinite": (arrays(images=np.full((20, 8, 8), np.inf, np.float32)), "NaN, infinite"),
     "objects": (arrays(images=np.array([None] * 20)), "Object arrays cannot be loaded"),
     "no labels": (arrays(labels=None), "the array labels is missing"),
     "too few labels": (arrays(labels=LABELS[:19]), "not one integer or text for each of 20 images"),
     "several labels": (arrays(labels=np.ones((20, 2), int)), "is not one-hot"),
-    "fractions as labels": (arrays(labels=LABELS + 0.5), "numbers that are no integers"),
+    "fractions as labels": (arrays(labels=LABELS + 0.5), "numbers that are not integers"),
     "dates as labels": (arrays(labels=LABELS.astype("datetime64[s]")), "labels is datetime64[s]"),
     "empty label": (arrays(labels=np.array(["a", ""] * 10)), "is empty or has an invalid character"),
     "label that is not UTF-8": (arrays(labels=np.array([b"a", b"\xff"] * 10)), "not UTF-8"),
@@ -240,7 +239,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "invalid class": (table('file,label\n0.png,"\ud800"\n'.encode("utf-8", "replace").decode()), "has 1 images of ?"),
     "TIFF of RGB pages": (
         folder_with("x.tif", tiff(np.zeros((2, 8, 8, 3), np.uint8), photometric="rgb")),
-        "is no grayscale image",
+        "is not a grayscale image",
     ),
     "TIFF of many pages": (
         folder_with("x.tif", tiff(np.zeros((20, 8, 8), np.uint8), photometric="minisblack")),

@@ -42,7 +42,7 @@ def read_labels(name: str, labels: NDArray[Any], num_images: int) -> NDArray[Nam
         with np.errstate(invalid="ignore"):
             integers = labels.astype(np.int64)
         if not (integers == labels).all():
-            raise ValueError(f"{name} contains numbers that are no integers")
+            raise ValueError(f"{name} contains numbers that are not integers")
         return integers
     return labels.astype(np.int64) if labels.dtype.kind == "b" else np.asarray(labels)
 

@@ -256,7 +256,7 @@ def _given_axis(arrays: Arrays) -> int | None:
 def _channel_axis(name: str, images: NDArray[Any], given: int | None) -> int | None:
     """Return the axis of the channels; None if the images have none, and so are grayscale."""
     if images.dtype.kind not in "buif":
-        raise ValueError(f"{name} is {images.dtype}, no real numbers")
+        raise ValueError(f"{name} is {images.dtype}, not real numbers")
     if images.ndim == 3 and given is None:
         return None
     if images.ndim != 4:

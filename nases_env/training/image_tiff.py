@@ -62,7 +62,7 @@ def _read_pages(pages: list[Any], max_pixels: int) -> NDArray[Any] | None:
         for number, page in enumerate(pages, start=1):
             if page.axes != "YX" or page.shape != first.shape or page.dtype != first.dtype:
                 raise ValueError(
-                    f"page {number} is no grayscale image of the same size and type as page 1, and the pages are the "
+                    f"page {number} is not a grayscale image of the same size and type as page 1, and the pages are the "
                     "channels of one image; save one image per file"
                 )
         return np.stack([page.asarray() for page in pages])

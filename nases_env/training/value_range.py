@@ -31,7 +31,7 @@ class ValueRange:
         """Return the range of images of shape (N, C, H, W).
 
         Raises:
-            ValueError: if they are no real numbers, or one of them is NaN or infinite.
+            ValueError: if they are not real numbers, or one of them is NaN or infinite.
         """
         require_finite(images)
         low, high = (bound(axis=(0, 2, 3)).astype(np.float64).tolist() for bound in (images.min, images.max))
@@ -45,7 +45,7 @@ class ValueRange:
         """Convert images of shape (..., C, H, W).
 
         Raises:
-            ValueError: if they are no real numbers, or one of them is NaN or infinite.
+            ValueError: if they are not real numbers, or one of them is NaN or infinite.
         """
         require_finite(images)
         low, high = (np.array(bound)[:, None, None] for bound in (self.low, self.high))
@@ -55,8 +55,8 @@ class ValueRange:
 
 
 def require_finite(images: NDArray[Any]) -> None:
-    """Raise ``ValueError`` if ``images`` are no real numbers, or one of them is NaN or infinite."""
+    """Raise ``ValueError`` if ``images`` are not real numbers, or one of them is NaN or infinite."""
     if images.dtype.kind not in "buif":
-        raise ValueError(f"values of type {images.dtype} are no real numbers")
+        raise ValueError(f"values of type {images.dtype} are not real numbers")
     if images.dtype.kind == "f" and not (np.abs(images) <= _MAX_VALUE).all():
         raise ValueError(f"a value is NaN, infinite or above {_MAX_VALUE:g}; replace it, for example with numpy.nan_to_num")

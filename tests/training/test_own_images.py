@@ -105,7 +105,7 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
     [
         ({"labels": LABELS}, "the array images is missing"),
         ({"images": IMAGES}, "the array labels is missing"),
-        ({"images": IMAGES.astype(complex), "labels": LABELS}, "images is complex128, no real numbers"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "images is complex128, not real numbers"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "images is empty: its shape is (20, 0, 6)"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "labels is int64 of shape (3,), not one integer or text for each of 20"),
         ({"images": IMAGES, "labels": np.arange(20)}, "the label 0 has 1 images, fewer than 5"),

@@ -85,7 +85,7 @@ def read_any_image(
     Args:
         path: the file.
         size: (height, width) in pixels that the image is stretched to; None keeps its size.
-        channels: 1 converts the image to grayscale, 3 to RGB without transparency; otherwise, it must have this number of channels.
+        channels: 1 converts the image to grayscale, 3 to RGB without transparency; others must be its number of channels.
         value_range: the range of the training images; None: they had 8 bits, so 16-bit values are divided by 256.
 
     Raises:

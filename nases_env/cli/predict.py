@@ -24,7 +24,9 @@ class PredictArgs:
     """
 
     run: tyro.conf.Positional[Path] = field(metadata={"help": MODEL_HELP})
-    images: tyro.conf.Positional[tuple[Path, ...]] = field(metadata={"help": "PNG or JPEG files."})
+    images: tyro.conf.Positional[tuple[Path, ...]] = field(
+        metadata={"help": "PNG, JPEG or TIFF files, or .npy files with one image each."}
+    )
     top: int = field(default=5, metadata={"help": "Number of classes to print."})
     search_space: str | None = field(default=None, metadata={"help": SEARCH_SPACE_HELP})
 

@@ -5,8 +5,8 @@
     nases search my_images/ --dry-run
 
 The data is a directory of images with <class>/ or train/<class>/ and test/<class>/, an .npz file with the arrays images and
-labels, a .csv file with the columns file and label, the name of a data set, or the id of an environment. The other options
-are those of the agent: nases search my_images/ --agent reinforce --help lists
+labels, a directory with images.npy and labels.npy, a .csv file with the columns file and label, the name of a data set, or
+the id of an environment. The other options are those of the agent: nases search my_images/ --agent reinforce --help lists
 them, and --help-all explains them.
 """
 

@@ -78,7 +78,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     counts = _counts(images)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts[:MAX_NAMES])
     more = f" and {len(counts) - MAX_NAMES} other classes" if len(counts) > MAX_NAMES else ""
-    color = "grayscale" if images.image_shape[0] == 1 else "RGB"
+    channels = images.image_shape[0]
+    color = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
     sizes: list[tuple[int, int]] = []
     if evaluator.dataset == "image_folder":
         path = resolve_data_dir(evaluator.data_dir)
@@ -88,6 +89,9 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     else:
         lines = [f"data: {evaluator.dataset}, {len(counts)} classes, {len(images):,} {color} training images"]
     lines.append(f"classes: {listed}{more}")
+    if images.value_range is not None:
+        low, high = min(images.value_range.low), max(images.value_range.high)
+        lines.append(f"note: values from {low:g} to {high:g} are converted to 8 bits")
     (largest, most), (smallest, fewest) = counts[0], counts[-1]
     if most > IMBALANCE * fewest:
         lines.append(

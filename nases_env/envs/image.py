@@ -31,13 +31,15 @@ class ImageEnv(NASESEnv):
     | ``NASES-ImageFolder-v0`` | your images, as below |
     | ``NASES-Digits-v0`` | scikit-learn's digits, 8×8, included in that library |
 
-    For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Images are stretched to squares of ``image_size``; without a
-    split, every fifth image of each class is a test image.
+    For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Without a split, every fifth image of each class is a test
+    image. Images of one size keep their aspect ratio, others are stretched to squares; ``image_size`` is the longer side.
+    Values of other types than uint8 are converted with the range of each channel of the training images.
 
-    - A directory with PNG or JPEG files of any size in ``train/<class>/`` and ``test/<class>/``, or in ``<class>/``.
-    - An ``.npz`` file with the arrays ``images`` (uint8, shape (N, H, W) or (N, H, W, C), 1 or 3 channels) and ``labels``
-      (integers, shape (N,)), or with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``, as in
-      MedMNIST.
+    - A directory with PNG, JPEG or TIFF files in ``train/<class>/`` and ``test/<class>/``, or in ``<class>/``.
+    - An ``.npz`` file with the arrays ``images`` (numbers, shape (N, H, W), (N, H, W, C) or (N, C, H, W), up to 16 channels)
+      and ``labels`` (integers, texts or one-hot), or with ``train_images``, ``train_labels``, ``test_images`` and
+      ``test_labels``, as in MedMNIST.
+    - A directory with such arrays as ``.npy`` files, such as ``images.npy`` and ``labels.npy``.
     - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
 
     ## Arguments
@@ -84,7 +86,8 @@ class ImageEnv(NASESEnv):
             - cutout_length: Cutout: side of the square in pixels; 0 disables it.
             - precision: auto: bfloat16 autocast on GPUs that support it, float32 otherwise.
             - cuda_graphs: On a GPU, capture a training step as a CUDA graph and replay it. No effect on a CPU.
-            - image_size: Shrink larger images to this size in pixels. Default: the size in the data set.
+            - image_size: Shrink larger images until the longer side has this size in pixels, or stretch all to WIDTHxHEIGHT.
+              Default: the size in the data set.
             - num_train_images: Maximum number of training images. Default: all images of the split.
             - num_valid_images: Maximum number of validation images. Default: all images of the split.
             - cells_per_stage: N: normal cells in each of the three stages.

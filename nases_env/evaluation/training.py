@@ -25,6 +25,7 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.seeding import seeded_torch
 from nases_env.training import Checkpoint, ImageSet, load_images, split_train_valid, train_classifier, uses_flip
 from nases_env.training.data_cache import DataCache
+from nases_env.training.image_size import ImageSize
 
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
@@ -217,7 +218,7 @@ def _describe_settings(settings: ChildSettings) -> dict[str, Any]:
 class _DataArguments(NamedTuple):
     dataset: str
     data_dir: str | None
-    image_size: int | None
+    image_size: ImageSize | None
     download: bool
     split_seed: int
     num_train_images: int | None

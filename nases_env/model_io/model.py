@@ -14,7 +14,9 @@ from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.training import ChannelStatistics
-from nases_env.training.image_io import image_to_tensor, read_image
+from nases_env.training.image_arrays import read_image_array
+from nases_env.training.image_io import convert_image, read_any_image
+from nases_env.training.value_range import ValueRange
 
 
 class TrainedModel(nn.Module):
@@ -30,12 +32,13 @@ class TrainedModel(nn.Module):
         class_names: the name of the class of each logit.
         image_shape: (channels, height, width) of the images.
         statistics: mean and standard deviation of each channel of the training images.
+        value_range: the range of the values of the training images; None: they were uint8.
         description: information about the training, as JSON values.
 
     Attributes:
         network: the network; maps standardized images to logits.
         mean, std: buffers of shape (channels,).
-        search_space, architecture, settings, class_names, image_shape, description: the arguments.
+        search_space, architecture, settings, class_names, image_shape, value_range, description: the arguments.
 
     Raises:
         InputError: if the network cannot be built.
@@ -53,6 +56,7 @@ class TrainedModel(nn.Module):
         class_names: Sequence[str],
         image_shape: tuple[int, int, int],
         statistics: ChannelStatistics,
+        value_range: ValueRange | None = None,
         description: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +65,7 @@ class TrainedModel(nn.Module):
         self.settings = settings
         self.class_names = tuple(class_names)
         self.image_shape = image_shape
+        self.value_range = value_range
         self.description = dict(description or {})
         self.network = search_space.build(
             architecture, settings, num_classes=len(self.class_names), image_shape=image_shape
@@ -80,23 +85,25 @@ class TrainedModel(nn.Module):
         """Convert an image as the data sets do: float32 (1, channels, height, width) with values in [0, 1], on the CPU.
 
         The image is rotated according to its EXIF data, converted to RGB or grayscale and resized to the model's height and
-        width without preserving the aspect ratio.
+        width without preserving the aspect ratio. If the training images were not uint8, its values are converted with
+        ``value_range``.
 
         Args:
-            image: a PNG or JPEG file, or an image in memory. Large JPEG files are decoded at reduced resolution, as in the
-                data sets; an image in memory is not, so its values may differ slightly.
+            image: a PNG, JPEG or TIFF file, an ``.npy`` file with one image of shape (H, W), (H, W, C) or (C, H, W), or an
+                image in memory. Large JPEG files are decoded at reduced resolution, as in the data sets; an image in memory
+                is not, so its values may differ slightly.
 
         Raises:
-            InputError: if the file cannot be read, or the number of the model's image channels is neither 1 nor 3.
+            InputError: if the file cannot be read, or its channels or values are not those of the training images.
         """
-        channels, *size = self.image_shape
-        if channels not in (1, 3):
-            raise InputError(f"this model needs images of {channels} channels; call it with tensors")
-        height, width = size
+        channels, height, width = self.image_shape
+        size = (height, width)
         if isinstance(image, Image.Image):
-            pixels = image_to_tensor(image, (height, width), grayscale=channels == 1)
+            pixels = convert_image(image, size, channels=channels, value_range=self.value_range)
+        elif Path(image).suffix.lower() == ".npy":
+            pixels = read_image_array(Path(image), size, channels=channels, value_range=self.value_range)
         else:
-            pixels = read_image(Path(image), (height, width), grayscale=channels == 1)
+            pixels = read_any_image(Path(image), size, channels=channels, value_range=self.value_range)
         return pixels[None] / 255
 
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:

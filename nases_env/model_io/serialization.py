@@ -21,8 +21,9 @@ from nases_env.networks import NetworkSettings
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space
 from nases_env.training import ChannelStatistics
+from nases_env.training.value_range import ValueRange
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 
 RECORD_TYPES: dict[str, Any] = {
@@ -107,7 +108,7 @@ def _network(settings: NetworkSettings) -> dict[str, Any]:
 
 def model_metadata(model: TrainedModel) -> dict[str, Any]:
     """Return the metadata that is stored with the weights of ``model``, as JSON values."""
-    return {
+    metadata = {
         "search_space": model.search_space.name,
         "genotype": _genotype(model.search_space, model.architecture),
         "network": _network(model.settings),
@@ -115,6 +116,9 @@ def model_metadata(model: TrainedModel) -> dict[str, Any]:
         "image_shape": list(model.image_shape),
         "description": model.description,
     }
+    if model.value_range is not None:
+        metadata["value_range"] = {name: list(bound) for name, bound in dataclasses.asdict(model.value_range).items()}
+    return metadata
 
 
 def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
@@ -123,7 +127,8 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
     The file is safetensors and contains the model's ``state_dict``: the network's tensors under ``network.``, ``mean`` and
     ``std``. Its metadata has one entry, ``model``: a JSON object with ``format_version``, ``search_space``, ``genotype``,
     ``network`` (the fields of ``NetworkSettings``), ``class_names``, ``image_shape``, ``description`` and ``sha256``, the
-    digest of the other entries and the tensors.
+    digest of the other entries and the tensors. If the training images were not uint8, it also contains ``value_range``, and
+    the version is 2; otherwise, it is 1.
 
     Raises:
         InputError: if the file cannot be written.
@@ -132,7 +137,9 @@ def save_model(model: TrainedModel, path: str | os.PathLike[str]) -> None:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    save_tensors(Path(path), "model", {"format_version": FORMAT_VERSION, **model_metadata(model)}, tensors)
+    # A version that reads only files of version 1 would convert the values of images in a different way.
+    version = 1 if model.value_range is None else FORMAT_VERSION
+    save_tensors(Path(path), "model", {"format_version": version, **model_metadata(model)}, tensors)
 
 
 def load_model(
@@ -177,6 +184,7 @@ def load_model(
                 class_names=record["class_names"],
                 image_shape=(channels, height, width),
                 statistics=ChannelStatistics(tensors["mean"], tensors["std"]),
+                value_range=_value_range(record.get("value_range"), channels),
                 description=record["description"],
             )
         model.load_state_dict(tensors)
@@ -186,6 +194,16 @@ def load_model(
             "version of NASES that wrote it"
         ) from error
     return model.to(resolve_device(device)).eval()
+
+
+def _value_range(bounds: Any, channels: int) -> ValueRange | None:
+    if bounds is None:
+        return None
+    require_type("value_range", bounds, dict[str, list[float]])
+    value_range = ValueRange(tuple(bounds["low"]), tuple(bounds["high"]))
+    if {len(value_range.low), len(value_range.high)} != {channels}:
+        raise ValueError(f"value_range is {bounds}")
+    return value_range
 
 
 def find_model(path: Path) -> Path:

@@ -231,9 +231,10 @@ def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalR
         "with auxiliary head" if settings["auxiliary_head"] else "no auxiliary head",
     ]
     size = settings["image_size"]
+    pixels = "" if size is None else f" at {size if isinstance(size, str) else f'{size} x {size}'} pixels at most"
     return (
         f"Trained on {'all' if images is None else images} training images of {configuration['dataset']}"
-        f"{'' if size is None else f' at {size} x {size} pixels at most'}, {results[0].num_epochs} epochs, N = "
+        f"{pixels}, {results[0].num_epochs} epochs, N = "
         f"{settings['cells_per_stage']}, F = {settings['num_filters']}, {', '.join(options)}, on {results[0].device}; "
         "tested once, after the last epoch."
     )

@@ -189,6 +189,7 @@ class FinalTraining:
                 class_names=train.class_names,
                 image_shape=train.image_shape,
                 statistics=channel_statistics(train.images),
+                value_range=train.value_range,
             )
 
     def _without_auxiliary_head(self, model: TrainedModel) -> TrainedModel:

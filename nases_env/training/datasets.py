@@ -12,19 +12,20 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nases_env.errors import InputError, did_you_mean, one_line, require_minimum
+from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.paths import absolute_path
 from nases_env.training.data_cache import DataCache
 from nases_env.training.image_folder import read_image_folder
 from nases_env.training.image_io import shrink
 from nases_env.training.image_set import ImageSet
+from nases_env.training.image_size import ImageSize, require_image_size
 from nases_env.training.own_images import read_own_images
 from nases_env.training.settings import TrainingSettings
 
@@ -57,7 +58,7 @@ class _Request:
     dataset: Dataset
     train: bool
     data_dir: Path | None
-    image_size: int | None
+    image_size: ImageSize | None
     download: bool
 
 
@@ -69,7 +70,7 @@ def load_images(
     *,
     train: bool,
     data_dir: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     download: bool = True,
 ) -> ImageSet:
     """Load the training or the test images of a data set.
@@ -81,8 +82,8 @@ def load_images(
         train: whether to load the training images or the test images; only their files are read.
         data_dir: the directory that contains the files, or that they are downloaded to. None: the environment variable
             NASES_DATA_DIR, otherwise ``~/.cache/nases/data``.
-        image_size: larger images are shrunk to this size in pixels. ``image_folder`` resizes all images to exactly
-            ``image_size`` x ``image_size``; see ``read_own_images`` for the default.
+        image_size: larger images are shrunk until the longer side has this size in pixels; ``image_folder`` resizes all
+            images, as ``target_size`` says. WIDTHxHEIGHT: all images are stretched to this size.
         download: whether missing files may be downloaded.
 
     Raises:
@@ -90,7 +91,7 @@ def load_images(
     """
     if dataset not in DATASETS:
         raise InputError(f"unknown data set {dataset!r}{did_you_mean(dataset, DATASETS)}; available: {', '.join(DATASETS)}")
-    require_minimum(1, image_size=image_size)
+    require_image_size(image_size)
     if data_dir is not None and not DATASETS[dataset].uses_data_dir:
         raise InputError(
             f"{dataset} does not read data_dir ({data_dir}), because its images are part of a library; omit it, or use "
@@ -107,7 +108,7 @@ def resolve_data_dir(data_dir: str | Path | None) -> Path | None:
 
 def _load(request: _Request) -> ImageSet:
     images = request.dataset.source(request)
-    return ImageSet(shrink(images.images, request.image_size), images.labels, images.class_names)
+    return replace(images, images=shrink(images.images, request.image_size))
 
 
 IMAGE_CACHE: DataCache[_Request, ImageSet] = DataCache(_load)
@@ -166,9 +167,9 @@ def _read_image_folder(request: _Request) -> ImageSet:
     if request.data_dir is None:
         raise InputError(
             "image_folder requires a directory of images; set data_dir or NASES_DATA_DIR to one that contains "
-            "train/<class>/ and test/<class>/ with PNG or JPEG files, or to an .npz or .csv file"
+            "train/<class>/ and test/<class>/ with PNG, JPEG or TIFF files, or .npy files, or to an .npz or .csv file"
         )
-    return read_own_images(request.data_dir, train=request.train, side=request.image_size)
+    return read_own_images(request.data_dir, train=request.train, image_size=request.image_size)
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class _Torchvision:
         files = root / self._files(request.train)
         if not files.exists():
             if self.image_folder is not None and (root / self.image_folder).is_dir():
-                return read_image_folder(root / self.image_folder, train=request.train, side=None)
+                return read_image_folder(root / self.image_folder, train=request.train, size=None)
             return self._download(request, root)
         try:
             return self._read(root, request.train, download=False)

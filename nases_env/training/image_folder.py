@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,38 +15,40 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from nases_env.atomic_io import write_atomically
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.escaping import printable
 from nases_env.hashing import sha256_hex
 from nases_env.paths import cache_dir, escape_name
-from nases_env.training.image_io import image_size, read_image
+from nases_env.training.image_io import RGB, ImageFormat, image_size, read_format, read_image, read_values
 from nases_env.training.image_set import ImageSet
+from nases_env.training.value_range import ValueRange
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 File = os.DirEntry[str] | Path
 
-_SUFFIXES = (".jpeg", ".jpg", ".png")
-_NUM_MEASURED = 100  # images whose size determines the default size
-MIN_SIDE, MAX_SIDE = 16, 32  # bounds of the default size in pixels
+_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
+_NUM_MEASURED = 100  # images whose sizes determine the size of all
 TEST_STEP = 5  # of the images of a class in a directory without a split, this one is a test image
 _CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
 
 
-def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
-    """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*`` as RGB, sorted by class and file name.
+def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) -> ImageSet:
+    """Read the images of ``root/train/<class>/*`` or ``root/test/<class>/*``, sorted by class and file name.
 
-    If ``root`` has no subdirectory ``train``, it is not split: every fifth image of each ``root/<class>/*`` is a test image.
+    Images in grayscale and in color become RGB; TIFF files can have other channels. Images of any other type than uint8 are
+    converted with the ``ValueRange`` of the training images. If ``root`` has no subdirectory ``train``, it is not split:
+    every fifth image of each ``root/<class>/*`` is a test image.
 
     Args:
         root: the directory.
         train: whether to read the training images or the test images.
-        side: height and width in pixels that all images are stretched to; None requires images of equal size.
+        size: (height, width) in pixels that all images are stretched to; None requires images of equal size.
 
     Raises:
         InputError: if a directory is missing or empty, the classes of ``train`` and ``test`` differ, a file is not a valid
-            PNG or JPEG image, or the sizes differ and ``side`` is None.
+            image, the channels or the types differ, or the sizes differ and ``size`` is None.
     """
     if is_split(root):
         split, other_split = ("train", "test") if train else ("test", "train")
@@ -56,14 +57,15 @@ def read_image_folder(root: Path, *, train: bool, side: int | None) -> ImageSet:
             if (root / other_split).is_dir():
                 _require_same_classes(root, class_names, _class_names(root / other_split))
             files = [_image_files(root / split / name) for name in class_names]
-        return read_files(root / split, files, class_names, side)
+        return read_files(root / split, files, class_names, size, training_files(root))
     with _listing(root):
         class_names = _class_names(root)
         files = [_image_files(root / name) for name in class_names]
     for name, of_class in zip(class_names, files, strict=True):
         if len(of_class) < TEST_STEP:
             raise InputError(f"{root / name} has {len(of_class)} images; add some until there are {TEST_STEP} of each class")
-    return read_files(root, [train_or_test(of_class, train=train) for of_class in files], class_names, side)
+    chosen = [train_or_test(of_class, train=train) for of_class in files]
+    return read_files(root, chosen, class_names, size, training_files(root))
 
 
 def is_split(root: Path) -> bool:
@@ -76,8 +78,14 @@ def train_or_test(of_class: Sequence[T], *, train: bool) -> list[T]:
     return [item for index, item in enumerate(of_class) if (index % TEST_STEP == TEST_STEP - 1) != train]
 
 
-def read_files(root: Path, files: Sequence[Sequence[File]], class_names: tuple[str, ...], side: int | None) -> ImageSet:
-    """Read image files as RGB.
+def read_files(
+    root: Path,
+    files: Sequence[Sequence[File]],
+    class_names: tuple[str, ...],
+    size: tuple[int, int] | None,
+    training: Sequence[Path],
+) -> ImageSet:
+    """Read image files of one ``ImageFormat``.
 
     The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and modification times of the
     files.
@@ -86,38 +94,27 @@ def read_files(root: Path, files: Sequence[Sequence[File]], class_names: tuple[s
         root: a directory that contains the files.
         files: the files of each class.
         class_names: the name of each class.
-        side: as in ``read_image_folder``.
+        size: as in ``read_image_folder``.
+        training: all training images; the first one has the format, and all of them the range of the values.
 
     Raises:
-        InputError: if a file is not a valid PNG or JPEG image, or the sizes differ and ``side`` is None.
+        InputError: if a file is not a valid image, the formats differ, or the sizes differ and ``size`` is None.
     """
-    cache_file = cache_dir() / f"images-{_digest(root, files, side)}.safetensors"
+    paths = [Path(file) for of_class in files for file in of_class]
+    image_format = read_format(training[0] if training else paths[0])
+    value_range = None if image_format.dtype == "uint8" else _value_range(root, training or paths, image_format)
+    cache_file = cache_dir() / f"images-{_digest(root, files, size, image_format, value_range)}.safetensors"
     labels = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(of_class) for of_class in files]))
     images = _read_cache(cache_file, len(labels))
     if images is None:
         logger.info("decoding %d images of %s", len(labels), root)
-        images = _decode_all([Path(file) for of_class in files for file in of_class], side)
-        _write_cache(cache_file, images)
-    return ImageSet(images, labels, class_names)
-
-
-def default_side(root: Path) -> int:
-    """Return the default image size of ``root``, in pixels, for both of its splits; see ``side_of_files``.
-
-    Raises:
-        InputError: if a file is not a valid image.
-    """
-    return side_of_files(training_files(root))
-
-
-def side_of_files(files: Sequence[Path]) -> int:
-    """Return the median of the shorter sides of about ``_NUM_MEASURED`` images, at least 16 and at most 32 pixels."""
-    sides = [min(size) for size in measure_files(files)] or [MAX_SIDE]
-    return int(min(max(statistics.median(sides), MIN_SIDE), MAX_SIDE))
+        images = _decode_all(paths, size, image_format, value_range)
+        _write_cache(cache_file, {"images": images})
+    return ImageSet(images, labels, class_names, value_range)
 
 
 def measure_files(files: Sequence[Path]) -> list[tuple[int, int]]:
-    """Return the width and the height of about ``_NUM_MEASURED`` images in pixels.
+    """Return the width and the height of about ``_NUM_MEASURED`` upright images in pixels.
 
     Raises:
         InputError: if a file is not a valid image.
@@ -175,11 +172,11 @@ def _image_files(folder: Path) -> list[os.DirEntry[str]]:
         files = sorted((entry for entry in entries if entry.is_file() and not entry.name.startswith(".")), key=_name)
     images = [entry for entry in files if entry.name.lower().endswith(_SUFFIXES)]
     if not images:
-        raise InputError(f"{folder} contains no PNG or JPEG files; add images of this class or remove the directory")
+        raise InputError(f"{folder} contains no PNG, JPEG or TIFF files; add images of this class or remove the directory")
     if len(images) < len(files):
         others = [entry.name for entry in files if not entry.name.lower().endswith(_SUFFIXES)]
         logger.warning(
-            "ignored %d files in %s that are neither PNG nor JPEG, such as %s",
+            "ignored %d files in %s that are not PNG, JPEG or TIFF, such as %s",
             len(others),
             printable(folder),
             printable(others[0]),
@@ -191,8 +188,39 @@ def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _digest(folder: Path, files: Sequence[Sequence[File]], side: int | None) -> str:
+def _value_range(root: Path, training: Sequence[Path], image_format: ImageFormat) -> ValueRange:
+    """Return the range of the values of the training images, which is cached like the images."""
+    cache_file = cache_dir() / f"range-{_digest(root, [training], None, image_format, None)}.safetensors"
+    bounds = _read_tensors(cache_file)
+    if bounds is not None and {"low", "high"} <= set(bounds):
+        return ValueRange(tuple(bounds["low"].tolist()), tuple(bounds["high"].tolist()))
+    logger.info("reading the range of the values of %d images of %s", len(training), root)
+    value_range: ValueRange | None = None
+    for path in training:
+        values = read_values(path, image_format)
+        try:
+            of_file = ValueRange.of(values[None])
+        except ValueError as error:
+            raise InputError(f"{path} cannot be used ({one_line(error)})") from None
+        value_range = of_file if value_range is None else value_range.union(of_file)
+    assert value_range is not None, "there is a file"
+    low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (value_range.low, value_range.high))
+    _write_cache(cache_file, {"low": low, "high": high})
+    return value_range
+
+
+def _digest(
+    folder: Path,
+    files: Sequence[Sequence[File]],
+    size: tuple[int, int] | None,
+    image_format: ImageFormat,
+    value_range: ValueRange | None,
+) -> str:
+    """Return the name of a cache file; for square RGB images of 8 bits, it is the one of earlier versions."""
+    side = size[0] if size is not None and size[0] == size[1] else size
     parts = [f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}"]
+    if image_format != RGB:
+        parts.append(f"\0{image_format}\0{value_range}")
     for file in (file for of_class in files for file in of_class):
         try:
             status = file.stat()
@@ -204,12 +232,13 @@ def _digest(folder: Path, files: Sequence[Sequence[File]], side: int | None) -> 
     return sha256_hex(*parts)[:32]
 
 
-def _decode_all(paths: list[Path], side: int | None) -> torch.Tensor:
-    size = None if side is None else (side, side)
-    first = read_image(paths[0], size)
+def _decode_all(
+    paths: list[Path], size: tuple[int, int] | None, image_format: ImageFormat, value_range: ValueRange | None
+) -> torch.Tensor:
+    first = read_image(paths[0], size, image_format=image_format, value_range=value_range)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
     for index, path in enumerate(paths):
-        image = read_image(path, size)
+        image = read_image(path, size, image_format=image_format, value_range=value_range)
         if image.shape != first.shape:
             raise InputError(
                 f"{path} is {_size(image)} pixels, but {paths[0]} is {_size(first)}; "
@@ -224,21 +253,28 @@ def _size(image: torch.Tensor) -> str:
 
 
 def _read_cache(cache_file: Path, num_images: int) -> torch.Tensor | None:
-    try:
-        images = load_file(cache_file)["images"]
-    except FileNotFoundError:
+    tensors = _read_tensors(cache_file)
+    if tensors is None:
         return None
-    except (OSError, SafetensorError, KeyError) as error:
-        logger.warning("cannot read the cached images in %s (%s); decoding the files again", cache_file, error)
-        return None
-    if images.dtype != torch.uint8 or images.dim() != 4 or len(images) != num_images:
+    images = tensors.get("images")
+    if images is None or images.dtype != torch.uint8 or images.dim() != 4 or len(images) != num_images:
         logger.warning("the cached images in %s have an unexpected shape; decoding the files again", cache_file)
         return None
     return images
 
 
-def _write_cache(cache_file: Path, images: torch.Tensor) -> None:
+def _read_tensors(cache_file: Path) -> dict[str, torch.Tensor] | None:
     try:
-        write_atomically(cache_file, save({"images": images}))  # ``save_file`` writes files that only the user can read
+        return load_file(cache_file)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError) as error:
+        logger.warning("cannot read the cached images in %s (%s); decoding the files again", cache_file, error)
+        return None
+
+
+def _write_cache(cache_file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    try:
+        write_atomically(cache_file, save(tensors))  # ``save_file`` writes files that only the user can read
     except InputError as error:
         logger.warning("cannot cache the images in %s (%s); they will be decoded again next time", cache_file, error)

@@ -8,6 +8,7 @@ import torch
 
 from nases_env.errors import InputError, require_minimum
 from nases_env.seeding import torch_generator
+from nases_env.training.value_range import ValueRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +19,13 @@ class ImageSet:
         images: uint8, shape (N, C, H, W).
         labels: int64, shape (N,), in ``0 .. len(class_names) - 1``.
         class_names: the name of each class, by label.
+        value_range: the range of the values before they were converted to uint8; None: they were uint8.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     class_names: tuple[str, ...]
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,7 +38,7 @@ class ImageSet:
 
     def subset(self, indices: torch.Tensor) -> ImageSet:
         """Return the images at ``indices``, int64 of shape (M,), in that order."""
-        return ImageSet(self.images[indices], self.labels[indices], self.class_names)
+        return ImageSet(self.images[indices], self.labels[indices], self.class_names, self.value_range)
 
 
 def split_train_valid(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from nases_env.errors import InputError, require_minimum
+from nases_env.training.image_size import ImageSize, require_image_size
 
 Schedule = Literal["cosine", "triangular"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -22,7 +23,6 @@ _MINIMUMS: dict[str, float] = {
     "batch_size": 2,
     "crop_padding": 0,
     "cutout_length": 0,
-    "image_size": 1,
     "num_train_images": 2,
     "num_valid_images": 1,
 }
@@ -82,8 +82,12 @@ class TrainingSettings:
         default=True,
         metadata={"help": "On a GPU, capture a training step as a CUDA graph and replay it. No effect on a CPU."},
     )
-    image_size: int | None = field(
-        default=None, metadata={"help": "Shrink larger images to this size in pixels. Default: the size in the data set."}
+    image_size: ImageSize | None = field(
+        default=None,
+        metadata={
+            "help": "Shrink larger images until the longer side has this size in pixels, or stretch all to WIDTHxHEIGHT. "
+            "Default: the size in the data set."
+        },
     )
     num_train_images: int | None = field(
         default=None, metadata={"help": "Maximum number of training images. Default: all images of the split."}
@@ -95,6 +99,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
             require_minimum(minimum, **{name: getattr(self, name)})
+        require_image_size(self.image_size)
         if not self.momentum < 1:
             raise InputError(f"momentum must be below 1, not {self.momentum}")
         for name, choices in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):

@@ -238,7 +238,7 @@ def _train(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     generator = torch_generator(seed, "batches")
-    crop_padding = train.image_shape[1] // 8 if settings.crop_padding is None else settings.crop_padding
+    crop_padding = min(train.image_shape[1:]) // 8 if settings.crop_padding is None else settings.crop_padding
     batch_size = min(settings.batch_size, len(train))
     step = TrainingStep(
         model,

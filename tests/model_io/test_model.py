@@ -38,7 +38,7 @@ def test_preprocess_matches_the_data_set(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.open(folder / "phone.jpg").save(folder / "phone.jpg", exif=exif)
-    expected = read_image_folder(tmp_path, train=True, side=11).images
+    expected = read_image_folder(tmp_path, train=True, size=(11, 11)).images
 
     color, grayscale = tiny_model(image_shape=(3, 11, 11)), tiny_model(image_shape=(1, 11, 11))
     for pixels, path in zip(expected, sorted(folder.iterdir()), strict=True):
@@ -87,8 +87,8 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path) -> None:
     write_image(tmp_path / "0.png")
     (tmp_path / "page.png").write_text("<html>")
     cases: dict[str, Callable[[], object]] = {
-        "images of 2 channels": lambda: tiny_model(image_shape=(2, 8, 8)).preprocess(tmp_path / "0.png"),
-        "is not a valid PNG or JPEG image": lambda: tiny_model().predict(tmp_path / "page.png"),
+        "has 3 channels instead of 2": lambda: tiny_model(image_shape=(2, 8, 8)).preprocess(tmp_path / "0.png"),
+        "is not a valid PNG, JPEG or TIFF image": lambda: tiny_model().predict(tmp_path / "page.png"),
         "cannot read .*absent.png .No such file": lambda: tiny_model().predict(tmp_path / "absent.png"),
         "cannot read .*directory": lambda: tiny_model().predict(tmp_path),
         "it must be at least 1": lambda: tiny_model().predict(tmp_path / "0.png", top=0),

@@ -215,8 +215,8 @@ def test_other_files_and_newer_versions_are_input_errors(tmp_path: Path) -> None
     safetensors.torch.save_file({"mean": torch.zeros(3)}, tmp_path / "list.safetensors", {"model": "[1]"})
     assert "is damaged or not a NASES model" in error_of(tmp_path / "list.safetensors")
     save_model(tiny_model(), tmp_path / "new.safetensors")
-    rewrite(tmp_path / "new.safetensors", format_version=2)
-    assert "this version of NASES reads versions up to 1" in error_of(tmp_path / "new.safetensors")
+    rewrite(tmp_path / "new.safetensors", format_version=3)
+    assert "this version of NASES reads versions up to 2" in error_of(tmp_path / "new.safetensors")
 
 
 def test_unknown_device_is_an_input_error(tmp_path: Path) -> None:

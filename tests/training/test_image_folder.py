@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from nases_env.errors import InputError
 from nases_env.paths import cache_dir
 from nases_env.training import image_folder
-from nases_env.training.image_folder import default_side, read_image_folder, training_files
+from nases_env.training.image_folder import measure_files, read_image_folder, training_files
 from tests.training.images import write_folder, write_image
 
 
@@ -22,16 +22,16 @@ def cache_files() -> list[Path]:
     return sorted(path for path in cache_dir().rglob("*") if path.is_file())
 
 
-def error_of(root: Path, *, train: bool = True, side: int | None = 8) -> str:
+def error_of(root: Path, *, train: bool = True, size: tuple[int, int] | None = (8, 8)) -> str:
     with pytest.raises(InputError) as caught:
-        read_image_folder(root, train=train, side=side)
+        read_image_folder(root, train=train, size=size)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_images_are_sorted_by_class_and_name(tmp_path: Path) -> None:
     write_folder(tmp_path, classes=("dog", "cat"), per_class=3, side=6)
-    image_set = read_image_folder(tmp_path, train=True, side=None)
+    image_set = read_image_folder(tmp_path, train=True, size=None)
     assert image_set.class_names == ("cat", "dog")
     assert image_set.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert image_set.image_shape == (3, 6, 6)
@@ -50,7 +50,7 @@ def test_sizes_formats_and_modes_are_converted(tmp_path: Path) -> None:
     write_image(tmp_path / "train/b/alpha.png", mode="RGBA")
     write_image(tmp_path / "train/b/cmyk.jpg", mode="CMYK")
     write_image(tmp_path / "train/b/bits.png", mode="1")
-    image_set = read_image_folder(tmp_path, train=True, side=10)
+    image_set = read_image_folder(tmp_path, train=True, size=(10, 10))
     assert image_set.images.shape == (9, 3, 10, 10)
     assert image_set.labels.tolist() == [0] * 3 + [1] * 6
     gray = image_set.images[[6, 7]]  # gray.jpg and gray.png
@@ -59,7 +59,7 @@ def test_sizes_formats_and_modes_are_converted(tmp_path: Path) -> None:
 
 def test_large_jpeg_is_averaged(tmp_path: Path) -> None:
     write_image(tmp_path / "train/a/noise.jpg", width=1600, height=1600)
-    images = read_image_folder(tmp_path, train=True, side=8).images.float()
+    images = read_image_folder(tmp_path, train=True, size=(8, 8)).images.float()
     assert images.std() < 10
 
 
@@ -67,7 +67,7 @@ def test_16_bit_grayscale_is_scaled(tmp_path: Path) -> None:
     (tmp_path / "train/a").mkdir(parents=True)
     shades = np.array([[0, 16_384], [32_768, 65_535]], dtype=np.uint16)
     Image.fromarray(shades).save(tmp_path / "train/a/deep.png")
-    images = read_image_folder(tmp_path, train=True, side=None).images
+    images = read_image_folder(tmp_path, train=True, size=None).images
     assert images[0, 0].tolist() == [[0, 64], [128, 255]]
 
 
@@ -76,7 +76,7 @@ def test_palette_with_transparency(tmp_path: Path) -> None:
     image = Image.new("P", (4, 4))
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.save(tmp_path / "train/a/clear.png", transparency=bytes([0, 255]))
-    images = read_image_folder(tmp_path, train=True, side=None).images
+    images = read_image_folder(tmp_path, train=True, size=None).images
     assert images[0, :, 0, 0].tolist() == [255, 0, 0]
 
 
@@ -88,7 +88,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif[ExifTags.Base.Orientation] = orientation
     Image.open(path).save(path, exif=exif)
     expected = np.array(ImageOps.exif_transpose(Image.open(path)))
-    images = read_image_folder(tmp_path, train=True, side=None).images
+    images = read_image_folder(tmp_path, train=True, size=None).images
     assert torch.equal(images[0].permute(1, 2, 0), torch.from_numpy(expected))
 
 
@@ -96,26 +96,23 @@ def test_only_the_requested_split_is_read(tmp_path: Path) -> None:
     write_folder(tmp_path)
     for path in (tmp_path / "test").glob("*/*"):
         path.write_bytes(b"never opened")
-    assert len(read_image_folder(tmp_path, train=True, side=None)) == 6
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
     assert "not a valid" in error_of(tmp_path, train=False)
 
 
-@pytest.mark.parametrize(("sides", "default"), [((12,), 16), ((20, 20, 24), 20), ((64, 28, 90), 32), ((), 32)])
-def test_default_size_is_the_median_of_the_training_images_between_16_and_32(
-    sides: tuple[int, ...], default: int, tmp_path: Path
-) -> None:
-    for number, side in enumerate(sides):
+def test_only_the_training_images_are_measured(tmp_path: Path) -> None:
+    for number, side in enumerate((64, 28, 90)):
         write_image(tmp_path / "train" / "cat" / f"{number}.png", width=side + 5, height=side)
     for hidden in (tmp_path / "train" / "cat" / "._0.png", tmp_path / "train" / ".cache" / "0.png"):
         hidden.parent.mkdir(parents=True, exist_ok=True)
         hidden.write_bytes(b"not an image")
-    assert default_side(tmp_path) == default
-    assert len(training_files(tmp_path)) == len(sides)
+    write_image(tmp_path / "test" / "cat" / "0.png")
+    assert measure_files(training_files(tmp_path)) == [(69, 64), (33, 28), (95, 90)]
 
 
 def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:
     write_image(tmp_path / "train/a/0.png")
-    assert len(read_image_folder(tmp_path, train=True, side=None)) == 1
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 1
     assert f"{tmp_path / 'test'} is not a directory" in error_of(tmp_path, train=False)
 
 
@@ -123,10 +120,10 @@ def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, 
     write_folder(tmp_path)
     (tmp_path / "train/.cache").mkdir()
     (tmp_path / "train/cat/.DS_Store").write_bytes(b"x")
-    assert len(read_image_folder(tmp_path, train=True, side=None)) == 6
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
     assert not caplog.records
     (tmp_path / "train/cat/notes.txt").write_text("x")
-    assert len(read_image_folder(tmp_path, train=True, side=None)) == 6
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
     assert "notes.txt" in caplog.text
 
 
@@ -135,7 +132,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     assert "contains no class folders" in error_of(tmp_path)
     (tmp_path / "train/cat").mkdir()
-    assert f"{tmp_path / 'train/cat'} contains no PNG or JPEG" in error_of(tmp_path)
+    assert f"{tmp_path / 'train/cat'} contains no PNG, JPEG" in error_of(tmp_path)
     write_image(tmp_path / "train/cat/0.png")
     write_image(tmp_path / "test/cat/0.png")
     write_image(tmp_path / "test/lynx/0.png")
@@ -150,7 +147,7 @@ def test_truncated_image_is_an_error(tmp_path: Path, suffix: str, kept: float) -
     write_image(path, width=40, height=40)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
-    assert error_of(tmp_path).startswith(f"{path} is not a valid PNG or JPEG image")
+    assert error_of(tmp_path).startswith(f"{path} is not a valid PNG, JPEG or TIFF image")
     assert not cache_files()
 
 
@@ -163,7 +160,7 @@ def test_png_with_a_corrupt_byte_is_an_input_error_or_decodes(tmp_path: Path, po
     path.write_bytes(damaged)
     message = ""
     try:
-        read_image_folder(tmp_path, train=True, side=8)
+        read_image_folder(tmp_path, train=True, size=(8, 8))
     except InputError as error:
         message = str(error)
     assert message == "" or message.startswith(f"{path} is not a valid")
@@ -187,33 +184,33 @@ def test_other_formats_with_an_image_suffix_are_an_error(tmp_path: Path) -> None
 def test_sizes_must_be_equal_without_resizing(tmp_path: Path) -> None:
     write_folder(tmp_path, side=12)
     write_image(tmp_path / "train/dog/other.png", width=13, height=12)
-    message = error_of(tmp_path, side=None)
+    message = error_of(tmp_path, size=None)
     assert "other.png is 13x12 pixels" in message
     assert "12x12" in message
 
 
 def test_second_read_uses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path)
-    first = read_image_folder(tmp_path, train=True, side=8)
+    first = read_image_folder(tmp_path, train=True, size=(8, 8))
     assert len(cache_files()) == 1
     monkeypatch.setattr(image_folder, "read_image", None)
-    again = read_image_folder(tmp_path, train=True, side=8)
+    again = read_image_folder(tmp_path, train=True, size=(8, 8))
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)
 
 
 def test_changed_files_or_side_invalidate_the_cache(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    first = read_image_folder(tmp_path, train=True, side=8)
-    assert read_image_folder(tmp_path, train=True, side=9).image_shape == (3, 9, 9)
+    first = read_image_folder(tmp_path, train=True, size=(8, 8))
+    assert read_image_folder(tmp_path, train=True, size=(9, 9)).image_shape == (3, 9, 9)
     path = tmp_path / "train/cat/0000.png"
     write_image(path, seed=99)
     os.utime(path, ns=(1, 1))
-    changed = read_image_folder(tmp_path, train=True, side=8)
+    changed = read_image_folder(tmp_path, train=True, size=(8, 8))
     assert not torch.equal(changed.images[0], first.images[0])
     assert torch.equal(changed.images[1:], first.images[1:])
     path.rename(tmp_path / "train/dog/9999.png")
-    assert read_image_folder(tmp_path, train=True, side=8).labels.tolist() == [0, 0, 1, 1, 1, 1]
+    assert read_image_folder(tmp_path, train=True, size=(8, 8)).labels.tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_cache_distinguishes_folders_with_similar_files(tmp_path: Path) -> None:
@@ -223,14 +220,14 @@ def test_cache_distinguishes_folders_with_similar_files(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
         os.utime(path, ns=(1, 1))
     assert (tmp_path / "train/a/0.png").stat().st_size == (tmp_path / "test/a/0.png").stat().st_size
-    assert read_image_folder(tmp_path, train=True, side=None).images.flatten().tolist() == [10] * 48
-    assert read_image_folder(tmp_path, train=False, side=None).images.flatten().tolist() == [20] * 48
+    assert read_image_folder(tmp_path, train=True, size=None).images.flatten().tolist() == [10] * 48
+    assert read_image_folder(tmp_path, train=False, size=None).images.flatten().tolist() == [20] * 48
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "header"])
 def test_damaged_cache_is_rewritten(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     write_folder(tmp_path)
-    first = read_image_folder(tmp_path, train=True, side=8)
+    first = read_image_folder(tmp_path, train=True, size=(8, 8))
     (cache,) = cache_files()
     whole = cache.read_bytes()
     damaged = {
@@ -241,7 +238,7 @@ def test_damaged_cache_is_rewritten(tmp_path: Path, caplog: pytest.LogCaptureFix
     }
     cache.write_bytes(damaged[damage])
     with caplog.at_level(logging.WARNING):
-        again = read_image_folder(tmp_path, train=True, side=8)
+        again = read_image_folder(tmp_path, train=True, size=(8, 8))
     assert torch.equal(first.images, again.images)
     assert "decoding the files again" in caplog.text
     assert cache.read_bytes() == whole
@@ -251,7 +248,7 @@ def test_cache_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     write_folder(tmp_path)
     before = os.umask(0o027)
     try:
-        read_image_folder(tmp_path, train=True, side=8)
+        read_image_folder(tmp_path, train=True, size=(8, 8))
     finally:
         os.umask(before)
     (cache,) = cache_files()
@@ -265,7 +262,7 @@ def test_unwritable_cache_is_a_warning(
     blocker = tmp_path / "file"
     blocker.write_text("not a folder")
     monkeypatch.setenv("NASES_CACHE_DIR", str(blocker / "cache"))
-    assert len(read_image_folder(tmp_path, train=True, side=8)) == 6
+    assert len(read_image_folder(tmp_path, train=True, size=(8, 8))) == 6
     assert "cannot cache the images" in caplog.text
 
 
@@ -277,7 +274,7 @@ def test_full_disk_leaves_no_partial_cache(
 
     write_folder(tmp_path)
     monkeypatch.setattr(os, "fsync", fill_up)
-    assert len(read_image_folder(tmp_path, train=True, side=8)) == 6
+    assert len(read_image_folder(tmp_path, train=True, size=(8, 8))) == 6
     assert "No space left" in caplog.text
     assert cache_files() == []
 
@@ -289,5 +286,5 @@ def test_interrupt_leaves_no_partial_cache(tmp_path: Path, monkeypatch: pytest.M
     write_folder(tmp_path)
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        read_image_folder(tmp_path, train=True, side=8)
+        read_image_folder(tmp_path, train=True, size=(8, 8))
     assert cache_files() == []

@@ -70,5 +70,5 @@ def test_damaged_animation_of_an_image_is_ignored_without_a_warning(tmp_path: Pa
 def test_image_of_the_largest_size_is_decoded(tmp_path: Path) -> None:
     write_large(tmp_path / "image.png", 10_000, MAX_PIXELS // 10_000)
     assert image_size(tmp_path / "image.png") == (10_000, 8_000)
-    with pytest.raises(InputError, match="not a valid PNG or JPEG image"):
+    with pytest.raises(InputError, match="not a valid PNG, JPEG or TIFF image"):
         read_image(tmp_path / "image.png", (8, 8))

@@ -21,7 +21,7 @@ IMAGES = np.arange(20 * 8 * 6, dtype=np.uint16).astype(np.uint8).reshape(20, 8, 
 
 def error_of(path: Path, *, train: bool = True) -> str:
     with pytest.raises(InputError) as caught:
-        read_own_images(path, train=train, side=8)
+        read_own_images(path, train=train, image_size=8)
     assert "\n" not in str(caught.value)
     assert count_training_images(path) == 0 or not train
     return str(caught.value)
@@ -39,7 +39,7 @@ def test_every_fifth_image_of_a_class_is_a_test_image(tmp_path: Path) -> None:
     for name, number in (("cat", 10), ("dog", 6)):
         for index in range(number):
             write_image(tmp_path / name / f"{index:02}.png", seed=index)
-    train, test = (read_own_images(tmp_path, train=is_train, side=None) for is_train in (True, False))
+    train, test = (read_own_images(tmp_path, train=is_train, image_size=None) for is_train in (True, False))
     assert train.class_names == test.class_names == ("cat", "dog")
     assert train.labels.tolist() == [0] * 8 + [1] * 5
     assert test.labels.tolist() == [0, 0, 1]
@@ -53,7 +53,7 @@ def test_directory_without_a_split_needs_five_images_per_class(tmp_path: Path) -
     for index in range(4):
         write_image(tmp_path / "cat" / f"{index}.png")
     with pytest.raises(InputError, match="cat has 4 images; add some until there are 5 of each class"):
-        read_own_images(tmp_path, train=True, side=8)
+        read_own_images(tmp_path, train=True, image_size=8)
 
 
 @pytest.mark.parametrize("shape", [(20, 8, 6), (20, 8, 6, 1), (20, 8, 2, 3)])
@@ -61,20 +61,22 @@ def test_arrays_without_a_split(shape: tuple[int, ...], tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     images = IMAGES.reshape(shape)
     np.savez_compressed(path, images=images, labels=LABELS[:, None])
-    train, test = (read_own_images(path, train=is_train, side=8) for is_train in (True, False))
+    train, test = (read_own_images(path, train=is_train, image_size=8) for is_train in (True, False))
     assert (len(train), len(test)) == (16, 4)
     assert count_training_images(path) == 16
     assert train.class_names == ("3", "7")
     assert test.labels.tolist() == [0, 0, 1, 1]
-    assert train.image_shape == (3 if shape[-1] == 3 else 1, 8, 8)
-    assert read_own_images(path, train=True, side=None).image_shape[1:] == (16, 16)
+    width = shape[2]
+    assert train.image_shape == (3 if shape[-1] == 3 else 1, 8, width)
+    assert read_own_images(path, train=True, image_size=None).image_shape[1:] == (16, 2 * width)
+    assert read_own_images(path, train=True, image_size="7x9").image_shape[1:] == (9, 7)
 
 
 def test_arrays_keep_their_pixels(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     images = np.random.default_rng(0).integers(256, size=(10, 16, 16, 3), dtype=np.uint8)
     np.savez(path, images=images, labels=np.zeros(10, np.int8), class_names=["only"])
-    test = read_own_images(path, train=False, side=None)
+    test = read_own_images(path, train=False, image_size=None)
     assert test.class_names == ("only",)
     assert torch.equal(test.images, torch.from_numpy(images[[4, 9]]).permute(0, 3, 1, 2))
 
@@ -93,7 +95,7 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
     arrays = [array[part] for part in parts for array in (IMAGES, LABELS)]
     named: dict[str, Any] = dict(zip(names, arrays, strict=False))
     np.savez(path, **named)
-    train, test = (read_own_images(path, train=is_train, side=8) for is_train in (True, False))
+    train, test = (read_own_images(path, train=is_train, image_size=8) for is_train in (True, False))
     assert (len(train), len(test)) == (num_train, 4)
     assert train.class_names == test.class_names == ("3", "7")
 
@@ -103,10 +105,9 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
     [
         ({"labels": LABELS}, "the array images is missing"),
         ({"images": IMAGES}, "the array labels is missing"),
-        ({"images": IMAGES.astype(float), "labels": LABELS}, "images is float64 of shape"),
-        ({"images": IMAGES[:, :0], "labels": LABELS}, "images is uint8 of shape (20, 0, 6, 1)"),
-        ({"images": IMAGES, "labels": LABELS[:3]}, "labels is int64 of shape (3,), not one integer for each image"),
-        ({"images": IMAGES, "labels": LABELS.astype(str)}, "labels is <U21 of shape (20,)"),
+        ({"images": IMAGES.astype(complex), "labels": LABELS}, "images is complex128, not real numbers"),
+        ({"images": IMAGES[:, :0], "labels": LABELS}, "images is empty: its shape is (20, 0, 6)"),
+        ({"images": IMAGES, "labels": LABELS[:3]}, "labels is int64 of shape (3,), not one integer or text for each of 20"),
         ({"images": IMAGES, "labels": np.arange(20)}, "the label 0 has 1 images, fewer than 5"),
         ({"images": IMAGES, "labels": LABELS, "class_names": ["a"]}, "class_names has 1 names for 2 labels"),
         ({"images": np.array([None]), "labels": LABELS}, "Object arrays cannot be loaded"),
@@ -129,7 +130,7 @@ def test_damaged_arrays_are_one_line_errors(tmp_path: Path) -> None:
             damaged[index] = rng.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(InputError):
-            read_own_images(path, train=True, side=8)
+            read_own_images(path, train=True, image_size=8)
     np.save(tmp_path / "one.npy", IMAGES)
     (tmp_path / "one.npy").rename(path)
     assert "it contains a single array" in error_of(path)
@@ -144,7 +145,7 @@ def test_table_of_files(columns: tuple[str, str], tmp_path: Path) -> None:
         write_image(tmp_path / "images" / f"{index}.png", seed=index, width=20, height=20)
         rows.append({columns[0]: f"images/{index}.png", columns[1]: "dog" if index < 5 else "cat", "size": 20})
     path = write_table(tmp_path / "table.csv", rows)
-    train, test = (read_own_images(path, train=is_train, side=None) for is_train in (True, False))
+    train, test = (read_own_images(path, train=is_train, image_size=None) for is_train in (True, False))
     assert train.class_names == ("cat", "dog")
     assert (train.labels.tolist(), test.labels.tolist()) == ([0] * 4 + [1] * 4, [0, 1])
     assert train.image_shape == test.image_shape == (3, 20, 20)
@@ -157,8 +158,8 @@ def test_table_with_a_split(tmp_path: Path) -> None:
         write_image(tmp_path / f"{index}.png", seed=index)
         rows.append({"file": f"{index}.png", "label": "dog" if index < 3 else "cat", "split": split})
     path = write_table(tmp_path / "table.csv", rows)
-    assert read_own_images(path, train=True, side=8).labels.tolist() == [0, 0, 1, 1]
-    assert read_own_images(path, train=False, side=8).labels.tolist() == [0, 1]
+    assert read_own_images(path, train=True, image_size=8).labels.tolist() == [0, 0, 1, 1]
+    assert read_own_images(path, train=False, image_size=8).labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_invalid_tables_are_one_line_errors(text: str, message: str, tmp_path: P
     path = tmp_path / "table.csv"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError) as caught:
-        read_own_images(path, train=True, side=8)
+        read_own_images(path, train=True, image_size=8)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

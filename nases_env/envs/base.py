@@ -84,8 +84,13 @@ class NASESEnv(gym.Env[Observation, Action]):
     | ``train_accuracy`` | float | accuracy on training images, in [0, 1]; 0 unless ``ok`` |
     | ``num_params`` | int | number of trainable parameters |
     | ``num_flops`` | int | floating-point operations of one forward pass of one image |
+    | ``activation_bytes`` | int | peak memory of the activations of one image; see ``nases_env.networks.count_costs`` |
+    | ``file_bytes`` | int | bytes of the tensors in a weights file |
+    | ``latency`` | float | measured seconds of a forward pass of one image; only with ``max_latency`` |
     | ``fidelity`` | int | the rung of the evaluation; only with ``rungs`` |
 
+    Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
+    stored by an earlier version, or if an infeasible child exceeds another limit.
     ``reset`` returns ``key`` and ``genotype`` only. The same seed and actions always produce the same information. Values
     that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
@@ -290,6 +295,11 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self._submit(architecture, seed, self.rungs[-1] if self.rungs else None)
 
     def _submit(self, architecture: Architecture, seed: int, fidelity: int | None) -> Future[Evaluation]:
+        infeasible = self.screen(architecture)
+        if infeasible is not None:
+            future: Future[Evaluation] = Future()
+            future.set_result(infeasible)
+            return future
         if not self.is_started:
             self.start()
         return self.executor.submit(architecture, seed, fidelity)
@@ -297,8 +307,9 @@ class NASESEnv(gym.Env[Observation, Action]):
     def screen(self, architecture: Architecture) -> Evaluation | None:
         """Return the evaluation of ``architecture`` if it is infeasible, without training; None if it is feasible.
 
-        An architecture is infeasible if it breaks a limit such as ``max_params``. A search does not evaluate it and asks the
-        agent for another one; ``step`` returns the reward 0. Results are cached.
+        An architecture is infeasible if it exceeds a limit such as ``max_params``. A search does not evaluate it and asks
+        the agent for another one; ``step`` returns the reward 0. Answers are cached in memory and not stored, because they
+        depend on the limits.
         """
         if type(self.evaluator).screen is Evaluator.screen:  # all children are feasible
             return None
@@ -378,7 +389,11 @@ class NASESEnv(gym.Env[Observation, Action]):
             "train_accuracy": evaluation.train_accuracy,
             "num_params": evaluation.num_params,
             "num_flops": evaluation.num_flops,
+            "activation_bytes": evaluation.activation_bytes,
+            "file_bytes": evaluation.file_bytes,
         }
+        if self.evaluator.limits.max_latency is not None:
+            info["latency"] = evaluation.latency
         if self.rungs:
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
         if not self.info_text:

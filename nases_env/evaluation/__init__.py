@@ -4,6 +4,7 @@ from nases_env.evaluation.accel import AccelEvaluator
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
 from nases_env.evaluation.csv_file import CSVEvaluator
 from nases_env.evaluation.latency import Latency, measure_latencies
+from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
 from nases_env.evaluation.presets import (
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Latency",
+    "Limits",
     "Metric",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.result import Evaluation
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
@@ -40,6 +41,9 @@ class Evaluator(ABC):
 
     fidelity: int | None = None
     """The rung of ``evaluate``; None: the last one, or the whole training without rungs. Set by ``at_fidelity``."""
+
+    limits: Limits = Limits()
+    """The limits by which ``screen`` decides. They are no part of ``describe``."""
 
     def at_fidelity(self, fidelity: int) -> Evaluator:
         """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.
@@ -72,9 +76,9 @@ class Evaluator(ABC):
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
         """Return an evaluation with the reward 0 if the child is infeasible; None if it is feasible. Must be fast.
 
-        A child is infeasible if it breaks a limit such as ``max_params``. A search draws another child instead. The
-        evaluation has ``num_params`` and a ``reason``: the size, the limit, and what to do if it excludes all children. By
-        default, all children are feasible. Call ``prepare`` first.
+        A child is infeasible if it exceeds a limit such as ``max_params``. A search draws another child instead. The
+        evaluation has the costs that were computed and a ``reason``: the cost, the limit, and what to do if it excludes all
+        children. By default, all children are feasible. Call ``prepare`` first.
         """
         return None
 

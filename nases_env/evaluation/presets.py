@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,9 @@ class ChildSettings(NetworkSettings, TrainingSettings):
         InputError: if a value is out of range.
     """
 
-    max_params: int | None = field(
-        default=None,
-        metadata={
-            "help": "Maximum number of parameters. A search does not evaluate larger children and draws others; "
-            "env.step gives them the status too_large and the reward 0."
-        },
-    )
-
     def __post_init__(self) -> None:
         NetworkSettings.__post_init__(self)
         TrainingSettings.__post_init__(self)
-        if self.max_params is not None and self.max_params < 1:
-            raise InputError(f"max_params is {self.max_params}; it must be at least 1")
 
 
 PRESETS: dict[str, ChildSettings] = {
@@ -203,6 +193,7 @@ def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> Ch
         given["drop_path_prob"] = 1 - given.pop("drop_path_keep")
     if "cutout" in given:
         given["cutout_length"] = given.pop("cutout")
+    given.pop("max_params", None)  # now one of the ``Limits``
     unknown = [name for name in given if name not in vars(preset)]
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(vars(preset))}")

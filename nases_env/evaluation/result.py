@@ -45,6 +45,10 @@ class Evaluation:
         curve: one record per epoch.
         reason: one line that explains a failure; may be empty.
         fidelity: the rung of the evaluation, a number of epochs; None in a search without rungs.
+        activation_bytes: peak memory of the activations of one image (``nases_env.networks.count_costs``); 0 if it is not
+            known, because the evaluator builds no network or an earlier version wrote the result.
+        file_bytes: bytes of the tensors in a weights file (``count_file_bytes``); 0 if it is not known.
+        latency: measured seconds of a forward pass of one image; 0 if it was not measured, because there is no limit of it.
     """
 
     key: str
@@ -60,6 +64,9 @@ class Evaluation:
     curve: tuple[EpochRecord, ...] = ()
     reason: str = ""
     fidelity: int | None = None
+    activation_bytes: int = 0
+    file_bytes: int = 0
+    latency: float = 0.0
 
     @property
     def reward(self) -> float:
@@ -86,6 +93,7 @@ class Evaluation:
         known["status"] = Status(known["status"])
         for name in ("key", "device", "reason"):  # the evaluations of a search have many in common
             known[name] = sys.intern(known[name])
+        known |= {name: values[name] for name in _ADDED if name in values}
         evaluation = cls(**known, curve=read_curve(values.get("curve", ())), fidelity=values.get("fidelity"))
         evaluation._check()
         return evaluation
@@ -95,11 +103,11 @@ class Evaluation:
         for name in ("key", "device", "reason"):
             if type(getattr(self, name)) is not str:
                 raise ValueError(f"{name} is not a string")
-        for name in ("seed", "num_params", "num_flops", "num_epochs"):
+        for name in ("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < MAX_INTEGER:
                 raise ValueError(f"{name} is not a number from 0 to 2^63 - 1")
-        for name, maximum in (("valid_accuracy", 1.0), ("train_accuracy", 1.0), ("seconds", float(MAX_INTEGER))):
+        for name, maximum in _MAXIMA.items():
             value = getattr(self, name)
             if type(value) not in (float, int) or not 0 <= value <= maximum:
                 raise ValueError(f"{name} is not a number in its range")
@@ -125,5 +133,12 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER)
 
 
-_OPTIONAL = ("curve", "fidelity")  # a trajectory has no curves, and results of earlier versions have no fidelity
+_ADDED = ("activation_bytes", "file_bytes", "latency")  # results of earlier versions have none of them
+_OPTIONAL = ("curve", "fidelity", *_ADDED)  # a trajectory has no curves, and results of earlier versions have no fidelity
 _REQUIRED = tuple(field.name for field in fields(Evaluation) if field.name not in _OPTIONAL)
+_MAXIMA = {
+    "valid_accuracy": 1.0,
+    "train_accuracy": 1.0,
+    "latency": float(MAX_INTEGER),
+    "seconds": float(MAX_INTEGER),
+}

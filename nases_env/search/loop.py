@@ -327,13 +327,16 @@ class SearchLoop:
         self.num_infeasible += 1
         self._num_infeasible_in_a_row += 1
         smallest = self._smallest_infeasible
-        if smallest is None or evaluation.num_params < smallest.num_params:
+        if smallest is None or self._excess(evaluation) < self._excess(smallest):
             self._smallest_infeasible = smallest = evaluation
         if self._num_infeasible_in_a_row >= MAX_INFEASIBLE:
             raise InputError(f"{MAX_INFEASIBLE:,} infeasible proposals in a row; the smallest so far has {smallest.reason}")
         if time.monotonic() - self._last_wait > WAIT_SECONDS:
             self._wait()
         return evaluation
+
+    def _excess(self, evaluation: Evaluation) -> tuple[float, int]:
+        return self.env.evaluator.limits.excess(evaluation), evaluation.num_params
 
     def _wait(self) -> None:
         for callback in self.callbacks:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from typing import Any
 
+from nases_env.evaluation.limits import without_limit
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
 
@@ -60,6 +61,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE leases RENAME COLUMN process_started TO process_start_time",
         "ALTER TABLE leases RENAME COLUMN beat TO heartbeat",
     ),
+    (
+        "ALTER TABLE evaluations ADD COLUMN activation_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE evaluations ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE evaluations ADD COLUMN latency REAL NOT NULL DEFAULT 0",
+    ),
 )
 """The statements that migrate each version of the schema to the next, starting with an empty file, version 0."""
 
@@ -74,6 +80,9 @@ COLUMNS = (
     "train_accuracy",
     "num_params",
     "num_flops",
+    "activation_bytes",
+    "file_bytes",
+    "latency",
     "num_epochs",
     "seconds",
     "device",
@@ -96,8 +105,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 
 COLUMN_TYPES: dict[str, type] = {
     **dict.fromkeys(COLUMNS, str),
-    **dict.fromkeys(("seed", "num_params", "num_flops", "num_epochs"), int),
-    **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
+    **dict.fromkeys(("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"), int),
+    **dict.fromkeys(("valid_accuracy", "train_accuracy", "latency", "seconds"), float),
 }
 """Python types of the columns. SQLite does not enforce them."""
 
@@ -116,6 +125,8 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
             db.execute(statement)
     if version < 3:
         _migrate_configurations(db)
+    if version < 4:
+        _migrate_limits(db)
     if version < SCHEMA_VERSION:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -149,6 +160,26 @@ def _migrate_configurations(db: sqlite3.Connection) -> None:
         db.execute("UPDATE configurations SET description = ? WHERE digest = ?", (migrated, digest))
         for table in ("configurations", "evaluations", "leases"):
             db.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", values)
+
+
+def _migrate_limits(db: sqlite3.Connection) -> None:
+    """Move results from configurations with a limit to those without, which a limit does not change.
+
+    Infeasible children stay, because they have no result without the limit. Of two results of a child, the first is kept.
+    """
+    for digest, text in db.execute("SELECT digest, description FROM configurations").fetchall():
+        try:
+            description = parse_json(text, allow_infinity=True)
+        except (TypeError, ValueError):
+            continue  # ``nases store verify`` reports it
+        if without_limit(description) == description:
+            continue
+        unlimited = json.dumps(without_limit(description), sort_keys=True)
+        new_digest = sha256_hex(unlimited)
+        db.execute("INSERT OR IGNORE INTO configurations (digest, description) VALUES (?, ?)", (new_digest, unlimited))
+        db.execute(
+            "UPDATE OR IGNORE evaluations SET digest = ? WHERE digest = ? AND status != 'too_large'", (new_digest, digest)
+        )
 
 
 def _migrate_text(text: Any) -> Any:

@@ -49,6 +49,8 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {num_epochs} epochs on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
+    if limits := evaluator.limits.describe():
+        print_line(f"limits: {limits}; other children are not trained")
     timed = time_training(
         get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
     )

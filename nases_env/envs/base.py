@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -153,6 +154,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         self._executor: CachingExecutor | None = None
         self._architecture: Architecture | None = None
         self._fidelity = evaluator.rungs[-1] if evaluator.rungs else None
+        self._latencies: dict[str, float] = {}  # by key
         self._screened: dict[tuple[str, int], Evaluation | None] = {}  # by key and seed
 
     @cached_property
@@ -295,13 +297,13 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self._submit(architecture, seed, self.rungs[-1] if self.rungs else None)
 
     def _submit(self, architecture: Architecture, seed: int, fidelity: int | None) -> Future[Evaluation]:
+        if not self.is_started:
+            self.start()
         infeasible = self.screen(architecture)
         if infeasible is not None:
             future: Future[Evaluation] = Future()
             future.set_result(infeasible)
             return future
-        if not self.is_started:
-            self.start()
         return self.executor.submit(architecture, seed, fidelity)
 
     def screen(self, architecture: Architecture) -> Evaluation | None:
@@ -316,8 +318,30 @@ class NASESEnv(gym.Env[Observation, Action]):
         seed = self._child_seed(architecture)
         child = (architecture.key, seed)
         if child not in self._screened:
-            self._screened[child] = self.evaluator.screen(architecture, seed)
+            screened = self.evaluator.screen(architecture, seed)
+            if screened is None and self.evaluator.limits.max_latency is not None:
+                screened = self.evaluator.screen_latency(architecture, seed, self._latency(architecture, seed))
+            self._screened[child] = screened
         return self._screened[child]
+
+    def _latency(self, architecture: Architecture, seed: int) -> float:
+        """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
+        key = architecture.key
+        if key not in self._latencies:
+            store = None if self._executor is None else self._executor.store
+            digest = "" if store is None else self.evaluator.digest()
+            known = None if store is None else store.get_latency(key, digest)
+            if known is None:
+                known = self.evaluator.measure_latency(architecture, seed)
+                if store is not None:
+                    known = store.put_latency(key, digest, known)
+            self._latencies[key] = known
+        return self._latencies[key]
+
+    def with_latency(self, evaluation: Evaluation) -> Evaluation:
+        """Return ``evaluation`` with the latency of the child, if it was measured."""
+        latency = self._latencies.get(evaluation.key)
+        return evaluation if latency is None else dataclasses.replace(evaluation, latency=latency)
 
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
@@ -393,7 +417,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             "file_bytes": evaluation.file_bytes,
         }
         if self.evaluator.limits.max_latency is not None:
-            info["latency"] = evaluation.latency
+            info["latency"] = self.with_latency(evaluation).latency
         if self.rungs:
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
         if not self.info_text:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
 from nases_env.evaluation.limits import Limits
-from nases_env.evaluation.result import Evaluation
+from nases_env.evaluation.result import Evaluation, Status
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
 
@@ -81,6 +81,16 @@ class Evaluator(ABC):
         children. By default, all children are feasible. Call ``prepare`` first.
         """
         return None
+
+    def measure_latency(self, architecture: Architecture, seed: int) -> float:
+        """Measure the seconds in which the network of a child classifies one image, for ``max_latency``."""
+        raise NotImplementedError(f"{type(self).__name__} measures no latency")
+
+    def screen_latency(self, architecture: Architecture, seed: int, latency: float) -> Evaluation | None:
+        """Return what ``screen`` returns, for a measured ``latency``."""
+        child = Evaluation(architecture.key, seed, Status.TOO_LARGE, latency=latency)
+        reason = Limits(max_latency=self.limits.max_latency).reason(child)
+        return dataclasses.replace(child, reason=reason) if reason else None
 
     def prepare(self) -> None:  # noqa: B027 - optional
         """Load the data that ``evaluate`` needs, so that missing data raises an error before a search begins.

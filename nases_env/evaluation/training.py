@@ -17,6 +17,7 @@ from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator, describe_search_space
+from nases_env.evaluation.latency import measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.evaluation.result import Evaluation, Status
@@ -29,6 +30,8 @@ from nases_env.training.data_cache import DataCache
 
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
+
+LATENCY_ROUNDS, LATENCY_ROUND_SECONDS = 5, 0.02  # shorter than for a report, because many children are measured
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,12 @@ class TrainingEvaluator(Evaluator):
             return None
         reason = limits.reason(child)
         return replace(child, reason=reason) if reason else None
+
+    def measure_latency(self, architecture: Architecture, seed: int) -> float:
+        """Return the median of repeated passes with one thread of the CPU, after a warm-up."""
+        model = self.build(architecture, seed)
+        shape = self.images()[0].image_shape
+        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[0].median
 
     def build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build the network of a child with its initial weights, which depend on ``seed``."""

@@ -35,6 +35,9 @@ class Child:
         is_new: whether this is the first trial of the architecture, or the first one at this rung.
         is_promotion: whether the child was promoted to a higher rung.
         reason: one line that explains a failure; may be empty.
+        activation_bytes: peak memory of the activations of one image; 0 if it is not known.
+        file_bytes: bytes of the tensors in a weights file; 0 if they are not known.
+        latency: measured seconds of a forward pass of one image; 0 if it was not measured.
     """
 
     number: int
@@ -50,6 +53,9 @@ class Child:
     is_new: bool = True
     is_promotion: bool = False
     reason: str = ""
+    activation_bytes: int = 0
+    file_bytes: int = 0
+    latency: float = 0.0
 
     @property
     def rank(self) -> tuple[int, float]:

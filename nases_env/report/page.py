@@ -211,6 +211,9 @@ _COLUMNS = (
     _Column("rung", lambda child: child.fidelity),
     _Column("parameters", lambda child: child.num_params or None),
     _Column("MFLOPs", lambda child: round(child.num_flops / 1e6, 2) if child.num_flops else None, 2),
+    _Column("memory (KB)", lambda child: round(child.activation_bytes / 1e3, 1) or None, 1),
+    _Column("file (KB)", lambda child: round(child.file_bytes / 1e3, 1) or None, 1),
+    _Column("latency (ms)", lambda child: round(child.latency * 1e3, 3) or None, 3),
     _Column("epochs", lambda child: child.num_epochs or None),
     _Column("seconds", lambda child: round(child.seconds, 2) if child.seconds else None, 2),
 )

@@ -376,6 +376,7 @@ class SearchLoop:
         evaluation = None if pending.future else self.env.known_evaluation(architecture, pending.fidelity)
         if evaluation is None:
             evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
+        evaluation = self.env.with_latency(evaluation)
         self.env.set_current(architecture, evaluation)
         # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
         writes_nothing = len(self.trials) + 1 < self.num_replayed

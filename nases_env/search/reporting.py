@@ -326,6 +326,9 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
+            "KB memory": format_known(evaluation.activation_bytes / 1e3, ",.0f", evaluation.activation_bytes > 0),
+            "KB file": format_known(evaluation.file_bytes / 1e3, ",.0f", evaluation.file_bytes > 0),
+            "ms": format_known(evaluation.latency * 1e3, ".3g", evaluation.latency > 0),
             "child": str(trial.number),
             "status": evaluation.status.value,
         }
@@ -333,6 +336,13 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
             del cells["epochs"]
         if not second:
             del cells["again"]
+        for heading, known in (
+            ("KB memory", [trial.evaluation.activation_bytes for trial in shown]),
+            ("KB file", [trial.evaluation.file_bytes for trial in shown]),
+            ("ms", [trial.evaluation.latency for trial in shown]),
+        ):
+            if not any(known):
+                del cells[heading]
         for heading, cell in cells.items():
             columns.setdefault(heading, []).append(cell)
     for heading in columns:

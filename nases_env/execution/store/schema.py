@@ -65,6 +65,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE evaluations ADD COLUMN activation_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE evaluations ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE evaluations ADD COLUMN latency REAL NOT NULL DEFAULT 0",
+        """CREATE TABLE latencies (
+            key TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seconds REAL NOT NULL,
+            PRIMARY KEY (key, digest)
+        )""",
     ),
 )
 """The statements that migrate each version of the schema to the next, starting with an empty file, version 0."""
@@ -99,6 +105,7 @@ COLUMNS = (
 TABLES: dict[str, tuple[str, ...]] = {
     "configurations": ("digest", "description"),
     "evaluations": COLUMNS,
+    "latencies": ("key", "digest", "seconds"),
     "leases": ("key", "digest", "seed", "owner", "host", "pid", "process_start_time", "heartbeat", "started"),
 }
 """The tables of the current version and their columns."""

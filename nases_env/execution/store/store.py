@@ -207,6 +207,21 @@ class Store:
             kept = self._query(f"SELECT * FROM evaluations WHERE {_CHILD}", row)[0]
         return self._evaluation(kept)
 
+    def get_latency(self, key: str, digest: str) -> float | None:
+        """Return the measured latency of an architecture in seconds, or None."""
+        found = self._query("SELECT seconds FROM latencies WHERE key = ? AND digest = ?", (key, digest))
+        return float(found[0]["seconds"]) if found else None
+
+    def put_latency(self, key: str, digest: str, seconds: float) -> float:
+        """Store the latency of an architecture, unless it has one, and return the one in the store."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO latencies (key, digest, seconds) VALUES (?, ?, ?)", (key, digest, seconds)
+            )
+            kept = self.get_latency(key, digest)
+        assert kept is not None
+        return kept
+
     def acquire(self, key: str, digest: str, seed: int) -> bool:
         """Acquire the lease of a child, so that no other store evaluates it until ``put`` or ``release``.
 

@@ -88,7 +88,7 @@ def _format_exactly(number: int, names: Sequence[str], units: Mapping[str, int],
 
 
 def _option(metavar: str, parse: Any, form: Any) -> Any:
-    """Return the specification of an option for tyro; the word "none" is no limit."""
+    """Return the specification of an option for tyro; the word "none" means None."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,

@@ -43,7 +43,7 @@ class Evaluator(ABC):
     """The rung of ``evaluate``; None: the last one, or the whole training without rungs. Set by ``at_fidelity``."""
 
     limits: Limits = Limits()
-    """The limits by which ``screen`` decides. They are no part of ``describe``."""
+    """The limits by which ``screen`` decides. ``describe`` does not contain them."""
 
     def at_fidelity(self, fidelity: int) -> Evaluator:
         """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.

@@ -185,7 +185,7 @@ def test_infeasible_child_of_a_step_is_not_trained_or_stored() -> None:
 
 @pytest.mark.parametrize("agent", ["model_assisted", "bayesian_optimization"])
 def test_agents_with_a_model_waste_no_proposals_where_2_percent_are_feasible(agent: str) -> None:
-    env = limited_env(limit=49)
+    env = limited_env(limit=53)
     module = load(agent)
     loop = SearchLoop(env, 20)
     kind = {"model_assisted": ModelAssisted, "bayesian_optimization": BayesianOptimization}[agent]

@@ -64,7 +64,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "ALTER TABLE evaluations ADD COLUMN activation_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE evaluations ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE evaluations ADD COLUMN latency REAL NOT NULL DEFAULT 0",
         """CREATE TABLE latencies (
             key TEXT NOT NULL,
             digest TEXT NOT NULL,
@@ -88,7 +87,6 @@ COLUMNS = (
     "num_flops",
     "activation_bytes",
     "file_bytes",
-    "latency",
     "num_epochs",
     "seconds",
     "device",
@@ -113,7 +111,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 COLUMN_TYPES: dict[str, type] = {
     **dict.fromkeys(COLUMNS, str),
     **dict.fromkeys(("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"), int),
-    **dict.fromkeys(("valid_accuracy", "train_accuracy", "latency", "seconds"), float),
+    **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
 }
 """Python types of the columns. SQLite does not enforce them."""
 

@@ -189,7 +189,6 @@ class Store:
             "num_flops": int(evaluation.num_flops),
             "activation_bytes": int(evaluation.activation_bytes),
             "file_bytes": int(evaluation.file_bytes),
-            "latency": float(evaluation.latency),
             "num_epochs": int(evaluation.num_epochs),
             "seconds": float(evaluation.seconds),
             "device": evaluation.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,34 @@ def test_agents_with_a_model_waste_no_proposals_where_2_percent_are_feasible(age
     loop.run(kind(env, module.Args()), 5)
     assert len(loop.trials) == 20
     assert loop.num_infeasible <= 5
+
+
+def test_run_directory_of_an_earlier_version_is_resumed() -> None:
+    """Its limit was one of the settings of the children."""
+    agent = load("random_search")
+    args = agent.Args(
+        env_id="NASES-Digits-v0",
+        preset="smoke",
+        search_space="nasbench201",
+        budget=2,
+        num_finalists=0,
+        limits=Limits(max_params=2000),
+        run_dir=Path("run"),
+    )
+    agent.main(args)
+    config = json.loads(Path("run/config.json").read_text())
+    del config["arguments"]["limits"]
+    config["arguments"]["child"] = {"max_params": 2000}
+    config["configuration"]["settings"]["max_params"] = 2000
+    Path("run/config.json").write_text(json.dumps(config))
+    lines = [json.loads(line) for line in Path("run/evaluations.jsonl").read_text().splitlines()]
+    old = [
+        {name: each[name] for name in each if name not in ("activation_bytes", "file_bytes", "latency")} for each in lines
+    ]
+    Path("run/evaluations.jsonl").write_text("".join(json.dumps(each) + "\n" for each in old))
+    resumed = load_args(agent.Args, Path("run"))
+    assert resumed.limits == args.limits
+    agent.main(dataclasses.replace(resumed, budget=4))
+    records = list(read_trajectory(Path("run")))
+    assert len(records) == 4
+    assert max(record["num_params"] for record in records) <= 2000

@@ -93,8 +93,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     (largest, most), (smallest, fewest) = counts[0], counts[-1]
     if most > IMBALANCE * fewest:
         lines.append(
-            f"note: {largest} has {most / fewest:.0f} times as many images as {smallest}; the reward is the accuracy, "
-            "which is mostly that of the large classes"
+            f"note: {largest} has {most / fewest:.0f} times as many images as {smallest}; the reward depends "
+            "mostly on the large classes"
         )
     num_valid = len(evaluator.images()[1])
     if num_valid < FEW_VALID_IMAGES:

@@ -56,8 +56,9 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     ## Rewards
 
-    The validation accuracy of the child in [0, 1]. A child that cannot be measured has the reward 0, and
-    ``info["status"]`` gives the reason. The test set is never read. A reward depends on the action of its step alone.
+    The validation accuracy of the child in [0, 1], unless the subclass says otherwise. A child that cannot be measured has
+    the reward 0, and ``info["status"]`` gives the reason. The test set is never read. A reward depends on the action of its
+    step alone.
 
     ## Starting State
 

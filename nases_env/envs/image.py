@@ -40,6 +40,14 @@ class ImageEnv(NASESEnv):
       MedMNIST.
     - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
 
+    ## Rewards
+
+    With ``reward_signal="valid_accuracy"``, the validation accuracy. With ``reward_signal="training_speed"``, exp(-L), where
+    L is the mean training loss over the epochs. With ``flops_exponent`` other than 0, the odds of either are multiplied by
+    the number of MFLOPs to this power: r = s F^w / (s F^w + 1 - s). The preset ``cpu`` uses ``training_speed`` and the
+    exponent 0.5: with its two epochs, the validation accuracy does not predict the accuracy after the final training. All
+    other presets use the validation accuracy, which is ``info["valid_accuracy"]`` in any case.
+
     ## Arguments
 
     ```python

@@ -19,6 +19,7 @@ from nases_env.evaluation.presets import (
 )
 from nases_env.evaluation.query import QueryEvaluator
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.reward import scale_odds, training_speed
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.evaluation.task_table import TaskTableEvaluator
@@ -55,5 +56,7 @@ __all__ = [
     "load_settings",
     "measure_latencies",
     "resolve_preset",
+    "scale_odds",
     "settings_overrides",
+    "training_speed",
 ]

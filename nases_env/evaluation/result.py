@@ -49,6 +49,7 @@ class Evaluation:
             known, because the evaluator builds no network or an earlier version wrote the result.
         file_bytes: bytes of the tensors in a weights file (``count_file_bytes``); 0 if it is not known.
         latency: measured seconds of a forward pass of one image; 0 if it was not measured, because there is no limit of it.
+        score: the reward of a child with the status ``OK``, in [0, 1]; None: the validation accuracy.
     """
 
     key: str
@@ -67,11 +68,14 @@ class Evaluation:
     activation_bytes: int = 0
     file_bytes: int = 0
     latency: float = 0.0
+    score: float | None = None
 
     @property
     def reward(self) -> float:
-        """The environment's reward: the validation accuracy in [0, 1], or 0 if the status is not ``OK``."""
-        return self.valid_accuracy if self.status is Status.OK else 0.0
+        """The environment's reward in [0, 1]: the score or else the validation accuracy; 0 if the status is not ``OK``."""
+        if self.status is not Status.OK:
+            return 0.0
+        return self.valid_accuracy if self.score is None else self.score
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -111,6 +115,8 @@ class Evaluation:
             value = getattr(self, name)
             if type(value) not in (float, int) or not 0 <= value <= maximum:
                 raise ValueError(f"{name} is not a number in its range")
+        if self.score is not None and (type(self.score) not in (float, int) or not 0 <= self.score <= 1):
+            raise ValueError("score is not a number in [0, 1]")
         if self.fidelity is not None and (type(self.fidelity) is not int or not 1 <= self.fidelity < MAX_INTEGER):
             raise ValueError("fidelity is not a number of epochs")
 
@@ -133,7 +139,7 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER)
 
 
-_ADDED = ("activation_bytes", "file_bytes", "latency")  # results of earlier versions have none of them
+_ADDED = ("activation_bytes", "file_bytes", "latency", "score")  # results of earlier versions have none of them
 _OPTIONAL = ("curve", "fidelity", *_ADDED)  # a trajectory has no curves, and results of earlier versions have no fidelity
 _REQUIRED = tuple(field.name for field in fields(Evaluation) if field.name not in _OPTIONAL)
 _MAXIMA = {

@@ -21,6 +21,7 @@ from nases_env.evaluation.latency import measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.reward import scale_odds, training_speed
 from nases_env.hashing import sha256_hex
 from nases_env.networks import count_costs, count_parameters
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
@@ -159,7 +160,7 @@ class TrainingEvaluator(Evaluator):
                 rungs=self.rungs,
                 stop_epoch=self.fidelity,
             )
-        return Evaluation(
+        evaluation = Evaluation(
             architecture.key,
             seed,
             Status(result.status),
@@ -171,6 +172,15 @@ class TrainingEvaluator(Evaluator):
             device=str(device),
             curve=result.curve,
         )
+        return replace(evaluation, score=self._score(evaluation))
+
+    def _score(self, evaluation: Evaluation) -> float | None:
+        if self.settings.rewards_accuracy or evaluation.status is not Status.OK:
+            return None
+        score = evaluation.valid_accuracy
+        if self.settings.reward_signal == "training_speed":
+            score = training_speed(evaluation.curve)
+        return scale_odds(score, evaluation.num_flops, self.settings.flops_exponent)
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
         """Compare the exact costs with the limits; costs that are not needed for the answer are not computed."""
@@ -218,6 +228,8 @@ def _describe_settings(settings: ChildSettings) -> dict[str, Any]:
     values: dict[str, Any] = {**dataclasses.asdict(settings), "max_params": None}
     if not settings.min_steps:
         del values["min_steps"]
+    if settings.rewards_accuracy:
+        del values["reward_signal"], values["flops_exponent"]
     return values
 
 

@@ -157,6 +157,7 @@ class Run:
         vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
         best_reward: its reward, or the mean of both rewards of a finalist; 0 without a result.
+        has_accuracy_rewards: whether the reward is the validation accuracy.
         finalists: the finalists, best first.
         designs: the architectures of the best children, best first.
         curves: the learning curves of the best children, best first.
@@ -186,6 +187,7 @@ class Run:
     vectors: Numbers | None = field(default=None, compare=False)
     best: int | None = None
     best_reward: float = 0.0
+    has_accuracy_rewards: bool = True
     finalists: Sequence[Finalist] = ()
     designs: Sequence[Design] = ()
     curves: Sequence[Curve] = ()
@@ -193,6 +195,11 @@ class Run:
     latencies: Sequence[Latency] = ()
     processor: str = ""
     notes: Sequence[str] = ()
+
+    @property
+    def quantity(self) -> str:
+        """The name of the reward in figures."""
+        return "Validation accuracy" if self.has_accuracy_rewards else "Reward"
 
     @cached_property
     def spaced(self) -> Sequence[Child]:

@@ -150,7 +150,13 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
             evaluations = "one evaluation"
         else:
             evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"
-        stats.append(("Best accuracy", percent(run.best_reward), f"child {run.best}, {evaluations}"))
+        stats.append(
+            (
+                "Best accuracy" if run.has_accuracy_rewards else "Best reward",
+                percent(run.best_reward),
+                f"child {run.best}, {evaluations}",
+            )
+        )
         measured = np.sort(run.totals.rewards)
         stats.append(("Median child", percent(measured[len(measured) // 2]), f"lowest {percent(measured[0])}"))
         if best.num_params:

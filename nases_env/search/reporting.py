@@ -321,6 +321,7 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
         cells = {
             "rank": str(rank),
             "epochs": str(evaluation.fidelity),
+            "reward": format_known(evaluation.reward, ".2%", has_accuracy),
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
             "again": f"{second[trial.number].reward:.2%}" if trial.number in confirmed else "–",
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
@@ -334,6 +335,8 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
         }
         if all(trial.evaluation.fidelity is None for trial in shown):
             del cells["epochs"]
+        if all(trial.evaluation.score is None for trial in shown):  # the reward is the validation accuracy
+            del cells["reward"]
         if not second:
             del cells["again"]
         for heading, known in (

@@ -314,7 +314,7 @@ def best_record(path: Path, records: Iterable[dict[str, Any]] | None = None) -> 
 
 def _rank(record: Mapping[str, Any]) -> tuple[int, float]:
     """Return ``Evaluation.rank`` of a trial with the status ``OK``."""
-    return record.get("fidelity") or 0, record["valid_accuracy"]
+    return record.get("fidelity") or 0, record["reward"]
 
 
 def to_json(args: Any) -> dict[str, Any]:

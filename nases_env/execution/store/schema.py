@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from types import UnionType
 from typing import Any
 
 from nases_env.evaluation.limits import without_limit
@@ -64,6 +65,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "ALTER TABLE evaluations ADD COLUMN activation_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE evaluations ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE evaluations ADD COLUMN score REAL",
         """CREATE TABLE latencies (
             key TEXT NOT NULL,
             digest TEXT NOT NULL,
@@ -87,6 +89,7 @@ COLUMNS = (
     "num_flops",
     "activation_bytes",
     "file_bytes",
+    "score",
     "num_epochs",
     "seconds",
     "device",
@@ -108,10 +111,11 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 """The tables of the current version and their columns."""
 
-COLUMN_TYPES: dict[str, type] = {
+COLUMN_TYPES: dict[str, type | UnionType] = {
     **dict.fromkeys(COLUMNS, str),
     **dict.fromkeys(("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"), int),
     **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
+    "score": float | None,
 }
 """Python types of the columns. SQLite does not enforce them."""
 

@@ -189,6 +189,7 @@ class Store:
             "num_flops": int(evaluation.num_flops),
             "activation_bytes": int(evaluation.activation_bytes),
             "file_bytes": int(evaluation.file_bytes),
+            "score": None if evaluation.score is None else float(evaluation.score),
             "num_epochs": int(evaluation.num_epochs),
             "seconds": float(evaluation.seconds),
             "device": evaluation.device,
@@ -326,7 +327,7 @@ class Store:
 
     def _check_types(self, row: Row) -> None:
         for name, expected in COLUMN_TYPES.items():
-            if type(row[name]) is not expected:
+            if not isinstance(row[name], expected):
                 raise InputError(
                     f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "
                     f"run: nases store verify {self.path}"

@@ -367,7 +367,12 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         require_type("child", values["child"], dict[str, Any] | None)
         _, child = resolve_preset(values["preset"])
         values["limits"] = _load_limits(values)
-        values["child"] = load_settings(values["child"], child) if has_children else child
+        if has_children:
+            described = config["configuration"].get("settings")
+            if isinstance(described, dict) and "reward_signal" not in described:  # the preset may have changed since
+                child = dataclasses.replace(child, reward_signal="valid_accuracy", flops_exponent=0.0)
+            child = load_settings(values["child"], child)
+        values["child"] = child
         require_field_types(ExecutionSettings, values["execution"], allow_infinity=True)
         values["execution"] = ExecutionSettings(**values["execution"])
         values["rungs"] = tuple(values["rungs"])

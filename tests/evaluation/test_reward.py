@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from nases_env.evaluation import (
 )
 from nases_env.execution.store import Store
 from nases_env.search import SearchArgs, SearchRun
+from nases_env.search.options import load_args
 from nases_env.search.run_dir import best_record, read_trials
 from nases_env.search.run_report import read_run
 from nases_env.search_spaces import EnasMicro
@@ -136,3 +138,15 @@ def test_a_search_ranks_reports_and_resumes_by_the_score(tmp_path: Path, capsys:
     again = list(read_trials(tmp_path / "run"))
     assert [evaluation.reward for _, evaluation in again[:4]] == [evaluation.reward for _, evaluation in trials]
     assert len(again) == 6
+
+
+def test_a_search_of_an_earlier_version_keeps_its_reward(tmp_path: Path) -> None:
+    child = dataclasses.replace(PRESETS["smoke"], num_filters=PRESETS["cpu"].num_filters)
+    args = SearchArgs(env_id="NASES-Digits-v0", preset="cpu", budget=1, run_dir=tmp_path / "run", child=child)
+    with SearchRun(args, agent="random") as run:
+        run.search(RandomActions(run.env))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    for name in ("reward_signal", "flops_exponent"):
+        del config["arguments"]["child"][name]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert load_args(SearchArgs, tmp_path / "run").child == child

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from nases_agents.gaussian_process import expected_improvement
 from nases_agents.local_search import sample_mutants, sample_unseen
-from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
+from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, screen
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -27,6 +27,8 @@ from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_fraction
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
+
+MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 
 
 @dataclass
@@ -84,10 +86,7 @@ class BayesianOptimization(Agent):
             self.model.fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            if self.first:
-                child = self.first.pop(0)
-            else:
-                child = self._select(candidates) or sample_unseen(self.search_space, self.rng, self.proposed)
+            child = self.first.pop(0) if self.first else self._select(candidates) or self._sample_feasible()
             self.proposed.add(child.key)
             self.pending.append(child)
             asked.append(child)
@@ -107,8 +106,12 @@ class BayesianOptimization(Agent):
 
     def _sample_first(self) -> list[Architecture]:
         """Sample the first children."""
-        samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-        distinct = {child.key: child for child in samples if self.env.screen(child) is None}
+        distinct: dict[str, Architecture] = {}
+        for _ in range(MAX_SCREENED_BATCHES):
+            samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
+            distinct |= {child.key: child for child in samples if self.env.screen(child) is None}
+            if len(distinct) >= self.args.num_init:
+                break
         children = list(distinct.values())
         return [children[index] for index in screen(self.search_space, children, self.args.num_init, self.rng)]
 
@@ -122,11 +125,20 @@ class BayesianOptimization(Agent):
         return list({child.key: child for child in candidates if child.key not in self.proposed}.values())
 
     def _select(self, candidates: list[Architecture]) -> Architecture | None:
-        """Return the candidate with the highest expected improvement and remove it; None without candidates."""
+        """Return the feasible candidate with the highest expected improvement and remove it; None if there is none."""
         if not candidates:
             return None
         posterior = self.model.posterior(candidates, self.pending)
-        return candidates.pop(int(expected_improvement(posterior).argmax()))
+        best = best_feasible(self.env, candidates, expected_improvement(posterior))
+        return None if best is None else candidates.pop(best)
+
+    def _sample_feasible(self) -> Architecture:
+        """Return an unseen feasible random architecture; without one, the last sample, which the search replaces."""
+        for _ in range(MAX_RESAMPLES):
+            child = sample_unseen(self.search_space, self.rng, self.proposed)
+            if self.env.screen(child) is None:
+                break
+        return child
 
 
 def main(args: Args) -> None:

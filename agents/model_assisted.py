@@ -23,7 +23,7 @@ import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
 from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
-from nases_agents.reward_model import NUM_SCREENED, RewardModel, screen
+from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, screen
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
@@ -31,6 +31,7 @@ from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction
 
 NUM_ELITES = 10  # best children, which are mutated
+MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
@@ -135,8 +136,12 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _sample_first(self) -> list[PolicySample]:
         """Sample the first children."""
-        samples = self.filter_unseen(self.sample_prior(NUM_SCREENED))
-        feasible = [sample for sample in samples if self.env.screen(sample.architecture) is None]
+        feasible: list[PolicySample] = []
+        for _ in range(MAX_SCREENED_BATCHES):
+            samples = self.filter_unseen([*feasible, *self.sample_prior(NUM_SCREENED)])
+            feasible = [sample for sample in samples if self.env.screen(sample.architecture) is None]
+            if len(feasible) >= self.learning_starts:
+                break
         architectures = [sample.architecture for sample in feasible]
         return [feasible[index] for index in screen(self.env.search_space, architectures, self.learning_starts, self.rng)]
 
@@ -178,14 +183,24 @@ class ModelAssisted(EmbeddingPolicy):
         ]
 
     def _select(self, candidates: list[PolicySample]) -> PolicySample:
-        """Return the unseen candidate, or else the repeat, with the highest value of the acquisition function."""
+        """Return the feasible unseen candidate, or else the repeat, with the highest value of the acquisition function."""
         candidates = self.filter_unseen(candidates) or self.filter_feasible(candidates)
         posterior = self._posterior(candidates)
         if self.args.acquisition == "expected_improvement":
             values = expected_improvement(posterior)
         else:
             values = posterior.mean + self.args.ucb_kappa * posterior.std
-        return candidates[int(values.argmax())]
+        best = best_feasible(self.env, [candidate.architecture for candidate in candidates], values)
+        return self._sample_feasible() if best is None else candidates[best]
+
+    def _sample_feasible(self) -> PolicySample:
+        """Return an unseen feasible sample of the prior; without one, the last sample, which the search replaces."""
+        for _ in range(MAX_RESAMPLES):
+            sample = self.sample_unseen_prior()
+            if self.env.screen(sample.architecture) is None:
+                break
+            self.proposed.add(sample.architecture.key)
+        return sample
 
 
 def main(args: Args) -> None:

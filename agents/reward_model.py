@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
 from nases_agents.policy import rank_normalize
+from torch import Tensor
 
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search_spaces import Architecture, SearchSpace
 
 NUM_SCREENED = 300  # sampled architectures, from which the first children are chosen
+MAX_SCREENED_BATCHES = 3  # batches of samples, if few of them are feasible
 LARGEST = 0.05  # share of them that are large
 
 
@@ -104,3 +107,17 @@ def screen(
     order = np.argsort([-size for size in known], kind="stable")
     large = order[: max(num_children, round(LARGEST * len(samples)))]
     return [int(index) for index in rng.permutation(large)[:num_children]]
+
+
+def best_feasible(env: NASESEnv, candidates: Sequence[Architecture], values: Tensor) -> int | None:
+    """Return the index of the feasible candidate with the highest value; None if no candidate is feasible.
+
+    Candidates are screened in the order of their values, so that few networks are built.
+    """
+    values = values.clone()
+    for _ in candidates:
+        index = int(values.argmax())
+        if env.screen(candidates[index]) is None:
+            return index
+        values[index] = -torch.inf
+    return None

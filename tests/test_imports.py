@@ -35,6 +35,7 @@ LEAVES: dict[str, set[str]] = {
     "signals": set(),
     "streams": {"errors"},
     "tables": {"escaping"},
+    "units": {"errors"},
     "user_modules": {"errors", "escaping"},
     "version": set(),
 }

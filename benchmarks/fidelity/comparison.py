@@ -34,12 +34,14 @@ from benchmarks.common.workers import map_unordered
 from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
     FINAL,
+    FLOPS_EXPONENTS,
     SHORT_TRAININGS,
     Numbers,
     Signal,
     average,
     ceiling,
     describe,
+    rewards_of_training,
     signals_of_rungs,
     signals_of_sizes,
     signals_of_training,
@@ -174,8 +176,16 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
     rungs = [rung for rung in RUNGS if rung < curves.shape[-1]]
     rng = numpy_generator(args.seed, "fidelity", "bootstrap")
     comparisons = _comparisons(by_cell, valid, test, rungs, args)
-    comparisons += [Comparison(signal, valid, test) for signal in _signals_of_sizes(cells, args)]
+    sizes = _signals_of_sizes(cells, args)
+    comparisons += [Comparison(signal, valid, test) for signal in sizes]
     rows = [_describe(comparison, rng, args) for comparison in comparisons]
+    rewards = {
+        name: [
+            _describe(Comparison(signal, valid, test), rng, args)
+            for signal in rewards_of_training(name, by_cell[name][0], sizes[-1].values)
+        ]
+        for name in args.trainings
+    }
     rung_rows = _describe_schedules(curves[0], seconds[0], valid[:, 1:].mean(axis=1), rungs, args)
     return {
         "benchmark": "fidelity",
@@ -188,6 +198,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         "test_accuracy": _mean_and_sd(test),
         "ceiling": {"valid": ceiling(valid), "test": ceiling(test)},
         "signals": sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0)),
+        "rewards": rewards,
         "rung_schedules": sorted(rung_rows, key=lambda row: row["cost"]),
     }
 
@@ -354,9 +365,23 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
     )
     if report["teacher"] is not None:
         title += f"; the teacher of the distillation was trained once, in {report['teacher']['seconds']:.1f} seconds"
+    num_exponents = len(FLOPS_EXPONENTS)
+    reward_rows = [
+        [name, signal, *(_estimate([row["spearman"][0], None, None]) for row in part)]
+        for name, rows_of_training in report["rewards"].items()
+        for signal, part in (
+            ("valid_accuracy", rows_of_training[:num_exponents]),
+            ("training_speed", rows_of_training[num_exponents:]),
+        )
+    ]
     rung_rows = [[row["name"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]]
     return [
         TextTable(title, headings, rows),
+        TextTable(
+            "Spearman correlation of rewards with the final accuracy, by the exponent of the FLOPs",
+            ["training", "signal", *(f"{exponent:g}" for exponent in FLOPS_EXPONENTS)],
+            reward_rows,
+        ),
         TextTable(
             f"successive halving among {min(SUBSET_SIZE, report['num_cells'])} cells",
             ["epochs (kept)", "regret in % (95% of the subsets)", "seconds"],

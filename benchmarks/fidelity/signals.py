@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.fidelity.techniques import DISTILLATION, GROWING_IMAGES, LABEL_SMOOTHING
+from nases_env.evaluation import scale_odds
 from nases_env.networks import count_flops, count_parameters
 
 Numbers = NDArray[np.float64]
@@ -51,6 +52,9 @@ MEASURES: dict[str, tuple[str, int]] = {
     "train_accuracy": ("train_accuracy", 1),
 }
 """Measures after the last epoch: key and sign."""
+
+
+FLOPS_EXPONENTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,31 @@ def extrapolate(epochs: Sequence[int], accuracies: Numbers, last_epoch: int) -> 
     slopes, intercepts = np.polyfit(np.log(epochs), accuracies.T, 1)
     predicted: Numbers = intercepts + slopes * np.log(last_epoch)
     return predicted
+
+
+def rewards_of_training(name: str, results: Sequence[Measurements], num_flops: Numbers) -> list[Signal]:
+    """Return the rewards that a search could compute from one training per cell; see ``nases_env.evaluation.scale_odds``.
+
+    Args:
+        name: name of the training.
+        results: its result for each cell.
+        num_flops: FLOPs of each cell, shape (cells,).
+    """
+    epochs = [list(result["epochs"].values()) for result in results]
+    seconds = float(np.mean([records[-1]["seconds"] for records in epochs]))
+    scores = {
+        "valid_accuracy": [records[-1]["valid_accuracy_few"] for records in epochs],
+        "training_speed": [np.exp(-np.mean([record["train_loss"] for record in records])) for records in epochs],
+    }
+    return [
+        Signal(
+            f"{name}: {signal}, exponent {exponent:g}",
+            np.array([scale_odds(score, flops, exponent) for score, flops in zip(values, num_flops, strict=True)]),
+            seconds,
+        )
+        for signal, values in scores.items()
+        for exponent in FLOPS_EXPONENTS
+    ]
 
 
 def average(name: str, signals: Sequence[Signal]) -> Signal:

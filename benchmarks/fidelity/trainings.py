@@ -101,7 +101,9 @@ class Job:
     def identity(self) -> str:
         """A digest of everything that determines the result, except for the images and the device."""
         values = (TRAINING_VERSION, self.search_space, self.key, self.repeat, self.dataset, self.seed, self.is_final)
-        description = [*values, dataclasses.asdict(self.settings)]
+        # The reward is computed from the measurements.
+        settings = replace(self.settings, reward_signal="valid_accuracy", flops_exponent=0.0)
+        description = [*values, dataclasses.asdict(settings)]
         if self.name in TECHNIQUES:
             description.append(TECHNIQUES[self.name])
         if self.name == DISTILLATION:

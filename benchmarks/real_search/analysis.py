@@ -36,7 +36,7 @@ class Row:
         num_params: number of parameters; None if the training failed.
         num_flops: floating-point operations per image; None if the training failed.
         training_seconds: CPU seconds of the final training, or wall time on a GPU; None if it failed.
-        valid_accuracy: validation accuracy in the search by which the network was chosen; None without a search.
+        reward: reward in the search by which the network was chosen; None without a search.
         num_children: number of children of the search; None without a search.
         num_distinct: number of distinct ones.
         search_seconds: CPU seconds of the search, or wall time on a GPU; None without a search.
@@ -49,7 +49,7 @@ class Row:
     num_params: int | None
     num_flops: int | None
     training_seconds: float | None
-    valid_accuracy: float | None
+    reward: float | None
     num_children: int | None
     num_distinct: int | None
     search_seconds: float | None
@@ -74,7 +74,7 @@ class Row:
             num_params=final.get("num_params"),
             num_flops=final.get("num_flops"),
             training_seconds=result.get("seconds"),
-            valid_accuracy=None if chosen is None else chosen.evaluation.reward,
+            reward=None if chosen is None else chosen.evaluation.reward,
             num_children=None if children is None else len(children),
             num_distinct=None if children is None else len({child.evaluation.key for child in children}),
             search_seconds=None if children is None else children[-1].seconds,
@@ -109,7 +109,7 @@ def analyze(rows: Sequence[Row], reference: str) -> Report:
             **{
                 name: _mean([getattr(row, name) for row in of_method])
                 for name in (
-                    *("valid_accuracy", "num_children", "num_distinct", "search_seconds", "training_seconds"),
+                    *("reward", "num_children", "num_distinct", "search_seconds", "training_seconds"),
                     *("num_params", "num_flops"),
                 )
             },
@@ -136,7 +136,7 @@ def make_table(report: Report, labels: Mapping[str, str]) -> TextTable:
     settings, on_gpu = report["settings"], "CPU" not in report["device"]
     unit = "seconds" if on_gpu else "CPU seconds"
     reference = labels[report["reference"]]
-    headings = ["method", "seeds", "test accuracy in % (95%)", f"minus {reference} (95%)", "validation %", "children"]
+    headings = ["method", "seeds", "test accuracy in % (95%)", f"minus {reference} (95%)", "reward %", "children"]
     headings += [f"{unit} of search", "of training", "parameters"]
     table_rows = []
     for name, metrics in sorted(report["methods"].items(), key=lambda item: -_accuracy(item[1])):
@@ -147,7 +147,7 @@ def make_table(report: Report, labels: Mapping[str, str]) -> TextTable:
                 f"{len((metrics['test_accuracy'] or {'values': ()})['values'])}{failed}",
                 _interval(metrics["test_accuracy"]),
                 _interval(metrics["difference"], sign="+"),
-                _number(metrics["valid_accuracy"], 100, ".2f"),
+                _number(metrics["reward"], 100, ".2f"),
                 _number(metrics["num_children"], 1, ".1f"),
                 _number(metrics["search_seconds"], 1, ",.0f"),
                 _number(metrics["training_seconds"], 1, ",.0f"),

@@ -3,13 +3,13 @@
     python -m benchmarks.real_search --output real_search.json --figure real_search.svg
 
 With each seed, every agent searches until its CPU seconds are used up, including its own computation (on a GPU: wall time).
-The five children with the best validation accuracy are evaluated again, as in every search, and the one with the best mean
+The five children with the best reward are evaluated again, as in every search, and the one with the best mean
 gets the final training on all training images, as by ``nases train``. It is measured on the test images once. Test images
 are not used for any choice.
 
 Networks without a search are trained in the same way with the same seeds: the child of the random search with the median
-validation accuracy, the cell of ENAS, and a residual network with as many parameters as the networks chosen with that seed
-have on average.
+reward, the largest of 1,000 random cells, the cell of ENAS, and a residual network with as many parameters as the networks
+chosen with that seed have on average.
 
 The same command resumes the searches and trainings in ``--work-dir``. The jobs are ordered by seed, so that the first seeds
 are complete for all methods first.
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from benchmarks.common.searches import require_trained_children
 from benchmarks.common.workers import map_unordered
 from benchmarks.real_search.analysis import Row, analyze, draw, make_table
+from benchmarks.real_search.largest import largest_cell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
@@ -45,8 +46,13 @@ from nases_env.evaluation import TrainingEvaluator, final_settings
 from nases_env.search import SearchArgs, make_env
 
 REFERENCE = "random_search"  # the agent to which the other methods are compared
-MEDIAN, ENAS, RESIDUAL = "median_random_cell", "enas_cell", "residual_network"
-BASELINES = {MEDIAN: "median random cell", ENAS: "cell of ENAS", RESIDUAL: "residual network"}
+MEDIAN, LARGEST, ENAS, RESIDUAL = "median_random_cell", "largest_random_cell", "enas_cell", "residual_network"
+BASELINES = {
+    MEDIAN: "median random cell",
+    LARGEST: "largest random cell",
+    ENAS: "cell of ENAS",
+    RESIDUAL: "residual network",
+}
 """The methods without a search and their labels."""
 
 FIGURE_FORMATS = (".svg", ".png", ".pdf")
@@ -66,6 +72,8 @@ class Args:
     search_seconds: float = 600.0
     """CPU seconds of each search, or wall time on a GPU. A search ends with the child during which they pass; the default is
     enough for about 60 children of the preset cpu."""
+    num_largest: int = 1000
+    """Number of random cells of which the one with the most FLOPs is trained without a search."""
     num_seeds: int = 5
     """Number of searches of each agent."""
     first_seed: int = 0
@@ -93,7 +101,8 @@ class Args:
             raise InputError(f"--agents must contain {REFERENCE}, to which the other methods are compared")
         if not 0 < self.search_seconds < float("inf"):
             raise InputError(f"--search-seconds must be a positive number, not {self.search_seconds}")
-        for option, minimum in {"num_seeds": 1, "first_seed": 0, "num_processes": 1, "num_jobs": 0}.items():
+        minimums = {"num_largest": 1, "num_seeds": 1, "first_seed": 0, "num_processes": 1, "num_jobs": 0}
+        for option, minimum in minimums.items():
             value = getattr(self, option)
             if value is not None and value < minimum:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
@@ -111,7 +120,7 @@ class Comparison:
         assert isinstance(env, ImageEnv)
         assert isinstance(env.evaluator, TrainingEvaluator)
         resolve_device(args.device)
-        self.preset, self.settings = env.preset, env.settings
+        self.preset, self.settings, self._evaluator = env.preset, env.settings, env.evaluator
         self.dataset, self.space = env.evaluator.dataset, env.search_space
         self.seeds = range(args.first_seed, args.first_seed + args.num_seeds)
         agents = list(dict.fromkeys(args.agents))
@@ -145,6 +154,8 @@ class Comparison:
         space, decisions = self.space.name, None
         if method == ENAS:
             decisions = self.space.from_genotype(enas_genotype()).decisions
+        elif method == LARGEST:
+            decisions = self._largest(seed)
         elif method == RESIDUAL:
             chosen = [self.chosen(name, number) for name, number in self.searches if number == seed]
             sizes = [child.evaluation.num_params for child in chosen if child is not None]
@@ -164,6 +175,12 @@ class Comparison:
             device=self.args.device,
             work_dir=self.args.work_dir,
         )
+
+    def _largest(self, seed: int) -> tuple[int, ...]:
+        train, _ = self._evaluator.images()
+        num_classes, args = len(train.class_names), self.args
+        cell = largest_cell(self.space.name, self.settings, num_classes, train.image_shape, args.num_largest, seed)
+        return cell.decisions
 
     def ready_jobs(self) -> Iterator[Search | Training]:
         """Yield the jobs that are not finished, each one when everything that it depends on is finished, first seeds first.

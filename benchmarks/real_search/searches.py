@@ -215,7 +215,7 @@ def _until(children: list[Child], seconds: float) -> list[Child]:
 
 
 def median_child(children: list[Child]) -> Child:
-    """Return the child with the median validation accuracy of all distinct trained ones; of an even number, the lower one.
+    """Return the child with the median reward of all distinct trained ones; of an even number, the lower one.
 
     Raises:
         InputError: if no child could be trained.

@@ -24,6 +24,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import (
     PRESETS,
     RETRAIN_PRESETS,
+    Limits,
     TrainingEvaluator,
     final_settings,
     load_settings,
@@ -44,7 +45,7 @@ from nases_env.seeding import numpy_generator
 from nases_env.streams import optional_output
 
 CONFIG = "config.json"
-RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "final.max_params")
+RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "limit_final")
 """Options that may change when the command is rerun."""
 
 INTERRUPT_GRACE_SECONDS = 5.0
@@ -158,6 +159,7 @@ def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
             data_dir=args.data_dir,
             device=args.device,
             num_threads=args.num_threads,
+            limits=args.limits,
             child=plan.child,
         )
     )
@@ -192,6 +194,7 @@ def _check_config(plan: Plan) -> bool:
             raise ValueError("not the configuration of a reproduction")
         if before["preset"] != plan.preset:
             before = {**_config(plan), "preset": before["preset"]}  # the other options depend on it
+        before.setdefault("limits", _limits_of_earlier_version(before.get("child")))
         for name, presets in (("child", PRESETS), ("final", RETRAIN_PRESETS)):  # the defaults of earlier versions
             before[name] = dataclasses.asdict(load_settings(before.get(name), presets[plan.preset]))
     except FileNotFoundError:
@@ -213,15 +216,22 @@ def _check_config(plan: Plan) -> bool:
     return True
 
 
+def _limits_of_earlier_version(child: Any) -> dict[str, Any]:
+    """Return the limits of a reproduction of an earlier version, which had one, among the settings of the children."""
+    max_params = child.get("max_params") if isinstance(child, dict) else None
+    return {**dataclasses.asdict(Limits()), "max_params": max_params}
+
+
 def _format(value: Any) -> str:
     """Format the value of an option as on the command line."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Replace the settings of the searches and of the final training by one entry per option."""
+    """Replace the settings of the searches and of the final training, and the limits, by one entry per option."""
     settings = {f"{group}.{name}": value for group in ("child", "final") for name, value in config[group].items()}
-    return {**{name: value for name, value in config.items() if name not in ("child", "final")}, **settings}
+    others = {name: value for name, value in config.items() if name not in ("child", "final", "limits")}
+    return {**others, **config["limits"], **settings}
 
 
 def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:

@@ -49,6 +49,8 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {num_epochs} epochs on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
+    if limits := evaluator.limits.describe():
+        print_line(f"limits: {limits}; other children are not trained")
     timed = time_training(
         get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
     )
@@ -95,8 +97,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     (largest, most), (smallest, fewest) = counts[0], counts[-1]
     if most > IMBALANCE * fewest:
         lines.append(
-            f"note: {largest} has {most / fewest:.0f} times as many images as {smallest}; the reward is the accuracy, "
-            "which is mostly that of the large classes"
+            f"note: {largest} has {most / fewest:.0f} times as many images as {smallest}; the reward depends "
+            "mostly on the large classes"
         )
     num_valid = len(evaluator.images()[1])
     if num_valid < FEW_VALID_IMAGES:

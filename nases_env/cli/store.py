@@ -312,7 +312,9 @@ def _invalid_values(row: Row) -> Iterator[str]:
     for name in ("valid_accuracy", "train_accuracy"):
         if not isinstance(row[name], float) or not 0 <= row[name] <= 1:
             yield f"{name} is {row[name]!r}, not a number in [0, 1]"
-    for name in ("num_params", "num_flops", "num_epochs"):
+    if row["score"] is not None and (not isinstance(row["score"], float) or not 0 <= row["score"] <= 1):
+        yield f"score is {row['score']!r}, not a number in [0, 1]"
+    for name in ("num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"):
         if not isinstance(row[name], int) or row[name] < 0:
             yield f"{name} is {row[name]!r}, not a non-negative integer"
     try:

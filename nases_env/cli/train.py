@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import (
     RETRAIN_PRESETS,
     ChildSettings,
+    Limits,
     TrainingEvaluator,
     auto_preset,
     final_settings,
@@ -80,6 +80,10 @@ class TrainArgs:
     search_space: str | None = field(
         default=None, metadata={"help": "Custom search space of an architecture file as MODULE:CLASS."}
     )
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(
+        default_factory=Limits,
+        metadata={"help": "Limits of the network, without its auxiliary head; the defaults are those of the search:"},
+    )
     child: ChildOptions = field(
         default=None,
         metadata={"help": "Settings of the network and its training; the defaults are set by the search or --preset:"},
@@ -97,9 +101,8 @@ def main(options: Sequence[str]) -> None:
 def parse_train(options: Sequence[str]) -> TrainArgs:
     """Parse the options of ``nases train``; child settings that are not given default to those of the search or preset."""
     given = parse_quietly(TrainArgs, options, TrainArgs(tyro.MISSING, child=ChildSettings()))
-    default = TrainArgs(
-        tyro.MISSING, child=_default_settings(given or TrainArgs(Path("best.json"), preset=given_preset(options)))
-    )
+    given = given or TrainArgs(Path("best.json"), preset=given_preset(options))
+    default = TrainArgs(tyro.MISSING, child=_default_settings(given), limits=_default_limits(given.source))
     args: TrainArgs = parse(TrainArgs, prog="nases train", args=options, default=default)
     return args
 
@@ -112,8 +115,11 @@ def _default_settings(args: TrainArgs) -> ChildSettings:
     searched = searched_settings(args.source)
     if args.preset is None:
         return final_settings(searched, load_args(SearchArgs, args.source).preset)
-    _, settings = resolve_preset(args.preset, presets=RETRAIN_PRESETS)
-    return dataclasses.replace(settings, max_params=searched.max_params)
+    return resolve_preset(args.preset, presets=RETRAIN_PRESETS)[1]
+
+
+def _default_limits(source: Path) -> Limits:
+    return load_args(SearchArgs, source).limits if source.is_dir() else Limits()
 
 
 def train_command(args: TrainArgs) -> None:
@@ -186,6 +192,7 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
         data_dir=args.data_dir or (evaluator.data_dir if dataset == evaluator.dataset else None),
         device=args.device or evaluator.device,
         num_threads=args.num_threads or evaluator.num_threads,
+        limits=args.limits,
     )
     _require_idle(run_dir)  # a search that was resumed since has removed its finalists
     return training, search
@@ -220,6 +227,7 @@ def _from_file(args: TrainArgs) -> FinalTraining:
         data_dir=args.data_dir,
         device=args.device or "auto",
         num_threads=args.num_threads or 1,
+        limits=args.limits,
     )
 
 

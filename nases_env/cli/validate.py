@@ -137,8 +137,8 @@ def _differences(record: dict[str, Any], evaluation: Evaluation, tolerance: floa
         for name in ("key", "status", "num_params", "num_flops", "num_epochs")
         if record[name] != now[name]
     ]
+    now["reward"] = evaluation.reward
+    names = ["valid_accuracy", "train_accuracy", *([] if evaluation.score is None else ["reward"])]
     return differences + [
-        f"{name} {record[name]:.4%} is now {now[name]:.4%}"
-        for name in ("valid_accuracy", "train_accuracy")
-        if abs(record[name] - now[name]) > tolerance
+        f"{name} {record[name]:.4%} is now {now[name]:.4%}" for name in names if abs(record[name] - now[name]) > tolerance
     ]

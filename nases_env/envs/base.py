@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -55,8 +56,9 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     ## Rewards
 
-    The validation accuracy of the child in [0, 1]. A child that cannot be measured has the reward 0, and
-    ``info["status"]`` gives the reason. The test set is never read. A reward depends on the action of its step alone.
+    The validation accuracy of the child in [0, 1], unless the subclass says otherwise. A child that cannot be measured has
+    the reward 0, and ``info["status"]`` gives the reason. The test set is never read. A reward depends on the action of its
+    step alone.
 
     ## Starting State
 
@@ -84,8 +86,13 @@ class NASESEnv(gym.Env[Observation, Action]):
     | ``train_accuracy`` | float | accuracy on training images, in [0, 1]; 0 unless ``ok`` |
     | ``num_params`` | int | number of trainable parameters |
     | ``num_flops`` | int | floating-point operations of one forward pass of one image |
+    | ``activation_bytes`` | int | peak memory of the activations of one image; see ``nases_env.networks.count_costs`` |
+    | ``file_bytes`` | int | bytes of the tensors in a weights file |
+    | ``latency`` | float | measured seconds of a forward pass of one image; only with ``max_latency`` |
     | ``fidelity`` | int | the rung of the evaluation; only with ``rungs`` |
 
+    Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
+    stored by an earlier version, or if an infeasible child exceeds another limit.
     ``reset`` returns ``key`` and ``genotype`` only. The same seed and actions always produce the same information. Values
     that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
@@ -148,6 +155,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         self._executor: CachingExecutor | None = None
         self._architecture: Architecture | None = None
         self._fidelity = evaluator.rungs[-1] if evaluator.rungs else None
+        self._latencies: dict[str, float] = {}  # by key
         self._screened: dict[tuple[str, int], Evaluation | None] = {}  # by key and seed
 
     @cached_property
@@ -292,21 +300,49 @@ class NASESEnv(gym.Env[Observation, Action]):
     def _submit(self, architecture: Architecture, seed: int, fidelity: int | None) -> Future[Evaluation]:
         if not self.is_started:
             self.start()
+        infeasible = self.screen(architecture)
+        if infeasible is not None:
+            future: Future[Evaluation] = Future()
+            future.set_result(infeasible)
+            return future
         return self.executor.submit(architecture, seed, fidelity)
 
     def screen(self, architecture: Architecture) -> Evaluation | None:
         """Return the evaluation of ``architecture`` if it is infeasible, without training; None if it is feasible.
 
-        An architecture is infeasible if it breaks a limit such as ``max_params``. A search does not evaluate it and asks the
-        agent for another one; ``step`` returns the reward 0. Results are cached.
+        An architecture is infeasible if it exceeds a limit such as ``max_params``. A search does not evaluate it and asks
+        the agent for another one; ``step`` returns the reward 0. Answers are cached in memory and not stored, because they
+        depend on the limits.
         """
         if type(self.evaluator).screen is Evaluator.screen:  # all children are feasible
             return None
         seed = self._child_seed(architecture)
         child = (architecture.key, seed)
         if child not in self._screened:
-            self._screened[child] = self.evaluator.screen(architecture, seed)
+            screened = self.evaluator.screen(architecture, seed)
+            if screened is None and self.evaluator.limits.max_latency is not None:
+                screened = self.evaluator.screen_latency(architecture, seed, self._latency(architecture, seed))
+            self._screened[child] = screened
         return self._screened[child]
+
+    def _latency(self, architecture: Architecture, seed: int) -> float:
+        """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
+        key = architecture.key
+        if key not in self._latencies:
+            store = None if self._executor is None else self._executor.store
+            digest = "" if store is None else self.evaluator.digest()
+            known = None if store is None else store.get_latency(key, digest)
+            if known is None:
+                known = self.evaluator.measure_latency(architecture, seed)
+                if store is not None:
+                    known = store.put_latency(key, digest, known)
+            self._latencies[key] = known
+        return self._latencies[key]
+
+    def with_latency(self, evaluation: Evaluation) -> Evaluation:
+        """Return ``evaluation`` with the latency of the child, if it was measured."""
+        latency = self._latencies.get(evaluation.key)
+        return evaluation if latency is None else dataclasses.replace(evaluation, latency=latency)
 
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
@@ -378,7 +414,11 @@ class NASESEnv(gym.Env[Observation, Action]):
             "train_accuracy": evaluation.train_accuracy,
             "num_params": evaluation.num_params,
             "num_flops": evaluation.num_flops,
+            "activation_bytes": evaluation.activation_bytes,
+            "file_bytes": evaluation.file_bytes,
         }
+        if self.evaluator.limits.max_latency is not None:
+            info["latency"] = self.with_latency(evaluation).latency
         if self.rungs:
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
         if not self.info_text:

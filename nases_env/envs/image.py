@@ -10,7 +10,7 @@ from typing import Any
 from nases_env.devices import resolve_device
 from nases_env.envs.base import NASESEnv
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import ChildSettings, TrainingEvaluator, auto_preset, resolve_preset
+from nases_env.evaluation import ChildSettings, Limits, TrainingEvaluator, auto_preset, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,14 @@ class ImageEnv(NASESEnv):
     - A directory with such arrays as ``.npy`` files, such as ``images.npy`` and ``labels.npy``.
     - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
 
+    ## Rewards
+
+    With ``reward_signal="valid_accuracy"``, the validation accuracy. With ``reward_signal="training_speed"``, exp(-L), where
+    L is the mean training loss over the epochs. With ``flops_exponent`` other than 0, the odds of either are multiplied by
+    the number of MFLOPs to this power: r = s F^w / (s F^w + 1 - s). The preset ``cpu`` uses ``training_speed`` and the
+    exponent 0.5: with its two epochs, the validation accuracy does not predict the accuracy after the final training. All
+    other presets use the validation accuracy, which is ``info["valid_accuracy"]`` in any case.
+
     ## Arguments
 
     ```python
@@ -64,6 +72,11 @@ class ImageEnv(NASESEnv):
         rungs: numbers of epochs after which a child can be evaluated, increasing, such as (1, 3, 7); None: only after its
             whole training. The last one takes the place of ``num_epochs``, ``min_steps`` and ``num_cycles``: the schedule
             of the learning rate restarts after each rung. See "Rungs" in ``NASESEnv``.
+        max_params: maximum number of parameters of a child; None: no limit. A child above one of these limits is infeasible:
+            a search does not evaluate it and draws others; ``step`` gives it the status too_large and the reward 0.
+        max_flops: maximum number of floating-point operations for one image; a multiply-add counts as two.
+        max_memory: maximum peak memory of the float32 activations of one image in bytes, without the weights.
+        max_latency: maximum time in seconds to classify one image with one thread of this CPU, measured for each child.
         execution: where and how children are evaluated; see ``NASESEnv``.
         render_mode: "rgb_array" or "ansi"; see ``NASESEnv``.
         info_text: whether the information contains strings; see ``NASESEnv``.
@@ -95,8 +108,6 @@ class ImageEnv(NASESEnv):
             - drop_path_prob: Drop-path: probability to drop a branch of the last cell at the end of training; 0
               disables it.
             - auxiliary_head: Train an auxiliary classifier at two thirds of the depth.
-            - max_params: Maximum number of parameters. A search does not evaluate larger children and draws others;
-              env.step gives them the status too_large and the reward 0.
 
     Raises:
         InputError: if a value has the wrong type or is out of range.
@@ -120,6 +131,10 @@ class ImageEnv(NASESEnv):
         search_space: str | SearchSpace = "enas_micro",
         embedding: str | None = None,
         rungs: Sequence[int] | None = None,
+        max_params: float | None = None,
+        max_flops: float | None = None,
+        max_memory: float | None = None,
+        max_latency: float | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
         info_text: bool = True,
@@ -147,6 +162,7 @@ class ImageEnv(NASESEnv):
             split_seed=split_seed,
             num_threads=num_threads,
             rungs=tuple(rungs or ()),
+            limits=Limits(max_params, max_flops, max_memory, max_latency),  # type: ignore[arg-type] # it converts 5e6
         )
         self.settings = evaluator.settings
         super().__init__(

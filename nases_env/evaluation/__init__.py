@@ -4,6 +4,7 @@ from nases_env.evaluation.accel import AccelEvaluator
 from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
 from nases_env.evaluation.csv_file import CSVEvaluator
 from nases_env.evaluation.latency import Latency, measure_latencies
+from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
 from nases_env.evaluation.presets import (
@@ -18,6 +19,7 @@ from nases_env.evaluation.presets import (
 )
 from nases_env.evaluation.query import QueryEvaluator
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.reward import scale_odds, training_speed
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.evaluation.task_table import TaskTableEvaluator
@@ -36,6 +38,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Latency",
+    "Limits",
     "Metric",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",
@@ -53,5 +56,7 @@ __all__ = [
     "load_settings",
     "measure_latencies",
     "resolve_preset",
+    "scale_odds",
     "settings_overrides",
+    "training_speed",
 ]

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
-from nases_env.evaluation.result import Evaluation
+from nases_env.evaluation.limits import Limits
+from nases_env.evaluation.result import Evaluation, Status
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
 
@@ -40,6 +41,9 @@ class Evaluator(ABC):
 
     fidelity: int | None = None
     """The rung of ``evaluate``; None: the last one, or the whole training without rungs. Set by ``at_fidelity``."""
+
+    limits: Limits = Limits()
+    """The limits by which ``screen`` decides. ``describe`` does not contain them."""
 
     def at_fidelity(self, fidelity: int) -> Evaluator:
         """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.
@@ -72,11 +76,21 @@ class Evaluator(ABC):
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
         """Return an evaluation with the reward 0 if the child is infeasible; None if it is feasible. Must be fast.
 
-        A child is infeasible if it breaks a limit such as ``max_params``. A search draws another child instead. The
-        evaluation has ``num_params`` and a ``reason``: the size, the limit, and what to do if it excludes all children. By
-        default, all children are feasible. Call ``prepare`` first.
+        A child is infeasible if it exceeds a limit such as ``max_params``. A search draws another child instead. The
+        evaluation has the costs that were computed and a ``reason``: the cost, the limit, and what to do if it excludes all
+        children. By default, all children are feasible. Call ``prepare`` first.
         """
         return None
+
+    def measure_latency(self, architecture: Architecture, seed: int) -> float:
+        """Measure the seconds in which the network of a child classifies one image, for ``max_latency``."""
+        raise NotImplementedError(f"{type(self).__name__} measures no latency")
+
+    def screen_latency(self, architecture: Architecture, seed: int, latency: float) -> Evaluation | None:
+        """Return what ``screen`` returns, for a measured ``latency``."""
+        child = Evaluation(architecture.key, seed, Status.TOO_LARGE, latency=latency)
+        reason = Limits(max_latency=self.limits.max_latency).reason(child)
+        return dataclasses.replace(child, reason=reason) if reason else None
 
     def prepare(self) -> None:  # noqa: B027 - optional
         """Load the data that ``evaluate`` needs, so that missing data raises an error before a search begins.

@@ -25,7 +25,13 @@ class Latency(NamedTuple):
     num_passes: int
 
 
-def measure_latencies(models: Sequence[nn.Module], image_shape: tuple[int, int, int]) -> list[Latency]:
+def measure_latencies(
+    models: Sequence[nn.Module],
+    image_shape: tuple[int, int, int],
+    *,
+    num_rounds: int = NUM_ROUNDS,
+    round_seconds: float = ROUND_SECONDS,
+) -> list[Latency]:
     """Measure the latency of ``models`` in evaluation mode, with one image, on the CPU with one thread.
 
     The models take turns, so that other work on the machine affects all of them. Each turn begins with a warm-up.
@@ -33,24 +39,26 @@ def measure_latencies(models: Sequence[nn.Module], image_shape: tuple[int, int, 
     Args:
         models: image classifiers on the CPU; their memory layout and their mode are changed.
         image_shape: (channels, height, width).
+        num_rounds: number of turns of each model.
+        round_seconds: minimum duration of a turn.
     """
     image = torch.zeros(1, *image_shape).contiguous(memory_format=torch.channels_last)
     prepared = [model.eval().to(memory_format=torch.channels_last) for model in models]
     seconds: list[list[float]] = [[] for _ in prepared]
     with torch_threads(1), torch.inference_mode():
-        for _ in range(NUM_ROUNDS):
+        for _ in range(num_rounds):
             for model, measured in zip(prepared, seconds, strict=True):
                 for _ in range(NUM_WARM_UP_PASSES):
                     model(image)
-                measured += _passes(model, image)
+                measured += _passes(model, image, round_seconds)
     return [_summarize(each) for each in seconds]
 
 
-def _passes(model: nn.Module, image: torch.Tensor) -> list[float]:
+def _passes(model: nn.Module, image: torch.Tensor, round_seconds: float) -> list[float]:
     """Return the seconds of each pass in a round."""
     seconds: list[float] = []
     now = start = time.perf_counter()
-    while len(seconds) < MIN_PASSES or now - start < ROUND_SECONDS:
+    while len(seconds) < MIN_PASSES or now - start < round_seconds:
         before = now
         model(image)
         now = time.perf_counter()

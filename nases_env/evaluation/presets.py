@@ -7,38 +7,58 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from typeguard import TypeCheckError, check_type
 
 from nases_env.errors import InputError, did_you_mean
+from nases_env.evaluation.reward import RewardSignal
 from nases_env.json_io import describe_type, require_field_types
 from nases_env.networks import NetworkSettings
 from nases_env.training import TrainingSettings, count_training_images, resolve_data_dir
 
+MAX_FLOPS_EXPONENT = 10
+
 
 @dataclass(frozen=True)
 class ChildSettings(NetworkSettings, TrainingSettings):
-    """Settings of a child: everything that affects its accuracy, except its architecture, data set and seed.
+    """Settings of a child: everything that affects its accuracy and reward, except its architecture, data set and seed.
 
     Raises:
         InputError: if a value is out of range.
     """
 
-    max_params: int | None = field(
-        default=None,
+    reward_signal: RewardSignal = field(
+        default="valid_accuracy",
         metadata={
-            "help": "Maximum number of parameters. A search does not evaluate larger children and draws others; "
-            "env.step gives them the status too_large and the reward 0."
+            "help": "What the reward is computed from: valid_accuracy, or training_speed, exp(-mean training loss over the "
+            "epochs). The latter is for short trainings in which the network sees each image a few times."
+        },
+    )
+    flops_exponent: float = field(
+        default=0.0,
+        metadata={
+            "help": "Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects for the "
+            "advantage of small networks in a short training; 0: no correction."
         },
     )
 
     def __post_init__(self) -> None:
         NetworkSettings.__post_init__(self)
         TrainingSettings.__post_init__(self)
-        if self.max_params is not None and self.max_params < 1:
-            raise InputError(f"max_params is {self.max_params}; it must be at least 1")
+        if self.reward_signal not in get_args(RewardSignal):
+            choices = ", ".join(get_args(RewardSignal))
+            raise InputError(f"reward_signal must be one of {choices}, not {self.reward_signal!r}")
+        if not abs(self.flops_exponent) <= MAX_FLOPS_EXPONENT:
+            raise InputError(
+                f"flops_exponent must be from -{MAX_FLOPS_EXPONENT} to {MAX_FLOPS_EXPONENT}, not {self.flops_exponent}"
+            )
+
+    @property
+    def rewards_accuracy(self) -> bool:
+        """Whether the reward is the validation accuracy."""
+        return self.reward_signal == "valid_accuracy" and self.flops_exponent == 0
 
 
 PRESETS: dict[str, ChildSettings] = {
@@ -57,6 +77,9 @@ PRESETS: dict[str, ChildSettings] = {
         image_size=16,
         num_train_images=6000,
         num_valid_images=2000,
+        # Chosen with ``benchmarks.fidelity``; see docs/results/fidelity.md.
+        reward_signal="training_speed",
+        flops_exponent=0.5,
     ),
     # Seconds per child on one core, for hundreds of images: steps instead of epochs, and strong regularization.
     "small": ChildSettings(
@@ -166,7 +189,8 @@ def final_settings(searched: ChildSettings, preset: str) -> ChildSettings:
         InputError: if the preset is unknown.
     """
     name, _ = resolve_preset(preset)
-    return dataclasses.replace(searched, **RECIPES[name], num_valid_images=None)  # there are no validation images
+    changed = {**RECIPES[name], "num_valid_images": None, "reward_signal": "valid_accuracy", "flops_exponent": 0.0}
+    return dataclasses.replace(searched, **changed)
 
 
 RETRAIN_PRESETS: dict[str, ChildSettings] = {
@@ -203,6 +227,7 @@ def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> Ch
         given["drop_path_prob"] = 1 - given.pop("drop_path_keep")
     if "cutout" in given:
         given["cutout_length"] = given.pop("cutout")
+    given.pop("max_params", None)  # now one of the ``Limits``
     unknown = [name for name in given if name not in vars(preset)]
     if unknown:
         raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(vars(preset))}")

@@ -45,6 +45,11 @@ class Evaluation:
         curve: one record per epoch.
         reason: one line that explains a failure; may be empty.
         fidelity: the rung of the evaluation, a number of epochs; None in a search without rungs.
+        activation_bytes: peak memory of the activations of one image (``nases_env.networks.count_costs``); 0 if it is not
+            known, because the evaluator builds no network or an earlier version wrote the result.
+        file_bytes: bytes of the tensors in a weights file (``count_file_bytes``); 0 if it is not known.
+        latency: measured seconds of a forward pass of one image; 0 if it was not measured, because there is no limit of it.
+        score: the reward of a child with the status ``OK``, in [0, 1]; None: the validation accuracy.
     """
 
     key: str
@@ -60,11 +65,17 @@ class Evaluation:
     curve: tuple[EpochRecord, ...] = ()
     reason: str = ""
     fidelity: int | None = None
+    activation_bytes: int = 0
+    file_bytes: int = 0
+    latency: float = 0.0
+    score: float | None = None
 
     @property
     def reward(self) -> float:
-        """The environment's reward: the validation accuracy in [0, 1], or 0 if the status is not ``OK``."""
-        return self.valid_accuracy if self.status is Status.OK else 0.0
+        """The environment's reward in [0, 1]: the score or else the validation accuracy; 0 if the status is not ``OK``."""
+        if self.status is not Status.OK:
+            return 0.0
+        return self.valid_accuracy if self.score is None else self.score
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -86,6 +97,7 @@ class Evaluation:
         known["status"] = Status(known["status"])
         for name in ("key", "device", "reason"):  # the evaluations of a search have many in common
             known[name] = sys.intern(known[name])
+        known |= {name: values[name] for name in _ADDED if name in values}
         evaluation = cls(**known, curve=read_curve(values.get("curve", ())), fidelity=values.get("fidelity"))
         evaluation._check()
         return evaluation
@@ -95,14 +107,16 @@ class Evaluation:
         for name in ("key", "device", "reason"):
             if type(getattr(self, name)) is not str:
                 raise ValueError(f"{name} is not a string")
-        for name in ("seed", "num_params", "num_flops", "num_epochs"):
+        for name in ("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < MAX_INTEGER:
                 raise ValueError(f"{name} is not a number from 0 to 2^63 - 1")
-        for name, maximum in (("valid_accuracy", 1.0), ("train_accuracy", 1.0), ("seconds", float(MAX_INTEGER))):
+        for name, maximum in _MAXIMA.items():
             value = getattr(self, name)
             if type(value) not in (float, int) or not 0 <= value <= maximum:
                 raise ValueError(f"{name} is not a number in its range")
+        if self.score is not None and (type(self.score) not in (float, int) or not 0 <= self.score <= 1):
+            raise ValueError("score is not a number in [0, 1]")
         if self.fidelity is not None and (type(self.fidelity) is not int or not 1 <= self.fidelity < MAX_INTEGER):
             raise ValueError("fidelity is not a number of epochs")
 
@@ -125,5 +139,12 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < MAX_INTEGER)
 
 
-_OPTIONAL = ("curve", "fidelity")  # a trajectory has no curves, and results of earlier versions have no fidelity
+_ADDED = ("activation_bytes", "file_bytes", "latency", "score")  # results of earlier versions have none of them
+_OPTIONAL = ("curve", "fidelity", *_ADDED)  # a trajectory has no curves, and results of earlier versions have no fidelity
 _REQUIRED = tuple(field.name for field in fields(Evaluation) if field.name not in _OPTIONAL)
+_MAXIMA = {
+    "valid_accuracy": 1.0,
+    "train_accuracy": 1.0,
+    "latency": float(MAX_INTEGER),
+    "seconds": float(MAX_INTEGER),
+}

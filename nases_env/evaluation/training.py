@@ -17,10 +17,13 @@ from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator, describe_search_space
+from nases_env.evaluation.latency import measure_latencies
+from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.reward import scale_odds, training_speed
 from nases_env.hashing import sha256_hex
-from nases_env.networks import count_flops, count_parameters
+from nases_env.networks import count_costs, count_parameters
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.seeding import seeded_torch
 from nases_env.training import Checkpoint, ImageSet, load_images, split_train_valid, train_classifier, uses_flip
@@ -29,6 +32,8 @@ from nases_env.training.image_size import ImageSize
 
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
+
+LATENCY_ROUNDS, LATENCY_ROUND_SECONDS = 5, 0.02  # shorter than for a report, because many children are measured
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class TrainingEvaluator(Evaluator):
             schedule restarts after each rung. With checkpoints, a child continues from its last rung; without, it is
             trained from the beginning, with the same result.
         fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
+        limits: which children are feasible for ``screen``; ``evaluate`` evaluates all.
 
     Raises:
         InputError: if the rungs are not increasing, or ``fidelity`` is not one of them.
@@ -71,6 +77,7 @@ class TrainingEvaluator(Evaluator):
     checkpoint_interval: float = 120.0
     rungs: tuple[int, ...] = ()
     fidelity: int | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         is_valid = all(isinstance(rung, int) for rung in self.rungs)
@@ -137,16 +144,7 @@ class TrainingEvaluator(Evaluator):
         train, valid = self.images()
         device = resolve_device(self.device)
         model = self.build(architecture, seed)
-        child = Evaluation(
-            architecture.key,
-            seed,
-            Status.TOO_LARGE,
-            num_params=count_parameters(model),
-            num_flops=count_flops(model, train.image_shape),
-            device=str(device),
-        )
-        if self.settings.max_params is not None and child.num_params > self.settings.max_params:
-            return replace(child, seconds=time.perf_counter() - start)
+        costs = count_costs(model, train.image_shape)
         flip = uses_flip(self.dataset, self.settings)
         checkpoint = self._checkpoint(architecture, seed)
         seconds_before = time.perf_counter() - start
@@ -163,31 +161,49 @@ class TrainingEvaluator(Evaluator):
                 rungs=self.rungs,
                 stop_epoch=self.fidelity,
             )
-        return replace(
-            child,
-            status=Status(result.status),
+        evaluation = Evaluation(
+            architecture.key,
+            seed,
+            Status(result.status),
             valid_accuracy=result.valid_accuracy,
             train_accuracy=result.train_accuracy,
+            **costs._asdict(),
             num_epochs=result.num_epochs,
             seconds=seconds_before + result.seconds,
+            device=str(device),
             curve=result.curve,
         )
+        return replace(evaluation, score=self._score(evaluation))
+
+    def _score(self, evaluation: Evaluation) -> float | None:
+        if self.settings.rewards_accuracy or evaluation.status is not Status.OK:
+            return None
+        score = evaluation.valid_accuracy
+        if self.settings.reward_signal == "training_speed":
+            score = training_speed(evaluation.curve)
+        return scale_odds(score, evaluation.num_flops, self.settings.flops_exponent)
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        max_params = self.settings.max_params
-        if max_params is None:
+        """Compare the exact costs with the limits; costs that are not needed for the answer are not computed."""
+        limits = self.limits.exact()
+        if not limits:
             return None
         try:
-            num_params = count_parameters(self.build(architecture, seed))
+            model = self.build(architecture, seed)
+            child = Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=count_parameters(model))
+            needs_trace = limits.max_flops is not None or limits.max_memory is not None
+            if needs_trace and not limits.reason(child):
+                child = replace(child, **count_costs(model, self.images()[0].image_shape)._asdict())
         except Exception:  # raised again by ``evaluate``, whose errors the executor handles
             return None
-        if num_params <= max_params:
-            return None
-        reason = (
-            f"{num_params:,} parameters, more than max_params = {max_params:,}; increase it, or decrease num_filters "
-            "or cells_per_stage"
-        )
-        return Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=num_params, reason=reason)
+        reason = limits.reason(child)
+        return replace(child, reason=reason) if reason else None
+
+    def measure_latency(self, architecture: Architecture, seed: int) -> float:
+        """Return the median of repeated passes with one thread of the CPU, after a warm-up."""
+        model = self.build(architecture, seed)
+        shape = self.images()[0].image_shape
+        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[0].median
 
     def build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build the network of a child with its initial weights, which depend on ``seed``."""
@@ -208,10 +224,13 @@ class TrainingEvaluator(Evaluator):
 
 
 def _describe_settings(settings: ChildSettings) -> dict[str, Any]:
-    """Return ``settings`` as a dict, without fields that results of earlier versions do not have and that have no effect."""
-    values = dataclasses.asdict(settings)
+    """Return ``settings`` as a dict with the entries that results of earlier versions have, so that these are found."""
+    # The limit of earlier versions, which was one of these settings; see ``Limits``.
+    values: dict[str, Any] = {**dataclasses.asdict(settings), "max_params": None}
     if not settings.min_steps:
         del values["min_steps"]
+    if settings.rewards_accuracy:
+        del values["reward_signal"], values["flops_exponent"]
     return values
 
 

@@ -107,7 +107,8 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
         length = min(run.totals.num_trials for run in group)
         numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
         curves.append((agent, numbers, np.stack([_curve(run, numbers) for run in group])))
-    drawings = [_draw(curves, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
+    label = f"Best {runs[0].quantity.lower()} so far (%)"
+    drawings = [_draw(curves, label, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
     summaries = summarize(runs)
     finding = f"{summaries[0].agent} ends highest, at {summaries[0].final}."
     if len(summaries) == 1:
@@ -119,13 +120,13 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
     return Figure("Best reward so far, by agent", finding, drawings, note)
 
 
-def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], width: float, css_class: str) -> Markup:
+def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], label: str, width: float, css_class: str) -> Markup:
     end = width - LABEL_WIDTH
     means = [values.mean(axis=0) for _, _, values in curves]
     bounds = [bootstrap(values) for _, _, values in curves]
     # The first children are poor by chance; the axis begins where all curves have left them.
     limits = [each[len(mean) // 50 :] for mean, (_, high) in zip(means, bounds, strict=True) for each in (mean, high)]
-    y = reward_axis(np.concatenate(limits), "Best validation accuracy so far (%)")
+    y = reward_axis(np.concatenate(limits), label)
     last = max(numbers[-1] for _, numbers, _ in curves)
     x = Axis("Child", make_scale(1, max(2, last), LEFT, end), whole)
     bands, lines, labels = [], [], []

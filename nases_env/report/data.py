@@ -35,6 +35,9 @@ class Child:
         is_new: whether this is the first trial of the architecture, or the first one at this rung.
         is_promotion: whether the child was promoted to a higher rung.
         reason: one line that explains a failure; may be empty.
+        activation_bytes: peak memory of the activations of one image; 0 if it is not known.
+        file_bytes: bytes of the tensors in a weights file; 0 if they are not known.
+        latency: measured seconds of a forward pass of one image; 0 if it was not measured.
     """
 
     number: int
@@ -50,6 +53,9 @@ class Child:
     is_new: bool = True
     is_promotion: bool = False
     reason: str = ""
+    activation_bytes: int = 0
+    file_bytes: int = 0
+    latency: float = 0.0
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -151,6 +157,7 @@ class Run:
         vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
         best_reward: its reward, or the mean of both rewards of a finalist; 0 without a result.
+        has_accuracy_rewards: whether the reward is the validation accuracy.
         finalists: the finalists, best first.
         designs: the architectures of the best children, best first.
         curves: the learning curves of the best children, best first.
@@ -180,6 +187,7 @@ class Run:
     vectors: Numbers | None = field(default=None, compare=False)
     best: int | None = None
     best_reward: float = 0.0
+    has_accuracy_rewards: bool = True
     finalists: Sequence[Finalist] = ()
     designs: Sequence[Design] = ()
     curves: Sequence[Curve] = ()
@@ -187,6 +195,11 @@ class Run:
     latencies: Sequence[Latency] = ()
     processor: str = ""
     notes: Sequence[str] = ()
+
+    @property
+    def quantity(self) -> str:
+        """The name of the reward in figures."""
+        return "Validation accuracy" if self.has_accuracy_rewards else "Reward"
 
     @cached_property
     def spaced(self) -> Sequence[Child]:

@@ -158,7 +158,7 @@ def _reward_drawing(
     run: Run, others: Sequence[Child], shown: Sequence[Child], records: Sequence[Child], width: float, css_class: str
 ) -> Markup:
     end = width - RIGHT - HISTOGRAM_WIDTH
-    y = reward_axis(np.append(run.totals.rewards, [child.reward for child in others[-1:]]), "Validation accuracy (%)")
+    y = reward_axis(np.append(run.totals.rewards, [child.reward for child in others[-1:]]), f"{run.quantity} (%)")
     x_scale = make_scale(1, max(2, run.totals.num_trials), LEFT, end)
     x = Axis("Trial" if run.totals.num_promotions else "Child", x_scale, whole)
 
@@ -266,7 +266,7 @@ def accuracy_by(
     for child in sorted((each for each in children if (each.fidelity or 0) == highest), key=lambda c: (value(c), -c.reward)):
         if not front or child.reward > front[-1].reward:
             front.append(child)
-    y = reward_axis([child.reward for child in children], "Validation accuracy (%)")
+    y = reward_axis([child.reward for child in children], f"{run.quantity} (%)")
     values = [value(child) for child in children]
     scale = make_scale(min(values), max(values), LEFT + 4, WIDTH - RIGHT - 4, is_log=True)
     x = Axis(f"{label}, log scale", scale, compact)
@@ -292,7 +292,7 @@ def accuracy_by_latency(run: Run) -> Figure | None:
         return None
     end = WIDTH - RIGHT - LABEL_WIDTH
     rewards = [run.child(latency.number).reward for latency in run.latencies]
-    y = reward_axis(rewards, "Validation accuracy (%)")
+    y = reward_axis(rewards, f"{run.quantity} (%)")
     low, high = min(latency.low for latency in run.latencies), max(latency.high for latency in run.latencies)
     x = Axis("Milliseconds per image, log scale", make_scale(1000 * low, 1000 * high, LEFT + 4, end, is_log=True), compact)
     parts = []

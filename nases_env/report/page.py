@@ -150,7 +150,13 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
             evaluations = "one evaluation"
         else:
             evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"
-        stats.append(("Best accuracy", percent(run.best_reward), f"child {run.best}, {evaluations}"))
+        stats.append(
+            (
+                "Best accuracy" if run.has_accuracy_rewards else "Best reward",
+                percent(run.best_reward),
+                f"child {run.best}, {evaluations}",
+            )
+        )
         measured = np.sort(run.totals.rewards)
         stats.append(("Median child", percent(measured[len(measured) // 2]), f"lowest {percent(measured[0])}"))
         if best.num_params:
@@ -211,6 +217,9 @@ _COLUMNS = (
     _Column("rung", lambda child: child.fidelity),
     _Column("parameters", lambda child: child.num_params or None),
     _Column("MFLOPs", lambda child: round(child.num_flops / 1e6, 2) if child.num_flops else None, 2),
+    _Column("memory (KB)", lambda child: round(child.activation_bytes / 1e3, 1) or None, 1),
+    _Column("file (KB)", lambda child: round(child.file_bytes / 1e3, 1) or None, 1),
+    _Column("latency (ms)", lambda child: round(child.latency * 1e3, 3) or None, 3),
     _Column("epochs", lambda child: child.num_epochs or None),
     _Column("seconds", lambda child: round(child.seconds, 2) if child.seconds else None, 2),
 )

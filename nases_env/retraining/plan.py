@@ -16,6 +16,7 @@ from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.training import require_final_settings
 from nases_env.search.options import SearchArgs
 from nases_env.search.run_dir import CONFIG, is_finished
+from nases_env.units import NO_LIMIT
 
 Stage = Literal["pretrain", "search", "train"]
 
@@ -129,9 +130,15 @@ class Step:
             *_option_unless_default("num-threads", args.num_threads, 1),
         ]
         run_dir = plan.run_dir(self.seed, self.agent)
+        limits = args.limits.options()
         if self.stage == "train":
             settings = settings_overrides(plan.final, final_settings(plan.child, plan.preset))
-            return [str(run_dir), "--seed", str(self.seed), *where, *_to_options(settings, "child.")]
+            unlimited = {} if args.limit_final else dict.fromkeys(limits, NO_LIMIT)
+            return [
+                *(str(run_dir), "--seed", str(self.seed), *where),
+                *_to_options(unlimited),
+                *_to_options(settings, "child."),
+            ]
         default = ExecutionSettings()
         execution = _to_options({name: v for name, v in vars(args.execution).items() if v != getattr(default, name)})
         if (run_dir / CONFIG).exists():
@@ -144,6 +151,7 @@ class Step:
             *_option_unless_default("num-envs", args.num_envs, 1),
             *where,
             *execution,
+            *_to_options(limits),
             *_to_options(settings_overrides(plan.child, PRESETS[plan.preset]), "child."),
         ]
 

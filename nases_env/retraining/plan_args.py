@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from nases_env.errors import InputError
+from nases_env.evaluation import Limits
 from nases_env.execution import ExecutionSettings
 from nases_env.search.option_checks import require_at_least
 from nases_env.search.options import ChildOptions
@@ -87,8 +88,12 @@ class ReproduceArgs:
     """Number of CPU threads per training run."""
     num_envs: int = 1
     """Number of concurrent evaluations."""
+    limit_final: bool = True
+    """Whether the limits also apply to the final training runs, whose networks may be larger."""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
     """Where and how children are evaluated; does not change results:"""
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    """Limits of the children of the searches and, unless --no-limit-final is given, of the final networks:"""
     child: ChildOptions = None
     """Settings of the children of the searches; the defaults are set by --preset:"""
     final: ChildOptions = None

@@ -103,7 +103,7 @@ def _to_markdown(
     parts = [
         f"# Reproduction, preset {plan.preset}",
         f"{plan.seeds} seed{'s' * (plan.seeds > 1)} in {env_id}. Each seed has its own embedding, a search of "
-        f"{plan.budget} children per agent, and a final training of the best child of each search by validation accuracy. "
+        f"{plan.budget} children per agent, and a final training of the best child of each search by its reward. "
         "Values are means ± standard deviations over seeds.",
         "## Stage 1: embeddings",
         markdown_table(
@@ -120,11 +120,11 @@ def _to_markdown(
         ),
         "## Stage 2: searches",
         markdown_table(
-            ["agent", "best validation accuracy %", "time of evaluation"],
+            ["agent", "best reward %", "time of evaluation"],
             *(
                 [
                     agent,
-                    format_percent(*mean_and_std([search.valid_accuracy for search in of_agent])),
+                    format_percent(*mean_and_std([search.reward for search in of_agent])),
                     format_time(statistics.mean(search.seconds for search in of_agent)),
                 ]
                 for agent, of_agent in searches.items()

@@ -21,8 +21,8 @@ class SearchRecord:
         num_children: number of evaluated children; less than ``budget`` if the search was stopped.
         seconds: wall time of the evaluations, summed.
         on_gpu: whether they ran on a GPU.
-        valid_accuracy: validation accuracy of the best child in the search, in [0, 1]; the child was chosen by it. The mean
-            of two evaluations if the search had finalists.
+        reward: reward of the best child in the search, in [0, 1]; the child was chosen by it. The mean of two evaluations
+            if the search had finalists.
         settings: settings of the children.
     """
 
@@ -31,15 +31,14 @@ class SearchRecord:
     num_children: int
     seconds: float
     on_gpu: bool
-    valid_accuracy: float
+    reward: float
     settings: ChildSettings
 
     def describe(self) -> str:
         """Describe how the architecture was chosen."""
         children = f"{self.num_children} {'child' if self.num_children == 1 else 'children'}"
-        text = (
-            f"The architecture is the best of {children} of {self.agent} by validation accuracy ({self.valid_accuracy:.2%})."
-        )
+        reward = "validation accuracy" if self.settings.rewards_accuracy else "reward"
+        text = f"The architecture is the best of {children} of {self.agent} by {reward} ({self.reward:.2%})."
         if self.num_children < self.budget:
             text += f" The search was stopped after {self.num_children} of {self.budget} children."
         return text
@@ -63,7 +62,7 @@ def read_search(run_dir: Path) -> SearchRecord:
         num_children=sum(not record["is_promotion"] for record, _ in trials),
         seconds=sum(evaluation.seconds for evaluation in evaluations),
         on_gpu=any(evaluation.device != "cpu" for evaluation in evaluations),
-        valid_accuracy=0.0 if best is None else best["mean_reward"],
+        reward=0.0 if best is None else best["mean_reward"],
         settings=searched_settings(run_dir),
     )
 
@@ -86,11 +85,11 @@ def changed_settings(searched: ChildSettings, final: ChildSettings) -> dict[str,
     """Return the settings that differ between a search and a final training, by name.
 
     Returns:
-        The value in the search and in the final training. ``num_valid_images``, which has no effect on a final training, is
-        left out.
+        The value in the search and in the final training. Settings that have no effect on a final training are left out.
     """
     differing = settings_overrides(final, searched)
-    differing.pop("num_valid_images", None)
+    for name in ("num_valid_images", "reward_signal", "flops_exponent"):
+        differing.pop(name, None)
     return {name: (getattr(searched, name), value) for name, value in differing.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 from nases_env.cpu import torch_threads
 from nases_env.devices import device_name, resolve_device
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, describe_search_space
+from nases_env.evaluation import ChildSettings, Evaluation, Limits, Status, describe_search_space
 from nases_env.hashing import tensor_digest
 from nases_env.model_io import TrainedModel
-from nases_env.networks import count_flops, count_parameters
+from nases_env.networks import count_costs, count_flops, count_parameters
 from nases_env.retraining.result import FinalResult
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import seeded_torch, torch_generator
@@ -58,6 +58,7 @@ class FinalTraining:
         data_dir: the directory with the data sets; None: the default of ``load_images``.
         device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
         num_threads: number of CPU threads.
+        limits: limits of the network without its auxiliary head; they do not determine the result.
     """
 
     search_space: SearchSpace
@@ -67,6 +68,7 @@ class FinalTraining:
     data_dir: str | None = None
     device: str = "auto"
     num_threads: int = 1
+    limits: Limits = field(default_factory=Limits)
 
     @cached_property
     def train_images(self) -> ImageSet:
@@ -109,7 +111,7 @@ class FinalTraining:
         """Check the settings against the images and the network, before anything is written.
 
         Raises:
-            InputError: if cutout erases whole images, or the network without its auxiliary head exceeds ``max_params``.
+            InputError: if cutout erases whole images, or the network without its auxiliary head exceeds a limit.
         """
         _, height, width = self.train_images.image_shape
         if self.settings.cutout_length >= 2 * max(height, width):
@@ -117,15 +119,13 @@ class FinalTraining:
                 f"cutout_length = {self.settings.cutout_length} erases images of {height} x {width} pixels completely; "
                 f"decrease it, for example to {max(height, width) // 2}, or to 0 to disable it"
             )
-        limit = self.settings.max_params
-        if limit is None:
+        if not self.limits:
             return
-        num_params = count_parameters(self._build(0, dataclasses.replace(self.settings, auxiliary_head=False)).network)
-        if num_params > limit:
-            raise InputError(
-                f"the final network has {num_params:,} parameters, more than max_params = {limit:,}; decrease num_filters "
-                "or cells_per_stage, or increase max_params (None: no limit)"
-            )
+        network = self._build(0, dataclasses.replace(self.settings, auxiliary_head=False)).network
+        costs = count_costs(network, self.train_images.image_shape)
+        reason = self.limits.exact().reason(Evaluation(self.architecture.key, 0, Status.TOO_LARGE, **costs._asdict()))
+        if reason:
+            raise InputError(f"the final network has {reason} (none: no limit)")
 
     def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:
         """Train and test one network.

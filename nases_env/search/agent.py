@@ -28,7 +28,7 @@ class Agent(ABC):
     """A search agent with an ask-and-tell interface, so that several children can be evaluated concurrently.
 
     ``ask`` may be called again before earlier proposals were reported to ``tell``. ``SearchLoop`` reports evaluations in the
-    order of the proposals. Infeasible proposals, which break a limit such as ``max_params``, are not evaluated: the loop
+    order of the proposals. Infeasible proposals, which exceed a limit such as ``max_params``, are not evaluated: the loop
     calls ``tell_infeasible``, then ``ask`` for others.
 
     Examples:

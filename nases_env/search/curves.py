@@ -33,6 +33,8 @@ def trial_scalars(loop: SearchLoop, trial: Trial) -> dict[str, float]:
         scalars["trial/num_params"] = evaluation.num_params
         if evaluation.status is Status.OK:
             scalars["trial/train_accuracy"] = evaluation.train_accuracy
+            if evaluation.score is not None:  # otherwise, the reward is the validation accuracy
+                scalars["trial/valid_accuracy"] = evaluation.valid_accuracy
     if evaluation.seconds and trial.is_new:
         scalars["trial/seconds"] = evaluation.seconds
     return scalars

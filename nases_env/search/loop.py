@@ -327,13 +327,16 @@ class SearchLoop:
         self.num_infeasible += 1
         self._num_infeasible_in_a_row += 1
         smallest = self._smallest_infeasible
-        if smallest is None or evaluation.num_params < smallest.num_params:
+        if smallest is None or self._excess(evaluation) < self._excess(smallest):
             self._smallest_infeasible = smallest = evaluation
         if self._num_infeasible_in_a_row >= MAX_INFEASIBLE:
             raise InputError(f"{MAX_INFEASIBLE:,} infeasible proposals in a row; the smallest so far has {smallest.reason}")
         if time.monotonic() - self._last_wait > WAIT_SECONDS:
             self._wait()
         return evaluation
+
+    def _excess(self, evaluation: Evaluation) -> tuple[float, int]:
+        return self.env.evaluator.limits.excess(evaluation), evaluation.num_params
 
     def _wait(self) -> None:
         for callback in self.callbacks:
@@ -373,6 +376,7 @@ class SearchLoop:
         evaluation = None if pending.future else self.env.known_evaluation(architecture, pending.fidelity)
         if evaluation is None:
             evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
+        evaluation = self.env.with_latency(evaluation)
         self.env.set_current(architecture, evaluation)
         # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
         writes_nothing = len(self.trials) + 1 < self.num_replayed

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -21,7 +21,7 @@ from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.escaping import printable
-from nases_env.evaluation import ChildSettings, auto_preset, load_settings, resolve_preset, settings_overrides
+from nases_env.evaluation import ChildSettings, Limits, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS
@@ -150,6 +150,8 @@ class SearchArgs:
     embedding: str | None = None
     """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
     one."""
+    limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
+    """Limits of the children; those above one are not evaluated:"""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
     """Where and how children are evaluated; has no effect on results, except for --time-limit and --memory-limit:"""
     child: ChildOptions = None
@@ -288,6 +290,7 @@ def make_env(args: SearchArgs) -> NASESEnv:
         raise InputError(f"{args.env_id} is not an environment for architecture search: it must be a NASESEnv")
     parameters = inspect.signature(env_class).parameters
     given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
+    given |= {name: limit for name, limit in vars(args.limits).items() if limit is not None}
     child = settings_overrides(args.child, resolve_preset(_resolved_preset(args))[1])
     rejected = [name for name in given if name not in parameters]
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -304,7 +307,7 @@ def make_env(args: SearchArgs) -> NASESEnv:
 
 def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:
     """Check ``args.env_kwargs`` against the signature of ``env_class`` and convert the values to the annotated types."""
-    reserved = {*ENV_OPTIONS, *set_by_id, "split_seed", "execution", "render_mode", "info_text"}
+    reserved = {*ENV_OPTIONS, *vars(args.limits), *set_by_id, "split_seed", "execution", "render_mode", "info_text"}
     known = [
         name
         for name, parameter in inspect.signature(env_class).parameters.items()
@@ -363,7 +366,13 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         require_type("preset", values["preset"], str)
         require_type("child", values["child"], dict[str, Any] | None)
         _, child = resolve_preset(values["preset"])
-        values["child"] = load_settings(values["child"], child) if has_children else child
+        values["limits"] = _load_limits(values)
+        if has_children:
+            described = config["configuration"].get("settings")
+            if isinstance(described, dict) and "reward_signal" not in described:  # the preset may have changed since
+                child = dataclasses.replace(child, reward_signal="valid_accuracy", flops_exponent=0.0)
+            child = load_settings(values["child"], child)
+        values["child"] = child
         require_field_types(ExecutionSettings, values["execution"], allow_infinity=True)
         values["execution"] = ExecutionSettings(**values["execution"])
         values["rungs"] = tuple(values["rungs"])
@@ -373,11 +382,23 @@ def load_args(args_type: type[Args], path: Path) -> Args:
     return args_type(**{**values, "run_dir": path, "resume": path})
 
 
+def _load_limits(values: Mapping[str, Any]) -> Limits:
+    """Return the limits of a search; in earlier versions, there was one, among the settings of the children."""
+    limits = values["limits"]
+    require_type("limits", limits, dict[str, Any])
+    child = values["child"] or {}
+    if isinstance(child.get("max_params"), int):
+        limits = {**limits, "max_params": child["max_params"]}
+    require_field_types(Limits, limits)
+    return Limits(**limits)
+
+
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
     for name in ("rungs", "reduction_factor", "num_finalists", "time", "track", *OUTPUT_OPTIONS):
         values.setdefault(name, getattr(SearchArgs, name))
+    values.setdefault("limits", {})
     if "env_kwargs" not in values:
         moved = {name: values.pop(name, None) for name in OLD_ENV_OPTIONS}
         values["env_kwargs"] = {name: value for name, value in moved.items() if value is not None}

@@ -20,7 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.console import Console
 from nases_env.escaping import printable
-from nases_env.evaluation import Status
+from nases_env.evaluation import Limits, Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
@@ -233,7 +233,7 @@ class Summary(SearchCallback):
         if loop.num_infeasible:
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.trials:
-            self._console.print(_top_table(loop.ranking(), loop.finalists))
+            self._console.print(_top_table(loop.ranking(), loop.finalists, loop.env.evaluator.limits))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))
@@ -307,7 +307,7 @@ def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
     return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
 
 
-def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> Table:
+def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), limits: Limits | None = None) -> Table:
     """Return a table of the finalists and the best other children."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
     confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
@@ -321,18 +321,29 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = ()) -> 
         cells = {
             "rank": str(rank),
             "epochs": str(evaluation.fidelity),
+            "reward": format_known(evaluation.reward, ".2%", has_accuracy),
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
             "again": f"{second[trial.number].reward:.2%}" if trial.number in confirmed else "–",
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
+            "KB memory": format_known(evaluation.activation_bytes / 1e3, ",.0f", evaluation.activation_bytes > 0),
+            "ms": format_known(evaluation.latency * 1e3, ".3g", evaluation.latency > 0),
             "child": str(trial.number),
             "status": evaluation.status.value,
         }
         if all(trial.evaluation.fidelity is None for trial in shown):
             del cells["epochs"]
+        if all(trial.evaluation.score is None for trial in shown):  # the reward is the validation accuracy
+            del cells["reward"]
         if not second:
             del cells["again"]
+        if limits is None or limits.max_memory is None:
+            del cells["KB memory"]
+        if limits is None or limits.max_latency is None:
+            del cells["ms"]
+        if all(trial.evaluation.status is Status.OK for trial in shown):
+            del cells["status"]
         for heading, cell in cells.items():
             columns.setdefault(heading, []).append(cell)
     for heading in columns:

@@ -28,6 +28,7 @@ from nases_env.evaluation import Evaluation, Evaluator
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.feasibility import check_feasibility
 from nases_env.search.loop import SearchLoop, Trial
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs, make_env
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
@@ -114,6 +115,10 @@ class SearchRun:
         if args.uses_embedding:
             _ = env.embedding
         env.reset(seed=args.seed)
+        if args.resume is None:
+            note = check_feasibility(env, args.seed)
+            if note and not args.quiet:
+                print(note, file=sys.stderr)
         self._directory = RunDir(_new_run_dir(args, agent) if args.resume is None else args.resume)
         try:
             # Locked before it is read, because another search could still append to it.

@@ -16,6 +16,7 @@ from nases_env import atomic_io, file_lock
 from nases_env.atomic_io import append_line, remove_incomplete_line, remove_leftovers, write_atomically, write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.evaluation.limits import without_limit
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
 from nases_env.search.loop import Finalist, Trial
@@ -144,7 +145,7 @@ def is_locked(path: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the configuration of the search in ``path``.
+    """Read the configuration of the search in ``path``, without the limit that earlier versions recorded in it.
 
     Raises:
         InputError: if ``path`` is not a run directory of this version.
@@ -171,7 +172,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path / CONFIG} is damaged ({problem}); restore it, or start a new search") from None
-    return config
+    return {**config, "configuration": without_limit(config["configuration"])}
 
 
 def config_of(evaluator: Evaluator) -> dict[str, Any]:
@@ -313,7 +314,7 @@ def best_record(path: Path, records: Iterable[dict[str, Any]] | None = None) -> 
 
 def _rank(record: Mapping[str, Any]) -> tuple[int, float]:
     """Return ``Evaluation.rank`` of a trial with the status ``OK``."""
-    return record.get("fidelity") or 0, record["valid_accuracy"]
+    return record.get("fidelity") or 0, record["reward"]
 
 
 def to_json(args: Any) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def read_run(run_dir: Path) -> Run:
         vectors=vectors,
         best=None if best is None else best.number,
         best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
+        has_accuracy_rewards=_has_accuracy_rewards(configuration),
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
@@ -229,6 +230,9 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
         reward=evaluation.reward,
         num_params=evaluation.num_params,
         num_flops=evaluation.num_flops,
+        activation_bytes=evaluation.activation_bytes,
+        file_bytes=evaluation.file_bytes,
+        latency=evaluation.latency,
         num_epochs=evaluation.num_epochs,
         seconds=evaluation.seconds,
         device=evaluation.device,
@@ -245,6 +249,11 @@ def _built_in_space(configuration: Mapping[str, Any]) -> SearchSpace | None:
         return None
     name = described.get("name")
     return get_search_space(name) if isinstance(name, str) and name in SEARCH_SPACES else None
+
+
+def _has_accuracy_rewards(configuration: Mapping[str, Any]) -> bool:
+    settings = configuration.get("settings")
+    return not isinstance(settings, dict) or "reward_signal" not in settings
 
 
 def _read_curves(run_dir: Path, config: Mapping[str, Any], children: Sequence[tuple[Child, int]]) -> list[Curve]:

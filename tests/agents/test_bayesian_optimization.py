@@ -84,12 +84,12 @@ def test_search_space_is_exhausted_with_repeats() -> None:
     assert len(loop.trials) == 10
 
 
-def test_infeasible_children_are_replaced() -> None:
+def test_infeasible_children_are_not_proposed() -> None:
     env = limited_env()
     loop = SearchLoop(env, 16)
     agent = BayesianOptimization(env, Args(num_init=5, **FEW))
     loop.run(agent)
-    assert loop.num_infeasible > 0
+    assert loop.num_infeasible == 0
     assert not agent.pending
     assert len(agent.model.children) == 16
 

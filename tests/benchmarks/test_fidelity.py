@@ -145,7 +145,7 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
     assert opposite["between_seeds"] == pytest.approx(-1.0)
     assert opposite["with_mean"] is None
     assert ceiling(np.ones((3, 2))) == {"between_seeds": None, "with_mean": None}
-    table, _ = make_tables(
+    table, *_ = make_tables(
         {
             "num_cells": 4,
             "num_failed_cells": 0,
@@ -153,6 +153,7 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
             "teacher": {"seconds": 12.34, "valid_accuracy": 0.9},
             "ceiling": {"valid": opposite, "test": opposite},
             "signals": [],
+            "rewards": {},
             "rung_schedules": [],
         }
     )

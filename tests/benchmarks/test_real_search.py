@@ -14,7 +14,8 @@ import torch
 from benchmarks.common import statistics
 from benchmarks.real_search import searches
 from benchmarks.real_search.analysis import Row, analyze
-from benchmarks.real_search.comparison import ENAS, MEDIAN, RESIDUAL, Args, Comparison, run_jobs
+from benchmarks.real_search.comparison import ENAS, LARGEST, MEDIAN, RESIDUAL, Args, Comparison, run_jobs
+from benchmarks.real_search.largest import largest_cell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import Child, median_child
@@ -22,7 +23,7 @@ from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Status
-from nases_env.networks import count_parameters
+from nases_env.networks import count_flops, count_parameters
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.training import FAILURE_HINTS, TrainingFailedError
 from nases_env.search_spaces import get_search_space
@@ -33,12 +34,23 @@ from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
 AGENTS = ("random_search", "regularized_evolution")
-BASELINES = (MEDIAN, ENAS, RESIDUAL)
-OPTIONS = ("--env-id", "NASES-Digits-v0", "--preset", "smoke", "--num-processes", "1", "--work-dir", "work")
+BASELINES = (MEDIAN, LARGEST, ENAS, RESIDUAL)
+OPTIONS = (
+    "--env-id",
+    "NASES-Digits-v0",
+    "--preset",
+    "smoke",
+    "--num-processes",
+    "1",
+    "--work-dir",
+    "work",
+    "--num-largest",
+    "8",
+)
 
 
 def make_args(work_dir: Path, **options: Any) -> Args:
-    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, work_dir=work_dir, **options)
+    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, num_largest=8, work_dir=work_dir, **options)
 
 
 def count_children(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +88,7 @@ def test_methods_are_compared_and_results_are_reused(tmp_path: Path) -> None:
     assert (tmp_path / "out.svg").read_text().startswith("<?xml")
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")}
-    assert sorted(path.parent.name for path in files) == ["searches"] * 4 + ["trainings"] * 8
+    assert sorted(path.parent.name for path in files) == ["searches"] * 4 + ["trainings"] * 10
     run_benchmark("real_search", options, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")} == files
     assert json.loads((tmp_path / "out.json").read_text()) == report
@@ -208,9 +220,9 @@ def test_jobs_are_ordered_by_seed_and_can_be_run_in_parts(tmp_path: Path, monkey
     count_children(monkeypatch)
     options = {"agents": AGENTS, "search_seconds": 2.0, "num_seeds": 2}
     comparison = Comparison(make_args(tmp_path, **options))
-    # Without any result, only the searches and the published cell are known.
+    # Without any result, only the searches, the largest and the published cell are known.
     ready = [(type(job).__name__, job.seed) for job in comparison.ready_jobs()]
-    assert ready == [(name, seed) for seed in (0, 1) for name in ("Search", "Search", "Training")]
+    assert ready == [(name, seed) for seed in (0, 1) for name in ("Search", "Search", "Training", "Training")]
     assert comparison.num_unfinished() == 2 * (len(AGENTS) + len(AGENTS) + len(BASELINES))
     run_jobs(Comparison(make_args(tmp_path, **options, num_jobs=3)))
     # Both searches of the first seed, and the training of one of them.
@@ -309,3 +321,13 @@ def test_wrong_options_are_one_line_errors(
     monkeypatch.chdir(tmp_path)
     assert message in error_of(run_here(module("benchmarks.real_search"), *OPTIONS, *options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_cell_has_the_most_flops_of_the_sample() -> None:
+    settings, shape = PRESETS["smoke"], (1, 8, 8)
+    cells = [largest_cell("enas_micro", settings, 10, shape, number, seed=0) for number in (1, 20)]
+    space = get_search_space("enas_micro")
+    small, large = (count_flops(space.build(cell, settings, num_classes=10, image_shape=shape), shape) for cell in cells)
+    assert large > small
+    assert cells[1] == largest_cell("enas_micro", settings, 10, shape, 20, seed=0)
+    assert cells[1] != largest_cell("enas_micro", settings, 10, shape, 20, seed=1)

@@ -239,12 +239,32 @@ def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path
         reproduce("--preset", "cpu", *options[2:])
 
 
-def test_limit_of_the_final_training_can_be_changed(folder: Path) -> None:
+def test_limits_of_the_final_training_can_be_removed() -> None:
     """The size of the final network is known only after the search."""
-    options = ["--preset", "smoke", "--output", str(folder), "--final.max-params", "9"]
-    plan = make_plan(parse_reproduce(options))
-    assert command._check_config(plan)
-    assert [step.options()[-2:] for step in plan.steps() if step.stage == "train"] == 4 * [["--child.max-params", "9"]]
+    limits = ["--preset", "smoke", "--max-params", "100k", "--max-latency", "2ms"]
+    searches = [step.options()[-4:] for step in plan_of(*limits).steps() if step.stage == "search"]
+    assert searches == 4 * [["--max-params", "100000", "--max-latency", "0.002s"]]
+    for given, expected in (([], []), (["--no-limit-final"], ["--max-params", "none", "--max-latency", "none"])):
+        steps = plan_of(*limits, *given).steps()
+        assert [step.options()[3:] for step in steps if step.stage == "train"] == 4 * [expected]
+
+
+def test_removed_limit_of_the_final_training_does_not_change_the_reproduction(folder: Path) -> None:
+    options = ["--preset", "smoke", "--output", str(folder)]
+    assert command._check_config(plan_of(*options, "--no-limit-final"))
+    with pytest.raises(InputError, match="was started with --max-params None; pass the same options"):
+        command._check_config(plan_of(*options, "--max-params", "9"))
+
+
+def test_limit_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["limits"]
+    config["child"]["max_params"] = config["final"]["max_params"] = 9
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = ["--preset", "smoke", "--output", str(tmp_path)]
+    assert command._check_config(plan_of(*options, "--max-params", "9"))
+    with pytest.raises(InputError, match="was started with --max-params 9; pass the same options"):
+        command._check_config(plan_of(*options))
 
 
 def plan_of(*options: str) -> Plan:

@@ -30,7 +30,7 @@ from nases_env.cli import main as cli
 from nases_env.cli import train as command
 from nases_env.cli.train import _from_file, parse_train, train_command
 from nases_env.errors import InputError
-from nases_env.evaluation import PRESETS, RETRAIN_PRESETS
+from nases_env.evaluation import PRESETS, RETRAIN_PRESETS, Limits
 from nases_env.networks import build_network
 from nases_env.retraining import FinalFolder, folder, report
 from nases_env.retraining.report import summarize, write_report
@@ -62,7 +62,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def custom_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a search whose children differ from the preset; its trajectory is enough for the final training."""
     path = tmp_path_factory.mktemp("custom") / "run"
-    options = ("--preset", "smoke", "--child.num-filters", "3", "--child.momentum", "0.5", "--child.max-params", "100000")
+    options = ("--preset", "smoke", "--child.num-filters", "3", "--child.momentum", "0.5", "--max-params", "100k")
     result = run_here(module("nases_agents.random_search"), "--budget", "2", "--run-dir", str(path), *options)
     assert result.returncode == 0
     (path / "best.json").unlink()
@@ -139,12 +139,19 @@ def test_checkpoint_of_a_training_that_was_killed_after_its_result_is_removed(fi
 
 
 def test_settings_default_to_those_of_the_search(custom_run: Path) -> None:
-    final = dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, momentum=0.5, max_params=100_000)
+    final = dataclasses.replace(RETRAIN_PRESETS["smoke"], num_filters=3, momentum=0.5)
     assert parse_train([str(custom_run)]).child == final
     changed = parse_train(["--child.num-epochs", "4", str(custom_run), "--child.auxiliary-head", "True"]).child
     assert changed == dataclasses.replace(final, num_epochs=4, auxiliary_head=True)
     preset = parse_train([str(custom_run), "--preset", "cpu", "--child.lr-min", "0"]).child
-    assert preset == dataclasses.replace(RETRAIN_PRESETS["cpu"], max_params=100_000, lr_min=0)
+    assert preset == dataclasses.replace(RETRAIN_PRESETS["cpu"], lr_min=0)
+
+
+@pytest.mark.parametrize("options", [[], ["--preset", "cpu"], ["--max-memory", "1MiB"]])
+def test_limits_default_to_those_of_the_search(custom_run: Path, options: list[str]) -> None:
+    max_memory = 2**20 if "--max-memory" in options else None
+    assert parse_train([str(custom_run), *options]).limits == Limits(max_params=100_000, max_memory=max_memory)
+    assert not parse_train([str(custom_run), "--max-params", "none"]).limits
 
 
 @pytest.mark.parametrize(
@@ -186,11 +193,14 @@ def test_limit_of_the_search_is_enforced(custom_run: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"the final network has [\d,]+ parameters, more than max_params = 100,000;"):
         train(custom_run, *size, *options)
     with pytest.raises(InputError, match="more than max_params = 20;"):
-        train(custom_run, "--child.max-params", 20, *options)
+        train(custom_run, "--max-params", 20, *options)
+    with pytest.raises(InputError, match=r"the final network has [\d,]+ FLOPs for one image, more than max_flops = 2,000;"):
+        train(custom_run, "--max-flops", "2k", *options)
     assert not list(tmp_path.iterdir())
-    train(custom_run, *size, "--child.max-params", None, *options)
+    train(custom_run, *size, "--max-params", "none", *options)
     report = json.loads((tmp_path / "final" / "report.json").read_text())
-    assert report["changed_settings"]["max_params"] == [100_000, None]
+    assert report["num_params"] > 100_000
+    assert report["changed_settings"]["num_filters"] == [3, 30]
 
 
 def test_search_that_is_resumed_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

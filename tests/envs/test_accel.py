@@ -114,7 +114,11 @@ def test_information_without_strings_has_the_numbers(table: str) -> None:
     env = gym.make(ENV_ID, table=table, info_text=False)
     _, first_info = env.reset(seed=0)
     info = env.step(np.zeros(NUM_ACTIONS, np.float32))[4]
-    assert set(first_info) == set(info) == {"valid_accuracy", "train_accuracy", "num_params", "num_flops"}
+    assert (
+        set(first_info)
+        == set(info)
+        == {"valid_accuracy", "train_accuracy", "num_params", "num_flops", "activation_bytes", "file_bytes"}
+    )
 
 
 def test_environment_is_picklable(table: str) -> None:

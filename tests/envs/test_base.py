@@ -100,7 +100,17 @@ def test_step_evaluates_the_child_that_the_action_decodes_to() -> None:
     assert evaluation is not None
     assert info["num_params"] == evaluation.num_params > 0
     assert info["num_flops"] == evaluation.num_flops > 0
-    assert set(info) == {"key", "genotype", "status", "valid_accuracy", "train_accuracy", "num_params", "num_flops"}
+    assert set(info) == {
+        "key",
+        "genotype",
+        "status",
+        "valid_accuracy",
+        "train_accuracy",
+        "num_params",
+        "num_flops",
+        "activation_bytes",
+        "file_bytes",
+    }
 
 
 def test_actions_are_clipped_into_the_box() -> None:

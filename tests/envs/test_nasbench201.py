@@ -102,6 +102,8 @@ def test_step_queries_the_child_that_the_action_decodes_to(
         "train_accuracy",
         "num_params",
         "num_flops",
+        "activation_bytes",
+        "file_bytes",
     }
 
 

@@ -72,7 +72,14 @@ def test_default_task_is_the_first_metric(options: dict[str, Any]) -> None:
 def test_information_without_strings_lacks_the_task(options: dict[str, Any]) -> None:
     env = gym.make(ENV_ID, info_text=False, **options)
     _, first_info = env.reset(seed=0)
-    assert set(first_info) == {"valid_accuracy", "train_accuracy", "num_params", "num_flops"}
+    assert set(first_info) == {
+        "valid_accuracy",
+        "train_accuracy",
+        "num_params",
+        "num_flops",
+        "activation_bytes",
+        "file_bytes",
+    }
 
 
 def test_vector_environment_and_spec(options: dict[str, Any]) -> None:

@@ -81,14 +81,18 @@ def test_step_returns_the_metric_of_the_task_for_the_child_that_the_action_decod
     assert reward == info["valid_accuracy"] == pytest.approx(REWARDS[task](row))
     assert (info["task"], info["status"], terminated, truncated) == (task, "ok", False, False)
     assert (info["train_accuracy"], info["num_params"], info["num_flops"]) == (0.0, 0, 0)
-    assert len(info) == 8
+    assert len(info) == 10
 
 
 def test_information_without_strings_lacks_the_task(table: str) -> None:
     env = gym.make(ENV_ID, table=table, info_text=False)
     _, first_info = env.reset(seed=0)
     info = env.step(np.zeros(NUM_ACTIONS, np.float32))[4]
-    assert set(first_info) == set(info) == {"valid_accuracy", "train_accuracy", "num_params", "num_flops"}
+    assert (
+        set(first_info)
+        == set(info)
+        == {"valid_accuracy", "train_accuracy", "num_params", "num_flops", "activation_bytes", "file_bytes"}
+    )
 
 
 def test_vector_environment_returns_the_task_of_each_child(table: str) -> None:

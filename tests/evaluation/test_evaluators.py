@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
+from nases_env.evaluation import (
+    Evaluation,
+    Limits,
+    OperatorShareEvaluator,
+    Status,
+    TrainingEvaluator,
+    resolve_preset,
+    training,
+)
 from nases_env.search_spaces import EnasMicro, get_search_space
 from tests.search_spaces.test_enas_micro import reorder_architecture
 
@@ -128,25 +136,42 @@ def test_splits_have_the_configured_sizes_and_depend_on_the_seed() -> None:
     assert not torch.equal(dataclasses.replace(EVALUATOR, split_seed=1).images()[1].images, cut_valid.images)
 
 
-def test_child_above_max_params_is_not_trained() -> None:
-    limited = dataclasses.replace(EVALUATOR, settings=dataclasses.replace(SMOKE, max_params=100))
-    evaluation = limited.evaluate(ARCHITECTURE, seed=0)
-    assert evaluation.status is Status.TOO_LARGE
-    assert evaluation.num_params > 100
-    assert (evaluation.reward, evaluation.curve) == (0.0, ())
+COSTS = [("max_params", "num_params"), ("max_flops", "num_flops"), ("max_memory", "activation_bytes")]
 
 
-def test_screen_finds_children_above_max_params_without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    num_params = EVALUATOR.evaluate(ARCHITECTURE, seed=1).num_params
+@pytest.mark.parametrize(("limit", "cost"), COSTS)
+def test_screen_finds_children_above_a_limit_without_training(
+    limit: str, cost: str, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = count_steps(monkeypatch)
-    for max_params, is_feasible in ((None, True), (num_params, True), (num_params - 1, False)):
-        limited = dataclasses.replace(EVALUATOR, settings=dataclasses.replace(SMOKE, max_params=max_params))
+    value = getattr(evaluation, cost)
+    for maximum, is_feasible in ((None, True), (value, True), (value - 1, False)):
+        limited = dataclasses.replace(EVALUATOR, limits=Limits(**{limit: maximum}))
         screened = limited.screen(ARCHITECTURE, seed=1)
         assert (screened is None) == is_feasible
+        assert limited.digest() == EVALUATOR.digest()
     assert screened is not None
-    assert (screened.key, screened.status, screened.num_params) == (ARCHITECTURE.key, Status.TOO_LARGE, num_params)
-    assert f"{num_params:,} parameters, more than max_params = {num_params - 1:,}; increase it" in screened.reason
+    assert (screened.key, screened.status, getattr(screened, cost)) == (ARCHITECTURE.key, Status.TOO_LARGE, value)
+    assert f", more than {limit} = " in screened.reason
+    assert "; increase it, or decrease " in screened.reason
     assert steps == []
+
+
+def test_screen_computes_only_the_costs_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing a network takes several times longer than building it."""
+
+    def fail(*args: Any) -> Any:
+        raise AssertionError("the network was traced")
+
+    monkeypatch.setattr(training, "count_costs", fail)
+    for limits in (Limits(max_params=10), Limits(max_params=10, max_flops=10, max_memory=10)):
+        assert dataclasses.replace(EVALUATOR, limits=limits).screen(ARCHITECTURE, seed=0) is not None
+    assert dataclasses.replace(EVALUATOR, limits=Limits(max_params=10**9)).screen(ARCHITECTURE, seed=0) is None
+
+
+def test_digest_is_that_of_earlier_versions() -> None:
+    """They recorded a limit among the settings; stored results without one are still found."""
+    assert EVALUATOR.describe()["settings"]["max_params"] is None
 
 
 class Unbuildable(EnasMicro):
@@ -156,8 +181,7 @@ class Unbuildable(EnasMicro):
 
 def test_child_that_cannot_be_built_is_left_to_evaluate() -> None:
     """The executor handles the errors of ``evaluate``."""
-    settings = dataclasses.replace(SMOKE, max_params=100)
-    evaluator = TrainingEvaluator(Unbuildable(), "digits", settings)
+    evaluator = TrainingEvaluator(Unbuildable(), "digits", SMOKE, limits=Limits(max_params=100))
     assert evaluator.screen(ARCHITECTURE, seed=0) is None
     with pytest.raises(ValueError, match="no such layer"):
         evaluator.evaluate(ARCHITECTURE, seed=0)

@@ -31,7 +31,7 @@ def test_paper_preset() -> None:
     assert (settings.lr_max, settings.lr_min, settings.momentum) == (0.05, 0.001, 0.9)
     assert (settings.weight_decay, settings.batch_size) == (1e-4, 128)
     assert (settings.drop_path_prob, settings.auxiliary_head, settings.cutout_length) == (0.0, False, 0)
-    assert settings.image_size is settings.num_train_images is settings.num_valid_images is settings.max_params is None
+    assert settings.image_size is settings.num_train_images is settings.num_valid_images is None
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -67,7 +67,6 @@ def test_final_training_keeps_the_network_of_the_search(preset: str) -> None:
         "cells_per_stage": 3,
         "num_filters": 5,
         "image_size": 24,
-        "max_params": 9,
         "batch_size": 48,
         "momentum": 0.5,
     }

@@ -40,6 +40,7 @@ from nases_env.execution.store import (
     schema,
 )
 from nases_env.execution.store import store as store_module
+from nases_env.hashing import sha256_hex
 from nases_env.training import EpochRecord
 from tests.processes import processes
 
@@ -756,3 +757,28 @@ class TestMerge:
                 target.merge(source)
             assert target.count() == 0
             target.put(child(2), DIGEST, GENOTYPE)
+
+
+def test_results_with_a_limit_are_found_without_it(tmp_path: Path) -> None:
+    """In schema version 3, the limit was part of the configuration; infeasible children have no result without it."""
+    path = tmp_path / "store.sqlite"
+    texts = [json.dumps({"evaluator": "training", "settings": {"max_params": limit}}, sort_keys=True) for limit in (9, None)]
+    digests = [sha256_hex(text) for text in texts]
+    with sqlite3.connect(path) as db:
+        for statements in MIGRATIONS[:3]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute("INSERT INTO configurations VALUES (?, ?)", (digests[0], texts[0]))
+        for key, status in (("a", "ok"), ("b", "too_large")):
+            values = (key, digests[0], 0, status, 0.5, 0.5, 1, 1, 1, 1.0, "cpu", "[]", "", "{}", "", "", "", "")
+            db.execute(f"INSERT INTO evaluations VALUES ({', '.join('?' * len(values))})", values)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 3")
+    db.close()
+    with Store(path) as store:
+        found = store.get("a", digests[1], 0)
+        assert found is not None
+        assert (found.valid_accuracy, found.activation_bytes, found.file_bytes) == (0.5, 0, 0)
+        assert store.get("b", digests[1], 0) is None
+        assert store.get("b", digests[0], 0) is not None
+        assert store.put_latency("a", digests[1], 0.5) == store.put_latency("a", digests[1], 0.7) == 0.5

@@ -150,7 +150,7 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
     assert "7 of 7 children reproduce" in capsys.readouterr().out
     search = read_search(trained)
     assert search.num_children == 4
-    assert search.valid_accuracy == finalists(trained)[0]["mean_reward"]
+    assert search.reward == finalists(trained)[0]["mean_reward"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from types import UnionType
 from typing import Any
 
+from nases_env.evaluation.limits import without_limit
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
 
@@ -60,6 +62,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE leases RENAME COLUMN process_started TO process_start_time",
         "ALTER TABLE leases RENAME COLUMN beat TO heartbeat",
     ),
+    (
+        "ALTER TABLE evaluations ADD COLUMN activation_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE evaluations ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE evaluations ADD COLUMN score REAL",
+        """CREATE TABLE latencies (
+            key TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            seconds REAL NOT NULL,
+            PRIMARY KEY (key, digest)
+        )""",
+    ),
 )
 """The statements that migrate each version of the schema to the next, starting with an empty file, version 0."""
 
@@ -74,6 +87,9 @@ COLUMNS = (
     "train_accuracy",
     "num_params",
     "num_flops",
+    "activation_bytes",
+    "file_bytes",
+    "score",
     "num_epochs",
     "seconds",
     "device",
@@ -90,14 +106,16 @@ COLUMNS = (
 TABLES: dict[str, tuple[str, ...]] = {
     "configurations": ("digest", "description"),
     "evaluations": COLUMNS,
+    "latencies": ("key", "digest", "seconds"),
     "leases": ("key", "digest", "seed", "owner", "host", "pid", "process_start_time", "heartbeat", "started"),
 }
 """The tables of the current version and their columns."""
 
-COLUMN_TYPES: dict[str, type] = {
+COLUMN_TYPES: dict[str, type | UnionType] = {
     **dict.fromkeys(COLUMNS, str),
-    **dict.fromkeys(("seed", "num_params", "num_flops", "num_epochs"), int),
+    **dict.fromkeys(("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"), int),
     **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
+    "score": float | None,
 }
 """Python types of the columns. SQLite does not enforce them."""
 
@@ -116,6 +134,8 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
             db.execute(statement)
     if version < 3:
         _migrate_configurations(db)
+    if version < 4:
+        _migrate_limits(db)
     if version < SCHEMA_VERSION:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -149,6 +169,26 @@ def _migrate_configurations(db: sqlite3.Connection) -> None:
         db.execute("UPDATE configurations SET description = ? WHERE digest = ?", (migrated, digest))
         for table in ("configurations", "evaluations", "leases"):
             db.execute(f"UPDATE {table} SET digest = ? WHERE digest = ?", values)
+
+
+def _migrate_limits(db: sqlite3.Connection) -> None:
+    """Move results from configurations with a limit to those without, which a limit does not change.
+
+    Infeasible children stay, because they have no result without the limit. Of two results of a child, the first is kept.
+    """
+    for digest, text in db.execute("SELECT digest, description FROM configurations").fetchall():
+        try:
+            description = parse_json(text, allow_infinity=True)
+        except (TypeError, ValueError):
+            continue  # ``nases store verify`` reports it
+        if without_limit(description) == description:
+            continue
+        unlimited = json.dumps(without_limit(description), sort_keys=True)
+        new_digest = sha256_hex(unlimited)
+        db.execute("INSERT OR IGNORE INTO configurations (digest, description) VALUES (?, ?)", (new_digest, unlimited))
+        db.execute(
+            "UPDATE OR IGNORE evaluations SET digest = ? WHERE digest = ? AND status != 'too_large'", (new_digest, digest)
+        )
 
 
 def _migrate_text(text: Any) -> Any:

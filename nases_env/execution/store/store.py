@@ -187,6 +187,9 @@ class Store:
             "train_accuracy": float(evaluation.train_accuracy),
             "num_params": int(evaluation.num_params),
             "num_flops": int(evaluation.num_flops),
+            "activation_bytes": int(evaluation.activation_bytes),
+            "file_bytes": int(evaluation.file_bytes),
+            "score": None if evaluation.score is None else float(evaluation.score),
             "num_epochs": int(evaluation.num_epochs),
             "seconds": float(evaluation.seconds),
             "device": evaluation.device,
@@ -203,6 +206,21 @@ class Store:
             self._db.execute(f"DELETE FROM leases WHERE {_CHILD} AND owner = :owner", {**row, "owner": self._owner})
             kept = self._query(f"SELECT * FROM evaluations WHERE {_CHILD}", row)[0]
         return self._evaluation(kept)
+
+    def get_latency(self, key: str, digest: str) -> float | None:
+        """Return the measured latency of an architecture in seconds, or None."""
+        found = self._query("SELECT seconds FROM latencies WHERE key = ? AND digest = ?", (key, digest))
+        return float(found[0]["seconds"]) if found else None
+
+    def put_latency(self, key: str, digest: str, seconds: float) -> float:
+        """Store the latency of an architecture, unless it has one, and return the one in the store."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO latencies (key, digest, seconds) VALUES (?, ?, ?)", (key, digest, seconds)
+            )
+            kept = self.get_latency(key, digest)
+        assert kept is not None
+        return kept
 
     def acquire(self, key: str, digest: str, seed: int) -> bool:
         """Acquire the lease of a child, so that no other store evaluates it until ``put`` or ``release``.
@@ -309,7 +327,7 @@ class Store:
 
     def _check_types(self, row: Row) -> None:
         for name, expected in COLUMN_TYPES.items():
-            if type(row[name]) is not expected:
+            if not isinstance(row[name], expected):
                 raise InputError(
                     f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "
                     f"run: nases store verify {self.path}"

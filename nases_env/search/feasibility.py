@@ -1,0 +1,46 @@
+"""Whether the limits of a search leave any children, found by sampling before the search starts."""
+
+from __future__ import annotations
+
+from nases_env.envs import NASESEnv
+from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation
+from nases_env.seeding import numpy_generator
+
+NUM_SAMPLES = 300
+ENOUGH = 10  # feasible ones, after which no more are sampled
+MAX_MEASURED = 20  # latencies
+FEW = 0.1  # share of feasible architectures that is worth a note
+
+
+def check_feasibility(env: NASESEnv, seed: int) -> str:
+    """Sample architectures and return a note if few of them meet the limits; empty if many do, or there is no limit.
+
+    The latencies that are measured here are not kept.
+
+    Raises:
+        InputError: if none meets the limits.
+    """
+    limits, evaluator = env.evaluator.limits, env.evaluator
+    if not limits:
+        return ""
+    rng = numpy_generator(seed, "feasibility")
+    infeasible: list[Evaluation] = []
+    num_feasible = num_measured = 0
+    while num_feasible < ENOUGH and num_feasible + len(infeasible) < NUM_SAMPLES and num_measured < MAX_MEASURED:
+        architecture = env.search_space.sample(rng)
+        screened = evaluator.screen(architecture, seed)
+        if screened is None and limits.max_latency is not None:
+            num_measured += 1
+            screened = evaluator.screen_latency(architecture, seed, evaluator.measure_latency(architecture, seed))
+        if screened is None:
+            num_feasible += 1
+        else:
+            infeasible.append(screened)
+    num_samples = num_feasible + len(infeasible)
+    if not num_feasible:
+        smallest = min(infeasible, key=limits.excess)
+        raise InputError(f"none of {num_samples} sampled architectures meets the limits; the closest has {smallest.reason}")
+    if num_feasible < FEW * num_samples:
+        return f"note: {num_feasible} of {num_samples} sampled architectures meet the limits"
+    return ""

@@ -1,0 +1,99 @@
+"""The costs of networks equal those computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nases_env.evaluation import PRESETS
+from nases_env.model_io import save_model
+from nases_env.model_io.model import TrainedModel
+from nases_env.networks import count_costs, count_file_bytes, count_flops, count_parameters
+from nases_env.search_spaces import get_search_space
+from nases_env.training import ChannelStatistics
+
+IMAGE = (3, 8, 8)
+MAP = 8 * 8 * 4  # bytes of a channel
+
+
+class Residual(nn.Module):
+    """The first map is read again after two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second = (nn.Conv2d(i, o, 1) for i, o in ((3, 4), (4, 16), (16, 4)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        stem = self.stem(image)
+        return torch.as_tensor(stem + self.second(self.first(stem)))
+
+
+def peak(*layers: nn.Module) -> int:
+    return count_costs(nn.Sequential(*layers), IMAGE).activation_bytes
+
+
+def test_peak_of_a_chain_is_that_of_the_largest_operation() -> None:
+    assert peak(nn.Conv2d(3, 5, 1)) == (3 + 5) * MAP
+    assert peak(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1)) == (3 + 5) * MAP  # then the image is free
+    assert peak(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 7, 1)) == (5 + 7) * MAP
+
+
+def test_operations_in_place_and_views_need_no_memory() -> None:
+    assert peak(nn.Conv2d(3, 5, 1), nn.ReLU()) == (5 + 5) * MAP
+    assert peak(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True)) == (3 + 5) * MAP
+    assert peak(nn.Conv2d(3, 5, 1), nn.Flatten()) == (3 + 5) * MAP
+
+
+def test_results_that_nothing_reads_do_not_count() -> None:
+    """Such as the indices of max pooling and the statistics of batch norm."""
+    assert peak(nn.MaxPool2d(3, 1, 1)) == (3 + 3) * MAP
+    assert peak(nn.BatchNorm2d(3)) == (3 + 3) * MAP
+
+
+def test_tensor_that_is_read_later_stays() -> None:
+    """In ``second``, the stem (4 channels), the first (16) and the second map (4) exist."""
+    assert count_costs(Residual(), IMAGE).activation_bytes == (4 + 16 + 4) * MAP
+
+
+def test_linear_layer_has_the_costs_by_hand() -> None:
+    costs = count_costs(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), IMAGE)
+    assert costs == (1930, 2 * 1920, 4 * (192 + 10), 4 * 1930)
+
+
+@pytest.mark.parametrize("name", ["enas_micro", "nasbench201"])
+def test_counts_agree_with_the_other_functions_for_every_space(name: str) -> None:
+    space, rng = get_search_space(name), np.random.default_rng(0)
+    for _ in range(3):
+        model = space.build(space.sample(rng), PRESETS["smoke"], num_classes=4, image_shape=IMAGE)
+        costs = count_costs(model, IMAGE)
+        assert costs[:2] == (count_parameters(model), count_flops(model, IMAGE))
+        assert all(module.training for module in model.modules())
+        # A map of the first stage is read to compute another one, and at most all results exist at once.
+        assert 2 * PRESETS["smoke"].num_filters * MAP <= costs.activation_bytes < 1000 * MAP
+
+
+def test_peak_grows_with_the_area_of_the_image() -> None:
+    space = get_search_space("nasbench201")
+    model = space.build(space.architecture([3] * 6), PRESETS["smoke"], num_classes=4, image_shape=(3, 16, 16))
+    small, large = (count_costs(model, (3, side, side)).activation_bytes for side in (8, 16))
+    assert large == 4 * small
+
+
+def test_file_bytes_are_those_of_the_weights_in_the_file(tmp_path: object) -> None:
+    from pathlib import Path
+
+    space, path = get_search_space("nasbench201"), Path(str(tmp_path), "model.safetensors")
+    model = TrainedModel(
+        space,
+        space.architecture([3] * 6),
+        PRESETS["smoke"],
+        class_names=["a", "b"],
+        image_shape=IMAGE,
+        statistics=ChannelStatistics(torch.zeros(3), torch.ones(3)),
+    )
+    save_model(model, path)
+    header = int.from_bytes(path.read_bytes()[:8], "little")
+    assert path.stat().st_size == 8 + header + count_file_bytes(model)
+    assert count_file_bytes(model) == count_file_bytes(model.network) + 2 * 3 * 4

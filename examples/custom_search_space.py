@@ -90,7 +90,8 @@ def main(num_children: int = 10, num_pretraining_steps: int = 500) -> None:
     best_reward = 0.0
     for _ in range(num_children):
         _, reward, _, _, info = env.step(env.action_space.sample())
-        print(f"validation accuracy {reward:.4f}, {info['num_params']:,} parameters: {info['genotype']}")
+        accuracy = f"validation accuracy {info['valid_accuracy']:.2%}"
+        print(f"reward {reward:.4f}, {accuracy}, {info['num_params']:,} parameters: {info['genotype']}")
         if float(reward) > best_reward:
             best_reward, best_description = float(reward), env.render()
     print(f"\nbest of {num_children}: {best_description}")

@@ -118,7 +118,8 @@ def test_notebook_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch, capsy
     for cell in code:
         exec(cell.replace('PRESET = "cpu"', 'PRESET = "smoke"').replace("budget=10", "budget=3"), namespace)
     assert num_shown == 3
-    assert capsys.readouterr().out.count("validation accuracy") == 4
+    printed = capsys.readouterr().out
+    assert (printed.count("validation accuracy"), printed.count("reward")) == (1, 3)
 
 
 @pytest.mark.parametrize("name", SHORT)

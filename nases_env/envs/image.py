@@ -108,6 +108,10 @@ class ImageEnv(NASESEnv):
             - drop_path_prob: Drop-path: probability to drop a branch of the last cell at the end of training; 0
               disables it.
             - auxiliary_head: Train an auxiliary classifier at two thirds of the depth.
+            - reward_signal: What the reward is computed from: valid_accuracy, or training_speed, exp(-mean training loss
+              over the epochs). The latter is for short trainings in which the network sees each image a few times.
+            - flops_exponent: Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects
+              for the advantage of small networks in a short training; 0: no correction.
 
     Raises:
         InputError: if a value has the wrong type or is out of range.

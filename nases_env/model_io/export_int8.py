@@ -98,7 +98,7 @@ def export_int8(
                 f"the data set has images of shape {images.image_shape} of {', '.join(images.class_names)}, but the model "
                 f"is for shape {model.image_shape} and {', '.join(model.class_names)}; pass its data set (data_dir)"
             )
-    onnx_packages()
+    _packages()
     exported = verified_export(model, "onnx", batch_size)
     order = torch.randperm(len(train), generator=torch_generator(0, "calibration images"))[:num_calibration_images]
     try:
@@ -142,11 +142,20 @@ def _logits(function: Function, images: Tensor, batch_size: int | None) -> Tenso
     return torch.cat([function(batch) for batch in _batches(images, batch_size)])[: len(images)]
 
 
+def _packages() -> tuple[Any, Any, Any]:
+    """Return the modules onnx, onnxruntime.quantization and onnxruntime.quantization.shape_inference."""
+    onnx_packages()
+    names = ("onnx", "onnxruntime.quantization", "onnxruntime.quantization.shape_inference")
+    onnx, quantization, shape_inference = (import_extra(name, "export", "export to int8") for name in names)
+    return onnx, quantization, shape_inference
+
+
 def _quantize(content: bytes, batches: list[NDArray[np.float32]]) -> bytes:
     """Return the int8 model of a float ONNX model; ``batches`` are its inputs in calibration."""
-    onnx: Any = import_extra("onnx", "export", "export to int8")
-    quantization: Any = import_extra("onnxruntime.quantization", "export", "export to int8")
-    shape_inference: Any = import_extra("onnxruntime.quantization.shape_inference", "export", "export to int8")
+    onnx: Any
+    quantization: Any
+    shape_inference: Any
+    onnx, quantization, shape_inference = _packages()
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

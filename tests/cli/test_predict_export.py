@@ -89,7 +89,7 @@ def test_unreadable_image_is_a_one_line_error_and_the_others_are_classified(
     assert out.startswith(f"{tmp_path / 'good.png'}:\n")
     errors = err.splitlines()
     assert len(errors) == 2
-    assert errors[0].startswith(f"error: {tmp_path / 'page.png'} is not a valid PNG or JPEG image")
+    assert errors[0].startswith(f"error: {tmp_path / 'page.png'} is not a valid PNG, JPEG or TIFF image")
     assert errors[1].startswith(f"error: cannot read {tmp_path / 'absent.png'}")
 
 

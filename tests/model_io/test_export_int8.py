@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,9 +17,12 @@ from onnx import TensorProto, numpy_helper
 
 from nases_env.errors import InputError
 from nases_env.model_io import TrainedModel, export_int8
+from nases_env.model_io.export import VerifiedExport, verified_export
 from nases_env.model_io.export_int8 import Quantized
 from nases_env.training import ImageSet
 from tests.model_io.conftest import CLASSES, cifar10, tiny_model
+
+export_int8_module = importlib.import_module("nases_env.model_io.export_int8")  # the package has a function of this name
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,18 @@ def tiny_splits(count: int = 5, names: tuple[str, ...] = ("cat", "dog", "eel"), 
     return images_set, images_set
 
 
+@pytest.fixture(scope="module")
+def tiny_float_export() -> VerifiedExport:
+    return verified_export(tiny_model(), "onnx", None)
+
+
+@pytest.fixture
+def exported_once(tiny_float_export: VerifiedExport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use one float export of ``tiny_model`` for all int8 exports, because it takes seconds."""
+    monkeypatch.setattr(export_int8_module, "verified_export", lambda *arguments: tiny_float_export)
+
+
+@pytest.mark.usefixtures("exported_once")
 def test_equal_exports_are_equal_files_and_samples_differ(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.onnx" for number in range(3)]
     for file, num_images in zip(files, (5, 5, 1), strict=True):
@@ -153,6 +169,7 @@ def test_missing_package_is_an_input_error(package: str, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_failed_quantization_is_an_input_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import onnxruntime.quantization
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def unusual_image(rng: np.random.Generator) -> bytes:
         image = image.convert(choose(rng, MODES))
         if rng.random() < 0.1:
             options |= {"save_all": True, "append_images": [image, image]}
-        image.save(content, format=choose(rng, FORMATS[:2] if rng.random() < 0.97 else FORMATS), **options)
+        with warnings.catch_warnings():  # a mode that Pillow may not save in the future
+            warnings.simplefilter("ignore", DeprecationWarning)
+            image.save(content, format=choose(rng, FORMATS[:2] if rng.random() < 0.97 else FORMATS), **options)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # a mode that the format does not support
         content = io.BytesIO()
         image.convert("RGB").save(content, format="PNG")

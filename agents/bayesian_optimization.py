@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from nases_agents.gaussian_process import expected_improvement
 from nases_agents.local_search import sample_mutants, sample_unseen
-from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, screen
+from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, find_feasible, screen
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -109,7 +109,8 @@ class BayesianOptimization(Agent):
         distinct: dict[str, Architecture] = {}
         for _ in range(MAX_SCREENED_BATCHES):
             samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-            distinct |= {child.key: child for child in samples if self.env.screen(child) is None}
+            feasible = find_feasible(self.env, samples, self.args.num_init)
+            distinct |= {samples[index].key: samples[index] for index in feasible}
             if len(distinct) >= self.args.num_init:
                 break
         children = list(distinct.values())

@@ -23,7 +23,7 @@ import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
 from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
-from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, screen
+from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, find_feasible, screen
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
@@ -139,7 +139,8 @@ class ModelAssisted(EmbeddingPolicy):
         feasible: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
             samples = self.filter_unseen([*feasible, *self.sample_prior(NUM_SCREENED)])
-            feasible = [sample for sample in samples if self.env.screen(sample.architecture) is None]
+            architectures = [sample.architecture for sample in samples]
+            feasible = [samples[index] for index in find_feasible(self.env, architectures, self.learning_starts)]
             if len(feasible) >= self.learning_starts:
                 break
         architectures = [sample.architecture for sample in feasible]

@@ -109,6 +109,21 @@ def screen(
     return [int(index) for index in rng.permutation(large)[:num_children]]
 
 
+def find_feasible(env: NASESEnv, samples: Sequence[Architecture], num_children: int) -> list[int]:
+    """Return the indices of feasible samples, from which ``screen`` chooses the first children.
+
+    If the search space knows no sizes, ``screen`` chooses the first samples, so the search for others ends when there are
+    ``num_children``: screening a child can mean building its network.
+    """
+    feasible: list[int] = []
+    for index, sample in enumerate(samples):
+        if len(feasible) >= num_children and env.search_space.size(sample) is None:
+            break
+        if env.screen(sample) is None:
+            feasible.append(index)
+    return feasible
+
+
 def best_feasible(env: NASESEnv, candidates: Sequence[Architecture], values: Tensor) -> int | None:
     """Return the index of the feasible candidate with the highest value; None if no candidate is feasible.
 

@@ -12,7 +12,7 @@ from nases_agents import bayesian_optimization, model_assisted
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.gaussian_process import MAX_SIZE_SCORE, MIN_SELECTION, SIZE_SLOPE, SizeScores
 from nases_agents.model_assisted import ModelAssisted
-from nases_agents.reward_model import RewardModel, screen
+from nases_agents.reward_model import RewardModel, find_feasible, screen
 from scipy.stats import norm
 
 from nases_env.envs import NASESEnv
@@ -137,3 +137,23 @@ def test_first_children_are_feasible(agent: Any) -> None:
     module = bayesian_optimization if agent is BayesianOptimization else model_assisted
     proposals = agent(env, module.Args()).ask(5)
     assert [env.screen(proposal.architecture) for proposal in proposals] == [None] * 5
+
+
+def test_few_children_are_screened_where_no_sizes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = limited_env()
+    rng = np.random.default_rng(0)
+    candidates = [env.search_space.sample(rng) for _ in range(100)]
+    is_feasible = [env.screen(candidate) is None for candidate in candidates]
+    screened: list[Architecture] = []
+    screen_child = env.screen
+
+    def count(architecture: Architecture) -> Any:
+        screened.append(architecture)
+        return screen_child(architecture)
+
+    monkeypatch.setattr(env, "screen", count)
+    indices = find_feasible(env, candidates, 3)
+    assert indices == [index for index, feasible in enumerate(is_feasible) if feasible][:3]
+    assert len(screened) == indices[-1] + 1
+    monkeypatch.setattr(type(env.search_space), "size", lambda self, architecture: 1.0)
+    assert find_feasible(env, candidates, 3) == [index for index, feasible in enumerate(is_feasible) if feasible]

@@ -146,6 +146,10 @@ class SearchSpace(ABC):
         """Return the cells of ``architecture`` as graphs for drawing; empty to draw the decisions instead."""
         return ()
 
+    def summary(self, architecture: Architecture) -> str:
+        """Return one line on what ``cell_graphs`` does not show, for drawings and texts; empty if there is nothing."""
+        return ""
+
     def size(self, architecture: Architecture) -> float | None:
         """Return a number that grows with the parameters of the network, without building it; None if it is not known.
 

@@ -13,6 +13,9 @@ from nases_env.networks.enas_micro import IDENTITY, Cell, Skeleton, enas_skeleto
 from nases_env.networks.operations import OPERATORS
 from nases_env.networks.settings import NetworkSettings
 
+MIN_CHANNELS = 2
+"""A factorized reduction computes half of its channels from every second pixel and half from its neighbor."""
+
 KERNEL_SIZES = {OPERATORS.index("sep_conv_3x3"): 3, OPERATORS.index("sep_conv_5x5"): 5}
 """Kernel size of each operator that has one and parameters, by its number."""
 
@@ -48,8 +51,11 @@ class Sizes(NamedTuple):
     expansion: int
 
     def skeleton(self, settings: NetworkSettings) -> Skeleton:
-        """Return the size of the network for N and F of ``settings``; the channels of the first stage are rounded up."""
-        first = math.ceil(self.width * settings.num_filters)
+        """Return the size of the network for N and F of ``settings``.
+
+        The channels of the first stage are rounded up and at least ``MIN_CHANNELS``.
+        """
+        first = max(MIN_CHANNELS, math.ceil(self.width * settings.num_filters))
         channels = itertools.accumulate((first, *self.growth), operator.mul)
         depths = (settings.cells_per_stage * depth for depth in self.depth)
         return Skeleton(tuple(channels), tuple(depths), self.stem_stride, self.expansion)

@@ -31,14 +31,18 @@ class EnasMicroSized(EnasMicro):
 
     | decision | choices |
     | --- | --- |
-    | stride of the stem | 1 or 2 |
-    | width: channels of the first stage, as a multiple of F (``num_filters``), rounded up | 1/4, 1/2, 1, 2 or 4 |
-    | growth of the second and of the third stage: channels as a multiple of those of the previous stage | 1, 2 or 3 each |
-    | depth of each of the three stages: normal cells, as a multiple of N (``cells_per_stage``) | 1, 2 or 3 each |
-    | expansion of the separable convolutions: channels between their two halves, as a multiple of the others | 1 or 2 |
+    | stride of the stem | 1, 2 |
+    | width: channels of the first stage, as a multiple of F (``num_filters``), rounded up, at least 2 | 0.25, 0.5, 1, 2, 4 |
+    | growth of the second and of the third stage: channels as a multiple of those of the stage before | 1, 2, 3 (each) |
+    | depth of each of the three stages: normal cells, as a multiple of N (``cells_per_stage``) | 1, 2, 3 (each) |
+    | expansion of the separable convolutions: channels between their two halves, as a multiple of the others | 1, 2 |
 
-    They precede the 40 decisions of ``enas_micro``. A network of ``enas_micro`` has the stride 1, the width 1, the growth 2
-    and 2, the depth 1, 1 and 1, and the expansion 1. N and F scale all networks.
+    These decisions precede the 40 decisions of ``enas_micro``, whose networks have the stride 1, the width 1, the growth 2
+    and 2, the depth 1, 1 and 1, and the expansion 1. The expansion is not less than 1, because a bottleneck would leave one
+    or two channels in a narrow network.
+
+    N and F scale all networks: with N = 2 and F = 20 (the preset ``gpu``), the median number of parameters is 8 times as
+    large as with N = 1 and F = 8.
 
     With N = 1 and F = 8 (the presets ``cpu`` and ``small``), color images and 10 classes, 1,000 random networks have 1,566
     to 9.1 million parameters: 5% have fewer than 5,700, a quarter fewer than 20,000, half fewer than 83,000, a quarter more
@@ -49,8 +53,8 @@ class EnasMicroSized(EnasMicro):
     pixels have 4x4, 2x2 and 1x1 pixels in the three stages with stride 2, and 8x8, 4x4 and 2x2 with stride 1.
 
     Two architectures with the same key have the same network. The expansion has no effect without a separable convolution
-    and is then not part of the key. Architectures with different keys have different networks, unless the images have a
-    single pixel, or F is not a multiple of 4, so that two widths are rounded to the same number of channels.
+    and is then not part of the key. Two architectures with different keys have different networks if F is at least 5. With
+    F = 2, as in the preset ``smoke``, three widths are rounded to the same two channels.
 
     A genotype is that of ``enas_micro`` with the additional keys in ``{"stem_stride": 1, "width": 0.5, "growth": [2, 2],
     "depth": [1, 1, 1], "expansion": 1}``.

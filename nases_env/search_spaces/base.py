@@ -134,6 +134,22 @@ class SearchSpace(ABC):
         """
         raise InputError(f"the search space {self.name} does not build networks; override its build method")
 
+    def count_parameters(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> int | None:
+        """Return the exact number of parameters of the network of ``build``, without building it; None if it is not known.
+
+        With an auxiliary head, its parameters count. If the number is known, a search with ``max_params`` does not build
+        infeasible networks.
+
+        Args:
+            architecture: an architecture of this space.
+            settings: see ``build``.
+            num_classes: see ``build``.
+            image_shape: see ``build``.
+        """
+        return None
+
     def query(self, architecture: Architecture) -> float:
         """Return the accuracy of ``architecture`` in [0, 1] without training: from a table, a formula or a model.
 

@@ -109,10 +109,7 @@ class EnasMicroSized(EnasMicro):
     def count_parameters(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> int:
-        """Return the number of parameters of the network that ``build`` would return for these arguments.
-
-        It is exact, includes an auxiliary head, and is known without building the network.
-        """
+        """Return the number of parameters of the network; see ``SearchSpace.count_parameters``."""
         normal, reduction = self.cells(architecture)
         skeleton = self.sizes(architecture).skeleton(settings)
         return count_enas_micro_parameters(

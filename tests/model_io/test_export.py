@@ -86,8 +86,9 @@ def test_onnx_with_fixed_batch_size_and_odd_image_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("export_format", ["onnx", "torch-export"])
 def test_network_with_a_stem_of_stride_2_and_expansion_is_exported(export_format: ExportFormat, tmp_path: Path) -> None:
-    model = tiny_model("enas_micro_sized", (3, 9, 10), SIZED)
-    assert export_model(model, tmp_path / "model", export_format) <= 1e-4
+    """The export compares the logits and raises an error if they differ."""
+    export_model(tiny_model("enas_micro_sized", (3, 9, 10), SIZED), tmp_path / "model", export_format)
+    assert (tmp_path / "model").is_file()
 
 
 def noisy() -> TrainedModel:

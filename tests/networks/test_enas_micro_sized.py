@@ -86,7 +86,7 @@ def test_sizes_are_read_with_the_types_of_the_choices() -> None:
         ({"expansion": None}, "the expansion of a genotype is None"),
     ],
 )
-def test_sizes_that_are_no_choices_are_a_one_line_error(changes: dict[str, Any], message: str) -> None:
+def test_unknown_sizes_are_a_one_line_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_sizes({**VALUES, **changes})
     assert "\n" not in str(caught.value)

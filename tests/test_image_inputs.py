@@ -32,7 +32,7 @@ def nases(*words: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("space", ["enas_micro", "nasbench201"])
+@pytest.mark.parametrize("space", ["enas_micro", "enas_micro_sized", "nasbench201"])
 def test_deep_images_of_five_channels_from_the_search_to_a_prediction(space: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(4096, size=(20, 21, 40, 5)).astype(np.uint16)
     data, run = tmp_path / "data", tmp_path / "run"
@@ -47,7 +47,7 @@ def test_deep_images_of_five_channels_from_the_search_to_a_prediction(space: str
         "--child.num-epochs",
         "1",
     )
-    auxiliary = ("--child.auxiliary-head", "True") if space == "enas_micro" else ()
+    auxiliary = ("--child.auxiliary-head", "True") if space.startswith("enas_micro") else ()
     output = nases("search", data, *SMOKE, *size, *auxiliary, "--run-dir", run)
     assert "2 classes, 16 5-channel training images of 40x21 pixels" in output
     assert "converted to 8 bits" in output
@@ -73,7 +73,7 @@ def test_deep_images_of_five_channels_from_the_search_to_a_prediction(space: str
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (5, 17)])
-@pytest.mark.parametrize("space", ["enas_micro", "nasbench201", "transnas_micro"])
+@pytest.mark.parametrize("space", ["enas_micro", "enas_micro_sized", "nasbench201", "transnas_micro"])
 def test_images_of_any_size_are_searched(space: str, size: tuple[int, int], tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(256, size=(20, *size), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=images, labels=LABELS)

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from nases_env import visualization
 from nases_env.cell_layout import short_name
 from nases_env.errors import InputError
-from nases_env.search_spaces import EnasMicro, SearchSpace, parse_architecture
+from nases_env.search_spaces import EnasMicro, EnasMicroSized, SearchSpace, parse_architecture
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene
 from tests.commands import ROOT
@@ -161,6 +161,17 @@ def test_other_file_formats_are_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.png, \.svg, \.pdf, \.tex"):
         visualization.save_drawing(SPACE, CHAIN, tmp_path / "cell.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_are_shown_above_the_cells() -> None:
+    space = EnasMicroSized()
+    architecture = space.sample(np.random.default_rng(0))
+    summary = space.summary(architecture)
+    assert visualization.describe(space, architecture).startswith(f"{summary}\nnormal cell\n")
+    scene = make_scene(space, architecture, "a title")
+    places = {shape.text: shape.position for shape in scene.shapes if isinstance(shape, Text)}
+    assert scene.height > places["a title"].y > places[summary].y > places["normal cell"].y > places["reduction cell"].y
+    require_separate_boxes(scene)
 
 
 def test_describe_cells() -> None:

@@ -184,15 +184,24 @@ class TrainingEvaluator(Evaluator):
         return scale_odds(score, evaluation.num_flops, self.settings.flops_exponent)
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        """Compare the exact costs with the limits; costs that are not needed for the answer are not computed."""
+        """Compare the exact costs with the limits; costs that are not needed for the answer are not computed.
+
+        The network is not built if its number of parameters is known without it and decides.
+        """
         limits = self.limits.exact()
         if not limits:
             return None
         try:
-            model = self.build(architecture, seed)
-            child = Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=count_parameters(model))
+            model: nn.Module | None = None
+            num_params = self._count_parameters(architecture)
+            if num_params is None:
+                model = self.build(architecture, seed)
+                num_params = count_parameters(model)
+            child = Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=num_params)
             needs_trace = limits.max_flops is not None or limits.max_memory is not None
             if needs_trace and not limits.reason(child):
+                if model is None:
+                    model = self.build(architecture, seed)
                 child = replace(child, **count_costs(model, self.images()[0].image_shape)._asdict())
         except Exception:  # raised again by ``evaluate``, whose errors the executor handles
             return None
@@ -212,6 +221,12 @@ class TrainingEvaluator(Evaluator):
             return get_search_space(self.search_space).build(
                 architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
             )
+
+    def _count_parameters(self, architecture: Architecture) -> int | None:
+        train, _ = self.images()
+        return get_search_space(self.search_space).count_parameters(
+            architecture, self.settings, num_classes=len(train.class_names), image_shape=train.image_shape
+        )
 
     def _checkpoint(self, architecture: Architecture, seed: int) -> Checkpoint | None:
         if self.checkpoint_dir is None:

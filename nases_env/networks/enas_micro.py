@@ -6,7 +6,7 @@ architecture: each cell has its own weights and concatenates its loose ends.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,28 @@ Cell: TypeAlias = tuple[Node, ...]
 
 IDENTITY = OPERATORS.index("identity")
 POOLINGS = (OPERATORS.index("avg_pool_3x3"), OPERATORS.index("max_pool_3x3"))
+
+
+class Skeleton(NamedTuple):
+    """What surrounds and scales the cells of a network.
+
+    Attributes:
+        channels: channels of the nodes in each of the three stages.
+        depths: normal cells in each stage, at least one.
+        stem_stride: stride of the convolution before the first cell.
+        expansion: expansion of the separable convolutions; see ``SeparableConv``.
+    """
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    stem_stride: int = 1
+    expansion: int = 1
+
+
+def enas_skeleton(settings: NetworkSettings) -> Skeleton:
+    """Return the skeleton of ENAS: N cells in each stage, and F, 2F and 4F channels."""
+    channels, depth = settings.num_filters, settings.cells_per_stage
+    return Skeleton((channels, 2 * channels, 4 * channels), (depth, depth, depth))
 
 
 def check_cell(cell: Cell) -> None:
@@ -78,10 +100,18 @@ class MicroCell(nn.Module):
         stride: 1 for a normal cell; 2 for a reduction cell, whose operations on the two inputs halve height and width.
         reduction_prev: whether the previous cell is a reduction cell, so that ``prev_prev`` has twice the height and width
             of ``prev``.
+        expansion: expansion of the separable convolutions.
     """
 
     def __init__(
-        self, cell: Cell, in_channels: tuple[int, int], channels: int, *, stride: int, reduction_prev: bool
+        self,
+        cell: Cell,
+        in_channels: tuple[int, int],
+        channels: int,
+        *,
+        stride: int,
+        reduction_prev: bool,
+        expansion: int = 1,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -94,7 +124,7 @@ class MicroCell(nn.Module):
             self.preprocess0 = match_channels(prev_prev_channels, channels)
         self.preprocess1 = nn.Sequential(match_channels(prev_channels, channels), ReluConvBn(channels, channels))
         self.operations = nn.ModuleList(
-            make_operation(operator, channels, stride=stride if source < 2 else 1)
+            make_operation(operator, channels, stride=stride if source < 2 else 1, expansion=expansion)
             for node in cell
             for source, operator in (node[:2], node[2:])
         )
@@ -178,7 +208,8 @@ class EnasMicroNetwork(nn.Module):
 
     The stem is a 3x3 convolution to 3F channels and batch norm; both inputs of the first cell are its output. Nodes have F
     channels in the first stage and twice as many after each reduction. After the last cell: ReLU, global average pooling and
-    a linear layer without bias. Weights are initialized by He et al. (2015) from torch's default generator.
+    a linear layer without bias. Weights are initialized by He et al. (2015) from torch's default generator. A ``skeleton``
+    replaces N and F.
 
     Args:
         normal: the nodes of the normal cells.
@@ -186,6 +217,7 @@ class EnasMicroNetwork(nn.Module):
         settings: N, F, drop-path and auxiliary head.
         num_classes: length of the logits.
         image_shape: (channels, height, width) of the images; any height and width are supported.
+        skeleton: channels and number of cells of each stage; None: those of ENAS.
 
     Raises:
         InputError: if a cell reads a later value or uses an unknown operator, or a number is not positive.
@@ -199,6 +231,7 @@ class EnasMicroNetwork(nn.Module):
         *,
         num_classes: int,
         image_shape: tuple[int, int, int],
+        skeleton: Skeleton | None = None,
     ) -> None:
         super().__init__()
         check_cell(normal)
@@ -210,15 +243,18 @@ class EnasMicroNetwork(nn.Module):
 
         self.max_drop_path_prob = settings.drop_path_prob
         self._progress: float | Tensor = 0.0
-        stage = settings.cells_per_stage
-        self.reductions = reductions = (stage, 2 * stage + 1)
-        num_cells = 3 * stage + 2
+        skeleton = skeleton or enas_skeleton(settings)
+        first, second, third = skeleton.depths
+        self.reductions = reductions = (first, first + second + 1)
+        num_cells = first + second + third + 2
         self.auxiliary_index = reductions[1] + 1
 
-        channels = settings.num_filters
+        stage_channels = iter(skeleton.channels)
+        channels = next(stage_channels)
         stem_channels = 3 * channels
         self.stem = nn.Sequential(
-            nn.Conv2d(image_shape[0], stem_channels, kernel_size=3, padding=1, bias=False), batch_norm(stem_channels)
+            nn.Conv2d(image_shape[0], stem_channels, kernel_size=3, stride=skeleton.stem_stride, padding=1, bias=False),
+            batch_norm(stem_channels),
         )
         self.cells = nn.ModuleList()
         self.auxiliary_head: AuxiliaryHead | None = None
@@ -226,13 +262,14 @@ class EnasMicroNetwork(nn.Module):
         for index in range(num_cells):
             reduces = index in reductions
             if reduces:
-                channels *= 2
+                channels = next(stage_channels)
             cell = MicroCell(
                 reduction if reduces else normal,
                 (prev_prev_channels, prev_channels),
                 channels,
                 stride=2 if reduces else 1,
                 reduction_prev=index - 1 in reductions,
+                expansion=skeleton.expansion,
             )
             self.cells.append(cell)
             prev_prev_channels, prev_channels = prev_channels, cell.out_channels

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError, did_you_mean, shown
 from nases_env.networks.enas_micro import Cell, EnasMicroNetwork, Node
+from nases_env.networks.enas_micro_sized import SIZE_CHOICES, Sizes, read_sizes
 from nases_env.networks.nasbench201 import EDGES, TRANSNAS_OPERATORS, NasBench201Network
 from nases_env.networks.nasbench201 import OPERATORS as NASBENCH201_OPERATORS
 from nases_env.networks.operations import OPERATORS
@@ -58,7 +59,7 @@ def build_network(
     if not isinstance(genotype, Mapping):
         raise InputError(f"a genotype must be a JSON object, such as the content of genotype.json, not {genotype!r}")
     name = genotype.get("search_space")
-    known = ["enas_micro", *SIX_EDGE_OPERATORS]
+    known = ["enas_micro", "enas_micro_sized", *SIX_EDGE_OPERATORS]
     if name not in known:
         raise InputError(f"cannot build a network of the search space {name!r}; known: {', '.join(known)}")
     given = {"network": network, "num_classes": num_classes, "image_shape": image_shape}
@@ -71,8 +72,14 @@ def build_network(
     if name in SIX_EDGE_OPERATORS:
         cell = read_six_edges(cell_keys, name, SIX_EDGE_OPERATORS[name])
         return NasBench201Network(cell, settings, num_classes=classes, image_shape=shape)
-    normal, reduction = map(canonical_cell, read_enas_micro(cell_keys))
-    return EnasMicroNetwork(normal, reduction, settings, num_classes=classes, image_shape=shape)
+    skeleton = None
+    if name == "enas_micro_sized":
+        sizes, *cells = read_enas_micro_sized(cell_keys)
+        skeleton = sizes.skeleton(settings)
+    else:
+        cells = [*read_enas_micro(cell_keys)]
+    normal, reduction = map(canonical_cell, cells)
+    return EnasMicroNetwork(normal, reduction, settings, num_classes=classes, image_shape=shape, skeleton=skeleton)
 
 
 def _settings(network: Any) -> NetworkSettings:
@@ -114,6 +121,22 @@ def read_enas_micro(genotype: Any) -> tuple[Cell, Cell]:
         raise InputError(f"a genotype of enas_micro must be a dict with the cells {' and '.join(CELLS)}, not {genotype!r}")
     normal, reduction = (tuple(_read_nodes(name, genotype[name])) for name in CELLS)
     return normal, reduction
+
+
+def read_enas_micro_sized(genotype: Any) -> tuple[Sizes, Cell, Cell]:
+    """Return the sizes, the normal and the reduction cell of a genotype of ``enas_micro_sized``.
+
+    Args:
+        genotype: a genotype of ENAS micro with the additional keys of ``read_sizes``.
+
+    Raises:
+        InputError: if it is not valid.
+    """
+    keys = (*SIZE_CHOICES, *CELLS)
+    if not isinstance(genotype, Mapping) or set(genotype) != set(keys):
+        raise InputError(f"a genotype of enas_micro_sized must be a dict with {', '.join(keys)}, not {shown(genotype)}")
+    normal, reduction = read_enas_micro({name: genotype[name] for name in CELLS})
+    return read_sizes({name: genotype[name] for name in SIZE_CHOICES}), normal, reduction
 
 
 def _read_nodes(name: str, nodes: Any) -> Iterator[Node]:

@@ -108,17 +108,24 @@ class SeparableConv(nn.Module):
     """Separable convolution of ENAS: [ReLU, depthwise kxk, 1x1, batch norm] twice; the first depthwise has the stride.
 
     The caller applies the first ReLU, once for all convolutions that read the same feature map.
+
+    Args:
+        channels: number of input and of output channels.
+        kernel_size: 3 or 5.
+        stride: 1 or 2.
+        expansion: the channels between the two halves are this many times ``channels``; 1 in ENAS.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, stride: int) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, stride: int, expansion: int = 1) -> None:
         super().__init__()
+        inner = expansion * channels
         self.layers = nn.Sequential(
             self._depthwise(channels, kernel_size, stride),
-            conv1x1(channels, channels),
-            batch_norm(channels),
+            conv1x1(channels, inner),
+            batch_norm(inner),
             nn.ReLU(inplace=True),
-            self._depthwise(channels, kernel_size, 1),
-            conv1x1(channels, channels),
+            self._depthwise(inner, kernel_size, 1),
+            conv1x1(inner, channels),
             batch_norm(channels),
         )
 
@@ -185,21 +192,22 @@ class AvgPool3x3(nn.Module):
         return sums.div_(counts)
 
 
-def make_operation(operator: int, channels: int, *, stride: int) -> nn.Module:
+def make_operation(operator: int, channels: int, *, stride: int, expansion: int = 1) -> nn.Module:
     """Create the module of operator number ``operator``; an identity of stride 2 is a factorized reduction.
 
     Args:
         operator: index into ``OPERATORS``.
         channels: number of input and of output channels.
         stride: 1 or 2.
+        expansion: of a separable convolution.
     """
     name = OPERATORS[operator]
     if name == "identity":
         return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels)
     if name == "sep_conv_3x3":
-        return SeparableConv(channels, 3, stride=stride)
+        return SeparableConv(channels, 3, stride=stride, expansion=expansion)
     if name == "sep_conv_5x5":
-        return SeparableConv(channels, 5, stride=stride)
+        return SeparableConv(channels, 5, stride=stride, expansion=expansion)
     if name == "avg_pool_3x3":
         return AvgPool3x3(stride=stride)
     return nn.MaxPool2d(3, stride=stride, padding=1)

@@ -79,11 +79,15 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Design:
-    """How the architecture of a child is shown: as cells, or as text if its search space is not a built-in one."""
+    """How the architecture of a child is shown: as cells, or as text if its search space is not a built-in one.
+
+    The summary says what the cells do not show, such as the depth of the network.
+    """
 
     number: int
     genotype: str
     graphs: tuple[CellGraph, ...] = ()
+    summary: str = ""
 
 
 @dataclass(frozen=True)

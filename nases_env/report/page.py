@@ -190,6 +190,7 @@ def _design(design: Design, run: Run) -> dict[str, Any]:
         "number": design.number,
         "reward": percent(child.reward),
         "cells": [(graph.name, draw_cell(graph, f"child {design.number}")) for graph in design.graphs],
+        "summary": design.summary,
         "genotype": design.genotype[:MAX_GENOTYPE] + ("…" if len(design.genotype) > MAX_GENOTYPE else ""),
     }
 

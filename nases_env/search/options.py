@@ -145,8 +145,8 @@ class SearchArgs:
     num_threads: int = 1
     """Number of CPU threads per training."""
     search_space: str | None = None
-    """enas_micro, nasbench201, transnas_micro, accel, or a custom search space as MODULE:CLASS. Default: that of the
-    environment."""
+    """enas_micro, enas_micro_sized, nasbench201, transnas_micro, accel, or a custom search space as MODULE:CLASS. Default:
+    that of the environment."""
     embedding: str | None = None
     """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
     one."""

@@ -191,11 +191,14 @@ class _Trials:
     def designs(self, run_dir: Path, numbers: Sequence[int]) -> list[Design]:
         """Return how the architectures of the children with these numbers are shown."""
         genotypes = read_genotypes(run_dir, numbers)
-        space = self._space
-        return [
-            Design(number, json.dumps(genotype), () if space is None else drawn_graphs(space, space.from_genotype(genotype)))
-            for number, genotype in zip(numbers, genotypes, strict=True)
-        ]
+        return [self._design(number, genotype) for number, genotype in zip(numbers, genotypes, strict=True)]
+
+    def _design(self, number: int, genotype: Any) -> Design:
+        if self._space is None:
+            return Design(number, json.dumps(genotype))
+        architecture = self._space.from_genotype(genotype)
+        graphs, summary = drawn_graphs(self._space, architecture), self._space.summary(architecture)
+        return Design(number, json.dumps(genotype), graphs, summary)
 
     def operator_shares(self, finalists: Sequence[Finalist]) -> dict[str, tuple[float, float]]:
         """Return the share of each operator among all architectures and the best tenth, of the evenly spaced trials."""

@@ -2,6 +2,7 @@
 
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
+from nases_env.search_spaces.enas_micro_sized import EnasMicroSized
 from nases_env.search_spaces.paths import count_paths
 from nases_env.search_spaces.registry import SEARCH_SPACES, get_search_space, import_path, parse_architecture
 
@@ -9,6 +10,7 @@ __all__ = [
     "SEARCH_SPACES",
     "Architecture",
     "EnasMicro",
+    "EnasMicroSized",
     "SearchSpace",
     "count_paths",
     "get_search_space",

@@ -134,6 +134,22 @@ class SearchSpace(ABC):
         """
         raise InputError(f"the search space {self.name} does not build networks; override its build method")
 
+    def count_parameters(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> int | None:
+        """Return the exact number of parameters of the network of ``build``, without building it; None if it is not known.
+
+        With an auxiliary head, its parameters count. If the number is known, a search with ``max_params`` does not build
+        infeasible networks.
+
+        Args:
+            architecture: an architecture of this space.
+            settings: see ``build``.
+            num_classes: see ``build``.
+            image_shape: see ``build``.
+        """
+        return None
+
     def query(self, architecture: Architecture) -> float:
         """Return the accuracy of ``architecture`` in [0, 1] without training: from a table, a formula or a model.
 
@@ -145,6 +161,10 @@ class SearchSpace(ABC):
     def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         """Return the cells of ``architecture`` as graphs for drawing; empty to draw the decisions instead."""
         return ()
+
+    def summary(self, architecture: Architecture) -> str:
+        """Return one line on what ``cell_graphs`` does not show, for drawings and texts; empty if there is nothing."""
+        return ""
 
     def size(self, architecture: Architecture) -> float | None:
         """Return a number that grows with the parameters of the network, without building it; None if it is not known.

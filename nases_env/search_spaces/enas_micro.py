@@ -39,12 +39,11 @@ class EnasMicro(SearchSpace):
 
     def cells(self, architecture: Architecture) -> tuple[Cell, Cell]:
         """Return the normal and the reduction cell with the nodes in the order of the decisions."""
-        normal, reduction = _cells(architecture.decisions)
-        return normal, reduction
+        return split_cells(architecture.decisions)
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """Return the decisions with the nodes and branches of both cells in canonical order."""
-        normal, reduction = map(canonical_cell, _cells(decisions))
+        normal, reduction = map(canonical_cell, split_cells(decisions))
         return tuple(itertools.chain.from_iterable(normal + reduction))
 
     def genotype(self, architecture: Architecture) -> dict[str, Any]:
@@ -62,11 +61,12 @@ class EnasMicro(SearchSpace):
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
-        normal, reduction = _cells(self.canonicalize(architecture.decisions))
+        normal, reduction = split_cells(self.canonicalize(architecture.decisions))
         return EnasMicroNetwork(normal, reduction, settings, num_classes=num_classes, image_shape=image_shape)
 
 
-def _cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
+def split_cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
+    """Return the normal and the reduction cell of the decisions on the cells."""
     nodes = list(zip(*(decisions[at::NODE_DIMS] for at in range(NODE_DIMS)), strict=True))
     return tuple(nodes[:NUM_NODES]), tuple(nodes[NUM_NODES:])
 

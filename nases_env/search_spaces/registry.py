@@ -14,11 +14,14 @@ from nases_env.networks.genotype import NETWORK_KEYS
 from nases_env.search_spaces.accel import Accel
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.enas_micro import EnasMicro
+from nases_env.search_spaces.enas_micro_sized import EnasMicroSized
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.search_spaces.transnas_micro import TransNASMicro
 from nases_env.user_modules import import_user_module
 
-SEARCH_SPACES: dict[str, type[SearchSpace]] = {space.name: space for space in (EnasMicro, NasBench201, TransNASMicro, Accel)}
+SEARCH_SPACES: dict[str, type[SearchSpace]] = {
+    space.name: space for space in (EnasMicro, EnasMicroSized, NasBench201, TransNASMicro, Accel)
+}
 """The built-in search spaces by name."""
 
 

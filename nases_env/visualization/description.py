@@ -9,7 +9,10 @@ ZERO = "zero"  # label of a node without branches
 
 
 def describe(search_space: SearchSpace, architecture: Architecture) -> str:
-    """Describe the cells of an architecture, one line per node, or its decisions if the search space has no cell graphs."""
+    """Describe the cells of an architecture, one line per node, or its decisions if the search space has no cell graphs.
+
+    The summary of the architecture is the first line, if the search space has one.
+    """
     lines = []
     for graph in drawn_graphs(search_space, architecture):
         names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
@@ -18,8 +21,11 @@ def describe(search_space: SearchSpace, architecture: Architecture) -> str:
             terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
             lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
         lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
-    prefix = "" if search_space.decision_names else "decision "
-    return "\n".join(lines or [prefix + text for text in describe_decisions(search_space, architecture)])
+    if not lines:
+        prefix = "" if search_space.decision_names else "decision "
+        lines = [prefix + text for text in describe_decisions(search_space, architecture)]
+    summary = search_space.summary(architecture)
+    return "\n".join([summary, *lines] if summary else lines)
 
 
 def describe_decisions(search_space: SearchSpace, architecture: Architecture) -> list[str]:

@@ -112,6 +112,8 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
     A frame with a number is a node, the sum of the operators in it, or zero without operators. The output concatenates the
     loose ends (dashed lines). The color of a line identifies its value. Branches with "none" are omitted.
 
+    Above the cells is the summary of the architecture, if the search space has one.
+
     If the search space has no cell graphs, the drawing shows one box per decision with its name, its choice, and a mark at
     the position of the choice in its range.
 
@@ -126,15 +128,21 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
         return _decision_scene(search_space, architecture, title)
     box_width = max(MIN_BOX_WIDTH, *(CHARACTER_WIDTH * len(label) + 0.1 for graph in graphs for label in _labels(graph)))
     cells = [_Cell(graph, box_width, fixed_size) for graph in graphs]
+    summary = search_space.summary(architecture)
     width = max(*(cell.width for cell in cells), min(MAX_WIDTH, TITLE_CHARACTER_WIDTH * len(title) + 2 * MARGIN))
+    width = max(width, min(MAX_WIDTH, LEGEND_CHARACTER_WIDTH * len(summary) + 2 * MARGIN))
     rows = _legend_rows(_legend(graphs), width, box_width)
     if fixed_size:
         rows = rows[:LEGEND_ROWS]
     num_rows = LEGEND_ROWS if fixed_size else len(rows)
     legend_height = num_rows * LEGEND_ROW_HEIGHT + PADDING
-    scene = Scene(width, TITLE_HEIGHT + sum(cell.height for cell in cells) + legend_height)
+    summary_height = NAME_HEIGHT if summary else 0.0
+    scene = Scene(width, TITLE_HEIGHT + summary_height + sum(cell.height for cell in cells) + legend_height)
     scene.shapes.append(_title(title, scene))
     top = scene.height - TITLE_HEIGHT
+    if summary:
+        scene.shapes.append(Text(Point(MARGIN, top - NAME_HEIGHT / 2), summary))
+        top -= summary_height
     for cell in cells:
         cell.draw(scene, top)
         top -= cell.height

@@ -67,6 +67,11 @@ def test_metrics_meet_the_targets() -> None:
     assert enas_micro["prior_decision_entropy_min"] >= 0.85
     assert enas_micro["prior_decision_entropy_mean"] >= 0.95
     assert enas_micro["num_unique"] >= 9_990
+    enas_micro_sized = read_record("enas_micro_sized")
+    assert enas_micro_sized["settings"] == enas_micro["settings"]
+    assert enas_micro_sized["reconstruction_accuracy"] >= 0.55
+    assert enas_micro_sized["prior_decision_entropy_min"] >= 0.95
+    assert enas_micro_sized["num_unique"] >= 9_990
     nasbench201 = read_record("nasbench201")
     assert nasbench201["reconstruction_accuracy"] >= 0.9
     assert nasbench201["prior_decision_entropy_min"] >= 0.99
@@ -120,5 +125,6 @@ def test_weights_are_small() -> None:
     sizes = {name: len((WEIGHTS / f"{name}.safetensors").read_bytes()) for name in SEARCH_SPACES}
     assert sizes["accel"] < 700_000
     assert sizes["enas_micro"] < 1_500_000
+    assert sizes["enas_micro_sized"] < 700_000
     assert sizes["nasbench201"] < 300_000
     assert sizes["transnas_micro"] < 300_000

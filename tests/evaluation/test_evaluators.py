@@ -21,7 +21,8 @@ from nases_env.evaluation import (
     resolve_preset,
     training,
 )
-from nases_env.search_spaces import EnasMicro, get_search_space
+from nases_env.networks import count_parameters
+from nases_env.search_spaces import EnasMicro, EnasMicroSized, get_search_space
 from tests.search_spaces.test_enas_micro import reorder_architecture
 
 SPACE = EnasMicro()
@@ -155,6 +156,22 @@ def test_screen_finds_children_above_a_limit_without_training(
     assert f", more than {limit} = " in screened.reason
     assert "; increase it, or decrease " in screened.reason
     assert steps == []
+
+
+def test_screen_builds_no_network_whose_parameters_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = TrainingEvaluator("enas_micro_sized", "digits", SMOKE, device="cpu")
+    architecture = get_search_space("enas_micro_sized").sample(np.random.default_rng(0))
+    num_params = count_parameters(evaluator.build(architecture, seed=0))
+    tight = dataclasses.replace(evaluator, limits=Limits(max_params=num_params - 1))
+    both = dataclasses.replace(evaluator, limits=Limits(max_params=num_params, max_flops=1))
+    traced = both.screen(architecture, seed=0)
+    assert traced is not None
+    assert traced.num_flops > 1
+    monkeypatch.setattr(EnasMicroSized, "build", None)
+    screened = tight.screen(architecture, seed=0)
+    assert screened is not None
+    assert (screened.status, screened.num_params) == (Status.TOO_LARGE, num_params)
+    assert dataclasses.replace(evaluator, limits=Limits(max_params=num_params)).screen(architecture, seed=0) is None
 
 
 def test_screen_computes_only_the_costs_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ CELL = [
     [["identity", 5], ["identity", 2]],
 ]
 GENOTYPE = {"normal": CELL, "reduction": CELL}
+SIZES = {"stem_stride": 2, "width": 0.5, "growth": [3, 1], "depth": [1, 2, 1], "expansion": 2}
+SIZED = {**SIZES, **GENOTYPE}
 NASBENCH201 = {"cell": "|avg_pool_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"}
 
 

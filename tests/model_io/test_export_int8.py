@@ -20,7 +20,7 @@ from nases_env.model_io import TrainedModel, export_int8
 from nases_env.model_io.export import VerifiedExport, verified_export
 from nases_env.model_io.export_int8 import Quantized
 from nases_env.training import ImageSet
-from tests.model_io.conftest import CLASSES, cifar10, tiny_model
+from tests.model_io.conftest import CLASSES, SIZED, cifar10, tiny_model
 
 export_int8_module = importlib.import_module("nases_env.model_io.export_int8")  # the package has a function of this name
 
@@ -135,6 +135,13 @@ def test_equal_exports_are_equal_files_and_samples_differ(tmp_path: Path) -> Non
     for file, num_images in zip(files, (5, 5, 1), strict=True):
         export_int8(tiny_model(), file, *tiny_splits(), num_calibration_images=num_images)
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
+
+
+def test_network_with_a_stem_of_stride_2_and_expansion_is_quantized(tmp_path: Path) -> None:
+    model = tiny_model("enas_micro_sized", genotype=SIZED)
+    compared = export_int8(model, tmp_path / "model.onnx", *tiny_splits())
+    assert compared.num_valid_images == 5
+    assert (tmp_path / "model.onnx").is_file()
 
 
 def test_fixed_batch_size_needs_no_multiple_of_images(tmp_path: Path) -> None:

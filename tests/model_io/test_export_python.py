@@ -18,7 +18,7 @@ from nases_env.search_spaces import get_search_space
 from nases_env.seeding import torch_generator
 from nases_env.training import ChannelStatistics
 from tests.commands import run
-from tests.model_io.conftest import tiny_model
+from tests.model_io.conftest import SIZED, tiny_model
 
 CUSTOM = {"decisions": [0, 0]}
 
@@ -57,6 +57,7 @@ def test_file_returns_the_logits_of_the_model_in_a_process_without_nases(model: 
     models = {
         "enas_micro": model,
         "auxiliary": auxiliary(),
+        "enas_micro_sized": tiny_model("enas_micro_sized", (3, 9, 10), SIZED),
         "nasbench201": tiny_model(),
         "no_edges": tiny_model(genotype={"cell": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"}),
         "transnas_micro": tiny_model(

@@ -62,7 +62,7 @@ def test_linear_layer_has_the_costs_by_hand() -> None:
     assert costs == (1930, 2 * 1920, 4 * (192 + 10), 4 * 1930)
 
 
-@pytest.mark.parametrize("name", ["enas_micro", "nasbench201"])
+@pytest.mark.parametrize("name", ["enas_micro", "enas_micro_sized", "nasbench201"])
 def test_counts_agree_with_the_other_functions_for_every_space(name: str) -> None:
     space, rng = get_search_space(name), np.random.default_rng(0)
     for _ in range(3):

@@ -19,7 +19,7 @@ from nases_env.search_spaces import get_search_space
 
 SETTINGS = NetworkSettings(cells_per_stage=1, num_filters=2)
 SIZE: dict[str, Any] = {"num_classes": 4, "image_shape": (3, 9, 9)}
-SPACES = ("enas_micro", "nasbench201", "transnas_micro")
+SPACES = ("enas_micro", "enas_micro_sized", "nasbench201", "transnas_micro")
 
 
 def genotype(name: str, **changes: Any) -> dict[str, Any]:
@@ -79,6 +79,8 @@ def test_keyword_arguments_override_the_file(name: str) -> None:
         (genotype("enas_micro", search_space=["enas_micro"]), "cannot build a network"),
         (genotype("enas_micro", search_space="nasbench201"), "a genotype of nasbench201 must be a dict"),
         (genotype("enas_micro", third=[]), "a genotype of enas_micro must be a dict"),
+        (genotype("enas_micro_sized", width=3), "the width of a genotype is 3; it must be one of"),
+        (genotype("enas_micro_sized", third=[]), "a genotype of enas_micro_sized must be a dict"),
         (genotype("enas_micro", normal=3), "the normal cell of a genotype is a list of 5 nodes"),
         (genotype("nasbench201", cell="|none~0|"), "a cell of nasbench201 is written"),
         (

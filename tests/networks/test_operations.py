@@ -33,6 +33,17 @@ def test_stride_2_halves_the_size_rounded_up(operator: int, size: tuple[int, int
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("operator", range(len(OPERATORS)))
+def test_expansion_widens_separable_convolutions_only(operator: int, stride: int) -> None:
+    images = torch.rand(2, 4, 6, 6)
+    plain, expanded = (make_operation(operator, 4, stride=stride, expansion=expansion) for expansion in (1, 3))
+    assert expanded(images).shape == plain(images).shape
+    widths = [layer.num_features for layer in expanded.modules() if isinstance(layer, nn.BatchNorm2d)]
+    is_convolution = OPERATORS[operator].startswith("sep_conv")
+    assert widths == ([12, 4] if is_convolution else [4] if OPERATORS[operator] == "identity" and stride == 2 else [])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 2), (1, 4), (1, 1)])
 def test_average_pool_excludes_padding(stride: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)

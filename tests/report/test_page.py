@@ -48,7 +48,7 @@ def hostile_run(number: int = 3) -> Run:
         "notes": [HOSTILE],
         "name": 300 * "x" + HOSTILE,
     }
-    designs = [Design(1, HOSTILE)]
+    designs = [Design(1, HOSTILE, summary=HOSTILE)]
     return make_run(children, **names, designs=designs, operators={HOSTILE: (0.5, 0.6), "identity": (0.5, 0.4)})
 
 
@@ -76,6 +76,11 @@ def test_page_on_one_search_has_all_parts() -> None:
         f"{100 * run.best_reward:.2f}%",
     ):
         assert text in page, text
+
+
+def test_page_shows_what_the_cells_do_not_show() -> None:
+    page = render([make_run(make_children(3), designs=[Design(1, "{}", summary="stem stride 2, depth 3 1 2")])])
+    assert "<p>stem stride 2, depth 3 1 2</p>" in page
 
 
 def test_page_shows_measured_latencies() -> None:

@@ -335,6 +335,10 @@ class NASESEnv(gym.Env[Observation, Action]):
             self._screened[child] = screened
         return self._screened[child]
 
+    def costs(self, architecture: Architecture) -> Evaluation | None:
+        """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
+        return self.evaluator.costs(architecture, self._child_seed(architecture))
+
     def _latency(self, architecture: Architecture, seed: int) -> float:
         """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
         key = architecture.key

@@ -4,7 +4,7 @@
 
 The environment has two objectives (``nases_env.envs.MOEnv``). The first children are random, of evenly spaced sizes if the
 search space knows them. Then a Gaussian process is fitted to the ranks of the accuracies (``agents/reward_model.py``) and
-another one to the logarithms of the costs. The next child is the one with the highest expected hypervolume improvement
+another one to the ranks of the costs. The next child is the one with the highest expected hypervolume improvement
 (Emmerich et al., 2006) among mutants of the Pareto-optimal children and random architectures: the expected area that it adds
 to what the front dominates. The area is exact, as the sum over the steps of the front, because the predictions of both
 processes are independent. If the environment builds networks, the costs of the best candidates are computed instead of
@@ -133,23 +133,22 @@ class MOModelAssisted(Agent):
         return [feasible[index] for index in self.rng.permutation(chosen)]
 
     def _fit(self) -> None:
-        """Fit the processes to the ranks of the accuracies and to the standardized logarithms of the costs."""
-        accuracies, costs = torch.tensor(self.values, dtype=torch.float64).T
-        self.scores = rank_normalize(accuracies)
+        """Fit the processes to the ranks of the accuracies and of the values of the costs, which have few outliers."""
+        values = torch.tensor(self.values, dtype=torch.float64)
         known = torch.tensor(self.has_cost)
-        self.cost_mean = float(costs[known].mean())
-        self.cost_std = float(costs[known].std(correction=0).clamp_min(1e-6))
-        self.costs = (costs - self.cost_mean) / self.cost_std
         inputs = self.processes[0].inputs(self.children)
-        self.processes[0].fit(inputs, self.scores)
+        self.processes[0].fit(inputs, accuracies := rank_normalize(values[:, 0]))
+        self.costs = values[known, 1]
+        self.cost_scores = rank_normalize(self.costs)
         # A cost grows with the size of the network, as the trend of the process does: fitted to the cost, not to its value.
-        self.processes[1].fit(inputs[known.numpy()], -self.costs[known])
-        points = torch.stack([self.scores, self.costs], dim=1)[known]
-        self.front = points[torch.from_numpy(pareto_front(points.numpy()))]
+        self.processes[1].fit(inputs[known.numpy()], -self.cost_scores)
+        points = torch.stack([accuracies[known], self.cost_scores], dim=1)
+        front = pareto_front(points.numpy())
+        self.front = points[torch.from_numpy(front)]
         low, high = points.min(0).values, points.max(0).values
         self.reference = low - REFERENCE_MARGIN * (high - low).clamp_min(1e-6)
         children = [child for child, is_known in zip(self.children, self.has_cost, strict=True) if is_known]
-        self.elites = [children[index] for index in pareto_front(points.numpy())]
+        self.elites = [children[index] for index in front]
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the Pareto-optimal children, and random ones."""
@@ -165,23 +164,30 @@ class MOModelAssisted(Agent):
             return None
         accuracy, cost = self._posteriors(candidates)
         values = self._improvement(accuracy, cost)
-        best = values.argsort(descending=True)[:NUM_BUILT]
-        exact = [self._exact_cost(candidates[index]) for index in best.tolist()]
-        if None not in exact:
-            cost.mean[best] = (torch.tensor(exact, dtype=torch.float64) - self.cost_mean) / self.cost_std
-            cost.std[best] = EXACT_STD
-            values = self._improvement(accuracy, cost)
+        for index in values.argsort(descending=True)[:NUM_BUILT].tolist():
+            score = self._exact_score(candidates[index])
+            if score is not None:
+                cost.mean[index], cost.std[index] = score, EXACT_STD
+        values = self._improvement(accuracy, cost)
         chosen = best_feasible(self.env, candidates, values)
         return None if chosen is None else candidates.pop(chosen)
 
     def _posteriors(self, candidates: Sequence[Architecture]) -> tuple[Posterior, Posterior]:
-        """Return the posteriors of the scores of the accuracies and of the standardized values of the costs."""
+        """Return the posteriors of the scores of the accuracies and of the costs."""
         inputs, pending = (self.processes[0].inputs(each) for each in (candidates, self.pending))
         accuracy, cost = (process.posterior(inputs, pending) for process in self.processes)
         return accuracy, cost._replace(mean=-cost.mean)
 
     def _improvement(self, accuracy: Posterior, cost: Posterior) -> Tensor:
         return expected_hypervolume_improvement(accuracy, cost, self.front, self.reference)
+
+    def _exact_score(self, child: Architecture) -> float | None:
+        """Return the score of the exact cost of a child, between those of the evaluated ones; None if it is not known."""
+        value = self._exact_cost(child)
+        if value is None or not float(self.costs.min()) <= value <= float(self.costs.max()):
+            return None
+        order = self.costs.argsort()
+        return float(np.interp(value, self.costs[order].numpy(), self.cost_scores[order].numpy()))
 
     def _exact_cost(self, child: Architecture) -> float | None:
         """Return the value of the cost of a child, computed from its network; None if it must be evaluated."""

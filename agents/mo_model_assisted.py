@@ -50,15 +50,13 @@ class Args(SearchArgs):
 
     uses_embedding: ClassVar[bool] = False
 
-    ask_batch_size: int = 5
-    """Children requested together; the models are refitted before each batch."""
     num_init: int = 10
     """Children before the models are fitted."""
     num_mutants: int = 300
     """Candidates that are mutants of the Pareto-optimal children, per batch."""
     extra_mutation_prob: float = 0.4
     """Probability of each further mutation of a mutant."""
-    num_random_candidates: int = 100
+    num_random_candidates: int = 600
     """Candidates that are random architectures, per batch (exploration)."""
 
     def __post_init__(self) -> None:

@@ -126,7 +126,7 @@ def test_expected_hypervolume_improvement_is_the_mean_over_samples(seed: int) ->
     reference = np.array([-1.5, -1.0])
     means, stds = rng.normal(size=(2, 3)), rng.uniform(0.1, 1.0, size=(2, 3))
     posteriors = [Posterior(torch.tensor(means[i]), torch.tensor(stds[i]), 0.0) for i in range(2)]
-    values = expected_hypervolume_improvement(*posteriors, torch.tensor(front), torch.tensor(reference))
+    values = expected_hypervolume_improvement(posteriors[0], posteriors[1], torch.tensor(front), torch.tensor(reference))
     before = hypervolume(front, reference)
     for candidate in range(3):
         samples = rng.normal(means[:, candidate], stds[:, candidate], size=(4000, 2))
@@ -166,4 +166,4 @@ def test_missing_package_is_an_input_error_before_anything_is_written(
 )
 def test_options_out_of_range_are_input_errors(args: type[SearchArgs], option: str) -> None:
     with pytest.raises(InputError, match=f"--{option.replace('_', '-')} must be at least"):
-        args(**{option: 0})
+        args(**{option: 0})  # type: ignore[arg-type]

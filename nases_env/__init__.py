@@ -11,13 +11,13 @@ Importing this package registers the environments:
 
 from typing import TYPE_CHECKING
 
-from nases_env.registration import ENV_IDS, register_envs
+from nases_env.registration import ENV_IDS, MO_ENV_IDS, register_envs
 from nases_env.version import __version__
 
 if TYPE_CHECKING:
     from nases_env.model_io import load_model
 
-__all__ = ["ENV_IDS", "__version__", "load_model"]
+__all__ = ["ENV_IDS", "MO_ENV_IDS", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> object:

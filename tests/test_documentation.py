@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nases_env import ENV_IDS
+from nases_env import ENV_IDS, MO_ENV_IDS
 from nases_env.cli import main as cli
 from nases_env.cli.export import ExportArgs
 from nases_env.command_line import parse
@@ -220,7 +220,7 @@ def test_options_in_the_guides_exist() -> None:
 
 def test_guide_lists_every_environment() -> None:
     guide = (ROOT / "docs" / "guides" / "environments.md").read_text()
-    for env_id in ENV_IDS:
+    for env_id in (*ENV_IDS, *MO_ENV_IDS):
         assert f"`{env_id}`" in guide
 
 

@@ -28,6 +28,7 @@ LEAVES: dict[str, set[str]] = {
     "hashing": set(),
     "input_files": set(),
     "json_io": {"input_files"},
+    "pareto": set(),
     "paths": {"errors"},
     "progress": set(),
     "safetensors_file": {"atomic_io", "errors", "hashing", "json_io"},

@@ -23,7 +23,7 @@ from nases_env.cli.search_plan import print_plan
 from nases_env.cpu import num_cores
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError, did_you_mean
-from nases_env.registration import ENV_IDS
+from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.options import SearchArgs, make_env, parse_and_search
 from nases_env.search.run_dir import read_config
 
@@ -117,9 +117,9 @@ def data_options(data: str) -> list[str]:
         return ["--env-id", ENV_ID_BY_DATASET[data]]
     if path.exists():
         return ["--env-id", "NASES-ImageFolder-v0", "--data-dir", data]
-    if data in ENV_IDS or (":" in data and not Path(data).suffix):
+    if data in (*ENV_IDS, *MO_ENV_IDS) or (":" in data and not Path(data).suffix):
         return ["--env-id", data]
-    known = [*ENV_ID_BY_DATASET, *ENV_IDS]
+    known = [*ENV_ID_BY_DATASET, *ENV_IDS, *MO_ENV_IDS]
     raise InputError(
         f"{data} is neither a directory, a file nor the name of a data set{did_you_mean(data, known)}; the data sets are "
         f"{', '.join(ENV_ID_BY_DATASET)}"

@@ -3,6 +3,7 @@
 from nases_env.envs.accel import AccelEnv
 from nases_env.envs.base import ACTION_SCALE, Action, NASESEnv, Observation, unwrap
 from nases_env.envs.image import ImageEnv
+from nases_env.envs.multi_objective import MOEnv, MOImageEnv, MONasBench201Env
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
@@ -15,6 +16,9 @@ __all__ = [
     "AccelEnv",
     "Action",
     "ImageEnv",
+    "MOEnv",
+    "MOImageEnv",
+    "MONasBench201Env",
     "NASESEnv",
     "NASESVectorEnv",
     "NasBench201Env",

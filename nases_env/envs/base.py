@@ -88,7 +88,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     | ``num_flops`` | int | floating-point operations of one forward pass of one image |
     | ``activation_bytes`` | int | peak memory of the activations of one image; see ``nases_env.networks.count_costs`` |
     | ``file_bytes`` | int | bytes of the tensors in a weights file |
-    | ``latency`` | float | measured seconds of a forward pass of one image; only with ``max_latency`` |
+    | ``latency`` | float | measured seconds of a forward pass of one image; only with ``max_latency``, or as an objective |
     | ``fidelity`` | int | the rung of the evaluation; only with ``rungs`` |
 
     Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
@@ -178,6 +178,11 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.rungs
 
     @property
+    def measures_latency(self) -> bool:
+        """Whether the latency of a child is measured before it is evaluated."""
+        return self.evaluator.limits.max_latency is not None
+
+    @property
     def is_started(self) -> bool:
         """Whether the executor is running: ``start`` was called, and ``close`` was not called since."""
         return self._executor is not None and not self._executor.is_shut_down
@@ -255,7 +260,12 @@ class NASESEnv(gym.Env[Observation, Action]):
         self._require_reset()
         architecture = self.decode(action)
         evaluation = self.evaluate(architecture)
-        return self.search_space.encode(architecture), evaluation.reward, False, False, self.info(architecture, evaluation)
+        info = self.info(architecture, evaluation)
+        return self.search_space.encode(architecture), self.reward_of(evaluation), False, False, info
+
+    def reward_of(self, evaluation: Evaluation) -> float:
+        """Return the reward of a child; environments with several objectives return a vector."""
+        return evaluation.reward
 
     def decode(self, action: Action) -> Architecture:
         """Decode ``action`` into an architecture, without evaluating it.
@@ -314,16 +324,20 @@ class NASESEnv(gym.Env[Observation, Action]):
         the agent for another one; ``step`` returns the reward 0. Answers are cached in memory and not stored, because they
         depend on the limits.
         """
-        if type(self.evaluator).screen is Evaluator.screen:  # all children are feasible
+        if type(self.evaluator).screen is Evaluator.screen and not self.measures_latency:  # all children are feasible
             return None
         seed = self._child_seed(architecture)
         child = (architecture.key, seed)
         if child not in self._screened:
             screened = self.evaluator.screen(architecture, seed)
-            if screened is None and self.evaluator.limits.max_latency is not None:
+            if screened is None and self.measures_latency:
                 screened = self.evaluator.screen_latency(architecture, seed, self._latency(architecture, seed))
             self._screened[child] = screened
         return self._screened[child]
+
+    def costs(self, architecture: Architecture) -> Evaluation | None:
+        """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
+        return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:
         """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
@@ -417,7 +431,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             "activation_bytes": evaluation.activation_bytes,
             "file_bytes": evaluation.file_bytes,
         }
-        if self.evaluator.limits.max_latency is not None:
+        if self.measures_latency:
             info["latency"] = self.with_latency(evaluation).latency
         if self.rungs:
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated

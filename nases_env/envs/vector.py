@@ -16,6 +16,7 @@ from nases_env.envs.accel import AccelEnv
 from nases_env.envs.arguments import to_numbers, to_options, to_seed
 from nases_env.envs.base import Action, NASESEnv, Observation
 from nases_env.envs.image import ImageEnv
+from nases_env.envs.multi_objective import MOEnv, MOImageEnv, MONasBench201Env
 from nases_env.envs.nasbench201 import NasBench201Env
 from nases_env.envs.query import QueryEnv
 from nases_env.envs.synthetic import SyntheticEnv
@@ -38,10 +39,10 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
     ## Spaces and Rewards
 
-    Same as ``NASESEnv``, batched: actions (K, n) and observations (K, m), float32; rewards (K,), float64. Observations are
-    new arrays in every call. Actions outside the box are clipped. If an action is not finite or the shape is wrong,
-    ``InputError`` is raised before any child is evaluated. A child whose evaluation fails has the reward 0 and does not
-    affect the others.
+    Same as ``NASESEnv``, batched: actions (K, n) and observations (K, m), float32; rewards (K,), float64, or (K,
+    ``reward_dim``) with several objectives. Observations are new arrays in every call. Actions outside the box are clipped.
+    If an action is not finite or the shape is wrong, ``InputError`` is raised before any child is evaluated. A child whose
+    evaluation fails has the reward 0, or the lowest values, and does not affect the others.
 
     ## Starting State
 
@@ -127,6 +128,10 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         self.render_mode = env.render_mode
         self.single_action_space = env.action_space
         self.single_observation_space = env.observation_space
+        self._reward_shape: tuple[int, ...] = ()
+        if isinstance(env, MOEnv):
+            self.reward_space = env.reward_space
+            self._reward_shape = (env.reward_dim,)
         self.action_space = batch_space(env.action_space, num_envs)
         self.observation_space = batch_space(env.observation_space, num_envs)
         # Of the last step, with wall times and learning curves; None for a sub-environment that started an episode instead.
@@ -202,7 +207,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             )
         evaluated = self._evaluate(given, ~has_ended)
         self.last_evaluations = tuple(child and child[1] for child in evaluated)
-        rewards = np.zeros(self.num_envs, np.float64)
+        rewards = np.zeros((self.num_envs, *self._reward_shape), np.float64)
         truncations = np.zeros(self.num_envs, np.bool_)
         infos: dict[str, Any] = {}
         for index, child in enumerate(evaluated):
@@ -213,7 +218,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             self.env.set_current(architecture, evaluation)
             observation = self.env.search_space.encode(architecture)
             info = self.env.info(architecture, evaluation)
-            rewards[index] = evaluation.reward
+            rewards[index] = self.env.reward_of(evaluation)
             self._num_steps[index] += 1
             truncations[index] = self._num_steps[index] == self.max_episode_steps
             if truncations[index] and self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -326,6 +331,8 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
 
 accel_vector_env = vector_entry_point(AccelEnv)
 image_vector_env = vector_entry_point(ImageEnv)
+mo_image_vector_env = vector_entry_point(MOImageEnv)
+mo_nasbench201_vector_env = vector_entry_point(MONasBench201Env)
 nasbench201_vector_env = vector_entry_point(NasBench201Env)
 query_vector_env = vector_entry_point(QueryEnv)
 synthetic_vector_env = vector_entry_point(SyntheticEnv)

@@ -7,6 +7,16 @@ from nases_env.evaluation.latency import Latency, measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric
 from nases_env.evaluation.nasbench201 import NasBench201Evaluator
+from nases_env.evaluation.nasbench201_costs import NasBench201CostEvaluator
+from nases_env.evaluation.objectives import (
+    ACCURACY,
+    COSTS,
+    LOWEST_VALUE,
+    OBJECTIVES,
+    Cost,
+    objective_value,
+    parse_objectives,
+)
 from nases_env.evaluation.presets import (
     PRESETS,
     RETRAIN_PRESETS,
@@ -27,19 +37,25 @@ from nases_env.evaluation.training import TrainingEvaluator
 from nases_env.evaluation.transnas import TransNASEvaluator
 
 __all__ = [
+    "ACCURACY",
+    "COSTS",
     "FRACTION",
+    "LOWEST_VALUE",
     "NEGATIVE_LOSS",
+    "OBJECTIVES",
     "PERCENT",
     "PRESETS",
     "RETRAIN_PRESETS",
     "AccelEvaluator",
     "CSVEvaluator",
     "ChildSettings",
+    "Cost",
     "Evaluation",
     "Evaluator",
     "Latency",
     "Limits",
     "Metric",
+    "NasBench201CostEvaluator",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",
     "QueryEvaluator",
@@ -55,6 +71,8 @@ __all__ = [
     "final_settings",
     "load_settings",
     "measure_latencies",
+    "objective_value",
+    "parse_objectives",
     "resolve_preset",
     "scale_odds",
     "settings_overrides",

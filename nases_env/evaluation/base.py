@@ -82,8 +82,12 @@ class Evaluator(ABC):
         """
         return None
 
+    def costs(self, architecture: Architecture, seed: int) -> Evaluation | None:
+        """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
+        return None
+
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the seconds in which the network of a child classifies one image, for ``max_latency``."""
+        """Measure the seconds in which the network of a child classifies one image."""
         raise NotImplementedError(f"{type(self).__name__} measures no latency")
 
     def screen_latency(self, architecture: Architecture, seed: int, latency: float) -> Evaluation | None:

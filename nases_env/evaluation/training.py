@@ -208,6 +208,10 @@ class TrainingEvaluator(Evaluator):
         reason = limits.reason(child)
         return replace(child, reason=reason) if reason else None
 
+    def costs(self, architecture: Architecture, seed: int) -> Evaluation:
+        costs = count_costs(self.build(architecture, seed), self.images()[0].image_shape)
+        return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())
+
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
         """Return the median of repeated passes with one thread of the CPU, after a warm-up."""
         model = self.build(architecture, seed)

@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -24,7 +24,7 @@ from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, Limits, auto_preset, load_settings, resolve_preset, settings_overrides
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
-from nases_env.registration import ENV_IDS
+from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
 from nases_env.user_modules import import_recorded_module, import_user_module
@@ -283,12 +283,12 @@ def make_env(args: SearchArgs) -> NASESEnv:
         env_class: Any = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
     except (gym.error.Error, ImportError) as error:
         raise InputError(
-            f"unknown environment {args.env_id!r} ({one_line(error)}); known: {', '.join(ENV_IDS)}, or MODULE:ID for one "
-            "that MODULE registers"
+            f"unknown environment {args.env_id!r} ({one_line(error)}); known: {', '.join((*ENV_IDS, *MO_ENV_IDS))}, or "
+            "MODULE:ID for one that MODULE registers"
         ) from None
     if not (isinstance(env_class, type) and issubclass(env_class, NASESEnv)):
         raise InputError(f"{args.env_id} is not an environment for architecture search: it must be a NASESEnv")
-    parameters = inspect.signature(env_class).parameters
+    parameters = _parameters(env_class)
     given = {name: getattr(args, name) for name in ENV_OPTIONS if getattr(args, name) != getattr(SearchArgs, name)}
     given |= {name: limit for name, limit in vars(args.limits).items() if limit is not None}
     child = settings_overrides(args.child, resolve_preset(_resolved_preset(args))[1])
@@ -310,10 +310,10 @@ def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: 
     reserved = {*ENV_OPTIONS, *vars(args.limits), *set_by_id, "split_seed", "execution", "render_mode", "info_text"}
     known = [
         name
-        for name, parameter in inspect.signature(env_class).parameters.items()
+        for name, parameter in _parameters(env_class).items()
         if name not in reserved and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    hints = typing.get_type_hints(env_class.__init__) if args.env_kwargs else {}
+    hints = _hints(env_class) if args.env_kwargs else {}
     kwargs = {}
     for name, value in args.env_kwargs.items():
         if name not in known:
@@ -323,6 +323,34 @@ def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: 
             )
         kwargs[name] = _convert(name, value, hints.get(name, Any))
     return kwargs
+
+
+def _constructors(env_class: type[NASESEnv]) -> Iterator[Any]:
+    """Yield the constructor of ``env_class``, and those of base classes to which it passes ``**options``."""
+    for each in env_class.__mro__:
+        if "__init__" in vars(each):
+            constructor = vars(each)["__init__"]
+            yield constructor
+            if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(constructor).parameters.values()):
+                return
+
+
+def _parameters(env_class: type[NASESEnv]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of the constructor of ``env_class`` by name."""
+    found: dict[str, inspect.Parameter] = {}
+    for constructor in _constructors(env_class):
+        _, *parameters = inspect.signature(constructor).parameters.values()  # without self
+        for parameter in parameters:
+            found.setdefault(parameter.name, parameter)
+    return found
+
+
+def _hints(env_class: type[NASESEnv]) -> dict[str, Any]:
+    """Return the types of the parameters of the constructor of ``env_class`` by name."""
+    hints: dict[str, Any] = {}
+    for constructor in _constructors(env_class):
+        hints = {**typing.get_type_hints(constructor), **hints}
+    return hints
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -29,7 +29,14 @@ def test_every_command_has_help_and_rejects_unknown_options_in_one_line(name: st
     shown = run_here(main, name, "--help")
     assert shown.returncode == 0
     assert f"usage: nases {name}" in shown.stdout
-    words = {"status": ["run"], "validate": ["run"], "draw": ["file"], "pretrain": ["--output", "x"], "reproduce": []}
+    words = {
+        "status": ["run"],
+        "pareto": ["run"],
+        "validate": ["run"],
+        "draw": ["file"],
+        "pretrain": ["--output", "x"],
+        "reproduce": [],
+    }
     words |= {
         "search": ["digits"],
         "report": ["run"],

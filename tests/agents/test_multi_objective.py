@@ -1,0 +1,169 @@
+"""The agents for several objectives find a known Pareto front, and the hypervolume improvement is that of its definition."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nases_agents import mo_model_assisted, nsga2
+from nases_agents.gaussian_process import Posterior
+from nases_agents.mo_model_assisted import MOModelAssisted, expected_hypervolume_improvement
+from nases_agents.nsga2 import NSGA2
+from nases_agents.random_search import RandomSearch
+
+from nases_env.envs import MOEnv, MOImageEnv, MONasBench201Env
+from nases_env.errors import InputError
+from nases_env.pareto import hypervolume, pareto_front
+from nases_env.search import SearchArgs, SearchLoop
+from nases_env.search.agent import Agent
+from tests.agents.driving import synthetic_env
+from tests.evaluation.latency_table import all_points, write_latency_table
+
+AgentOf = Callable[[MOEnv, int], Agent]
+
+AGENTS: dict[str, AgentOf] = {
+    "mo_model_assisted": lambda env, seed: MOModelAssisted(env, mo_model_assisted.Args(seed=seed)),
+    "nsga2": lambda env, seed: NSGA2(env, nsga2.Args(seed=seed)),
+    "random_search": lambda env, seed: RandomSearch(env, SearchArgs(seed=seed)),
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_latency_table(tmp_path_factory.mktemp("table") / "latency.csv")
+
+
+def search(name: str, table: str, budget: int, seed: int = 0, **options: Any) -> SearchLoop:
+    env = MONasBench201Env(table=table, objectives="accuracy,ms_phone", operator_permutation_seed=seed, **options)
+    env.reset(seed=seed)
+    loop = SearchLoop(env, budget)
+    loop.run(AGENTS[name](env, seed), 5)
+    return loop
+
+
+def points_of(loop: SearchLoop) -> np.ndarray:
+    assert isinstance(loop.env, MOEnv)
+    return np.array([loop.env.reward_of(trial.evaluation) for trial in loop.trials], np.float64)
+
+
+@pytest.fixture(scope="module")
+def shares(table: str) -> dict[str, float]:
+    """The share of the hypervolume of the true front that each agent finds with 60 children: means over seeds."""
+    everything = all_points()
+    reference = everything.min(axis=0)
+    return {
+        name: float(
+            np.mean([hypervolume(points_of(search(name, table, 60, seed)), reference) for seed in range(2)])
+            / hypervolume(everything, reference)
+        )
+        for name in AGENTS
+    }
+
+
+def test_model_assisted_finds_the_front(shares: dict[str, float]) -> None:
+    assert shares["mo_model_assisted"] > 0.96
+    assert shares["mo_model_assisted"] > shares["nsga2"] + 0.03
+
+
+def test_nsga2_is_better_than_random_search(shares: dict[str, float]) -> None:
+    assert shares["nsga2"] > shares["random_search"] + 0.03
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_seed_determines_the_children(name: str, table: str) -> None:
+    keys = [[trial.architecture.key for trial in search(name, table, 25, seed).trials] for seed in (0, 0, 1)]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+
+
+@pytest.mark.parametrize("name", ["mo_model_assisted", "nsga2"])
+def test_evaluates_no_architecture_twice_and_no_infeasible_one(name: str, table: str) -> None:
+    loop = search(name, table, 40, max_latency=0.012)
+    assert len({trial.architecture.key for trial in loop.trials}) == 40
+    assert max(trial.evaluation.latency for trial in loop.trials) <= 0.012
+
+
+def test_model_assisted_finds_the_best_child_within_a_limit(table: str) -> None:
+    points = all_points()
+    loop = search("mo_model_assisted", table, 50, max_latency=0.006)
+    assert loop.best is not None
+    feasible = points[points[:, 1] >= -np.log10(6e6)]
+    assert loop.best.evaluation.reward == pytest.approx(feasible[:, 0].max(), abs=0.011)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.usefixtures("tiny_children")
+def test_searches_networks_that_are_trained(name: str) -> None:
+    env = MOImageEnv("digits", preset="smoke", objectives="accuracy,params")
+    env.reset(seed=0)
+    loop = SearchLoop(env, 13)
+    loop.run(AGENTS[name](env, 0), 5)
+    assert len(loop.trials) == 13
+
+
+@pytest.mark.usefixtures("tiny_children")
+def test_exact_costs_are_computed_from_the_network() -> None:
+    env = MOImageEnv("digits", preset="smoke", objectives="accuracy,params")
+    env.reset(seed=0)
+    agent = MOModelAssisted(env, mo_model_assisted.Args(num_init=3))
+    for proposal in agent.ask(3):
+        agent.tell(proposal, env.evaluate(proposal.architecture))
+    (proposal,) = agent.ask()
+    computed = agent.exact_costs[proposal.architecture.key]
+    assert computed == pytest.approx(env.reward_of(env.evaluate(proposal.architecture))[1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_expected_hypervolume_improvement_is_the_mean_over_samples(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(6, 2))
+    front = points[pareto_front(points)]
+    reference = np.array([-1.5, -1.0])
+    means, stds = rng.normal(size=(2, 3)), rng.uniform(0.1, 1.0, size=(2, 3))
+    posteriors = [Posterior(torch.tensor(means[i]), torch.tensor(stds[i]), 0.0) for i in range(2)]
+    values = expected_hypervolume_improvement(posteriors[0], posteriors[1], torch.tensor(front), torch.tensor(reference))
+    before = hypervolume(front, reference)
+    for candidate in range(3):
+        samples = rng.normal(means[:, candidate], stds[:, candidate], size=(4000, 2))
+        gains = np.array([hypervolume(np.vstack([front, sample]), reference) - before for sample in samples])
+        error = gains.std() / np.sqrt(len(gains))
+        assert float(values[candidate]) == pytest.approx(gains.mean(), abs=5 * error + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["mo_model_assisted", "nsga2"])
+def test_environment_with_one_objective_is_an_input_error(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} needs an environment with several objectives; pass one such as NASES-MO"):
+        AGENTS[name](synthetic_env(), 0)  # type: ignore[arg-type]
+
+
+def test_number_of_objectives(table: str) -> None:
+    env = MONasBench201Env(table=table, objectives="accuracy,ms_phone,params")
+    env.reset(seed=0)
+    with pytest.raises(InputError, match="needs 2 objectives, not accuracy, ms_phone, params; omit the others"):
+        AGENTS["mo_model_assisted"](env, 0)
+    loop = SearchLoop(env, 5)
+    loop.run(AGENTS["nsga2"](env, 0), 5)
+    assert len(loop.trials) == 5
+
+
+def test_missing_package_is_an_input_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"NSGA-II requires additional packages .*pip install 'nases-env\[baselines\]'"):
+        nsga2.main(nsga2.Args(env_id="NASES-MO-Digits-v0", budget=3, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [(mo_model_assisted.Args, "num_init"), (mo_model_assisted.Args, "num_mutants"), (nsga2.Args, "population_size")],
+)
+def test_options_out_of_range_are_input_errors(args: type[SearchArgs], option: str) -> None:
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} must be at least"):
+        args(**{option: 0})  # type: ignore[arg-type]

@@ -19,7 +19,6 @@ MIN_CHANNELS = 2
 KERNEL_SIZES = {OPERATORS.index("sep_conv_3x3"): 3, OPERATORS.index("sep_conv_5x5"): 5}
 """Kernel size of each operator that has one and parameters, by its number."""
 
-
 SIZE_CHOICES: dict[str, tuple[Any, ...]] = {
     "stem_stride": (1, 2),
     "width": (0.25, 0.5, 1, 2, 4),

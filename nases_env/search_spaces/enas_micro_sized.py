@@ -53,8 +53,9 @@ class EnasMicroSized(EnasMicro):
     pixels have 4x4, 2x2 and 1x1 pixels in the three stages with stride 2, and 8x8, 4x4 and 2x2 with stride 1.
 
     Two architectures with the same key have the same network. The expansion has no effect without a separable convolution
-    and is then not part of the key. Two architectures with different keys have different networks if F is at least 5. With
-    F = 2, as in the preset ``smoke``, three widths are rounded to the same two channels.
+    and is then not part of the key. Two architectures with different keys have different networks if F is at least 5 and
+    the images have more than one pixel. With F = 2, as in the preset ``smoke``, three widths are rounded to the same two
+    channels.
 
     A genotype is that of ``enas_micro`` with the additional keys in ``{"stem_stride": 1, "width": 0.5, "growth": [2, 2],
     "depth": [1, 1, 1], "expansion": 1}``.

@@ -40,7 +40,7 @@ from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import COSTS, Limits, NasBench201CostEvaluator
 from nases_env.evaluation.nasbench201_costs import ACCURACY_COLUMN
 from nases_env.pareto import hypervolume
-from nases_env.search import SearchArgs
+from nases_env.search import SearchArgs, SearchLoop
 from nases_env.search.agent import Agent
 from nases_env.seeding import numpy_generator
 
@@ -50,7 +50,7 @@ AGENTS: dict[str, tuple[type[Agent], SearchArgs]] = {
     "random_search": (RandomSearch, SearchArgs()),
 }
 LIMIT = 1 / 3  # of the median latency, in the searches with a limit
-MIN_FEASIBLE = 0.05  # share of the cells within the limit; with fewer, most samples are infeasible
+MIN_FEASIBLE = 0.01  # share of the cells within the limit; with fewer, most samples are infeasible
 LATENCY = COSTS["latency"]
 TABLE_WIDTH = 140  # characters
 
@@ -151,24 +151,25 @@ def read_device(args: Args, device: str) -> Device:
 
 def run_job(job: Job) -> Result:
     """Run the searches of one agent with one seed."""
-    points = _search(job, Limits())
+    search = _search(job, Limits())
+    points = np.array([search.env.reward_of(trial.evaluation) for trial in search.trials], np.float64)
     shares = {
         name: hypervolume(points, reference) / job.known.hypervolumes[name]
         for name, reference in job.known.references.items()
     }
     regret = None
     if job.known.limit is not None:
-        regret = job.known.best_accuracy - float(_search(job, Limits(max_latency=job.known.limit))[:, 0].max())
+        limited = _search(job, Limits(max_latency=job.known.limit))
+        regret = job.known.best_accuracy - max(trial.evaluation.reward for trial in limited.trials)
     return Result(job.device, job.agent, job.seed, shares, regret)
 
 
-def _search(job: Job, limits: Limits) -> NDArray[np.float64]:
-    """Run a search and return the values of its children, shape (children, 2)."""
+def _search(job: Job, limits: Limits) -> SearchLoop:
     agent, options = AGENTS[job.agent]
     kwargs = {"objectives": f"accuracy,{job.device}", "operator_permutation_seed": str(job.seed)}
     if job.args.table is not None:
         kwargs["table"] = str(job.args.table)
-    loop = run_agent(
+    return run_agent(
         agent,
         dataclasses.replace(
             options,
@@ -179,7 +180,6 @@ def _search(job: Job, limits: Limits) -> NDArray[np.float64]:
             limits=limits,
         ),
     )
-    return np.array([loop.env.reward_of(trial.evaluation) for trial in loop.trials], np.float64)
 
 
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:

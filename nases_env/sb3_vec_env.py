@@ -30,6 +30,7 @@ class SB3VecEnv(VecEnv):
     SB3 requires that the step that ends an episode starts the next one. The autoreset mode ``SAME_STEP`` does so. In the
     modes ``NEXT_STEP`` and ``DISABLED``, this class resets the sub-environments whose episodes ended with
     ``options={"reset_mask": dones}`` in the same step. The transitions are identical in the three modes.
+    Of several objectives, the first one is the reward.
 
     Args:
         env: ``NASESVectorEnv``, ``SyncVectorEnv`` or ``AsyncVectorEnv`` in any autoreset mode, or any other vector
@@ -98,7 +99,8 @@ class SB3VecEnv(VecEnv):
                 self.reset_infos[index] = _plain(info)
                 info = final
             infos.append({**_plain(info), "TimeLimit.truncated": bool(only_truncated[index])})
-        return observations, np.array(rewards, np.float32), dones, infos
+        of_each = np.array(rewards, np.float32).reshape(self.num_envs, -1)[:, 0]  # the first objective
+        return observations, of_each, dones, infos
 
     def close(self) -> None:
         """Close the vector environment."""

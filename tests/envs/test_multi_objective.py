@@ -17,6 +17,7 @@ import nases_env
 from nases_env.envs import MOEnv, MONasBench201Env, NASESVectorEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
+from nases_env.sb3_vec_env import SB3VecEnv
 from nases_env.search import SearchArgs, SearchLoop, make_env
 from tests.datasets import TinyDatasets
 from tests.evaluation.latency_table import write_latency_table
@@ -161,3 +162,11 @@ def test_make_vec_returns_a_vector_of_rewards_for_each_child(table: str) -> None
     assert all(reward in envs.reward_space for reward in rewards.astype(np.float32))
     assert envs.spec is not None
     assert EnvSpec.from_json(envs.spec.to_json()) == envs.spec
+
+
+def test_stable_baselines3_learns_from_the_first_objective(table: str) -> None:
+    envs = gym.make_vec("NASES-MO-NASBench201-v0", num_envs=3, table=table, objectives=DEVICE)
+    adapted = SB3VecEnv(envs)
+    adapted.reset()
+    _, rewards, _, infos = adapted.step(np.zeros((3, 6), np.float32))
+    assert rewards == pytest.approx([info["valid_accuracy"] for info in infos])

@@ -307,7 +307,8 @@ def make_env(args: SearchArgs) -> NASESEnv:
 
 def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: dict[str, Any]) -> dict[str, Any]:
     """Check ``args.env_kwargs`` against the signature of ``env_class`` and convert the values to the annotated types."""
-    reserved = {*ENV_OPTIONS, *vars(args.limits), *set_by_id, "split_seed", "execution", "render_mode", "info_text"}
+    set_elsewhere = ("split_seed", "evaluator", "execution", "render_mode", "info_text")
+    reserved = {*ENV_OPTIONS, *vars(args.limits), *set_by_id, *set_elsewhere}
     known = [
         name
         for name, parameter in _parameters(env_class).items()

@@ -26,6 +26,7 @@ SMOKE = ("--preset", "smoke", "--budget", "2")
 
 
 SHARED = ("__init__", "gaussian_process", "policy", "reward_model")  # modules that are not agents
+SEVERAL_OBJECTIVES = ("mo_model_assisted", "nsga2")  # agents that need an environment with several objectives
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in SHARED)
 
 
@@ -35,13 +36,17 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkout = ROOT / "agents" / f"{agent}.py"
-    quick = ("--env-id", "NASES-Synthetic-v0", "--budget", "2")
+    quick: tuple[str, ...] = ("--env-id", "NASES-Synthetic-v0", "--budget", "2")
+    smoke: tuple[str, ...] = SMOKE
+    if agent in SEVERAL_OBJECTIVES:
+        quick = ("--env-id", "NASES-MO-Digits-v0", *SMOKE, "--num-finalists", "0")
+        smoke = ("--env-id", "NASES-MO-Digits-v0", *SMOKE)
     ran = [
         run("python", str(checkout), *quick, "--run-dir", "checkout", folder=tmp_path)
         if agent == "reinforce"
         else run_here(script(checkout), *quick, "--run-dir", "checkout"),
         run_here(module(f"nases_agents.{agent}"), *quick, "--run-dir", "package"),
-        run_here(script(checkout), *SMOKE, "--run-dir", "smoke"),
+        run_here(script(checkout), *smoke, "--run-dir", "smoke"),
     ]
     for result in ran:
         assert "the best of 2 architectures" in result.stdout, result.stderr

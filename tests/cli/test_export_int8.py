@@ -65,13 +65,14 @@ def exports(run_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_int8_file_of_a_folder_of_images_is_small_and_classifies_as_the_model_does(images: Path, exports: Path) -> None:
-    result = nases("export", exports, "--format", "onnx", "--int8")
+    moved = Path(shutil.copytree(images, exports / "moved"))
+    result = nases("export", exports, "--format", "onnx", "--int8", "--data-dir", moved, "--calibration-images", 30)
     assert (result.returncode, result.stderr) == (0, "")
     file = exports / "final" / "seed-0" / "model.int8.onnx"
     assert file.stat().st_size < 100_000
     assert f"{file.stat().st_size / 1000:,.1f} kB" in result.stdout
     assert "of the 4 validation images, which the final training has used" in result.stdout
-    assert "Calibrated on 36 other training images." in result.stdout
+    assert "Calibrated on 30 other training images." in result.stdout
     assert f"{file}: 2 classes, int8" in result.stdout
 
     model = nases_env.load_model(exports)
@@ -100,15 +101,10 @@ def test_calibration_uses_no_validation_and_no_test_images(images: Path, run_dir
     assert len({tuple(row) for row in rows}) == 40
 
 
-def test_data_dir_replaces_the_recorded_one(images: Path, exports: Path, tmp_path: Path) -> None:
+def test_data_dir_replaces_the_recorded_one(exports: Path, tmp_path: Path) -> None:
     write_shades(tmp_path / "renamed", ("black", "white"))
     message = error_of(nases("export", exports, "--int8", "--data-dir", tmp_path / "renamed"))
     assert "of black, white, but the model is for shape" in message
-    moved = Path(shutil.copytree(images, tmp_path / "moved"))
-    result = nases("export", exports, "--int8", "--data-dir", moved, "--calibration-images", 3, "--batch-size", 2)
-    assert result.returncode == 0, result.stderr
-    assert "latency, 2 images" in result.stdout
-    assert "Calibrated on 3 other training images." in result.stdout
 
 
 @pytest.mark.parametrize(

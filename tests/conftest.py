@@ -30,9 +30,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Share drawings, and the list of fonts of matplotlib, which is in the home folder by default."""
+    """Share drawings and the list of fonts of matplotlib, which is in the home folder by default; time exports briefly."""
     with pytest.MonkeyPatch.context() as patch:
         reuse_drawings(patch)
+        patch.setattr("nases_env.model_io.export_timing.ROUND_SECONDS", 0.0)
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
         yield
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nases_env.cli.main import main
-from nases_env.evaluation import latency
+from nases_env.evaluation import measure_latencies
 from nases_env.report import rank
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.latency import with_latencies
@@ -29,7 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "ROUND_SECONDS", 0.0)
+    defaults = measure_latencies.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "round_seconds", 0.0)
 
 
 def test_best_children_are_measured_and_finalists_are_first(trained: Path) -> None:

@@ -23,10 +23,12 @@ $(INSTALLED): pyproject.toml setup.cfg
 	$(INSTALL) --editable .
 	touch $@
 
-$(READY): $(INSTALLED)
-	@echo "Installing the test tools and all extras into $(VENV), once: 0.8 GB"
+$(READY): pyproject.toml setup.cfg
+	@echo "Installing NASES with PyTorch, the test tools and all extras into $(VENV), once: 6.6 GB with CUDA libraries"
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable '.[dev]'
-	touch $@
+	touch $(INSTALLED) $@
 
 $(DOCS_READY): $(INSTALLED)
 	@echo "Installing MkDocs into $(VENV), once: 0.1 GB"

@@ -17,8 +17,16 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 from nases_agents.gaussian_process import expected_improvement
-from nases_agents.local_search import sample_mutants, sample_unseen
-from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, find_feasible, screen
+from nases_agents.local_search import sample_mutants
+from nases_agents.reward_model import (
+    MAX_SCREENED_BATCHES,
+    NUM_SCREENED,
+    RewardModel,
+    best_feasible,
+    find_feasible,
+    sample_feasible,
+    screen,
+)
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
@@ -27,8 +35,6 @@ from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_fraction
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
-
-MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 
 
 @dataclass
@@ -86,7 +92,10 @@ class BayesianOptimization(Agent):
             self.model.fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            child = self.first.pop(0) if self.first else self._select(candidates) or self._sample_feasible()
+            if self.first:
+                child = self.first.pop(0)
+            else:
+                child = self._select(candidates) or sample_feasible(self.env, self.rng, self.proposed)
             self.proposed.add(child.key)
             self.pending.append(child)
             asked.append(child)
@@ -132,14 +141,6 @@ class BayesianOptimization(Agent):
         posterior = self.model.posterior(candidates, self.pending)
         best = best_feasible(self.env, candidates, expected_improvement(posterior))
         return None if best is None else candidates.pop(best)
-
-    def _sample_feasible(self) -> Architecture:
-        """Return an unseen feasible random architecture; without one, the last sample, which the search replaces."""
-        for _ in range(MAX_RESAMPLES):
-            child = sample_unseen(self.search_space, self.rng, self.proposed)
-            if self.env.screen(child) is None:
-                break
-        return child
 
 
 def main(args: Args) -> None:

@@ -23,9 +23,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
-from nases_agents.local_search import sample_mutants, sample_unseen
+from nases_agents.local_search import sample_mutants
 from nases_agents.policy import rank_normalize
-from nases_agents.reward_model import NUM_SCREENED, best_feasible
+from nases_agents.reward_model import NUM_SCREENED, best_feasible, sample_feasible
 from torch import Tensor
 
 from nases_env.envs import MOEnv, unwrap
@@ -38,7 +38,6 @@ from nases_env.search.option_checks import require_at_least, require_fraction
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
 
-MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 NUM_BUILT = 20  # best candidates whose exact costs are computed, for each child
 REFERENCE_MARGIN = 0.1  # of the range of an objective, by which the reference point is worse than the worst child
 EXACT_STD = 1e-6  # standard deviation of an exact cost
@@ -101,7 +100,10 @@ class MOModelAssisted(Agent):
             self._fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            child = self.first.pop(0) if self.first else self._select(candidates) or self._sample_feasible()
+            if self.first:
+                child = self.first.pop(0)
+            else:
+                child = self._select(candidates) or sample_feasible(self.env, self.rng, self.proposed)
             self.proposed.add(child.key)
             self.pending.append(child)
             asked.append(child)
@@ -196,14 +198,6 @@ class MOModelAssisted(Agent):
             costs = self.env.costs(child)
             self.exact_costs[child.key] = None if costs is None else objective_value(kind, costs)
         return self.exact_costs[child.key]
-
-    def _sample_feasible(self) -> Architecture:
-        """Return an unseen feasible random architecture; without one, the last sample, which the search replaces."""
-        for _ in range(MAX_RESAMPLES):
-            child = sample_unseen(self.search_space, self.rng, self.proposed)
-            if self.env.screen(child) is None:
-                break
-        return child
 
 
 def require_objectives(env: gym.Env[Any, Any], agent: str, number: int | None = None) -> MOEnv:

@@ -23,7 +23,15 @@ import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
 from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
-from nases_agents.reward_model import MAX_SCREENED_BATCHES, NUM_SCREENED, RewardModel, best_feasible, find_feasible, screen
+from nases_agents.reward_model import (
+    MAX_RESAMPLES,
+    MAX_SCREENED_BATCHES,
+    NUM_SCREENED,
+    RewardModel,
+    best_feasible,
+    find_feasible,
+    screen,
+)
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
@@ -31,7 +39,6 @@ from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction
 
 NUM_ELITES = 10  # best children, which are mutated
-MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 

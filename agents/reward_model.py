@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
+from nases_agents.local_search import sample_unseen
 from nases_agents.policy import rank_normalize
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from nases_env.evaluation import Evaluation
 from nases_env.search_spaces import Architecture, SearchSpace
 
 NUM_SCREENED = 300  # sampled architectures, from which the first children are chosen
+MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 MAX_SCREENED_BATCHES = 3  # batches of samples, if few of them are feasible
 LARGEST = 0.05  # share of them that are large
 
@@ -122,6 +124,15 @@ def find_feasible(env: NASESEnv, samples: Sequence[Architecture], num_children: 
         if env.screen(sample) is None:
             feasible.append(index)
     return feasible
+
+
+def sample_feasible(env: NASESEnv, rng: np.random.Generator, proposed: Collection[str]) -> Architecture:
+    """Return an unseen feasible random architecture; without one, the last sample, which the search replaces."""
+    for _ in range(MAX_RESAMPLES):
+        child = sample_unseen(env.search_space, rng, proposed)
+        if env.screen(child) is None:
+            break
+    return child
 
 
 def best_feasible(env: NASESEnv, candidates: Sequence[Architecture], values: Tensor) -> int | None:

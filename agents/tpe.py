@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium as gym
+from nases_agents.optuna_study import OptunaAgent, import_optuna
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
-from nases_env.extras import import_extra
 from nases_env.search import SearchArgs, SearchRun, run_search
-from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least
 from nases_env.seeding import derive_seed
-
-MAX_RESAMPLES = 100  # samples to find an unseen architecture; after that the space is almost exhausted
 
 
 @dataclass
@@ -45,14 +42,7 @@ class Args(SearchArgs):
         require_at_least(self, 1, "num_init", "num_candidates")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TrialProposal(Proposal):
-    """A child with the number of its trial in Optuna's study."""
-
-    trial: int
-
-
-class TPE(Agent):
+class TPE(OptunaAgent):
     """Agent that asks a study of Optuna in memory. It learns from the lowest rung only.
 
     Args:
@@ -63,78 +53,29 @@ class TPE(Agent):
         InputError: if Optuna is not installed.
     """
 
+    infeasible_state = "PRUNED"  # TPE ranks it below all evaluated ones
+
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
-        self.optuna = import_optuna()
-        self.search_space = unwrap(env).search_space
-        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        optuna = import_optuna("TPE")
         with warnings.catch_warnings():
             # Optuna 4 marks both options as experimental.
-            warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
-            sampler = self.optuna.samplers.TPESampler(
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
                 n_startup_trials=args.num_init,
                 n_ei_candidates=args.num_candidates,
                 multivariate=args.multivariate,
                 constant_liar=True,
                 seed=derive_seed(args.seed, "tpe") % 2**32,
             )
-        self.study = self.optuna.create_study(direction="maximize", sampler=sampler)
-        self.distributions = {
-            str(index): self.optuna.distributions.CategoricalDistribution(tuple(range(size)))
-            for index, size in enumerate(self.search_space.decision_sizes)
-        }
-        self.proposed: set[str] = set()
-        self.rewards: dict[str, float] = {}  # at the lowest rung, by key
+        super().__init__(optuna, sampler, unwrap(env).search_space)
 
-    def ask(self, num_children: int = 1) -> list[Proposal]:
-        return [self._next_child() for _ in range(num_children)]
-
-    def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
-        assert isinstance(proposal, TrialProposal), "the proposal must come from ask"
-        self.rewards[proposal.architecture.key] = evaluation.reward
-        self.study.tell(proposal.trial, evaluation.reward)
-        return {}
-
-    def tell_infeasible(self, proposal: Proposal) -> None:
-        """Report the trial as pruned, which TPE ranks below all evaluated ones."""
-        assert isinstance(proposal, TrialProposal), "the proposal must come from ask"
-        self.study.tell(proposal.trial, state=self.optuna.trial.TrialState.PRUNED)
-
-    def _next_child(self) -> TrialProposal:
-        """Sample until an architecture is unseen; after ``MAX_RESAMPLES`` repeats, return a repeat."""
-        proposal = self._sample()
-        for _ in range(MAX_RESAMPLES):
-            key = proposal.architecture.key
-            if key not in self.proposed:
-                break
-            self._tell_repeat(proposal)
-            proposal = self._sample()
-        self.proposed.add(proposal.architecture.key)
-        return proposal
-
-    def _tell_repeat(self, proposal: TrialProposal) -> None:
-        """Report the known reward of a repeat; without one, TPE ignores the trial."""
-        reward = self.rewards.get(proposal.architecture.key)
-        state = self.optuna.trial.TrialState
-        self.study.tell(proposal.trial, reward, state=state.FAIL if reward is None else state.COMPLETE)
-
-    def _sample(self) -> TrialProposal:
-        trial = self.study.ask(self.distributions)
-        architecture = self.search_space.architecture([trial.params[name] for name in self.distributions])
-        return TrialProposal(architecture, trial=trial.number)
-
-
-def import_optuna() -> Any:
-    """Return the module optuna.
-
-    Raises:
-        InputError: if it is not installed.
-    """
-    return import_extra("optuna", "baselines", "TPE")
+    def values_of(self, evaluation: Evaluation) -> float:
+        return evaluation.reward
 
 
 def main(args: Args) -> None:
     """Search with Optuna's TPE on the decisions, without an embedding."""
-    import_optuna()  # before anything is written
+    import_optuna("TPE")  # before anything is written
     with SearchRun(args, agent="tpe") as run:
         run.search(TPE(run.env, args))
 

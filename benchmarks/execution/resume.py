@@ -135,8 +135,8 @@ def resume(run_dir: Path, budget: int) -> dict[str, float]:
         open_start = time.perf_counter()
         Store(run_dir / STORE).close()
         seconds_to_open = time.perf_counter() - open_start
-    if len(run.loop.trials) != budget - 1:
-        raise RuntimeError(f"{len(run.loop.trials)} children were replayed, not {budget - 1}")
+    if run.loop.num_trials != budget - 1:
+        raise RuntimeError(f"{run.loop.num_trials} children were replayed, not {budget - 1}")
     return {
         "seconds": replay_end - start,
         "cpu_seconds": cpu_end - cpu_start,

@@ -152,12 +152,11 @@ class Search:
         env = make_env(options)
         env.reset(seed=self.seed)  # loads the data, which no agent has to pay for
         env.start(ExecutionSettings(executor="serial"))
-        for child in recorded.children:
-            env.executor.preload(child.evaluation)
         with SearchLoop(
             env,
             UNLIMITED_BUDGET,
             callbacks=[recorder],
+            recorded=[child.evaluation for child in recorded.children],
             num_replayed=len(recorded.children),
             num_finalists=NUM_FINALISTS,
         ) as loop:
@@ -181,13 +180,7 @@ class _Recorder(SearchCallback):
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         now = seconds_of_process(self._device)
         if trial.number <= self._num_recorded:
-            recorded = self._recorded.children[trial.number - 1]
-            if recorded.evaluation.key != trial.evaluation.key:
-                raise InputError(
-                    f"{self._search.path} cannot be resumed: child {trial.number} was {recorded.evaluation.key} and is now "
-                    f"{trial.evaluation.key}; remove the file to repeat the search"
-                )
-            self._start = now - recorded.seconds
+            self._start = now - self._recorded.children[trial.number - 1].seconds
         else:
             decisions = tuple(int(decision) for decision in trial.architecture.decisions)
             self._recorded.children.append(Child(now - self._start, decisions, trial.evaluation))

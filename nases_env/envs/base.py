@@ -296,12 +296,6 @@ class NASESEnv(gym.Env[Observation, Action]):
         """
         return self._submit(architecture, self._child_seed(architecture), fidelity or self._fidelity)
 
-    def known_evaluation(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation | None:
-        """Return the evaluation that ``submit`` would return at once, from memory; None if there is none."""
-        if self._executor is None or self._executor.is_shut_down:
-            return None
-        return self._executor.known(architecture, self._child_seed(architecture), fidelity or self._fidelity)
-
     def submit_again(self, architecture: Architecture) -> Future[Evaluation]:
         """Evaluate ``architecture`` with another seed, at the last rung if there are rungs; see ``submit``."""
         seed = derive_seed(self.np_random_seed, "finalist", architecture.key)

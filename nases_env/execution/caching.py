@@ -89,14 +89,9 @@ class CachingExecutor(Executor):
         return len(self._waiting)
 
     def preload(self, evaluation: Evaluation) -> None:
-        """Cache an evaluation that is already known, such as one of a resumed search."""
-        with self._lock:
-            self._evaluations[evaluation.key, evaluation.seed, evaluation.fidelity] = evaluation
-
-    def known(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Evaluation | None:
-        """Return the cached evaluation of a child, or None."""
-        with self._lock:
-            return self._evaluations.get((architecture.key, seed, fidelity))
+        """Cache an evaluation of a resumed search, unless it is in the store."""
+        if self.store is None or evaluation.status is Status.FAILED:
+            self._cache(evaluation)
 
     def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
         """Return the cached evaluation of a child, or evaluate it.
@@ -208,10 +203,14 @@ class CachingExecutor(Executor):
 
     def _succeed(self, job: _Job, evaluation: Evaluation) -> None:
         evaluation = replace(evaluation, fidelity=job.fidelity)
-        self.preload(evaluation)
+        self._cache(evaluation)
         self._discard(job)
         if not job.future.done():
             job.future.set_result(evaluation)
+
+    def _cache(self, evaluation: Evaluation) -> None:
+        with self._lock:
+            self._evaluations[evaluation.key, evaluation.seed, evaluation.fidelity] = evaluation
 
     def _fail(self, job: _Job, error: BaseException) -> None:
         self._discard(job)

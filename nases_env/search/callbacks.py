@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nases_env.search.loop import Finalist, SearchLoop, Trial
+    from nases_env.search.loop import SearchLoop
+    from nases_env.search.trials import Finalist, Trial
 
 
 class SearchCallback:
@@ -37,14 +38,14 @@ class SearchCallback:
         """Run after each trial, in the order of the trials.
 
         Args:
-            loop: the search; ``loop.best`` and ``loop.trials`` include ``trial``.
+            loop: the search; ``loop.best`` and ``loop.num_trials`` include ``trial``.
             trial: the new trial.
             is_replayed: whether a resumed search repeats a trial that was already reported. The last of the recorded trials
                 counts as new, because the search may have been killed before it was reported.
         """
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
-        """Run when the agent logs metrics, after the trial that they belong to, ``loop.trials[-1]``."""
+        """Run when the agent logs metrics, after the trial that they belong to, number ``loop.num_trials``."""
 
     def on_finalist(self, loop: SearchLoop, finalist: Finalist) -> None:
         """Run after a finalist was evaluated again at the end of the search, for a resumed search too."""

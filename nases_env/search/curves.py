@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nases_env.evaluation import Status
-from nases_env.search.loop import SearchLoop, Trial
-
-MOVING_AVERAGE_WINDOW = 10  # trials in the moving average of the reward
+from nases_env.search.loop import NUM_RECENT, SearchLoop
+from nases_env.search.trials import Trial
 
 BEST_REWARD = "search/best_reward"
 
@@ -25,10 +24,8 @@ def trial_scalars(loop: SearchLoop, trial: Trial) -> dict[str, float]:
     if trial.is_promotion:
         scalars[f"search/reward_{evaluation.fidelity}_epochs"] = evaluation.reward
     else:
-        children = [trial.evaluation.reward for trial in loop.trials if not trial.is_promotion]
-        recent = children[-MOVING_AVERAGE_WINDOW:]
         scalars["search/reward"] = evaluation.reward
-        scalars[f"search/reward_mean_{MOVING_AVERAGE_WINDOW}"] = sum(recent) / len(recent)
+        scalars[f"search/reward_mean_{NUM_RECENT}"] = sum(loop.recent_rewards) / len(loop.recent_rewards)
     if evaluation.num_params:
         scalars["trial/num_params"] = evaluation.num_params
         if evaluation.status is Status.OK:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -15,77 +15,31 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from nases_env.envs import Action, NASESEnv, unwrap
+from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.successive_halving import SuccessiveHalving
+from nases_env.search.trials import Finalist, Ranking, Trial
 from nases_env.search_spaces import Architecture
 from nases_env.signals import defer_signals
 
 WAIT_SECONDS = 1.0  # between two calls of ``on_wait``
+NUM_RANKED = 5  # architectures in ``SearchLoop.ranking``, unless there are more finalists
+NUM_RECENT = 10  # children in ``SearchLoop.recent_rewards``
 MAX_INFEASIBLE = 1000  # infeasible proposals in a row after which the search ends with an error
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One evaluation in the history of a search: of a new child, or of a promoted child at a higher rung.
-
-    Attributes:
-        number: position in the history; 1 for the first trial.
-        architecture: the architecture of the child.
-        evaluation: the evaluation of the child.
-        action: the action that decodes to the architecture, shape (n,); None if the agent does not use the embedding.
-        is_new: whether this is the first trial of the architecture in this search, or the first one at this rung.
-        is_promotion: whether this is a child that was promoted to a higher rung, which does not count toward the budget.
-    """
-
-    number: int
-    architecture: Architecture
-    evaluation: Evaluation
-    action: Action | None = None
-    is_new: bool = True
-    is_promotion: bool = False
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """One of the best children of a search, evaluated a second time with another seed.
-
-    Attributes:
-        trial: its best trial. Its reward is biased upward, because the trial was selected by it.
-        second: the second evaluation.
-    """
-
-    trial: Trial
-    second: Evaluation
-
-    @property
-    def is_confirmed(self) -> bool:
-        """Whether the second evaluation is a result; False if it failed because of the machine."""
-        return self.second.status is not Status.FAILED
-
-    @property
-    def mean_reward(self) -> float:
-        """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ.
-
-        The first one if there is no second result; such a child is not chosen, unless there is none for all finalists.
-        """
-        first, second = self.trial.evaluation, self.second
-        if not self.is_confirmed:
-            return first.reward
-        return (first.reward + second.reward) / 2 if first.fidelity == second.fidelity else second.reward
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A proposal under evaluation; ``future`` None: not submitted yet."""
+    """A proposal under evaluation; ``future`` None: recorded, or not submitted yet."""
 
     proposal: Proposal
     fidelity: int | None
     future: Future[Evaluation] | None
-    is_promotion: bool = False
+    is_promotion: bool
+    is_recorded: bool
 
 
 class SearchLoop:
@@ -105,7 +59,8 @@ class SearchLoop:
             ``propose_no_more`` reduces it.
         num_envs: number of concurrent evaluations.
         callbacks: called in this order.
-        num_replayed: number of trials that a resumed search repeats from its record.
+        recorded: the evaluations of the trials that a resumed search repeats, in order; they are read one at a time.
+        num_replayed: the number of these trials.
         reduction_factor: with rungs, the inverse of the fraction of children that are promoted to the next rung.
         pauses: with rungs, the budgets that a resumed search had before: it finishes the promotions of each one first.
         num_finalists: number of children to evaluate again with other seeds at the end, to choose the best one; 0: the best
@@ -113,8 +68,11 @@ class SearchLoop:
 
     Attributes:
         env: the ``NASESEnv`` itself.
-        trials: the history, in proposal order.
-        num_children: number of trials that are not promotions.
+        trials: the history, in proposal order, without the trials that a resumed search repeats.
+        num_trials: number of trials, with those.
+        num_children: number of them that are not promotions.
+        num_distinct: number of distinct architectures among them.
+        recent_rewards: the rewards of the last ``NUM_RECENT`` children, without promotions.
         best: the first trial with the highest reward at the highest rung, or the trial of the chosen finalist; None before
             the first trial.
         finalists: the children that were evaluated again, best first, and at the end those whose second evaluation failed;
@@ -132,6 +90,7 @@ class SearchLoop:
         num_envs: int = 1,
         callbacks: Sequence[SearchCallback] = (),
         *,
+        recorded: Iterable[Evaluation] = (),
         num_replayed: int = 0,
         reduction_factor: int = 4,
         pauses: Sequence[int] = (),
@@ -143,7 +102,10 @@ class SearchLoop:
         self.callbacks = list(callbacks)
         self.num_replayed = num_replayed
         self.trials: list[Trial] = []
+        self.num_trials = 0
         self.num_children = 0
+        self.num_distinct = 0
+        self.recent_rewards: deque[float] = deque(maxlen=NUM_RECENT)
         self.best: Trial | None = None
         self.num_finalists = num_finalists
         self.finalists: list[Finalist] = []
@@ -151,7 +113,9 @@ class SearchLoop:
         self._num_infeasible_in_a_row = 0
         self._smallest_infeasible: Evaluation | None = None
         self._last_wait = time.monotonic()
-        self._seen: dict[str, tuple[int | None, ...]] = {}  # the rungs by key
+        self._recorded = iter(recorded)
+        self._ranking = Ranking(max(NUM_RANKED, num_finalists))
+        self._seen: set[int] = set()  # hashes of pairs (key, fidelity); the keys would take several times the memory
         self._pending: deque[_Pending] = deque()
         self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
         self._pauses = list(pauses)
@@ -192,26 +156,19 @@ class SearchLoop:
 
         The last recorded trial counts as new, because the search may have been killed before it was reported.
         """
-        return len(self.trials) < self.num_replayed
+        return self.num_trials < self.num_replayed
 
     @property
     def num_in_flight(self) -> int:
         """Number of proposals that are not evaluated yet."""
         return sum(pending.future is None or not pending.future.done() for pending in self._pending)
 
-    @property
-    def num_distinct(self) -> int:
-        """Number of distinct architectures among the trials."""
-        return len(self._seen)
-
     def ranking(self) -> list[Trial]:
-        """Return the best trial of each architecture, best first; of equal ones, the first."""
-        best: dict[str, Trial] = {}
-        for trial in self.trials:
-            key = trial.architecture.key
-            if key not in best or trial.evaluation.rank > best[key].evaluation.rank:
-                best[key] = trial
-        return sorted(best.values(), key=lambda trial: trial.evaluation.rank, reverse=True)
+        """Return the best trials of the best architectures, best first; of equal ones, the first.
+
+        Their number is that of the finalists, but at least ``NUM_RANKED``, if there are as many architectures.
+        """
+        return self._ranking.trials()
 
     def stop(self) -> None:
         """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight."""
@@ -364,25 +321,40 @@ class SearchLoop:
                 self._collect()
 
     def _enqueue(self, proposal: Proposal, fidelity: int | None, *, is_promotion: bool = False) -> None:
+        is_recorded = self.num_trials + len(self._pending) < self.num_replayed
         future = None
-        if self.env.executor.in_background and self.env.known_evaluation(proposal.architecture, fidelity) is None:
+        if not is_recorded and self.env.executor.in_background:
             future = self.env.submit(proposal.architecture, fidelity)
-        self._pending.append(_Pending(proposal, fidelity, future, is_promotion))
+        self._pending.append(_Pending(proposal, fidelity, future, is_promotion, is_recorded))
 
     def _collect(self) -> tuple[_Pending, Evaluation]:
         """Wait for the oldest proposal and record its evaluation."""
         pending = self._pending.popleft()
         architecture = pending.proposal.architecture
-        evaluation = None if pending.future else self.env.known_evaluation(architecture, pending.fidelity)
-        if evaluation is None:
+        if pending.is_recorded:
+            evaluation = self._recall(architecture, pending.fidelity)
+        else:
             evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
         evaluation = self.env.with_latency(evaluation)
         self.env.set_current(architecture, evaluation)
         # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
-        writes_nothing = len(self.trials) + 1 < self.num_replayed
+        writes_nothing = self.num_trials + 1 < self.num_replayed
         with nullcontext() if writes_nothing else defer_signals():
             self._record(pending.proposal, evaluation, is_promotion=pending.is_promotion)
         return pending, evaluation
+
+    def _recall(self, architecture: Architecture, fidelity: int | None) -> Evaluation:
+        """Return the next recorded evaluation, which must be that of ``architecture``."""
+        evaluation = next(self._recorded, None)
+        if evaluation is None:
+            raise InputError(f"the record of the search ends before child {self.num_trials + 1}; try again")
+        if (evaluation.key, evaluation.fidelity) != (architecture.key, fidelity):
+            raise InputError(
+                f"the search cannot be resumed: child {self.num_trials + 1} was {evaluation.key} and is now "
+                f"{architecture.key}, because another version or machine computes differently; start a new search"
+            )
+        self.env.executor.preload(evaluation)
+        return evaluation
 
     def _result(self, future: Future[Evaluation]) -> Evaluation:
         while not wait([future], timeout=WAIT_SECONDS).done:
@@ -436,24 +408,27 @@ class SearchLoop:
 
     def _record(self, proposal: Proposal, evaluation: Evaluation, *, is_promotion: bool = False) -> None:
         architecture = proposal.architecture
-        action = None if proposal.action is None else np.asarray(proposal.action, np.float32)
-        seen = self._seen.get(architecture.key, ())
+        child = hash((architecture.key, evaluation.fidelity))
+        self.num_trials += 1
         trial = Trial(
-            number=len(self.trials) + 1,
+            number=self.num_trials,
             architecture=architecture,
             evaluation=evaluation,
-            action=action,
-            is_new=evaluation.fidelity not in seen,
+            action=None if proposal.action is None else np.asarray(proposal.action, np.float32),
+            is_new=child not in self._seen,
             is_promotion=is_promotion,
         )
-        if trial.is_new:
-            self._seen[architecture.key] = (*seen, evaluation.fidelity)
-        self.trials.append(trial)
-        self.num_children += not is_promotion
+        self._seen.add(child)
+        if trial.number > self.num_replayed:
+            self.trials.append(trial)
+        if not is_promotion:  # a promoted child was evaluated before
+            self.num_children += 1
+            self.num_distinct += trial.is_new
+            self.recent_rewards.append(evaluation.reward)
         if evaluation.fidelity is not None:
             self._halving.add(proposal, evaluation)
-        if self.best is None or evaluation.rank > self.best.evaluation.rank:
-            self.best = trial
+        if self._ranking.add(trial):
+            self.best = self._ranking.trials()[0]
         is_replayed = self.is_replaying
         for callback in self.callbacks:
             callback.on_trial(self, trial, is_replayed=is_replayed)

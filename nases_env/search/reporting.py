@@ -24,12 +24,11 @@ from nases_env.evaluation import Limits, Status
 from nases_env.progress import Progress
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
-from nases_env.search.loop import Finalist, SearchLoop, Trial
+from nases_env.search.loop import NUM_RANKED, SearchLoop
 from nases_env.search.run_dir import BEST_DRAWINGS, trial_record, write_finalists
 from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
+from nases_env.search.trials import Finalist, Trial
 from nases_env.tables import format_known, markdown_table
-
-NUM_TOP = 5  # architectures in the summary
 
 FIRST_HYPERPARAMETERS = ("env_id", "agent", "seed", "budget")
 
@@ -73,7 +72,7 @@ class ProgressBar(SearchCallback):
     def _update(self, loop: SearchLoop) -> None:
         details = [] if loop.best is None else [f"best {loop.best.evaluation.reward:.4f}"]
         counts = {
-            "promoted": sum(trial.is_promotion for trial in loop.trials) if loop.env.rungs else 0,
+            "promoted": loop.num_trials - loop.num_children,
             "finalists": len(loop.finalists),
             "failed": self._num_failed,
             "in flight": loop.num_in_flight,
@@ -132,7 +131,7 @@ class TensorBoardLogger(SearchCallback):
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._add_scalars(agent_scalars(metrics), len(loop.trials))
+            self._add_scalars(agent_scalars(metrics), loop.num_trials)
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
         if not self._is_open:
@@ -232,8 +231,9 @@ class Summary(SearchCallback):
             self._console.print(f"ended after {format_progress(num_children, loop.budget)}")
         if loop.num_infeasible:
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
-        if loop.trials:
-            self._console.print(_top_table(loop.ranking(), loop.finalists, loop.env.evaluator.limits))
+        if loop.num_trials:
+            limits = loop.env.evaluator.limits
+            self._console.print(_top_table(loop.ranking(), loop.num_distinct, loop.finalists, limits))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))
@@ -307,13 +307,15 @@ def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
     return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
 
 
-def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), limits: Limits | None = None) -> Table:
+def _top_table(
+    ranking: Sequence[Trial], num_distinct: int, finalists: Sequence[Finalist] = (), limits: Limits | None = None
+) -> Table:
     """Return a table of the finalists and the best other children."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
     confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
     others = [trial for trial in ranking if trial.number not in second]
-    shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_TOP, len(second))]
-    table = Table(title=f"the best of {len(ranking)} architectures", title_justify="left")
+    shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_RANKED, len(second))]
+    table = Table(title=f"the best of {num_distinct:,} architectures", title_justify="left")
     columns: dict[str, list[str]] = {}
     for rank, trial in enumerate(shown, start=1):
         evaluation = trial.evaluation

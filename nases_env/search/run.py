@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import math
 import os
 import platform
@@ -12,7 +10,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +22,12 @@ import torch
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, one_line
 from nases_env.escaping import printable
-from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.evaluation import Evaluator
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.feasibility import check_feasibility
-from nases_env.search.loop import SearchLoop, Trial
+from nases_env.search.loop import SearchLoop
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs, make_env
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
@@ -39,13 +37,15 @@ from nases_env.search.run_dir import (
     config_of,
     is_finished,
     is_fresh,
+    read_again,
     read_config,
-    read_trials,
+    read_trajectory,
     to_json,
     trial_record,
 )
 from nases_env.search.time_budget import TimeBudget, format_budget
 from nases_env.search.trackers import TRACKERS
+from nases_env.search.trials import Trial
 from nases_env.signals import defer_signals
 from nases_env.streams import optional_output
 from nases_env.version import __version__
@@ -137,7 +137,7 @@ class SearchRun:
         args, env = self.args, self.env
         if args.resume is None:
             _require_fresh(self.run_dir)
-            recorded = _Recorded([], 0, [])
+            recorded = _Recorded(0, 0, [])
         else:
             recorded = self._read_recorded(args.resume)
         self._earlier_budgets = recorded.earlier_budgets
@@ -149,8 +149,6 @@ class SearchRun:
             ),
             max_in_flight=args.num_envs,
         )
-        for evaluation in recorded.evaluations:
-            env.executor.preload(evaluation)
         preset = f"preset {env.preset}, " if isinstance(env, ImageEnv) else ""
         resumed = f", {recorded.num_children} of them recorded" if recorded.num_children else ""
         rungs = f", rungs {', '.join(map(str, env.rungs))}" if env.rungs else ""
@@ -160,10 +158,7 @@ class SearchRun:
             args.budget,
             args.num_envs,
             [
-                _ReplayWithoutGarbageCollection(),
-                _TrajectoryRecorder(
-                    self._directory, [evaluation.key for evaluation in recorded.evaluations], self._begin_writing
-                ),
+                _TrajectoryRecorder(self._directory, recorded.num_trials, self._begin_writing),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
@@ -171,7 +166,8 @@ class SearchRun:
                 *([] if args.time is None else [TimeBudget(args.time)]),
                 *callbacks,
             ],
-            num_replayed=len(recorded.evaluations),
+            recorded=read_again(self.run_dir),
+            num_replayed=recorded.num_trials,
             reduction_factor=args.reduction_factor,
             pauses=recorded.earlier_budgets if env.rungs else (),
             num_finalists=self._num_finalists,
@@ -256,18 +252,17 @@ class SearchRun:
             )
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
-        evaluations, num_children = [], 0
-        with _without_garbage_collection():
-            for record, evaluation in read_trials(path):  # one at a time, because a list of all records would be large
-                evaluations.append(evaluation)
-                num_children += not record["is_promotion"]
+        num_trials, num_children = 0, 0
+        for record in read_trajectory(path):  # one at a time, because a list of all records would be large
+            num_trials += 1
+            num_children += not record["is_promotion"]
         if num_children > self.args.budget:
             raise InputError(
                 f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
             )
         budgets = config.get("budgets", [config["arguments"]["budget"]])
         return _Recorded(
-            evaluations=evaluations,
+            num_trials=num_trials,
             num_children=num_children,
             earlier_budgets=[budget for budget in budgets if budget < self.args.budget],
         )
@@ -315,72 +310,34 @@ class _Recorded(NamedTuple):
     """What a run directory holds.
 
     Attributes:
-        evaluations: the evaluations of all trials in order.
+        num_trials: number of trials.
         num_children: number of trials that are not promotions.
         earlier_budgets: the budgets of this and earlier commands, if they are less than the budget of the resumed search.
     """
 
-    evaluations: list[Evaluation]
+    num_trials: int
     num_children: int
     earlier_budgets: list[int]
 
 
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection, which would search all new objects again and again, where there is no garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-class _ReplayWithoutGarbageCollection(SearchCallback):
-    """Disables garbage collection while recorded trials are replayed, which makes a long replay a quarter shorter."""
-
-    def __init__(self) -> None:
-        self._replay = contextlib.ExitStack()
-
-    def on_start(self, loop: SearchLoop) -> None:
-        if loop.is_replaying:
-            self._replay.enter_context(_without_garbage_collection())
-
-    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
-        if not is_replayed:
-            self._replay.close()
-
-    def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        self._replay.close()
-
-
 class _TrajectoryRecorder(SearchCallback):
-    """Appends new trials to the trajectory and compares replayed ones with it.
+    """Appends new trials to the trajectory.
 
     Args:
         directory: the run directory.
-        recorded_keys: keys of the recorded trials.
-        on_replayed: called after the last of them was replayed, before anything is appended.
+        num_recorded: number of recorded trials, which a resumed search repeats.
+        on_replayed: called after the last of them was repeated, before anything is appended.
     """
 
-    def __init__(self, directory: RunDir, recorded_keys: Sequence[str], on_replayed: Callable[[], None]) -> None:
+    def __init__(self, directory: RunDir, num_recorded: int, on_replayed: Callable[[], None]) -> None:
         self._directory = directory
-        self._recorded_keys = recorded_keys
+        self._num_recorded = num_recorded
         self._on_replayed = on_replayed
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
-        if trial.number > len(self._recorded_keys):
+        if trial.number > self._num_recorded:
             self._directory.append(trial_record(trial, loop.env.search_space))
-            return
-        recorded_key = self._recorded_keys[trial.number - 1]
-        if recorded_key != trial.evaluation.key:
-            raise InputError(
-                f"{self._directory.path} cannot be resumed: child {trial.number} was {recorded_key} and is now "
-                f"{trial.evaluation.key}, because another version or machine computes differently; start a new search, with "
-                f"--store {loop.env.execution.store} to reuse these results"
-            )
-        if trial.number == len(self._recorded_keys):
+        elif trial.number == self._num_recorded:
             self._on_replayed()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from nases_env.evaluation import Evaluation, Status
@@ -25,40 +26,44 @@ class SuccessiveHalving:
     def __init__(self, rungs: Sequence[int], reduction_factor: int) -> None:
         self.rungs = tuple(rungs)
         self.reduction_factor = reduction_factor
-        self._results: list[dict[str, tuple[Proposal, Evaluation]]] = [{} for _ in self.rungs]  # by key, per rung
-        self._promoted: list[set[str]] = [set() for _ in self.rungs]
+        self._results: list[dict[str, Evaluation]] = [{} for _ in self.rungs]  # by key, per rung
+        # Heaps of the children that were not promoted and could be: (-reward, order, proposal), per rung.
+        self._candidates: list[list[tuple[float, int, Proposal]]] = [[] for _ in self.rungs]
+        self._num_promoted = [0 for _ in self.rungs]
 
     def add(self, proposal: Proposal, evaluation: Evaluation) -> None:
         """Add a result. A repeat of an architecture at the same rung has no effect."""
         assert evaluation.fidelity is not None
-        self._results[self.rungs.index(evaluation.fidelity)].setdefault(evaluation.key, (proposal, evaluation))
+        index = self.rungs.index(evaluation.fidelity)
+        results = self._results[index]
+        if evaluation.key not in results:
+            results[evaluation.key] = evaluation
+            if evaluation.status is Status.OK:
+                heapq.heappush(self._candidates[index], (-evaluation.reward, len(results), proposal))
 
     @property
     def has_candidate(self) -> bool:
         """Whether there is a child to promote."""
-        return self._candidate() is not None
+        return self._rung_to_promote_from() is not None
 
     def promote(self) -> tuple[Proposal, int] | None:
         """Return the next child to promote and its new rung, and count it as promoted; None if there is none.
 
         Children of higher rungs come first. Of equal rewards, the first one is promoted.
         """
-        candidate = self._candidate()
-        if candidate is None:
+        index = self._rung_to_promote_from()
+        if index is None:
             return None
-        index, proposal = candidate
-        self._promoted[index].add(proposal.architecture.key)
+        self._num_promoted[index] += 1
+        _, _, proposal = heapq.heappop(self._candidates[index])
         return proposal, self.rungs[index + 1]
 
-    def _candidate(self) -> tuple[int, Proposal] | None:
-        """Return the index of its rung and the next child to promote."""
+    def _rung_to_promote_from(self) -> int | None:
+        """Return the index of the rung of the next child to promote."""
         for index in reversed(range(len(self.rungs) - 1)):
-            results, promoted = self._results[index], self._promoted[index]
-            if len(promoted) >= len(results) // self.reduction_factor:
-                continue
-            remaining = [result for key, result in results.items() if key not in promoted and result[1].status is Status.OK]
-            if remaining:
-                return index, max(remaining, key=lambda result: result[1].reward)[0]
+            limit = len(self._results[index]) // self.reduction_factor
+            if self._num_promoted[index] < limit and self._candidates[index]:
+                return index
         return None
 
     def comparable_rewards(self) -> dict[str, float]:
@@ -71,11 +76,9 @@ class SuccessiveHalving:
         offset = 0.0
         for lower, upper in zip(self._results[:-1], self._results[1:], strict=True):
             gains = [
-                evaluation.reward - lower[key][1].reward
-                for key, (_, evaluation) in upper.items()
-                if evaluation.status is Status.OK
+                evaluation.reward - lower[key].reward for key, evaluation in upper.items() if evaluation.status is Status.OK
             ]
             offset += sum(gains) / len(gains) if gains else 0.0
-            for key, (_, evaluation) in upper.items():
+            for key, evaluation in upper.items():
                 rewards[key] = evaluation.reward - offset if evaluation.status is Status.OK else 0.0
         return rewards

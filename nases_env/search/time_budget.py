@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.loop import SearchLoop, Trial
+from nases_env.search.loop import SearchLoop
+from nases_env.search.trials import Trial
 
 UNLIMITED_BUDGET = 10**9
 """Children of a search that only its duration limits."""
@@ -92,14 +92,16 @@ class TimeBudget(SearchCallback):
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._start = time.monotonic()
-        self._evaluations: list[Evaluation] = []
+        self._seconds_of_children = 0.0
+        self._num_children = 0
 
     def on_start(self, loop: SearchLoop) -> None:
         self._start = time.monotonic()
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if trial.is_new:
-            self._evaluations.append(trial.evaluation)
+            self._seconds_of_children += trial.evaluation.seconds
+            self._num_children += 1
         if is_replayed:
             self._start = time.monotonic()
         else:
@@ -110,8 +112,7 @@ class TimeBudget(SearchCallback):
 
     def _end_in_time(self, loop: SearchLoop) -> None:
         elapsed = time.monotonic() - self._start
-        seconds = [evaluation.seconds for evaluation in self._evaluations]
-        per_child = sum(seconds) / len(seconds) if seconds else 0.0
+        per_child = self._seconds_of_children / max(1, self._num_children)
         num_rounds = 1 + math.ceil(loop.num_finalists / loop.num_envs)
         if loop.num_children and elapsed + num_rounds * per_child >= self._seconds:
             loop.propose_no_more()

@@ -16,7 +16,8 @@ from nases_env.extras import import_extra
 from nases_env.hashing import sha256_hex
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import Hyperparameters, agent_scalars, trial_scalars
-from nases_env.search.loop import SearchLoop, Trial
+from nases_env.search.loop import SearchLoop
+from nases_env.search.trials import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Tracker(SearchCallback):
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._call(lambda: self.log(agent_scalars(metrics), len(loop.trials)))
+            self._call(lambda: self.log(agent_scalars(metrics), loop.num_trials))
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
         self._call(lambda: self.finish(interrupted=interrupted))

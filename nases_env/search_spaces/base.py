@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import operator
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -206,7 +205,7 @@ class SearchSpace(ABC):
             for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
                 if not 0 <= choice < size:
                     raise InputError(f"decision {index} of {self.name} is {choice}; it must be in 0..{size - 1}")
-        key = sys.intern(self.name + ":" + "-".join(map(str, self.canonicalize(decisions))))  # shared with its evaluations
+        key = self.name + ":" + "-".join(map(str, self.canonicalize(decisions)))
         return Architecture(self.name, decisions, key)
 
     def decode(self, vector: NDArray[np.floating[Any]]) -> Architecture:

@@ -185,14 +185,19 @@ class TestSerialAndBackground:
         again = make(Accuracies(), background=background)
         assert again.submit(architecture(1), 1).result(30) == found(1, 0.001), "another search does"
 
-    def test_preloaded_child_is_not_evaluated(
+    def test_preloaded_failure_is_not_evaluated_again_and_a_result_comes_from_the_store(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool
     ) -> None:
+        before = make(evaluator, background=background)
+        result = before.submit(architecture(1), 1).result(30)
+        before.shutdown()
         executor = make(evaluator, background=background)
-        executor.preload(found(1, 0.5))
-        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.5)
-        assert executor.submit(architecture(1), 2).result(30) == found_in(1, 2)
-        assert (evaluator.seen, executor.num_from_store) == ([2], 0)
+        failed = Evaluation(architecture(1).key, 2, Status.FAILED, reason="worker killed")
+        executor.preload(result)
+        executor.preload(failed)
+        assert executor.submit(architecture(1), 1).result(30) == result
+        assert executor.submit(architecture(1), 2).result(30) == failed
+        assert (evaluator.seen, executor.num_from_store) == ([1], 1)
 
     @pytest.mark.parametrize("error", [InputError("fix it"), RuntimeError("a bug"), KeyboardInterrupt()])
     def test_error_is_raised_and_releases_the_lease(

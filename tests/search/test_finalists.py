@@ -14,9 +14,9 @@ from nases_agents.random_search import RandomSearch
 
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchCallback, SearchLoop
-from nases_env.search.loop import Finalist
 from nases_env.search.reporting import Summary
 from nases_env.search.run_dir import best_record, trial_record, write_finalists
+from nases_env.search.trials import Finalist
 from nases_env.search_spaces import Architecture
 from tests.search.rungs import ToyRungs, toy_env
 

@@ -79,7 +79,8 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
         Trial(number, space.architecture([0] * 40), evaluation) for number, evaluation in enumerate(evaluations, start=1)
     ]
     env = SimpleNamespace(search_space=space)
-    loop: Any = SimpleNamespace(env=env, trials=trials, best=trials[0], num_distinct=3, num_replayed=0)
+    rewards = [trial.evaluation.reward for trial in trials]
+    loop: Any = SimpleNamespace(env=env, recent_rewards=rewards, best=trials[0], num_distinct=3, num_replayed=0)
     logger = TensorBoardLogger(tmp_path, {"env_id": "NASES-Digits-v0", "a_flag": True, "budget": 3, "agent": "x", "seed": 0})
     logger.on_start(loop)
     for trial in trials:
@@ -111,7 +112,7 @@ def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
         Evaluation("d", 0, Status.FAILED),
     ]
     console = Console(file=io.StringIO(), width=100)
-    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations]))
+    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations], 4))
     rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[4:8]]  # type: ignore[attr-defined]
     assert rows == [
         ["1", "50.00%", "60.00%", "1,234", "5.0", "1", "ok"],

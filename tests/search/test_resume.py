@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib
 import json
 import math
@@ -21,7 +20,7 @@ from nases_env.cli import main as cli
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
 from nases_env.execution import ExecutionSettings
-from nases_env.search import SearchArgs, SearchCallback, SearchLoop, SearchRun, Trial
+from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.options import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
@@ -82,7 +81,7 @@ def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
     record = SearchLoop._record
 
     def kill(loop: SearchLoop, *args: Any, **options: Any) -> None:
-        if len(loop.trials) == num_children:
+        if loop.num_trials == num_children:
             raise Killed
         record(loop, *args, **options)
 
@@ -166,24 +165,6 @@ def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch:
     assert len(evaluated) == 8  # the eighth is in the store but not in the trajectory
     resume("random_search", tmp_path / "run")
     assert len(evaluated) == len(set(evaluated)) == BUDGET
-
-
-def test_garbage_is_collected_again_after_the_replay(tmp_path: Path) -> None:
-    from nases_agents.random_search import RandomSearch
-
-    class Watch(SearchCallback):
-        def __init__(self) -> None:
-            self.states: list[tuple[bool, bool]] = []
-
-        def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
-            self.states.append((is_replayed, gc.isenabled()))
-
-    start_search("random_search", tmp_path / "run", budget=3)
-    watch = Watch()
-    args = dataclasses.replace(load_args(SearchArgs, tmp_path / "run"), budget=5)
-    with SearchRun(args, agent="random_search", callbacks=[watch]) as run:
-        run.search(RandomSearch(run.env, args))
-    assert watch.states == [(True, False)] * 2 + [(False, True)] * 3
 
 
 def test_search_killed_after_the_last_child_is_completed_by_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,11 +74,14 @@ def test_comparable_rewards_subtract_the_mean_gain() -> None:
 @given(rewards=st.lists(st.floats(0, 1), max_size=60), reduction_factor=st.integers(2, 5))
 def test_number_of_promotions_never_exceeds_the_fraction(rewards: Sequence[float], reduction_factor: int) -> None:
     halving = SuccessiveHalving((1, 2), reduction_factor)
-    promoted = []
+    promoted: list[int] = []
     for number, reward in enumerate(rewards, start=1):
         add(halving, child(number), 1, reward)
+        remaining = [other for other in range(1, number + 1) if other not in promoted]
         while (promotion := halving.promote()) is not None:
-            promoted.append(promotion[0])
+            (chosen,) = promotion[0].architecture.decisions
+            assert chosen == max(remaining, key=lambda other: rewards[other - 1]), "the first of the best ones"
+            promoted.append(chosen)
         assert len(promoted) == number // reduction_factor
     assert len(set(promoted)) == len(promoted)
 

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import time
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def test_cifar_without_data_or_network_is_a_one_line_error(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     for name, value in (("http_proxy", "http://127.0.0.1:9"), ("https_proxy", "http://127.0.0.1:9"), ("no_proxy", "")):
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the opener keeps the proxies for the next tests in this process
     message = error_of(run_here(script(AGENT), "--env-id", "NASES-CIFAR10-v0"))
     assert "CIFAR-10 is not in" in message
     assert "NASES_DATA_DIR" in message

@@ -141,6 +141,7 @@ class SearchRun:
         else:
             recorded = self._read_recorded(args.resume)
         self._earlier_budgets = recorded.earlier_budgets
+        self._replay = read_again(self.run_dir)
         env.start(
             dataclasses.replace(
                 args.execution,
@@ -166,7 +167,7 @@ class SearchRun:
                 *([] if args.time is None else [TimeBudget(args.time)]),
                 *callbacks,
             ],
-            recorded=read_again(self.run_dir),
+            recorded=self._replay,
             num_replayed=recorded.num_trials,
             reduction_factor=args.reduction_factor,
             pauses=recorded.earlier_budgets if env.rungs else (),
@@ -217,6 +218,7 @@ class SearchRun:
                         self._directory.remove_checkpoints()
                         self._directory.write_config({**self._config(), "finished": _now()})
                 finally:
+                    self._replay.close()
                     self._directory.close()  # a report on a locked directory would state that the search is running
                 if (error is None or isinstance(error, KeyboardInterrupt)) and not self.loop.is_replaying:
                     self._write_report()

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -240,8 +240,11 @@ def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:
         yield record, Evaluation.from_checked(record)
 
 
-def read_again(path: Path) -> Iterator[Evaluation]:
-    """Read the evaluations of a trajectory that ``read_trajectory`` has checked; faster than ``read_trials``."""
+def read_again(path: Path) -> Generator[Evaluation, None, None]:
+    """Read the evaluations of a trajectory that ``read_trajectory`` has checked; faster than ``read_trials``.
+
+    The file is open until the generator is exhausted or closed.
+    """
     try:
         with open(path / TRAJECTORY, "rb") as file:
             for line in file:

@@ -23,6 +23,11 @@ __all__ = ["server"]
 gc.disable()  # while tests are imported, which saves a third of the import time
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of Ray first: they mostly wait, and `.ci/run` checks lint and types during that time."""
+    items.sort(key=lambda item: "test_ray_worker" not in item.nodeid)
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

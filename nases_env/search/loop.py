@@ -117,6 +117,7 @@ class SearchLoop:
         self._ranking = Ranking(max(NUM_RANKED, num_finalists))
         self._seen: set[int] = set()  # hashes of pairs (key, fidelity); the keys would take several times the memory
         self._pending: deque[_Pending] = deque()
+        self._num_pending_children = 0  # without promotions
         self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
         self._pauses = list(pauses)
         self._is_stopped = False
@@ -326,10 +327,12 @@ class SearchLoop:
         if not is_recorded and self.env.executor.in_background:
             future = self.env.submit(proposal.architecture, fidelity)
         self._pending.append(_Pending(proposal, fidelity, future, is_promotion, is_recorded))
+        self._num_pending_children += not is_promotion
 
     def _collect(self) -> tuple[_Pending, Evaluation]:
         """Wait for the oldest proposal and record its evaluation."""
         pending = self._pending.popleft()
+        self._num_pending_children -= not pending.is_promotion
         architecture = pending.proposal.architecture
         if pending.is_recorded:
             evaluation = self._recall(architecture, pending.fidelity)
@@ -401,7 +404,7 @@ class SearchLoop:
     @property
     def _num_proposed(self) -> int:
         """Number of children that are evaluated or in flight, without promotions."""
-        return self.num_children + sum(not pending.is_promotion for pending in self._pending)
+        return self.num_children + self._num_pending_children
 
     def _has_finished(self, budget: int) -> bool:
         return self.num_children >= budget and not self._pending and not self._halving.has_candidate

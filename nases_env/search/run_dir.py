@@ -214,7 +214,7 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     return
-                record = parse_json(line)
+                record = parse_json(line.decode())
                 Evaluation.check(record)
                 record.setdefault("is_promotion", False)  # missing in runs of earlier versions
                 if not (
@@ -248,7 +248,7 @@ def read_again(path: Path) -> Generator[Evaluation, None, None]:
     try:
         with open(path / TRAJECTORY, "rb") as file:
             for line in file:
-                yield Evaluation.from_checked(parse_json(line))
+                yield Evaluation.from_checked(json.loads(line.decode()))
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path / TRAJECTORY} has changed while it was read; try again") from None
 

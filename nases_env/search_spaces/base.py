@@ -205,6 +205,9 @@ class SearchSpace(ABC):
             for index, (choice, size) in enumerate(zip(decisions, self.decision_sizes, strict=True)):
                 if not 0 <= choice < size:
                     raise InputError(f"decision {index} of {self.name} is {choice}; it must be in 0..{size - 1}")
+        return self._valid_architecture(decisions)
+
+    def _valid_architecture(self, decisions: tuple[int, ...]) -> Architecture:
         key = self.name + ":" + "-".join(map(str, self.canonicalize(decisions)))
         return Architecture(self.name, decisions, key)
 
@@ -231,7 +234,7 @@ class SearchSpace(ABC):
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Sample an architecture with uniform decisions."""
-        return self.architecture(rng.integers(self._sizes).tolist())
+        return self._valid_architecture(tuple(rng.integers(self._sizes).tolist()))
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """Change one decision: return a different network, uniform among all that differ in one decision.

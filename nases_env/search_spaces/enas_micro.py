@@ -67,8 +67,8 @@ class EnasMicro(SearchSpace):
 
 def split_cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
     """Return the normal and the reduction cell of the decisions on the cells."""
-    nodes = list(zip(*(decisions[at::NODE_DIMS] for at in range(NODE_DIMS)), strict=True))
-    return tuple(nodes[:NUM_NODES]), tuple(nodes[NUM_NODES:])
+    nodes = tuple(zip(decisions[0::4], decisions[1::4], decisions[2::4], decisions[3::4], strict=True))
+    return nodes[:NUM_NODES], nodes[NUM_NODES:]
 
 
 def _graph(name: str, cell: Cell) -> CellGraph:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nases_env.report.data import Numbers, Run
 from nases_env.report.figures import HEIGHT, WIDE, WIDTH, Figure, best_so_far, reward_axis, whole
 from nases_env.report.svg import BOTTOM, LEFT, TOP, Axis, element, make_scale, path, plot, spread
-from nases_env.report.text import percent
+from nases_env.report.text import format_reward
 from nases_env.seeding import numpy_generator
 
 NUM_RESAMPLES = 5000
@@ -28,10 +28,11 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None
+    is_accuracy: bool
 
     def __str__(self) -> str:
-        bounds = "" if self.interval is None else f" ({percent(self.interval[0])} to {percent(self.interval[1])})"
-        return percent(self.value) + bounds
+        value, *bounds = (format_reward(each, self.is_accuracy) for each in (self.value, *(self.interval or ())))
+        return f"{value} ({' to '.join(bounds)})" if bounds else value
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def summarize(runs: Sequence[Run]) -> list[AgentSummary]:
         seconds = float(np.mean([sum(run.seconds_by_device.values()) for run in group]))
         has_finalists = all(run.finalists and run.finalists[0].is_confirmed for run in group)
         summaries.append(
-            AgentSummary(agent, group, _estimate(finals), _estimate(confirmed) if has_finalists else None, seconds)
+            AgentSummary(
+                agent, group, _estimate(finals, group), _estimate(confirmed, group) if has_finalists else None, seconds
+            )
         )
     return sorted(summaries, key=lambda summary: -summary.final.value)
 
@@ -82,11 +85,13 @@ def bootstrap(values: Numbers) -> tuple[Numbers, Numbers]:
     return low, high
 
 
-def _estimate(values: Numbers) -> Estimate:
-    if len(values) < 2:
-        return Estimate(float(values.mean()), None)
-    low, high = bootstrap(values[:, None])
-    return Estimate(float(values.mean()), (float(low[0]), float(high[0])))
+def _estimate(rewards: Numbers, runs: Sequence[Run]) -> Estimate:
+    """Return the mean of the rewards of ``runs`` with its interval."""
+    mean, is_accuracy = float(rewards.mean()), runs[0].has_accuracy_rewards
+    if len(rewards) < 2:
+        return Estimate(mean, None, is_accuracy)
+    low, high = bootstrap(rewards[:, None])
+    return Estimate(mean, (float(low[0]), float(high[0])), is_accuracy)
 
 
 def _curve(run: Run, numbers: Numbers) -> Numbers:
@@ -107,8 +112,7 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
         length = min(run.totals.num_trials for run in group)
         numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
         curves.append((agent, numbers, np.stack([_curve(run, numbers) for run in group])))
-    label = f"Best {runs[0].quantity.lower()} so far (%)"
-    drawings = [_draw(curves, label, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
+    drawings = [_draw(curves, groups[0][1][0], width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
     summaries = summarize(runs)
     finding = f"{summaries[0].agent} ends highest, at {summaries[0].final}."
     if len(summaries) == 1:
@@ -120,13 +124,13 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
     return Figure("Best reward so far, by agent", finding, drawings, note)
 
 
-def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], label: str, width: float, css_class: str) -> Markup:
+def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float, css_class: str) -> Markup:
     end = width - LABEL_WIDTH
     means = [values.mean(axis=0) for _, _, values in curves]
     bounds = [bootstrap(values) for _, _, values in curves]
     # The first children are poor by chance; the axis begins where all curves have left them.
     limits = [each[len(mean) // 50 :] for mean, (_, high) in zip(means, bounds, strict=True) for each in (mean, high)]
-    y = reward_axis(np.concatenate(limits), label)
+    y = reward_axis(np.concatenate(limits), run, f"Best {run.quantity.lower()} so far")
     last = max(numbers[-1] for _, numbers, _ in curves)
     x = Axis("Child", make_scale(1, max(2, last), LEFT, end), whole)
     bands, lines, labels = [], [], []

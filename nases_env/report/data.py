@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nases_env.report.text import format_reward
 from nases_env.search_spaces.graph import CellGraph
 
 Numbers = NDArray[np.float64]
@@ -38,6 +39,7 @@ class Child:
         activation_bytes: peak memory of the activations of one image; 0 if it is not known.
         file_bytes: bytes of the tensors in a weights file; 0 if they are not known.
         latency: measured seconds of a forward pass of one image; 0 if it was not measured.
+        valid_accuracy: the validation accuracy in [0, 1], which may be the reward.
     """
 
     number: int
@@ -56,6 +58,7 @@ class Child:
     activation_bytes: int = 0
     file_bytes: int = 0
     latency: float = 0.0
+    valid_accuracy: float = 0.0
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -204,6 +207,15 @@ class Run:
     def quantity(self) -> str:
         """The name of the reward in figures."""
         return "Validation accuracy" if self.has_accuracy_rewards else "Reward"
+
+    @property
+    def unit(self) -> str:
+        """The unit of the reward on an axis, in parentheses; "" if it has none."""
+        return " (%)" if self.has_accuracy_rewards else ""
+
+    def format_reward(self, reward: float) -> str:
+        """Format a reward; it is a percentage if it is an accuracy."""
+        return format_reward(reward, self.has_accuracy_rewards)
 
     @cached_property
     def spaced(self) -> Sequence[Child]:

@@ -19,12 +19,12 @@ from nases_env.report.svg import (
     TOP,
     Axis,
     Scale,
+    decimal_format,
     element,
     join,
     make_scale,
     number,
     path,
-    percent_format,
     plot,
     spread,
     step_path,
@@ -35,7 +35,7 @@ WIDTH, HEIGHT = 430.0, 300.0  # of a small figure in pixels
 WIDE = 880.0  # width of a figure that spans the page; a second one with the width WIDTH is for narrow screens
 LABEL_WIDTH = 58.0  # of the labels to the right of a plot
 HISTOGRAM_WIDTH, NUM_BINS = 54.0, 30
-NUM_COLORS = 9  # of the accuracy, from low to high
+NUM_COLORS = 9  # of the reward, from low to high
 LOW_QUANTILE = 0.02  # rewards below this quantile are drawn at the lower edge
 MIN_CHILDREN_OF_MEDIAN = 30
 KEY_CHARACTER_WIDTH = 6.6  # pixels, on average
@@ -52,13 +52,14 @@ class Figure:
     note: str = ""
 
 
-def reward_axis(rewards: Sequence[float] | Numbers, label: str) -> Axis:
+def reward_axis(rewards: Sequence[float] | Numbers, run: Run, label: str = "") -> Axis:
     """Return the vertical axis of rewards, without the lowest ones, so that differences between good ones are visible."""
     values = np.asarray(rewards, dtype=np.float64)
     low, high = (float(np.quantile(values, LOW_QUANTILE)), float(values.max())) if len(values) else (0.0, 1.0)
     margin = 0.04 * (high - low)
     scale = make_scale(max(0.0, low - margin), min(1.0, high + margin), HEIGHT - BOTTOM, TOP)
-    return Axis(label, scale, percent_format(scale, TICK_DISTANCE_Y))
+    factor = 100 if run.has_accuracy_rewards else 1
+    return Axis((label or run.quantity) + run.unit, scale, decimal_format(scale, TICK_DISTANCE_Y, factor))
 
 
 def thin(children: Sequence[Child], limit: int, keep: Iterable[int], stride: int = 1) -> list[Child]:
@@ -79,9 +80,11 @@ def best_so_far(children: Sequence[Child]) -> list[Child]:
     return best
 
 
-def describe(child: Child) -> str:
+def describe(run: Run, child: Child) -> str:
     """Describe a child in one line, for the text of its point."""
-    parts = [f"child {child.number}: {percent(child.reward) if child.status == OK else child.status}"]
+    parts = [f"child {child.number}: {run.format_reward(child.reward) if child.status == OK else child.status}"]
+    if child.status == OK and not run.has_accuracy_rewards:
+        parts.append(f"validation accuracy {percent(child.valid_accuracy)}")
     if child.fidelity is not None:
         parts.append(count(child.fidelity, "epoch"))
     if child.num_params:
@@ -91,11 +94,13 @@ def describe(child: Child) -> str:
     return ", ".join(parts)
 
 
-def _dots(children: Iterable[Child], place: Callable[[Child], tuple[float, float]], css: Callable[[Child], str]) -> Markup:
+def _dots(
+    run: Run, children: Iterable[Child], place: Callable[[Child], tuple[float, float]], css: Callable[[Child], str]
+) -> Markup:
     dots = []
     for child in children:
         x, y = place(child)
-        title = element("title", describe(child))
+        title = element("title", describe(run, child))
         dots.append(element("circle", title, cx=x, cy=y, r=4 if child.is_promotion else 3, class_=css(child)))
     return element("g", join(dots), class_="many" if len(dots) > MANY else None)
 
@@ -137,14 +142,14 @@ def reward_by_child(run: Run, baseline: Run | None, limit: int) -> Figure | None
         _reward_drawing(run, others, shown, records, width, css)
         for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))
     ]
-    reached = records[-1]
-    finding = f"The best reward, {percent(reached.reward)}, was reached after {reached.number:,} of {num_trials:,}."
+    reached, text = records[-1], run.format_reward
+    finding = f"The best reward, {text(reached.reward)}, was reached after {reached.number:,} of {num_trials:,}."
     if baseline is not None and others:
         length = min(baseline.totals.num_trials, num_trials)
-        finding += f" Random search with seed {baseline.seed} reached {percent(others[-1].reward)} in {length:,}."
-    axis = reward_axis(run.totals.rewards, "")
+        finding += f" Random search with seed {baseline.seed} reached {text(others[-1].reward)} in {length:,}."
+    axis = reward_axis(run.totals.rewards, run)
     below = int((run.totals.rewards < axis.scale.low).sum())
-    extra = f"At the lower edge: {count(below, 'child', 'children')} below {percent(axis.scale.low)}." if below else ""
+    extra = f"At the lower edge: {count(below, 'child', 'children')} below {text(axis.scale.low)}." if below else ""
     if window := _median_window(run):
         extra += f" The median is that of the last {window * run.stride:,} children."
     if num_failures := run.totals.num_failures:
@@ -158,14 +163,14 @@ def _reward_drawing(
     run: Run, others: Sequence[Child], shown: Sequence[Child], records: Sequence[Child], width: float, css_class: str
 ) -> Markup:
     end = width - RIGHT - HISTOGRAM_WIDTH
-    y = reward_axis(np.append(run.totals.rewards, [child.reward for child in others[-1:]]), f"{run.quantity} (%)")
+    y = reward_axis(np.append(run.totals.rewards, [child.reward for child in others[-1:]]), run)
     x_scale = make_scale(1, max(2, run.totals.num_trials), LEFT, end)
     x = Axis("Trial" if run.totals.num_promotions else "Child", x_scale, whole)
 
     def place(child: Child) -> tuple[float, float]:
         return x_scale(child.number), y.scale(child.reward)
 
-    parts = [_dots([child for child in shown if child.status == OK], place, lambda child: "dot")]
+    parts = [_dots(run, [child for child in shown if child.status == OK], place, lambda child: "dot")]
     base = y.scale.start
     crosses = "".join(
         f"M{number(x_scale(child.number) - 3)} {number(base - 3)}l6 6m0 -6l-6 6" for child in shown if child.status != OK
@@ -181,9 +186,9 @@ def _reward_drawing(
     keys |= {"baseline": "random search"} if others else {}
     keys |= {"median": "median"} if median else {}
     parts.append(_line_keys(keys, base + 27))
-    parts.append(_histogram(run.totals.rewards, y.scale, end + 6))
+    parts.append(_histogram(run, y.scale, end + 6))
     return plot(
-        f"Reward by child of {run.agent} in {run.env_id}; best {percent(records[-1].reward)}",
+        f"Reward by child of {run.agent} in {run.env_id}; best {run.format_reward(records[-1].reward)}",
         width,
         HEIGHT,
         x,
@@ -226,14 +231,14 @@ def _line_keys(keys: Mapping[str, str], y: float) -> Markup:
     return join(parts)
 
 
-def _histogram(rewards: Numbers, y: Scale, left: float) -> Markup:
+def _histogram(run: Run, y: Scale, left: float) -> Markup:
     """Return the distribution of rewards as bars to the right of the plot."""
-    counts, edges = np.histogram(np.clip(rewards, y.low, y.high), NUM_BINS, (y.low, y.high))
-    longest = counts.max()
+    counts, edges = np.histogram(np.clip(run.totals.rewards, y.low, y.high), NUM_BINS, (y.low, y.high))
+    longest, text = counts.max(), run.format_reward
     bars = [
         element(
             "rect",
-            element("title", f"{count(int(bar), 'child', 'children')} from {percent(low)} to {percent(high)}"),
+            element("title", f"{count(int(bar), 'child', 'children')} from {text(low)} to {text(high)}"),
             x=left,
             y=y(high) + 0.5,
             width=max(1.0, (HISTOGRAM_WIDTH - 6) * bar / longest),
@@ -245,14 +250,14 @@ def _histogram(rewards: Numbers, y: Scale, left: float) -> Markup:
     return element("g", join(bars), class_="histogram")
 
 
-def accuracy_by(
+def reward_by(
     run: Run, title: str, label: str, value: Callable[[Child], float], text: Callable[[float], str], limit: int
 ) -> Figure | None:
-    """Return the accuracy against a cost, with the children that no cheaper child surpasses.
+    """Return the reward against a cost, with the children that no cheaper child surpasses.
 
     Args:
         run: the search.
-        title: title of the figure.
+        title: title of the figure, after that of the reward.
         label: label of the horizontal axis.
         value: the cost of a child; children for which it is 0 are left out.
         text: the format of the cost, with its unit.
@@ -266,7 +271,7 @@ def accuracy_by(
     for child in sorted((each for each in children if (each.fidelity or 0) == highest), key=lambda c: (value(c), -c.reward)):
         if not front or child.reward > front[-1].reward:
             front.append(child)
-    y = reward_axis([child.reward for child in children], f"{run.quantity} (%)")
+    y = reward_axis([child.reward for child in children], run)
     values = [value(child) for child in children]
     scale = make_scale(min(values), max(values), LEFT + 4, WIDTH - RIGHT - 4, is_log=True)
     x = Axis(f"{label}, log scale", scale, compact)
@@ -276,41 +281,47 @@ def accuracy_by(
 
     shown = thin(children, limit, {child.number for child in [*front, *best_so_far(children)]}, run.stride)
     total = len(children) if run.stride == 1 else len(run.totals.rewards)
-    dots = _dots(shown, place, lambda child: "dot")
+    dots = _dots(run, shown, place, lambda child: "dot")
     line = element("path", d=step_path([place(child) for child in front], scale.end), class_="front")
+    title = f"{_short_quantity(run)} and {title}"
     drawing = plot(f"{title} of {run.agent}", WIDTH, HEIGHT, x, y, dots, line, _best_marks(run, place, scale.end))
     cheapest, best = front[0], front[-1]
-    finding = f"From {text(value(cheapest))} ({percent(cheapest.reward)}) to {text(value(best))} ({percent(best.reward)})."
+    ends = [f"{text(value(child))} ({run.format_reward(child.reward)})" for child in (cheapest, best)]
+    finding = f"From {ends[0]} to {ends[1]}."
     rung = f" at {count(highest, 'epoch')}" if highest else ""
     extra = f"The line joins the children{rung} that no cheaper child surpasses."
     return Figure(title, finding, [drawing], note_on_points(len(shown), total, extra))
 
 
-def accuracy_by_latency(run: Run) -> Figure | None:
-    """Return the accuracy against the latency of the children for which it was measured, with its quartiles."""
+def _short_quantity(run: Run) -> str:
+    return "Accuracy" if run.has_accuracy_rewards else "Reward"
+
+
+def reward_by_latency(run: Run) -> Figure | None:
+    """Return the reward against the latency of the children for which it was measured, with its quartiles."""
     if len(run.latencies) < 2:
         return None
     end = WIDTH - RIGHT - LABEL_WIDTH
     rewards = [run.child(latency.number).reward for latency in run.latencies]
-    y = reward_axis(rewards, f"{run.quantity} (%)")
+    y = reward_axis(rewards, run)
     low, high = min(latency.low for latency in run.latencies), max(latency.high for latency in run.latencies)
     x = Axis("Milliseconds per image, log scale", make_scale(1000 * low, 1000 * high, LEFT + 4, end, is_log=True), compact)
-    parts = []
+    parts, title = [], f"{_short_quantity(run)} and latency"
     label_ys = spread([y.scale(reward) for reward in rewards], TOP, HEIGHT - BOTTOM)
     for index, (latency, reward, label_y) in enumerate(zip(run.latencies, rewards, label_ys, strict=True)):
         left, middle, right = (x.scale(1000 * each) for each in (latency.low, latency.median, latency.high))
         at, css = y.scale(reward), f"s{index}"
-        text = f"{describe(run.child(latency.number))}, {milliseconds(latency.median)} ms per image"
+        text = f"{describe(run, run.child(latency.number))}, {milliseconds(latency.median)} ms per image"
         parts.append(element("path", d=f"M{number(left)} {number(at)}H{number(right)}", class_=f"series interval {css}"))
         parts.append(element("circle", element("title", text), cx=middle, cy=at, r=4, class_=f"point {css}"))
         parts.append(element("text", f"child {latency.number}", x=end + 6, y=label_y + 4, class_=f"label {css}"))
-    drawing = plot(f"Accuracy and latency of the best children of {run.agent}", WIDTH, HEIGHT, x, y, *parts)
+    drawing = plot(f"{title} of the best children of {run.agent}", WIDTH, HEIGHT, x, y, *parts)
     fastest = min(run.latencies, key=lambda latency: latency.median)
     best = run.latencies[0]
     finding = f"Child {best.number}, the best, takes {milliseconds(best.median)} ms."
     if fastest.number != best.number:
         finding += f" The fastest of these, child {fastest.number}, takes {milliseconds(fastest.median)} ms."
-    return Figure("Accuracy and latency", finding, [drawing], "Medians, and the quartiles as bars: they show the noise.")
+    return Figure(title, finding, [drawing], "Medians, and the quartiles as bars: they show the noise.")
 
 
 def _parameters(number_of_parameters: float) -> str:
@@ -318,7 +329,7 @@ def _parameters(number_of_parameters: float) -> str:
 
 
 def embedding_map(run: Run, limit: int) -> Figure | None:
-    """Return the children in two dimensions, by principal components of their vectors, colored by accuracy."""
+    """Return the children in two dimensions, by principal components of their vectors, colored by reward."""
     if run.vectors is None or len(run.vectors) < 3:
         return None
     spaced = run.vectors[[run.index[child.number] for child in run.spaced]]
@@ -345,7 +356,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
         Axis(f"Component {index + 1} ({share:.0%} of variance)", scale, lambda tick: f"{tick:.3g}")
         for index, (scale, share) in enumerate(zip(scales, shares.tolist(), strict=True))
     ]
-    accuracy = reward_axis(run.totals.rewards, "").scale
+    scale = reward_axis(run.totals.rewards, run).scale
 
     def place(child: Child) -> tuple[float, float]:
         x, y = points[run.index[child.number]]
@@ -354,19 +365,19 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
     def css(child: Child) -> str:
         if child.status != OK:
             return "dot none"
-        return f"dot q{_color(child.reward, accuracy)}"
+        return f"dot q{_color(child.reward, scale)}"
 
     keep = {child.number for child in best_so_far(_measured(run))}
     shown = sorted(thin(run.children, limit, keep, run.stride), key=lambda child: child.reward)
     drawing = plot(
-        f"Map of the children of {run.agent}, colored by accuracy",
+        f"Map of the children of {run.agent}, colored by {run.quantity.lower()}",
         WIDTH,
         HEIGHT,
         axes[0],
         axes[1],
-        _dots(shown, place, css),
+        _dots(run, shown, place, css),
         _best_marks(run, place, scales[0].end),
-        _color_key(accuracy),
+        _color_key(run, scale),
     )
     what = "embeddings (actions)" if run.is_embedded else "architecture vectors; this agent uses no embedding"
     finding = f"Principal components of the {what}."
@@ -379,15 +390,15 @@ def _color(reward: float, scale: Scale) -> int:
     return min(NUM_COLORS - 1, max(0, int(NUM_COLORS * (reward - scale.low) / (scale.high - scale.low))))
 
 
-def _color_key(scale: Scale) -> Markup:
+def _color_key(run: Run, scale: Scale) -> Markup:
     size = 11.0
     right = WIDTH - RIGHT
     left = right - 44 - NUM_COLORS * size
     swatches = [
         element("rect", x=left + index * size, y=2, width=size, height=9, class_=f"q{index}") for index in range(NUM_COLORS)
     ]
-    low = element("text", percent(scale.low), x=left - 5, y=10, class_="key end")
-    high = element("text", percent(scale.high), x=right - 40, y=10, class_="key")
+    low = element("text", run.format_reward(scale.low), x=left - 5, y=10, class_="key end")
+    high = element("text", run.format_reward(scale.high), x=right - 40, y=10, class_="key")
     return join([low, *swatches, high])
 
 
@@ -399,7 +410,7 @@ def learning_curves(run: Run) -> Figure | None:
     end = WIDTH - RIGHT - LABEL_WIDTH
     accuracies = [accuracy for curve in curves for accuracy in curve.accuracies]
     scale = make_scale(max(0.0, min(accuracies)), min(1.0, max(accuracies)), HEIGHT - BOTTOM, TOP)
-    y = Axis("Training accuracy (%)", scale, percent_format(scale, TICK_DISTANCE_Y))
+    y = Axis("Training accuracy (%)", scale, decimal_format(scale, TICK_DISTANCE_Y, 100))
     epochs = [epoch for curve in curves for epoch in curve.epochs]
     x = Axis("Epoch", make_scale(min(epochs), max(epochs), LEFT, end), whole)
     parts = []
@@ -427,7 +438,7 @@ def operator_shares(run: Run) -> Figure | None:
     left = 112.0
     largest = max(max(pair) for pair in run.operators.values())
     scale = make_scale(0, largest * 1.05, left, WIDTH - RIGHT)
-    x = Axis("Share of all operators (%)", scale, percent_format(scale, TICK_DISTANCE_X))
+    x = Axis("Share of all operators (%)", scale, decimal_format(scale, TICK_DISTANCE_X, 100))
     pitch = (HEIGHT - TOP - BOTTOM) / len(names)
     y = Axis("Operator", Scale(0, 1, HEIGHT - BOTTOM, TOP), lambda _: "")
     parts = []
@@ -454,9 +465,9 @@ def figures(run: Run, baseline: Run | None, limit: int) -> list[Figure]:
     """Return the figures of a search for which it has data; ``limit`` is the largest number of points in each."""
     found = [
         reward_by_child(run, baseline, limit),
-        accuracy_by(run, "Accuracy and size", "Parameters", lambda child: child.num_params, _parameters, limit),
-        accuracy_by_latency(run),
-        accuracy_by(run, "Accuracy and time", "Seconds per evaluation", lambda child: child.seconds, duration, limit),
+        reward_by(run, "size", "Parameters", lambda child: child.num_params, _parameters, limit),
+        reward_by_latency(run),
+        reward_by(run, "time", "Seconds per evaluation", lambda child: child.seconds, duration, limit),
         embedding_map(run, limit),
         operator_shares(run),
         learning_curves(run),

@@ -153,12 +153,15 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
         stats.append(
             (
                 "Best accuracy" if run.has_accuracy_rewards else "Best reward",
-                percent(run.best_reward),
+                run.format_reward(run.best_reward),
                 f"child {run.best}, {evaluations}",
             )
         )
         measured = np.sort(run.totals.rewards)
-        stats.append(("Median child", percent(measured[len(measured) // 2]), f"lowest {percent(measured[0])}"))
+        median, lowest = map(run.format_reward, (measured[len(measured) // 2], measured[0]))
+        stats.append(("Median child", median, f"lowest {lowest}"))
+        if not run.has_accuracy_rewards:
+            stats.append(("Validation accuracy", percent(best.valid_accuracy), f"child {run.best}, in the search"))
         if best.num_params:
             stats.append(("Parameters", compact(best.num_params), f"{compact(best.num_flops)} FLOPs per image"))
     totals, num_failures = run.totals, run.totals.num_failures
@@ -188,7 +191,7 @@ def _design(design: Design, run: Run) -> dict[str, Any]:
     child = run.child(design.number)
     return {
         "number": design.number,
-        "reward": percent(child.reward),
+        "reward": run.format_reward(child.reward),
         "cells": [(graph.name, draw_cell(graph, f"child {design.number}")) for graph in design.graphs],
         "summary": design.summary,
         "genotype": design.genotype[:MAX_GENOTYPE] + ("…" if len(design.genotype) > MAX_GENOTYPE else ""),
@@ -211,10 +214,16 @@ class _Column(NamedTuple):
     decimals: int = 0
 
 
-_COLUMNS = (
+_FIRST_COLUMNS = (
     _Column("child", lambda child: child.number),
     _Column("status", lambda child: child.status.replace("_", " ")),
-    _Column("reward (%)", lambda child: round(100 * child.reward, 2) if child.status == OK else None, 2),
+)
+_ACCURACY_REWARD = (_Column("reward (%)", lambda child: round(100 * child.reward, 2) if child.status == OK else None, 2),)
+_OTHER_REWARD = (
+    _Column("reward", lambda child: round(child.reward, 4) if child.status == OK else None, 4),
+    _Column("accuracy (%)", lambda child: round(100 * child.valid_accuracy, 2) if child.status == OK else None, 2),
+)
+_COST_COLUMNS = (
     _Column("rung", lambda child: child.fidelity),
     _Column("parameters", lambda child: child.num_params or None),
     _Column("MFLOPs", lambda child: round(child.num_flops / 1e6, 2) if child.num_flops else None, 2),
@@ -228,7 +237,9 @@ _COLUMNS = (
 
 def _columns(run: Run) -> list[_Column]:
     """Return the columns of which at least one child has a value."""
-    return [column for column in _COLUMNS if any(column.value(child) is not None for child in run.children)]
+    rewards = _ACCURACY_REWARD if run.has_accuracy_rewards else _OTHER_REWARD
+    columns = [*_FIRST_COLUMNS, *rewards, *_COST_COLUMNS]
+    return [column for column in columns if any(column.value(child) is not None for child in run.children)]
 
 
 def _rows(columns: Sequence[_Column], children: Sequence[Child]) -> list[list[str | float | None]]:

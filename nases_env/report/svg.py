@@ -112,12 +112,12 @@ class Axis:
     format: Format
 
 
-def percent_format(scale: Scale, distance: float) -> Format:
-    """Return the format of a fraction as a percentage, with as many decimals as the ticks need."""
+def decimal_format(scale: Scale, distance: float, factor: float = 1.0) -> Format:
+    """Return the format of a number times ``factor``, such as 100 for percent, with as many decimals as the ticks need."""
     ticks = scale.ticks(distance)
-    step = 100 * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
+    step = factor * (ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return lambda value: f"{100 * value:.{decimals}f}"
+    return lambda value: f"{factor * value:.{decimals}f}"
 
 
 def plot(label: str, width: float, height: float, x: Axis, y: Axis, *content: Markup, css_class: str = "") -> Markup:

@@ -19,6 +19,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%"
 
 
+def format_reward(reward: float, is_accuracy: bool) -> str:
+    """Format a reward; it is a percentage if it is an accuracy."""
+    return percent(reward) if is_accuracy else f"{reward:.4f}"
+
+
 def compact(value: float) -> str:
     """Format a count with a prefix, such as 1.5M."""
     for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -317,15 +317,17 @@ def _top_table(
     shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_RANKED, len(second))]
     table = Table(title=f"the best of {num_distinct:,} architectures", title_justify="left")
     columns: dict[str, list[str]] = {}
+    is_accuracy = all(trial.evaluation.score is None for trial in shown)  # whether the reward is the validation accuracy
+    reward_format = ".2%" if is_accuracy else ".4f"
     for rank, trial in enumerate(shown, start=1):
         evaluation = trial.evaluation
         has_accuracy, has_network = evaluation.status is Status.OK, evaluation.num_params > 0
         cells = {
             "rank": str(rank),
             "epochs": str(evaluation.fidelity),
-            "reward": format_known(evaluation.reward, ".2%", has_accuracy),
+            "reward": format_known(evaluation.reward, reward_format, has_accuracy),
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
-            "again": f"{second[trial.number].reward:.2%}" if trial.number in confirmed else "–",
+            "again": format(second[trial.number].reward, reward_format) if trial.number in confirmed else "–",
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
@@ -336,7 +338,7 @@ def _top_table(
         }
         if all(trial.evaluation.fidelity is None for trial in shown):
             del cells["epochs"]
-        if all(trial.evaluation.score is None for trial in shown):  # the reward is the validation accuracy
+        if is_accuracy:
             del cells["reward"]
         if not second:
             del cells["again"]

@@ -243,6 +243,7 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
         is_new=record.get("is_new", True),
         is_promotion=record.get("is_promotion", False),
         reason=evaluation.reason,
+        valid_accuracy=evaluation.valid_accuracy,
     )
 
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from nases_env.report import Child, Latency, rank
 from nases_env.report.figures import (
-    accuracy_by,
-    accuracy_by_latency,
     best_so_far,
     embedding_map,
     figures,
+    reward_by,
     reward_by_child,
+    reward_by_latency,
     thin,
 )
 from tests.report.runs import count_all, make_children, make_run
@@ -67,7 +67,7 @@ def test_finding_names_the_best_reward_and_when_it_was_reached() -> None:
 
 def test_every_child_is_a_point_with_a_text() -> None:
     children = make_children(30)
-    figure = accuracy_by(make_run(children), "Size", "Parameters", lambda child: child.num_params, str, 100)
+    figure = reward_by(make_run(children), "Size", "Parameters", lambda child: child.num_params, str, 100)
     assert figure is not None
     titles = re.findall(r"<title>child (\d+): ", figure.drawings[0])
     assert sorted(map(int, titles)) == list(range(1, 31))
@@ -106,7 +106,7 @@ def test_figures_without_data_are_left_out() -> None:
 def test_latencies_are_points_with_quartiles_in_milliseconds() -> None:
     children = make_children(9)
     latencies = [Latency(7, 0.001, 0.002, 0.004, 99), Latency(3, 0.0005, 0.001, 0.0015, 99)]
-    figure = accuracy_by_latency(make_run(children, latencies=latencies))
+    figure = reward_by_latency(make_run(children, latencies=latencies))
     assert figure is not None
     assert figure.finding == "Child 7, the best, takes 2.00 ms. The fastest of these, child 3, takes 1.00 ms."
     xs = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', figure.drawings[0])]
@@ -118,4 +118,4 @@ def test_latencies_are_points_with_quartiles_in_milliseconds() -> None:
 
 
 def test_one_latency_has_no_figure() -> None:
-    assert accuracy_by_latency(make_run(make_children(9), latencies=[Latency(7, 0.001, 0.002, 0.004, 99)])) is None
+    assert reward_by_latency(make_run(make_children(9), latencies=[Latency(7, 0.001, 0.002, 0.004, 99)])) is None

@@ -78,6 +78,19 @@ def test_page_on_one_search_has_all_parts() -> None:
         assert text in page, text
 
 
+def test_reward_that_is_no_accuracy_is_a_number_next_to_the_accuracy() -> None:
+    children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
+    run = make_run(children, has_accuracy_rewards=False)
+    pages = render([run]), render([run, replace(run, agent="random_search")])
+    for page in pages:
+        assert "Reward and size" in page
+        assert "Accuracy and size" not in page
+        assert f"{run.best_reward:.4f}" in page
+        assert f"{100 * run.best_reward:.2f}%" not in page
+    assert "81.25%" in pages[0]
+    assert re.findall("<th[^>]*>(reward|accuracy)([^<]*)</th>", pages[0]) == [("reward", ""), ("accuracy", " (%)")]
+
+
 def test_page_shows_what_the_cells_do_not_show() -> None:
     page = render([make_run(make_children(3), designs=[Design(1, "{}", summary="stem stride 2, depth 3 1 2")])])
     assert "<p>stem stride 2, depth 3 1 2</p>" in page

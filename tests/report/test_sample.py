@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nases_env.report import Child, TrialSample, rank
 from nases_env.report import sample as module
-from nases_env.report.figures import accuracy_by, best_so_far
+from nases_env.report.figures import best_so_far, reward_by
 from tests.report.runs import count_all, make_run
 
 MAX_CHILDREN, NUM_BEST, NUM_FAILURES = 8, 5, 3
@@ -102,7 +102,7 @@ def test_children_that_no_cheaper_one_surpasses_are_those_of_all(children: list[
     kept, stride = sampled(children)
     runs = [make_run(children), make_run(kept, totals=count_all(children), stride=stride)]
     for value in (lambda child: child.num_params, lambda child: child.seconds):
-        findings = [accuracy_by(run, "Cost", "Cost", value, str, 100) for run in runs]
+        findings = [reward_by(run, "Cost", "Cost", value, str, 100) for run in runs]
         if findings[1] is not None:  # at least two children with a cost are kept
             assert findings[0] is not None
             assert findings[1].finding == findings[0].finding

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nases_env.report.svg import element, make_scale, percent_format, spread, step_path
+from nases_env.report.svg import decimal_format, element, make_scale, spread, step_path
 
 FRACTIONS = st.floats(0, 1)
 SIZES = st.floats(1e-300, 9e18)
@@ -28,7 +28,7 @@ def test_ticks_of_a_linear_scale_are_in_its_range_and_apart(a: float, b: float) 
     assert 2 <= len(ticks) <= 8
     assert all(scale.low - 1e-9 <= tick <= scale.high + 1e-9 for tick in ticks)
     assert ticks == sorted(set(ticks))
-    labels = list(map(percent_format(scale, 50), ticks))
+    labels = list(map(decimal_format(scale, 50), ticks))
     assert len(set(labels)) == len(labels)
 
 

@@ -146,7 +146,8 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     yield f"{format_progress(num_children, budget)}{promoted}, {len(leases)} in flight, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
-        yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}"
+        accuracy = "" if best.get("score") is None else f", validation accuracy {best['valid_accuracy']:.2%}"
+        yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}{accuracy}"
     if is_running and not done:
         yield _rate(run_dir, config, num_children)
     for lease in leases:

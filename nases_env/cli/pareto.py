@@ -33,8 +33,8 @@ class ParetoArgs:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]] = field(
         metadata={"help": "The run directories of one or more searches; a search may be running."}
     )
-    objectives: tuple[str, str] = field(
-        default=(ACCURACY, "params"), metadata={"help": f"{ACCURACY} and one of {', '.join(COSTS)}."}
+    objectives: str = field(
+        default=f"{ACCURACY},params", metadata={"help": f"{ACCURACY} and one of {', '.join(COSTS)}, separated by a comma."}
     )
     reference: tuple[float, float] | None = field(
         default=None,
@@ -92,7 +92,9 @@ def pareto_command(args: ParetoArgs) -> None:
         InputError: if an option is not valid, a run directory cannot be read, no child has a known cost, or the figure
             cannot be written.
     """
-    _, name = parse_objectives(args.objectives)
+    _, name, *others = parse_objectives(args.objectives)
+    if others:
+        raise InputError(f"--objectives must be {ACCURACY} and one cost; omit {', '.join(others)}")
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one or more in runs/")
     if args.reference is not None and not (0 <= args.reference[0] < 1 and 0 < args.reference[1] < float("inf")):
@@ -187,8 +189,16 @@ def _draw(path: Path, front: _Front, name: str, limit: float | None) -> None:
     from nases_env import visualization  # imports matplotlib, which is slow
     from nases_env.visualization.pareto import draw_front
 
-    labels = (f"{name} ({COSTS[name].heading})", _reward_heading(front))
-    figure = draw_front(front.costs, front.rewards, front.indices, labels=labels, knee=front.knee, limit=limit)
+    cost = COSTS[name]
+    figure = draw_front(
+        front.costs,
+        front.rewards,
+        front.indices,
+        labels=(cost.heading, _reward_heading(front)),
+        unit=cost.unit,
+        knee=front.knee,
+        limit=limit,
+    )
     visualization.save(figure, path)
 
 

@@ -21,7 +21,8 @@ class Cost(NamedTuple):
     Attributes:
         of: returns it; 0 if it is not known.
         limit: the name of its limit.
-        heading: its name and unit in tables and figures.
+        heading: its name in figures.
+        unit: its unit in figures, for which prefixes such as k are used; "" for a number.
         form: formats it.
         scale: its smallest unit is 1 / scale: a latency of 1e-9 s counts as 1.
     """
@@ -29,6 +30,7 @@ class Cost(NamedTuple):
     of: Callable[[Evaluation], float]
     limit: str
     heading: str
+    unit: str
     form: Callable[[float], str]
     scale: float = 1.0
 
@@ -42,10 +44,10 @@ def _format_count(number: float) -> str:
 
 
 COSTS: Mapping[str, Cost] = {
-    "params": Cost(lambda child: child.num_params, "max_params", "parameters", _format_count),
-    "flops": Cost(lambda child: child.num_flops, "max_flops", "FLOPs", _format_count),
-    "memory": Cost(lambda child: child.activation_bytes, "max_memory", "bytes of activations", format_bytes),
-    "latency": Cost(lambda child: child.latency, "max_latency", "seconds", format_seconds, scale=1e9),
+    "params": Cost(lambda child: child.num_params, "max_params", "parameters", "", _format_count),
+    "flops": Cost(lambda child: child.num_flops, "max_flops", "FLOPs", "", _format_count),
+    "memory": Cost(lambda child: child.activation_bytes, "max_memory", "memory of the activations", "B", format_bytes),
+    "latency": Cost(lambda child: child.latency, "max_latency", "latency", "s", format_seconds, scale=1e9),
 }
 """The costs that can be objectives, by name."""
 

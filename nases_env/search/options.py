@@ -29,7 +29,7 @@ from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
 from nases_env.user_modules import import_recorded_module, import_user_module
 
-ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs")
+ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs", "objectives")
 """Options that are passed to the environment if they differ from their defaults."""
 
 OUTPUT_OPTIONS = ("quiet", "log_json")
@@ -147,6 +147,9 @@ class SearchArgs:
     search_space: str | None = None
     """enas_micro, enas_micro_sized, nasbench201, transnas_micro, accel, or a custom search space as MODULE:CLASS. Default:
     that of the environment."""
+    objectives: str | None = None
+    """The objectives of an environment with several: accuracy, which is the reward, and then one or more costs, such as
+    accuracy,flops. Default: accuracy,params."""
     embedding: str | None = None
     """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
     one."""
@@ -425,7 +428,7 @@ def _load_limits(values: Mapping[str, Any]) -> Limits:
 def _rename_old(arguments: dict[str, Any]) -> dict[str, Any]:
     """Convert the ``arguments`` of a run directory of an earlier version to the current options."""
     values = {OLD_NAMES.get(name, name): value for name, value in arguments.items()}
-    for name in ("rungs", "reduction_factor", "num_finalists", "time", "track", *OUTPUT_OPTIONS):
+    for name in ("rungs", "reduction_factor", "num_finalists", "time", "track", "objectives", *OUTPUT_OPTIONS):
         values.setdefault(name, getattr(SearchArgs, name))
     values.setdefault("limits", {})
     if "env_kwargs" not in values:

@@ -28,7 +28,7 @@ from nases_env.search.loop import NUM_RANKED, SearchLoop
 from nases_env.search.run_dir import BEST_DRAWINGS, trial_record, write_finalists
 from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
 from nases_env.search.trials import Finalist, Trial
-from nases_env.tables import format_known, markdown_table
+from nases_env.tables import UNKNOWN, format_known, markdown_table
 
 FIRST_HYPERPARAMETERS = ("env_id", "agent", "seed", "budget")
 
@@ -233,7 +233,8 @@ class Summary(SearchCallback):
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.num_trials:
             limits = loop.env.evaluator.limits
-            self._console.print(_top_table(loop.ranking(), loop.num_distinct, loop.finalists, limits))
+            self._console.print(f"the best of {loop.num_distinct:,} architectures")
+            self._console.print(_top_table(loop.ranking(), loop.finalists, limits))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))
@@ -307,15 +308,13 @@ def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
     return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
 
 
-def _top_table(
-    ranking: Sequence[Trial], num_distinct: int, finalists: Sequence[Finalist] = (), limits: Limits | None = None
-) -> Table:
-    """Return a table of the finalists and the best other children."""
+def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), limits: Limits | None = None) -> Table:
+    """Return a table of the finalists and the best other children, without columns of which no value is known."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
     confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
     others = [trial for trial in ranking if trial.number not in second]
     shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_RANKED, len(second))]
-    table = Table(title=f"the best of {num_distinct:,} architectures", title_justify="left")
+    table = Table()
     columns: dict[str, list[str]] = {}
     is_accuracy = all(trial.evaluation.score is None for trial in shown)  # whether the reward is the validation accuracy
     reward_format = ".2%" if is_accuracy else ".4f"
@@ -327,7 +326,7 @@ def _top_table(
             "epochs": str(evaluation.fidelity),
             "reward": format_known(evaluation.reward, reward_format, has_accuracy),
             "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
-            "again": format(second[trial.number].reward, reward_format) if trial.number in confirmed else "–",
+            "again": format(second[trial.number].reward, reward_format) if trial.number in confirmed else UNKNOWN,
             "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
@@ -344,15 +343,14 @@ def _top_table(
             del cells["again"]
         if limits is None or limits.max_memory is None:
             del cells["KB memory"]
-        if limits is None or limits.max_latency is None:
-            del cells["ms"]
         if all(trial.evaluation.status is Status.OK for trial in shown):
             del cells["status"]
         for heading, cell in cells.items():
             columns.setdefault(heading, []).append(cell)
-    for heading in columns:
+    known = {heading: cells for heading, cells in columns.items() if set(cells) != {UNKNOWN}}
+    for heading in known:
         table.add_column(heading, justify="right")
-    for row in zip(*columns.values(), strict=True):
+    for row in zip(*known.values(), strict=True):
         table.add_row(*row)
     return table
 

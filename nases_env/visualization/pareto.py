@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 6.4, 4.0  # inches
@@ -19,6 +20,7 @@ def draw_front(
     front: Sequence[int],
     *,
     labels: tuple[str, str],
+    unit: str,
     knee: int | None = None,
     limit: float | None = None,
 ) -> Figure:
@@ -29,6 +31,7 @@ def draw_front(
         rewards: the reward of each child.
         front: the children on the front.
         labels: the labels of both axes.
+        unit: the unit of the costs; "" if it is a number.
         knee: the child at the knee of the front.
         limit: the limit of the cost; higher costs are shaded.
     """
@@ -42,6 +45,9 @@ def draw_front(
     if knee is not None:
         axes.plot(costs[knee], rewards[knee], "o", color=FRONT_COLOR, fillstyle="none", markersize=11, label="knee")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(EngFormatter(unit))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     if limit is not None:
         left, right = axes.get_xlim()
         right = max(right, 1.2 * limit)

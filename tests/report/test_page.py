@@ -78,7 +78,7 @@ def test_page_on_one_search_has_all_parts() -> None:
         assert text in page, text
 
 
-def test_reward_that_is_no_accuracy_is_a_number_next_to_the_accuracy() -> None:
+def test_reward_other_than_the_accuracy_is_a_number_next_to_it() -> None:
     children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
     run = make_run(children, has_accuracy_rewards=False)
     pages = render([run]), render([run, replace(run, agent="random_search")])

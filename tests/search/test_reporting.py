@@ -112,8 +112,8 @@ def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
         Evaluation("d", 0, Status.FAILED),
     ]
     console = Console(file=io.StringIO(), width=100)
-    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations], 4))
-    rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[4:8]]  # type: ignore[attr-defined]
+    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations]))
+    rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[3:7]]  # type: ignore[attr-defined]
     assert rows == [
         ["1", "50.00%", "60.00%", "1,234", "5.0", "1", "ok"],
         ["2", "40.00%", "–", "–", "–", "1", "ok"],

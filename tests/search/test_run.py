@@ -128,6 +128,8 @@ def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path)
         ({"env_kwargs": {"landscape_seed": "three"}}, "--env-kwargs landscape_seed must be int . None, not 'three'"),
         ({"run_dir": used}, "exists and is not empty"),
         ({"preset": "smoke"}, "NASES-Synthetic-v0 does not take --preset"),
+        ({"objectives": "accuracy,flops"}, "NASES-Synthetic-v0 does not take --objectives; omit it, or choose"),
+        ({"env_id": "NASES-MO-Digits-v0", "objectives": "flops,accuracy"}, "they must be accuracy and then distinct costs"),
         ({"child": replace(resolve_preset("auto")[1], num_epochs=3)}, "does not take --child.num-epochs;"),
         ({"env_id": "CartPole-v1"}, "CartPole-v1 is not an environment for architecture search"),
         ({"env_id": "NASES-CIFAR10-v0", "preset": "smoke", "data_dir": str(tmp_path / "absent")}, "absent"),

@@ -166,7 +166,7 @@ def run_job(job: Job) -> Result:
 
 def _search(job: Job, limits: Limits) -> SearchLoop:
     agent, options = AGENTS[job.agent]
-    kwargs = {"objectives": f"accuracy,{job.device}", "operator_permutation_seed": str(job.seed)}
+    kwargs = {"operator_permutation_seed": str(job.seed)}
     if job.args.table is not None:
         kwargs["table"] = str(job.args.table)
     return run_agent(
@@ -175,6 +175,7 @@ def _search(job: Job, limits: Limits) -> SearchLoop:
             options,
             env_id="NASES-MO-NASBench201-v0",
             env_kwargs=kwargs,
+            objectives=f"accuracy,{job.device}",
             budget=job.args.budget,
             seed=job.seed,
             limits=limits,

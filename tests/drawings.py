@@ -20,6 +20,10 @@ from nases_env.visualization.scene import Scene
 ORIGINALS: dict[str, Callable[..., Any]] = {name: getattr(visualization, name) for name in ("draw", "to_array", "save")}
 MAX_FIGURES = 64
 
+SLOW_FORMATS = (".pdf", ".png")
+"""Formats of files of which the first one is reused for all architectures; no test reads what they show."""
+
+_shared_outputs: dict[str, Any] = {}
 _outputs: WeakKeyDictionary[Figure, dict[str, Any]] = WeakKeyDictionary()
 """The pixels and the content of the files of each figure."""
 
@@ -32,7 +36,9 @@ class _Text(str):
 
 @functools.lru_cache(maxsize=MAX_FIGURES)
 def _figure(text: _Text) -> Figure:
-    return to_figure(text.scene)
+    figure = to_figure(text.scene)
+    _outputs[figure] = {}
+    return figure
 
 
 def _draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> Figure:
@@ -43,14 +49,20 @@ def _draw(search_space: SearchSpace, architecture: Architecture, title: str = ""
 
 
 def _to_array(figure: Figure) -> Any:
-    outputs = _outputs.setdefault(figure, {})
+    outputs = _outputs.get(figure)
+    if outputs is None:
+        return ORIGINALS["to_array"](figure)
     if "pixels" not in outputs:
         outputs["pixels"] = ORIGINALS["to_array"](figure)
     return outputs["pixels"].copy()
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    outputs, ending = _outputs.setdefault(figure, {}), Path(path).suffix.lower()
+    ending = Path(path).suffix.lower()
+    if figure not in _outputs:  # not of an architecture
+        ORIGINALS["save"](figure, path)
+        return
+    outputs = _shared_outputs if ending in SLOW_FORMATS else _outputs[figure]
     if ending in outputs:
         write_atomically(path, outputs[ending])
     else:
@@ -59,7 +71,7 @@ def _save(figure: Figure, path: str | Path) -> None:
 
 
 def reuse_drawings(patch: pytest.MonkeyPatch) -> None:
-    """Draw equal scenes once; test_visualization.py checks that their files have equal bytes."""
+    """Draw equal scenes once, and only the first PDF and PNG file; test_visualization.py draws all files."""
     for name, function in (("draw", _draw), ("to_array", _to_array), ("save", _save)):
         patch.setattr(visualization, name, function)
 

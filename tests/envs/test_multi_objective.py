@@ -111,7 +111,7 @@ def test_limit_of_the_latency_makes_children_infeasible(table: str) -> None:
 
 def test_search_with_a_single_objective_agent_finds_the_highest_accuracy(table: str) -> None:
     args = SearchArgs(
-        env_id="NASES-MO-NASBench201-v0", env_kwargs={"table": table, "objectives": "accuracy,ms_phone"}, budget=20
+        env_id="NASES-MO-NASBench201-v0", env_kwargs={"table": table}, objectives="accuracy,ms_phone", budget=20
     )
     env = make_env(args)
     env.reset(seed=0)
@@ -122,12 +122,13 @@ def test_search_with_a_single_objective_agent_finds_the_highest_accuracy(table: 
 
 
 def test_options_of_a_search_are_passed_on() -> None:
-    args = SearchArgs(env_id="NASES-MO-Digits-v0", preset="smoke", env_kwargs={"objectives": "accuracy,flops"})
-    env = make_env(args)
+    env = make_env(SearchArgs(env_id="NASES-MO-Digits-v0", preset="smoke", objectives="accuracy,flops"))
     assert isinstance(env, MOEnv)
     assert env.objectives == ("accuracy", "flops")
-    with pytest.raises(InputError, match=r"does not take --env-kwargs objective .*; known: objectives, download$"):
-        make_env(SearchArgs(env_id="NASES-MO-Digits-v0", preset="smoke", env_kwargs={"objective": "accuracy,flops"}))
+    with pytest.raises(InputError, match="unknown objective 'speed'"):
+        make_env(SearchArgs(env_id="NASES-MO-Digits-v0", preset="smoke", objectives="accuracy,speed"))
+    with pytest.raises(InputError, match="NASES-Digits-v0 does not take --objectives"):
+        make_env(SearchArgs(env_id="NASES-Digits-v0", preset="smoke", objectives="accuracy,flops"))
 
 
 @pytest.mark.parametrize(

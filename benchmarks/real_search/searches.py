@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,7 +157,7 @@ class Search:
             env,
             UNLIMITED_BUDGET,
             callbacks=[recorder],
-            recorded=[child.evaluation for child in recorded.children],
+            recorded=_with_is_new(recorded.children),
             num_replayed=len(recorded.children),
             num_finalists=NUM_FINALISTS,
         ) as loop:
@@ -164,6 +165,12 @@ class Search:
             assert loop.best is not None
             recorded.chosen[str(self.seconds)] = loop.best.evaluation.key
             recorder.write()
+
+
+def _with_is_new(children: Sequence[Child]) -> list[tuple[Evaluation, bool]]:
+    """Return the evaluations of ``children``, each with whether it is the first one of its architecture."""
+    first: dict[str, Child] = {}
+    return [(child.evaluation, first.setdefault(child.evaluation.key, child) is child) for child in children]
 
 
 class _Recorder(SearchCallback):

@@ -21,7 +21,7 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.successive_halving import SuccessiveHalving
-from nases_env.search.trials import Finalist, Ranking, Trial
+from nases_env.search.trials import Finalist, Ranking, SeenChildren, Trial
 from nases_env.search_spaces import Architecture
 from nases_env.signals import defer_signals
 
@@ -59,7 +59,8 @@ class SearchLoop:
             ``propose_no_more`` reduces it.
         num_envs: number of concurrent evaluations.
         callbacks: called in this order.
-        recorded: the evaluations of the trials that a resumed search repeats, in order; they are read one at a time.
+        recorded: the evaluations of the trials that a resumed search repeats, in order, and whether the trial was new
+            (``Trial.is_new``); they are read one at a time.
         num_replayed: the number of these trials.
         reduction_factor: with rungs, the inverse of the fraction of children that are promoted to the next rung.
         pauses: with rungs, the budgets that a resumed search had before: it finishes the promotions of each one first.
@@ -90,7 +91,7 @@ class SearchLoop:
         num_envs: int = 1,
         callbacks: Sequence[SearchCallback] = (),
         *,
-        recorded: Iterable[Evaluation] = (),
+        recorded: Iterable[tuple[Evaluation, bool]] = (),
         num_replayed: int = 0,
         reduction_factor: int = 4,
         pauses: Sequence[int] = (),
@@ -115,7 +116,7 @@ class SearchLoop:
         self._last_wait = time.monotonic()
         self._recorded = iter(recorded)
         self._ranking = Ranking(max(NUM_RANKED, num_finalists))
-        self._seen: set[int] = set()  # hashes of pairs (key, fidelity); the keys would take several times the memory
+        self._seen = SeenChildren()
         self._pending: deque[_Pending] = deque()
         self._num_pending_children = 0  # without promotions
         self._halving = SuccessiveHalving(self.env.rungs, reduction_factor)
@@ -335,29 +336,32 @@ class SearchLoop:
         self._num_pending_children -= not pending.is_promotion
         architecture = pending.proposal.architecture
         if pending.is_recorded:
-            evaluation = self._recall(architecture, pending.fidelity)
+            evaluation, is_new = self._recall(architecture, pending.fidelity)
+            self._seen.add_recorded(architecture.key, evaluation.fidelity)
         else:
             evaluation = self._result(pending.future or self.env.submit(architecture, pending.fidelity))
+            is_new = self._seen.add(architecture.key, evaluation.fidelity)
         evaluation = self.env.with_latency(evaluation)
         self.env.set_current(architecture, evaluation)
         # A replayed trial, except for the last one, writes nothing that an interrupt could leave incomplete.
         writes_nothing = self.num_trials + 1 < self.num_replayed
         with nullcontext() if writes_nothing else defer_signals():
-            self._record(pending.proposal, evaluation, is_promotion=pending.is_promotion)
+            self._record(pending.proposal, evaluation, is_new=is_new, is_promotion=pending.is_promotion)
         return pending, evaluation
 
-    def _recall(self, architecture: Architecture, fidelity: int | None) -> Evaluation:
-        """Return the next recorded evaluation, which must be that of ``architecture``."""
-        evaluation = next(self._recorded, None)
-        if evaluation is None:
+    def _recall(self, architecture: Architecture, fidelity: int | None) -> tuple[Evaluation, bool]:
+        """Return the next recorded evaluation, which must be that of ``architecture``, and whether its trial was new."""
+        recorded = next(self._recorded, None)
+        if recorded is None:
             raise InputError(f"the record of the search ends before child {self.num_trials + 1}; try again")
+        evaluation, _ = recorded
         if (evaluation.key, evaluation.fidelity) != (architecture.key, fidelity):
             raise InputError(
                 f"the search cannot be resumed: child {self.num_trials + 1} was {evaluation.key} and is now "
                 f"{architecture.key}, because another version or machine computes differently; start a new search"
             )
         self.env.executor.preload(evaluation)
-        return evaluation
+        return recorded
 
     def _result(self, future: Future[Evaluation]) -> Evaluation:
         while not wait([future], timeout=WAIT_SECONDS).done:
@@ -409,19 +413,16 @@ class SearchLoop:
     def _has_finished(self, budget: int) -> bool:
         return self.num_children >= budget and not self._pending and not self._halving.has_candidate
 
-    def _record(self, proposal: Proposal, evaluation: Evaluation, *, is_promotion: bool = False) -> None:
-        architecture = proposal.architecture
-        child = hash((architecture.key, evaluation.fidelity))
+    def _record(self, proposal: Proposal, evaluation: Evaluation, *, is_new: bool, is_promotion: bool) -> None:
         self.num_trials += 1
         trial = Trial(
             number=self.num_trials,
-            architecture=architecture,
+            architecture=proposal.architecture,
             evaluation=evaluation,
             action=None if proposal.action is None else np.asarray(proposal.action, np.float32),
-            is_new=child not in self._seen,
+            is_new=is_new,
             is_promotion=is_promotion,
         )
-        self._seen.add(child)
         if trial.number > self.num_replayed:
             self.trials.append(trial)
         if not is_promotion:  # a promoted child was evaluated before

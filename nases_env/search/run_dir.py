@@ -240,15 +240,18 @@ def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:
         yield record, Evaluation.from_checked(record)
 
 
-def read_again(path: Path) -> Generator[Evaluation, None, None]:
-    """Read the evaluations of a trajectory that ``read_trajectory`` has checked; faster than ``read_trials``.
+def read_again(path: Path) -> Generator[tuple[Evaluation, bool], None, None]:
+    """Read the evaluations of a trajectory that ``read_trajectory`` has checked, and whether the trials were new.
+
+    This is faster than ``read_trials``.
 
     The file is open until the generator is exhausted or closed.
     """
     try:
         with open(path / TRAJECTORY, "rb") as file:
             for line in file:
-                yield Evaluation.from_checked(json.loads(line.decode()))
+                record = json.loads(line.decode())
+                yield Evaluation.from_checked(record), record["is_new"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path / TRAJECTORY} has changed while it was read; try again") from None
 

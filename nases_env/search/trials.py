@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
+
+import numpy as np
 
 from nases_env.envs import Action
 from nases_env.evaluation import Evaluation, Status
@@ -90,3 +93,31 @@ class Ranking:
     def trials(self) -> list[Trial]:
         """Return the trials, best first; of equal ones, the first."""
         return sorted(self._best.values(), key=lambda trial: (trial.evaluation.rank, -trial.number), reverse=True)
+
+
+class SeenChildren:
+    """The children of a search, of which 8 bytes are kept for each recorded one, as there may be a million.
+
+    Children are compared by a hash of 64 bits: two of a million have the same one with a probability of 3e-8.
+    """
+
+    def __init__(self) -> None:
+        self._unsorted = array("q")
+        self._recorded = np.array([], dtype=np.int64)  # sorted
+        self._new: set[int] = set()
+
+    def add_recorded(self, key: str, fidelity: int | None) -> None:
+        """Add a child that a resumed search repeats."""
+        self._unsorted.append(hash((key, fidelity)))
+
+    def add(self, key: str, fidelity: int | None) -> bool:
+        """Add a child, and return whether it is new."""
+        if self._unsorted:
+            self._recorded = np.sort(np.concatenate([self._recorded, np.array(self._unsorted, dtype=np.int64)]))
+            self._unsorted = array("q")
+        child = hash((key, fidelity))
+        index = np.searchsorted(self._recorded, child)
+        if child in self._new or child in self._recorded[index : index + 1]:
+            return False
+        self._new.add(child)
+        return True

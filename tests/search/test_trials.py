@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import Trial
-from nases_env.search.trials import Ranking
+from nases_env.search.trials import Ranking, SeenChildren
 from nases_env.search_spaces import Architecture
 
 outcomes = st.tuples(
@@ -37,3 +37,15 @@ def test_ranking_equals_the_beginning_of_a_ranking_of_all_trials(
         everything.sort(key=lambda each: each.evaluation.rank, reverse=True)
         assert ranking.trials() == everything[:size]
         assert is_ranked == (trial in everything[:size])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([None, 1, 3])), max_size=40), st.integers(0, 40))
+def test_children_are_new_once_whether_they_are_recorded_or_not(
+    drawn: Sequence[tuple[int, int | None]], num_recorded: int
+) -> None:
+    seen, expected = SeenChildren(), set(drawn[:num_recorded])
+    for child, fidelity in drawn[:num_recorded]:
+        seen.add_recorded(str(child), fidelity)
+    for child, fidelity in drawn[num_recorded:]:
+        assert seen.add(str(child), fidelity) == ((child, fidelity) not in expected)
+        expected.add((child, fidelity))

@@ -66,7 +66,7 @@ def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFix
         assert f"in flight: {child.key} since" in shown
         executor.store.release_all()
         failed = Evaluation(child.key, 0, Status.FAILED, reason="killed by SIGKILL")
-        run.loop._record(Proposal(child), failed)
+        run.loop._record(Proposal(child), failed, is_new=True, is_promotion=False)
     shown = status(run_dir, capsys)
     assert "stopped; resume it with --resume\n2 of 3 children, 0 in flight, 1 failed" in shown
     assert "child 2: failed killed by SIGKILL" in shown

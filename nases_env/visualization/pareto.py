@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 6.4, 4.0  # inches
@@ -45,7 +45,8 @@ def draw_front(
     if knee is not None:
         axes.plot(costs[knee], rewards[knee], "o", color=FRONT_COLOR, fillstyle="none", markersize=11, label="knee")
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    is_wide = costs.max() >= 10 * costs.min()  # otherwise, there may be no 1, 2 or 5 in the range
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if is_wide else MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(unit))
     axes.xaxis.set_minor_formatter(NullFormatter())
     if limit is not None:

@@ -87,8 +87,9 @@ def read_object(path: Path, types: Mapping[str, Any], *, allow_infinity: bool = 
 def require_type(name: str, value: Any, hint: Any, *, allow_infinity: bool = False) -> None:
     """Check the type of a value and of all values in it.
 
-    Also check that no number is NaN or an integer of 2^63 or more, and that every text could be an argument of a command,
-    such as a path: without a NUL or a lone surrogate. Values in one whose type contains ``Any`` are not checked.
+    Also check that no number is a bool, which ``isinstance`` counts as an integer, NaN, or an integer of 2^63 or more, and
+    that every text could be an argument of a command, such as a path: without a NUL or a lone surrogate. Values in one whose
+    type contains ``Any`` are not checked.
 
     Args:
         name: name of the value; ``seed`` may be any integer, as on the command line.
@@ -103,11 +104,13 @@ def require_type(name: str, value: Any, hint: Any, *, allow_infinity: bool = Fal
         check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
     except TypeCheckError:
         raise ValueError(f"{name} must be {describe_type(hint)}, not {_shorten(value)}") from None
-    pending = [] if _contains_any(hint) else [value]
+    pending, allows_bool = [] if _contains(hint, Any) else [value], _contains(hint, bool)
     while pending:
         node, is_valid = pending.pop(), True
         if isinstance(node, (dict, list, tuple)):
             pending += node.values() if isinstance(node, dict) else node
+        elif isinstance(node, bool) and not allows_bool:
+            raise ValueError(f"{name} must be {describe_type(hint)}, not {_shorten(value)}")
         elif isinstance(node, float):
             is_valid = math.isfinite(node) or (allow_infinity and not math.isnan(node))
         elif isinstance(node, int):
@@ -127,8 +130,9 @@ def _require_argument(name: str, text: str) -> None:
         raise ValueError(f"{name} contains {_shorten(text)}, which has an invalid character")
 
 
-def _contains_any(hint: Any) -> bool:
-    return hint is Any or any(map(_contains_any, typing.get_args(hint)))
+def _contains(hint: Any, part: Any) -> bool:
+    """Return whether ``part`` is the type ``hint``, or one of its arguments."""
+    return hint is part or any(_contains(each, part) for each in typing.get_args(hint))
 
 
 def describe_type(hint: Any) -> str:

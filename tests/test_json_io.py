@@ -90,6 +90,15 @@ def test_all_items_are_checked() -> None:
         require_type("numbers", [1, "x"], list[int])
 
 
+@pytest.mark.parametrize(
+    ("value", "hint"), [(True, int), (False, float), ([16, True], list[int]), ({"x": [True]}, dict[str, list[int]])]
+)
+def test_bool_counts_as_a_number_only_where_it_may_be_a_bool(value: Any, hint: Any) -> None:
+    with pytest.raises(ValueError, match=r"size must be .*, not "):
+        require_type("size", value, hint)
+    require_type("size", value, hint | bool | list[bool | int] | dict[str, list[bool | int]])
+
+
 def test_fields_are_checked_by_their_types() -> None:
     @dataclass
     class Options:

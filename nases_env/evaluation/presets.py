@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from typeguard import TypeCheckError, check_type
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.reward import RewardSignal
-from nases_env.json_io import describe_type, require_field_types
+from nases_env.json_io import require_field_types, require_type
 from nases_env.networks import NetworkSettings
 from nases_env.training import TrainingSettings, count_training_images, resolve_data_dir
 
@@ -167,9 +166,9 @@ def resolve_preset(
     for option, value in overrides.items():
         hint = types_by_name.get(option, Any)  # the last line raises the error for an unknown field
         try:
-            check_type(value, hint)
-        except TypeCheckError:
-            raise InputError(f"{option} must be {describe_type(hint)}, not {value!r}") from None
+            require_type(option, value, hint, allow_infinity=True)
+        except ValueError as error:
+            raise InputError(str(error)) from None
     settings = dataclasses.replace(presets[name], **overrides)
     if settings.schedule == "triangular":
         for option in ("num_cycles", "lr_min"):

@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import gymnasium as gym
 import tyro
-from typeguard import TypeCheckError, check_type
 
 from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.envs import NASESEnv, unwrap
@@ -364,8 +363,9 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
             literal = ast.literal_eval(value)
     for candidate in (literal, value):
-        with contextlib.suppress(TypeCheckError):
-            return check_type(candidate, hint)
+        with contextlib.suppress(ValueError):
+            require_type(name, candidate, hint, allow_infinity=True)
+            return candidate
     raise InputError(f"--env-kwargs {name} must be {inspect.formatannotation(hint)}, not {value!r}")
 
 

@@ -51,7 +51,7 @@ class Totals:
     Attributes:
         counts: number of inputs by outcome.
         max_seconds: the longest time that an input took.
-        max_gib: the largest memory of a worker while it ran an input.
+        max_gib: the largest memory of an input (``Worker.gib``).
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ class Worker:
         number: number of the input that runs; None while the process starts.
         text: the input that runs.
         started: time at which it was started.
-        gib: the largest memory of the process and its descendants while it ran.
+        gib: the largest memory of the process and its descendants while it ran, without what earlier inputs left in it.
         is_idle: whether it waits for the next input.
         is_usable: whether it can run another input.
     """
@@ -83,19 +83,22 @@ class Worker:
         self._process.start()
         remote.close()
         self._num_inputs = 0
+        self._fresh_bytes: int | None = None  # its memory before the first input
         self.is_usable, self.is_idle = True, False
         self._begin(None, STARTUP_SECONDS)
 
     def run(self, number: int) -> None:
         """Start the input ``number``."""
         self._begin(number, IDLE_SECONDS)
+        if self._fresh_bytes is None:
+            self._fresh_bytes = self._first_bytes
         self._num_inputs += 1
         self.is_idle = False
         self.connection.send(number)
 
     def _begin(self, number: int | None, seconds: float) -> None:
         self.number, self.text, self.gib = number, "", 0.0
-        self._first_cpu_seconds = _usage(self._process.pid)[1]
+        self._first_bytes, self._first_cpu_seconds = _usage(self._process.pid)
         self.started = time.monotonic()
         self._deadline = self.started + seconds
 
@@ -103,7 +106,8 @@ class Worker:
         """Return the report of the input, or of the start of the process; None if neither has ended."""
         num_bytes, cpu_seconds = _usage(self._process.pid)
         cpu_seconds -= self._first_cpu_seconds
-        self.gib = max(self.gib, num_bytes / 2**30)
+        kept_bytes = 0 if self._fresh_bytes is None else self._first_bytes - self._fresh_bytes
+        self.gib = max(self.gib, (num_bytes - kept_bytes) / 2**30)
         try:
             while self.connection.poll():
                 message = self.connection.recv()

@@ -78,7 +78,7 @@ dist: $(READY)
 
 # Every benchmark prints a table and writes its measurements to benchmarks/results/ as JSON; see benchmarks/README.md.
 QUICK_BENCHMARKS := env_overhead reward_signal throughput
-FULL_BENCHMARKS := $(QUICK_BENCHMARKS) execution fault_injection search_then_train search_quality rungs accel_surrogate embedding_quality
+FULL_BENCHMARKS := $(QUICK_BENCHMARKS) execution fault_injection search_then_train search_quality pareto_quality rungs latency accel_surrogate embedding_quality
 
 bench: $(READY)
 	for name in $(QUICK_BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; done

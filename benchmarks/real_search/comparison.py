@@ -21,24 +21,21 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 from benchmarks.common.searches import require_trained_children
-from benchmarks.common.workers import map_unordered
 from benchmarks.real_search.analysis import Row, analyze, draw, make_table
+from benchmarks.real_search.jobs import Job, run_jobs
 from benchmarks.real_search.largest import largest_cell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
-from nases_env.cpu import num_cores
 from nases_env.devices import device_name, resolve_device
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, did_you_mean
@@ -182,7 +179,7 @@ class Comparison:
         cell = largest_cell(self.space.name, self.settings, num_classes, train.image_shape, args.num_largest, seed)
         return cell.decisions
 
-    def ready_jobs(self) -> Iterator[Search | Training]:
+    def ready_jobs(self) -> Iterator[Job]:
         """Yield the jobs that are not finished, each one when everything that it depends on is finished, first seeds first.
 
         The iterator ends when no job is ready, although some may be later.
@@ -192,7 +189,7 @@ class Comparison:
             started.add(job.path)
             yield job
 
-    def _next_job(self, started: set[Path]) -> Search | Training | None:
+    def _next_job(self, started: set[Path]) -> Job | None:
         for seed in self.seeds:
             for (_, number), search in self.searches.items():
                 if number == seed and search.path not in started and search.children() is None:
@@ -226,31 +223,10 @@ class Comparison:
         return rows
 
 
-def run_job(job: Search | Training) -> None:
-    """Run a job; its result is written to its file."""
-    job.run()
-
-
-def run_jobs(comparison: Comparison) -> None:
-    """Run the unfinished jobs, or ``--num-jobs`` of them."""
-    args = comparison.args
-    num_left = comparison.num_unfinished() if args.num_jobs is None else args.num_jobs
-    on_cpu = resolve_device(args.device).type == "cpu"
-    num_processes = args.num_processes or (num_cores() if on_cpu else 1)
-    with tqdm(total=num_left, unit="job", disable=num_left == 0) as bar:
-        while num_left > 0:
-            before = num_left
-            for _ in map_unordered(run_job, islice(comparison.ready_jobs(), num_left), num_processes):
-                num_left -= 1
-                bar.update()
-            if num_left == before:  # nothing is left, because several methods chose the same network
-                break
-
-
 def main(args: Args) -> None:
     """Compare searches with equal CPU seconds and networks without a search by their test accuracy."""
     comparison = Comparison(args)
-    run_jobs(comparison)
+    run_jobs(comparison, args.num_jobs, args.num_processes, args.device)
     report: dict[str, Any] = {
         "benchmark": "real_search",
         "settings": {**dataclasses.asdict(args), "preset": comparison.preset},

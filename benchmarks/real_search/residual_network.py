@@ -6,18 +6,12 @@ stages of basic blocks. With one block per stage and 64 channels in the last one
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nases_env.errors import InputError
-from nases_env.networks import NetworkSettings, count_parameters
+from benchmarks.real_search.scaled_networks import ScaledNetworks, stage_widths
+from nases_env.networks import NetworkSettings
 from nases_env.networks.operations import GlobalAvgPool, batch_norm, he_initialize
-from nases_env.search_spaces import Architecture, SearchSpace
-
-MAX_WIDTH = 4096  # channels of the last stage
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -60,7 +54,7 @@ class ResidualNetwork(nn.Sequential):
     """
 
     def __init__(self, width: int, blocks_per_stage: int, *, in_channels: int, num_classes: int) -> None:
-        widths = [max(1, round(width / divisor)) for divisor in (4, 2, 1)]
+        widths = stage_widths(width)
         channels = widths[0]
         layers: list[nn.Module] = [conv3x3(in_channels, channels), batch_norm(channels), nn.ReLU(inplace=True)]
         for stage, stage_channels in enumerate(widths):
@@ -71,29 +65,10 @@ class ResidualNetwork(nn.Sequential):
         he_initialize(self)
 
 
-class ResidualNetworks(SearchSpace):
-    """Residual networks as a search space, so that ``FinalTraining`` trains them exactly as it trains cells.
-
-    The only decision is the number of parameters; the network is the one closest to it. It has N blocks per stage.
-    """
+class ResidualNetworks(ScaledNetworks):
+    """Residual networks with N blocks per stage."""
 
     name = "residual_network"
-    decision_sizes = (10**9,)
 
-    def build(
-        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
-    ) -> nn.Module:
-        (num_params,) = architecture.decisions
-
-        def make(width: int) -> ResidualNetwork:
-            return ResidualNetwork(width, settings.cells_per_stage, in_channels=image_shape[0], num_classes=num_classes)
-
-        def count(width: int) -> int:
-            with torch.device("meta"):
-                return count_parameters(make(width))
-
-        larger = bisect_left(range(1, MAX_WIDTH), num_params, key=count) + 1
-        width = min((max(1, larger - 1), larger), key=lambda width: abs(count(width) - num_params))
-        if width == MAX_WIDTH:
-            raise InputError(f"the residual network cannot have {num_params:,} parameters; search smaller networks")
-        return make(width)
+    def make(self, width: int, settings: NetworkSettings, *, num_classes: int, in_channels: int) -> nn.Module:
+        return ResidualNetwork(width, settings.cells_per_stage, in_channels=in_channels, num_classes=num_classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from benchmarks.common.searches import seconds_of_process
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, Evaluation, Status
+from nases_env.evaluation import ChildSettings, Evaluation, Limits, Status
 from nases_env.evaluation.training import TRAINING_VERSION
 from nases_env.execution import ExecutionSettings
 from nases_env.hashing import sha256_hex
@@ -82,10 +82,12 @@ class Search:
         seconds: the search ends with the child during which this time passes.
         env_id: id of the environment.
         preset: preset of the children.
-        settings: the settings of this preset.
+        settings: the settings of the children.
         data_dir: directory of the data set; None: ``NASES_DATA_DIR``.
         device: torch device.
         work_dir: directory of the results.
+        search_space: name of the search space; None: that of the environment.
+        limits: limits of the children.
     """
 
     agent: str
@@ -97,12 +99,14 @@ class Search:
     data_dir: str | None
     device: str
     work_dir: Path
+    search_space: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def path(self) -> Path:
         """The file with the children. Searches that differ only in ``seconds`` share it, as one continues the other."""
         options = dataclasses.replace(self.options, data_dir=None, device=resolve_device(self.device).type)
-        identity = [TRAINING_VERSION, self.agent, dataclasses.asdict(options), dataclasses.asdict(self.settings)]
+        identity = [TRAINING_VERSION, self.agent, dataclasses.asdict(options)]
         digest = sha256_hex(json.dumps(identity, default=str))
         return self.work_dir / "searches" / f"{self.agent}-{self.seed}-{digest[:16]}.json"
 
@@ -117,6 +121,9 @@ class Search:
             preset=self.preset,
             data_dir=self.data_dir,
             device=self.device,
+            search_space=self.search_space,
+            limits=self.limits,
+            child=self.settings,
         )
 
     def read(self) -> Recorded:

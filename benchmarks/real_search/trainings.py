@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks.common.searches import seconds_of_process
 from benchmarks.real_search.residual_network import ResidualNetworks
+from benchmarks.real_search.scaled_networks import ScaledNetworks
+from benchmarks.real_search.separable_network import SeparableNetworks
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.evaluation import ChildSettings
@@ -20,13 +22,16 @@ from nases_env.retraining.training import TrainingFailedError
 from nases_env.search_spaces import SearchSpace, get_search_space
 from nases_env.training import EpochRecord, load_images
 
+BASELINE_SPACES: dict[str, ScaledNetworks] = {space.name: space for space in (ResidualNetworks(), SeparableNetworks())}
+"""The networks without a search by name."""
+
 
 @dataclass(frozen=True)
 class Training:
     """One final training. Two methods that choose the same network with the same seed share it.
 
     Attributes:
-        search_space: name of the search space, or that of ``ResidualNetworks``.
+        search_space: name of the search space, or of one in ``BASELINE_SPACES``.
         decisions: the decisions of the network.
         seed: seed of the training.
         dataset: name of the data set.
@@ -48,7 +53,8 @@ class Training:
     @property
     def space(self) -> SearchSpace:
         """The search space of the network."""
-        return ResidualNetworks() if self.search_space == ResidualNetworks.name else get_search_space(self.search_space)
+        baseline = BASELINE_SPACES.get(self.search_space)
+        return get_search_space(self.search_space) if baseline is None else baseline
 
     @property
     def key(self) -> str:

@@ -1,0 +1,72 @@
+"""Networks without a search, whose only decision is their number of parameters."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_right
+
+import torch
+from torch import nn
+
+from nases_env.errors import InputError
+from nases_env.networks import NetworkSettings, count_parameters
+from nases_env.search_spaces import Architecture, SearchSpace
+
+MAX_WIDTH = 4096  # channels of the last stage
+
+
+def stage_widths(width: int) -> list[int]:
+    """Return the channels of three stages: a quarter, a half, and the whole of ``width``."""
+    return [max(1, round(width / divisor)) for divisor in (4, 2, 1)]
+
+
+class ScaledNetworks(SearchSpace):
+    """Networks of one family as a search space, so that ``FinalTraining`` trains them exactly as it trains cells.
+
+    The only decision is the number of parameters; the network is the one closest to it.
+    """
+
+    decision_sizes = (10**9,)
+
+    @abstractmethod
+    def make(self, width: int, settings: NetworkSettings, *, num_classes: int, in_channels: int) -> nn.Module:
+        """Create the network whose last stage has ``width`` channels."""
+
+    def build(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> nn.Module:
+        def count(width: int) -> int:
+            return self._count(width, settings, num_classes, image_shape[0])
+
+        (num_params,) = architecture.decisions
+        smaller = self._widest(num_params, settings, num_classes, image_shape[0])
+        width = min((max(1, smaller), smaller + 1), key=lambda width: abs(count(width) - num_params))
+        if width == MAX_WIDTH:
+            raise InputError(f"the {self.label} cannot have {num_params:,} parameters; search smaller networks")
+        return self.make(width, settings, num_classes=num_classes, in_channels=image_shape[0])
+
+    @property
+    def label(self) -> str:
+        """The name of the family in a table."""
+        return self.name.replace("_", " ")
+
+    def largest(self, max_params: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> Architecture:
+        """Return the widest network with at most ``max_params`` parameters.
+
+        Raises:
+            InputError: if every network is larger.
+        """
+        width = self._widest(max_params, settings, num_classes, in_channels)
+        if width == 0:
+            raise InputError(f"no {self.label} has at most {max_params:,} parameters; pass a higher limit")
+        return self.architecture((self._count(width, settings, num_classes, in_channels),))
+
+    def _widest(self, max_params: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> int:
+        """Return the largest width with at most ``max_params`` parameters; 0 if there is none."""
+        return bisect_right(
+            range(1, MAX_WIDTH), max_params, key=lambda width: self._count(width, settings, num_classes, in_channels)
+        )
+
+    def _count(self, width: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> int:
+        with torch.device("meta"):
+            return count_parameters(self.make(width, settings, num_classes=num_classes, in_channels=in_channels))

@@ -19,6 +19,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 from nases_agents.policy import MAX_RESAMPLES, EmbeddingPolicy, PolicyArgs, PolicySample, rank_normalize
+from numpy.typing import NDArray
+from torch import Tensor
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
@@ -85,7 +87,7 @@ class EliteReinforce(EmbeddingPolicy):
 
     def _hamming_distance(self, sample: PolicySample) -> int:
         """Count the decisions in which the child differs from the one that the controller read."""
-        read = self.env.search_space.decode(sample.state.numpy())
+        read = self.env.search_space.decode(sample.state[: self.env.search_space.num_decisions].numpy())
         return sum(a != b for a, b in zip(sample.architecture.decisions, read.decisions, strict=True))
 
     def _update(self) -> dict[str, float]:
@@ -93,13 +95,17 @@ class EliteReinforce(EmbeddingPolicy):
         trainable = [index for index, transition in enumerate(self.history) if transition.sample.log_prob is not None]
         if not trainable:
             return {}
-        advantages = rank_normalize(torch.tensor([transition.reward for transition in self.history], dtype=torch.float64))
         metrics: dict[str, float] = {}
         for _ in range(self.args.gradient_steps):
             batch = self.rng.choice(trainable, REPLAY_BATCH_SIZE)
-            samples = [self.history[index].sample for index in batch]
-            metrics = self.gradient_step(samples, advantages[torch.from_numpy(batch)].float())
+            metrics = self.gradient_step(*self._training_batch(batch))
         return metrics
+
+    def _training_batch(self, batch: NDArray[np.int64]) -> tuple[list[PolicySample], Tensor]:
+        """Return the samples at the indices ``batch`` of the history, and their advantages."""
+        rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
+        advantages = rank_normalize(rewards)[torch.from_numpy(batch)].float()
+        return [self.history[index].sample for index in batch], advantages
 
 
 def main(args: Args) -> None:

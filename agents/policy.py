@@ -25,6 +25,7 @@ from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_fraction, require_positive
+from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 MAX_RESAMPLES = 20  # attempts to find an unseen child
@@ -117,8 +118,8 @@ class EmbeddingPolicy(Agent):
         self.learning_starts = args.resolved_learning_starts
         seed = derive_seed(args.seed, "policy", "controller")
         embedding = self.env.embedding
-        self.controller = embedding.controller(args.init, seed)
-        self.reference_controller = embedding.controller(args.init, seed).requires_grad_(False)
+        self.controller: nn.Module = embedding.controller(args.init, seed)
+        self.reference_controller: nn.Module = embedding.controller(args.init, seed).requires_grad_(False)
         self.log_std = torch.full((embedding.embedding_size,), math.log(args.std))
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
@@ -134,6 +135,10 @@ class EmbeddingPolicy(Agent):
         """Whether the next child is sampled from the prior."""
         return self.num_proposed < self.learning_starts
 
+    def read(self, child: Architecture) -> Tensor:
+        """Return the input of the controller for ``child``, shape (m,)."""
+        return torch.from_numpy(self.env.search_space.encode(child))
+
     def sample_states(self, num_mutations: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Sample elites, mutate and encode them.
 
@@ -144,7 +149,7 @@ class EmbeddingPolicy(Agent):
             The inputs of the controller, shape (B, m), and the residuals to add to its outputs, shape (B, n).
         """
         if not self.ranking:
-            state = torch.from_numpy(self.env.search_space.encode(self.env.architecture))
+            state = self.read(self.env.architecture)
             return state.expand(len(num_mutations), -1), torch.zeros(len(num_mutations), len(self.log_std))
         states, offsets = [], []
         ranks = self.rng.geometric(1 - self.policy_args.elite_geometric_decay, size=len(num_mutations))
@@ -153,9 +158,9 @@ class EmbeddingPolicy(Agent):
             child = elite.sample.architecture
             for _ in range(mutations):
                 child = self.env.search_space.mutate(child, self.rng)
-            states.append(self.env.search_space.encode(child))
+            states.append(self.read(child))
             offsets.append(elite.residual)
-        return torch.from_numpy(np.stack(states)), torch.stack(offsets)
+        return torch.stack(states), torch.stack(offsets)
 
     @torch.no_grad()
     def sample(self, states: Tensor, offsets: Tensor, std_scale: float = 1.0) -> list[PolicySample]:
@@ -219,8 +224,7 @@ class EmbeddingPolicy(Agent):
     def record(self, sample: PolicySample, reward: float) -> None:
         """Add ``sample`` and its ``reward`` to the history; a repeat of a promoted child has its comparable reward."""
         reward = self.comparable_rewards.get(sample.architecture.key, reward)
-        vector = torch.from_numpy(self.env.search_space.encode(sample.architecture))
-        simulated = self.reference_controller(vector[None])[0]
+        simulated = self.reference_controller(self.read(sample.architecture)[None])[0]
         is_reconstructed = self.env.decode((simulated / ACTION_SCALE).numpy()).key == sample.architecture.key
         use_residual = self.policy_args.residual and not is_reconstructed
         residual = sample.embedding - simulated if use_residual else torch.zeros_like(simulated)

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from nases_agents import mo_model_assisted, nsga2
+from nases_agents import mo_model_assisted, mo_reinforce, nsga2
 from nases_agents.mo_model_assisted import MOModelAssisted
+from nases_agents.mo_reinforce import MOReinforce
 from nases_agents.nsga2 import NSGA2
 from nases_agents.random_search import RandomSearch
 from numpy.typing import NDArray
@@ -46,6 +47,7 @@ from nases_env.seeding import numpy_generator
 
 AGENTS: dict[str, tuple[type[Agent], SearchArgs]] = {
     "mo_model_assisted": (MOModelAssisted, mo_model_assisted.Args()),
+    "mo_reinforce": (MOReinforce, mo_reinforce.Args()),
     "nsga2": (NSGA2, nsga2.Args()),
     "random_search": (RandomSearch, SearchArgs()),
 }
@@ -67,6 +69,8 @@ class Args:
     """Number of children."""
     num_seeds: int = 20
     """Number of searches of each agent, at least 2."""
+    first_seed: int = 0
+    """Seed of the first search; those of the others follow."""
     table: Path | None = None
     """CSV file with accuracies and latencies; unset: the default table of the environment."""
     num_processes: int = os.cpu_count() or 1
@@ -78,7 +82,7 @@ class Args:
         for name in self.agents:
             if name not in AGENTS:
                 raise InputError(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; known: {', '.join(AGENTS)}")
-        for option, minimum in {"budget": 1, "num_seeds": 2, "num_processes": 1}.items():
+        for option, minimum in {"budget": 1, "num_seeds": 2, "first_seed": 0, "num_processes": 1}.items():
             if getattr(self, option) < minimum:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
 
@@ -231,7 +235,7 @@ def main(args: Args) -> None:
     known = {device: read_device(args, device) for device in dict.fromkeys(args.devices)}
     jobs = [
         Job(device, agent, seed, known[device], args)
-        for seed in range(args.num_seeds)
+        for seed in range(args.first_seed, args.first_seed + args.num_seeds)
         for device in known
         for agent in dict.fromkeys(args.agents)
     ]

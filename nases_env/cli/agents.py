@@ -18,6 +18,7 @@ AGENTS = {
     "cma_es": "CMA-ES in the embedding space, with cmaes",
     "tpe": "TPE of Optuna on the decisions",
     "mo_model_assisted": "Gaussian processes and hypervolume improvement, for two objectives",
+    "mo_reinforce": "policy gradient conditioned on the preference, for several objectives",
     "nsga2": "NSGA-II of Optuna, for several objectives",
     "sb3": "PPO, A2C, SAC or TD3 of Stable-Baselines3",
     "random_search": "uniform sampling; the baseline",

@@ -43,10 +43,11 @@ def test_search_is_measured_against_the_true_front(table: Path) -> None:
 
 
 def test_benchmark_writes_the_report(table: Path, tmp_path: Path) -> None:
-    options = ["--num-seeds", "2", "--budget", "15", "--devices", "ms_phone", "--num-processes", "1"]
+    options = ["--num-seeds", "2", "--first-seed", "5", "--budget", "15", "--devices", "ms_phone", "--num-processes", "1"]
     result = run_benchmark("pareto_quality", [*options, "--table", str(table), "--output", "out.json"], tmp_path)
     report = json.loads((tmp_path / "out.json").read_text())
-    assert list(report["devices"]["ms_phone"]) == ["mo_model_assisted", "nsga2", "random_search"]
+    assert list(report["devices"]["ms_phone"]) == ["mo_model_assisted", "mo_reinforce", "nsga2", "random_search"]
+    assert {result["seed"] for result in report["results"]} == {5, 6}
     for agent, metrics in report["devices"]["ms_phone"].items():
         assert agent in result.stdout
         assert 0 < metrics["hypervolume"]["lowest"]["low"] <= metrics["hypervolume"]["lowest"]["value"] <= 1

@@ -10,10 +10,10 @@ For given weights, the value of a child is the augmented Chebyshev scalarization
 depend on the units and the outliers of the objectives; children without a result have the lowest ones. Other than a weighted
 sum, Chebyshev's scalarization can prefer any Pareto-optimal child, also where the front is not convex.
 
-The controller reads a mutant of one of the best children for the weights of the next child. In an update, the advantage of a
-replayed child is the normal quantile of the rank of its value among those of all children for its weights, so the baseline is
-their median. All values are computed anew, because the objectives of all children are known. With rungs, the agent learns
-from the lowest rung only.
+The controller reads a mutant of one of the best children for the weights of the next child. In an update, the advantage of
+a replayed child is the normal quantile of the rank of its value among those of all children for its weights, so the baseline
+is their median. All values are computed anew, because the objectives of all children are known. With rungs, the agent
+learns from the lowest rung only.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def relative_ranks(values: NDArray[np.floating]) -> Tensor:
 
 
 def scalarize(ranks: Tensor, weights: Tensor) -> Tensor:
-    """Return the augmented Chebyshev scalarization of ``ranks`` (N, objectives), shape (N,); the best possible value is 0."""
+    """Return the augmented Chebyshev scalarization of ``ranks`` (N, objectives), shape (N,); at most 0."""
     weighted = ranks * weights
     value: Tensor = weighted.min(dim=1).values + AUGMENTATION * weighted.sum(dim=1)
     return value

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nases_agents import mo_model_assisted, nsga2
+from nases_agents import mo_model_assisted, mo_reinforce, nsga2
 from nases_agents.gaussian_process import Posterior
 from nases_agents.mo_model_assisted import MOModelAssisted, expected_hypervolume_improvement
+from nases_agents.mo_reinforce import MOReinforce
 from nases_agents.nsga2 import NSGA2
 from nases_agents.random_search import RandomSearch
 
@@ -28,6 +29,7 @@ AgentOf = Callable[[MOEnv, int], Agent]
 
 AGENTS: dict[str, AgentOf] = {
     "mo_model_assisted": lambda env, seed: MOModelAssisted(env, mo_model_assisted.Args(seed=seed)),
+    "mo_reinforce": lambda env, seed: MOReinforce(env, mo_reinforce.Args(seed=seed)),
     "nsga2": lambda env, seed: NSGA2(env, nsga2.Args(seed=seed)),
     "random_search": lambda env, seed: RandomSearch(env, SearchArgs(seed=seed)),
 }
@@ -70,8 +72,9 @@ def test_model_assisted_finds_the_front(shares: dict[str, float]) -> None:
     assert shares["mo_model_assisted"] > shares["nsga2"] + 0.03
 
 
-def test_nsga2_is_better_than_random_search(shares: dict[str, float]) -> None:
-    assert shares["nsga2"] > shares["random_search"] + 0.03
+@pytest.mark.parametrize("name", ["mo_reinforce", "nsga2"])
+def test_agent_is_better_than_random_search(name: str, shares: dict[str, float]) -> None:
+    assert shares[name] > shares["random_search"] + 0.03
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -81,7 +84,7 @@ def test_seed_determines_the_children(name: str, table: str) -> None:
     assert keys[0] != keys[2]
 
 
-@pytest.mark.parametrize("name", ["mo_model_assisted", "nsga2"])
+@pytest.mark.parametrize("name", ["mo_model_assisted", "mo_reinforce", "nsga2"])
 def test_evaluates_no_architecture_twice_and_no_infeasible_one(name: str, table: str) -> None:
     loop = search(name, table, 40, max_latency=0.012)
     assert len({trial.architecture.key for trial in loop.trials}) == 40
@@ -135,7 +138,7 @@ def test_expected_hypervolume_improvement_is_the_mean_over_samples(seed: int) ->
         assert float(values[candidate]) == pytest.approx(gains.mean(), abs=5 * error + 1e-9)
 
 
-@pytest.mark.parametrize("name", ["mo_model_assisted", "nsga2"])
+@pytest.mark.parametrize("name", ["mo_model_assisted", "mo_reinforce", "nsga2"])
 def test_environment_with_one_objective_is_an_input_error(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} needs an environment with several objectives; pass one such as NASES-MO"):
         AGENTS[name](synthetic_env(), 0)  # type: ignore[arg-type]
@@ -162,7 +165,12 @@ def test_missing_package_is_an_input_error_before_anything_is_written(
 
 @pytest.mark.parametrize(
     ("args", "option"),
-    [(mo_model_assisted.Args, "num_init"), (mo_model_assisted.Args, "num_mutants"), (nsga2.Args, "population_size")],
+    [
+        (mo_model_assisted.Args, "num_init"),
+        (mo_model_assisted.Args, "num_mutants"),
+        (mo_reinforce.Args, "train_freq"),
+        (nsga2.Args, "population_size"),
+    ],
 )
 def test_options_out_of_range_are_input_errors(args: type[SearchArgs], option: str) -> None:
     with pytest.raises(InputError, match=f"--{option.replace('_', '-')} must be at least"):

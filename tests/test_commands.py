@@ -27,7 +27,7 @@ SMOKE = ("--preset", "smoke", "--budget", "2")
 
 
 SHARED = ("__init__", "gaussian_process", "optuna_study", "policy", "reward_model")  # modules that are not agents
-SEVERAL_OBJECTIVES = ("mo_model_assisted", "mo_reinforce", "nsga2")  # agents that need an environment with several objectives
+SEVERAL_OBJECTIVES = ("mo_model_assisted", "mo_reinforce", "nsga2")  # agents that need several objectives
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in SHARED)
 
 

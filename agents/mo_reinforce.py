@@ -12,8 +12,8 @@ sum, Chebyshev's scalarization can prefer any Pareto-optimal child, also where t
 
 The controller reads a mutant of one of the best children for the weights of the next child. In an update, the advantage of
 a replayed child is the normal quantile of the rank of its value among those of all children for its weights, so the baseline
-is their median. All values are computed anew, because the objectives of all children are known. With rungs, the agent
-learns from the lowest rung only.
+is their median. Each update computes the values of all children for these weights, because their objectives are known. With
+rungs, the agent learns from the lowest rung only.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ import json
 import math
 import operator
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -188,6 +190,11 @@ class SearchSpace(ABC):
     def _sizes(self) -> NDArray[np.int64]:
         return np.asarray(self.decision_sizes, dtype=np.int64)
 
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The number of choices of all decisions before each one, and that of all decisions."""
+        return list(accumulate(self.decision_sizes, initial=0))
+
     def architecture(self, decisions: Sequence[int]) -> Architecture:
         """Return the architecture with these ``decisions``.
 
@@ -242,10 +249,10 @@ class SearchSpace(ABC):
         Raises:
             InputError: if no single change gives a different network.
         """
-        starts = np.cumsum([0, *self.decision_sizes])
+        starts = self._starts
         for change in rng.permutation(starts[-1]).tolist():
-            index = int(np.searchsorted(starts, change, side="right")) - 1
-            choice = change - int(starts[index])
+            index = bisect_right(starts, change) - 1
+            choice = change - starts[index]
             mutant = self.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :]))
             if mutant.key != architecture.key:
                 return mutant

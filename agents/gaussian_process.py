@@ -318,10 +318,11 @@ class PathEncoder:
         return indices, [math.sqrt(count) for count in paths.values()]
 
     def _to_matrix(self, rows: Sequence[tuple[list[int], list[float]]]) -> Tensor:
-        matrix = torch.zeros(len(rows), max(1, len(self._indices)), dtype=torch.float64)
-        for row, (indices, values) in zip(matrix, rows, strict=True):
-            row[indices] = torch.tensor(values, dtype=torch.float64)
-        return matrix
+        lengths = [len(indices) for indices, _ in rows]
+        matrix = np.zeros((len(rows), max(1, len(self._indices))))
+        columns = [index for indices, _ in rows for index in indices]
+        matrix[np.repeat(np.arange(len(rows)), lengths), columns] = [value for _, values in rows for value in values]
+        return torch.from_numpy(matrix)
 
 
 class SizeScores:

@@ -106,6 +106,6 @@ def test_wrong_options_are_errors(tmp_path: Path) -> None:
         ({"figure": tmp_path / "a.txt"}, "--figure must end in"),
     ):
         with pytest.raises(InputError, match=message):
-            Args(**options)  # type: ignore[arg-type]
+            Args(**options)
     result = run_here(module("benchmarks.size_limits"), "--env-id", "NASES-Synthetic-v0")
     assert "trains no children" in error_of(result)

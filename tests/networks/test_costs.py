@@ -11,6 +11,7 @@ from nases_env.evaluation import PRESETS
 from nases_env.model_io import save_model
 from nases_env.model_io.model import TrainedModel
 from nases_env.networks import count_costs, count_file_bytes, count_flops, count_parameters
+from nases_env.networks.costs import _normalize
 from nases_env.search_spaces import get_search_space
 from nases_env.training import ChannelStatistics
 
@@ -50,6 +51,15 @@ def test_results_that_nothing_reads_do_not_count() -> None:
     """Such as the indices of max pooling and the statistics of batch norm."""
     assert peak(nn.MaxPool2d(3, 1, 1)) == (3 + 3) * MAP
     assert peak(nn.BatchNorm2d(3)) == (3 + 3) * MAP
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_results_of_batch_norm_are_like_those_of_torch(memory_format: torch.memory_format) -> None:
+    inputs = torch.empty(2, 5, 4, 3, device="meta").contiguous(memory_format=memory_format)
+    statistics = [torch.empty(5, device="meta") for _ in range(4)]
+    expected = torch.ops.aten.native_batch_norm.default(inputs, *statistics, False, 0.1, 1e-5)
+    for result, other in zip(_normalize(inputs), expected, strict=True):
+        assert (result.shape, result.stride(), result.dtype) == (other.shape, other.stride(), other.dtype)
 
 
 def test_tensor_that_is_read_later_stays() -> None:

@@ -17,6 +17,8 @@ from nases_env.search.run_report import read_run
 from tests.commands import error_of, run_here
 from tests.search.acting import RandomActions
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

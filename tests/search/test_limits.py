@@ -26,6 +26,8 @@ from tests.commands import error_of, run_here
 from tests.search.limited import limited_env
 from tests.search.test_resume import Killed, interrupt_after
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 SEARCH = ("search", "digits", "--preset", "smoke", "--search-space", "nasbench201", "--num-finalists", "0")
 LIMITS = [
     ("--max-params", "2k", "num_params", 2000),

@@ -285,12 +285,14 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
     return run
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_trajectory_does_not_depend_on_the_executor(tmp_path: Path) -> None:
     search_digits(tmp_path / "serial", executor="serial")
     search_digits(tmp_path / "processes", num_workers=2)
     assert trajectory(tmp_path / "serial") == trajectory(tmp_path / "processes")
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_second_search_reuses_the_results_of_a_shared_store(tmp_path: Path) -> None:
     store = str(tmp_path / "store.sqlite")
     first = search_digits(tmp_path / "first", executor="serial", store=store)

@@ -130,6 +130,7 @@ def test_quiet_search_prints_nothing(tmp_path: Path) -> None:
     assert "--quiet and --log-json exclude each other" in message
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_json_log_has_an_object_per_event(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     options = ("--preset", "smoke", "--budget", "3", "--num-finalists", "2", "--run-dir", str(run_dir))

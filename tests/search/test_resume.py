@@ -19,6 +19,7 @@ from tensorboard.summary.writer import event_file_writer
 from nases_env.cli import main as cli
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
+from nases_env.evaluation import PRESETS
 from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.options import load_args
@@ -239,11 +240,13 @@ def test_locked_run_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serial = ExecutionSettings(executor="serial")
     reinforce = module_of("reinforce")
-    reinforce.main(reinforce.Args(preset="smoke", budget=6, num_envs=2, run_dir=tmp_path / "whole", execution=serial))
-    options = ("--preset", "smoke", "--budget", "6", "--num-envs", "2", "--num-workers", "1", "--run-dir", "cut")
-    process = ForkedCommand(script(REINFORCE), *options, folder=tmp_path)
+    few = dataclasses.replace(PRESETS["smoke"], num_train_images=32, num_valid_images=32)
+    args = reinforce.Args(preset="smoke", child=few, budget=6, num_envs=2, num_finalists=0, run_dir=tmp_path / "whole")
+    reinforce.main(dataclasses.replace(args, execution=ExecutionSettings(executor="serial")))
+    options = ("--preset", "smoke", "--child.num-train-images", "32", "--child.num-valid-images", "32", "--budget", "6")
+    more = ("--num-envs", "2", "--num-finalists", "0", "--num-workers", "1", "--run-dir", "cut")
+    process = ForkedCommand(script(REINFORCE), *options, *more, folder=tmp_path)
     written = tmp_path / "cut" / "evaluations.jsonl"
     while process.is_running() and not (written.exists() and written.read_text()):
         time.sleep(0.02)

@@ -79,6 +79,7 @@ def test_curves(tmp_path: Path) -> None:
     assert len(events.Images("trial/best_cells")) == len(set(np.maximum.accumulate(rewards)))
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_same_command_produces_the_same_trajectory(tmp_path: Path) -> None:
     def evaluations(name: str) -> list[dict[str, Any]]:
         run(arguments(tmp_path / name, env_id="NASES-Digits-v0", preset="smoke", budget=3, num_finalists=2))

@@ -19,6 +19,8 @@ from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_report import read_run, write_report
 from tests.search.acting import RandomActions
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 
 def search(run_dir: Path, **options: Any) -> None:
     args = SearchArgs(**{"env_id": "NASES-Synthetic-v0", "budget": 3, "run_dir": run_dir, **options})

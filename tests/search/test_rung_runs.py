@@ -22,6 +22,8 @@ from nases_env.training.train_step import TrainingStep
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.test_resume import Killed, interrupt_after, resume, start_search, trajectory
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 TOY: dict[str, Any] = {
     "env_id": "tests.search.rungs:ToyRungs-v0",
     "budget": 12,

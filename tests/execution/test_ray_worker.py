@@ -353,6 +353,7 @@ def test_children_of_a_dead_node_are_retried(tmp_path: Path) -> None:
 
 SCRIPT = """
     from dataclasses import dataclass, replace
+    import sys
     from pathlib import Path
     from nases_env.evaluation import OperatorShareEvaluator
     from nases_env.execution.executor import Task
@@ -365,18 +366,20 @@ SCRIPT = """
             return replace(super().evaluate(architecture, seed), device="custom")
 
     if __name__ == "__main__":
-        worker, = ray_workers(CustomEvaluator("nasbench201", "skip_connect"), 1, address=None, log_dir=Path("logs"))
+        evaluator = CustomEvaluator("nasbench201", "skip_connect")
+        worker, = ray_workers(evaluator, 1, address=sys.argv[1], log_dir=Path("logs"))
         print(worker.evaluate(Task(get_search_space("nasbench201").sample(np.random.default_rng(0)), 0)).device)
         worker.close()
         assert not ray.is_initialized()
 """
 
 
-def test_evaluator_can_be_defined_in_the_script(tmp_path: Path) -> None:
+def test_evaluator_can_be_defined_in_the_script(cluster: None, tmp_path: Path) -> None:
+    """The script joins the cluster of the other tests, which saves the start of another one."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), ray_worker._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
     done = subprocess.run(
-        [sys.executable, "script.py"],
+        [sys.executable, "script.py", ray_worker._gcs_address()],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -37,7 +37,9 @@ def test_agent_runs_from_the_checkout_and_from_the_package(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkout = ROOT / "agents" / f"{agent}.py"
-    options: tuple[str, ...] = ("--env-id", "NASES-MO-Digits-v0", *SMOKE) if agent in SEVERAL_OBJECTIVES else SMOKE
+    options: tuple[str, ...] = (*SMOKE, "--search-space", "nasbench201")  # whose children are small
+    if agent in SEVERAL_OBJECTIVES:
+        options = ("--env-id", "NASES-MO-Digits-v0", *options)
     if agent == "reinforce":  # in another process, where the children of the preset smoke are not smaller
         options = ("--env-id", "NASES-Synthetic-v0", "--budget", "2")
     ran = [

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.networks import NetworkSettings
 from nases_env.search import SearchArgs, SearchRun
-from tests.commands import ROOT, run, run_benchmark
+from tests.commands import ROOT, run_benchmark
+from tests.processes import run_forked
 
 NUM_CHILDREN = 4
 
@@ -393,8 +396,10 @@ def test_concurrent_and_killed_commands_lose_nothing(
 ) -> None:
     output = tmp_path / "output.json"
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    command = ("python", "-m", "benchmarks.fault_injection", "--campaigns", campaign, *words, "--output", str(output))
-    printed = run(*command, "--work-dir", str(tmp_path / "work"), folder=ROOT).stdout
+    benchmark = partial(runpy.run_module, "benchmarks.fault_injection", run_name="__main__", alter_sys=True)
+    paths = ("--output", str(output), "--work-dir", str(tmp_path / "work"))
+    ended = run_forked(benchmark, "--campaigns", campaign, *words, *paths, folder=ROOT)
+    assert ended.returncode == 0, ended.stderr
     metrics = json.loads(output.read_text())
     assert metrics["passed"] is True
     assert all(check == {"passed": True, "problems": []} for check in metrics["campaigns"][campaign]["checks"].values())
@@ -404,7 +409,7 @@ def test_concurrent_and_killed_commands_lose_nothing(
         assert counts == {"kills": 3, "train": 1, "merge": 1, "pretrain": 1}
     else:
         assert sum(counts[name] for name in counts.keys() - {"rounds", "refused"}) == NUM_PROCESSES
-    assert re.search(rf"^. {next(iter(counts))} +. +{next(iter(options.values()))} .$", printed, re.MULTILINE)
+    assert re.search(rf"^. {next(iter(counts))} +. +{next(iter(options.values()))} .$", ended.stdout, re.MULTILINE)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()  # fails on the device meta, whose tensors have no values
     except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
     return torch.device(device)

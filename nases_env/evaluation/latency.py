@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,11 +18,21 @@ NUM_WARM_UP_PASSES, MIN_PASSES = 5, 5  # in each round
 
 
 class Latency(NamedTuple):
-    """The quartiles of the seconds of a forward pass of one image, and how many passes were measured."""
+    """The seconds of a forward pass of one image.
+
+    Attributes:
+        low: first quartile of all passes.
+        median: their median.
+        high: their third quartile.
+        best_round: lowest median of a turn. Other work on the machine makes passes slower, so this differs less between two
+            measurements than ``median``.
+        num_passes: number of passes.
+    """
 
     low: float
     median: float
     high: float
+    best_round: float
     num_passes: int
 
 
@@ -44,14 +55,14 @@ def measure_latencies(
     """
     image = torch.zeros(1, *image_shape).contiguous(memory_format=torch.channels_last)
     prepared = [model.eval().to(memory_format=torch.channels_last) for model in models]
-    seconds: list[list[float]] = [[] for _ in prepared]
+    rounds: list[list[list[float]]] = [[] for _ in prepared]
     with torch_threads(1), torch.inference_mode():
         for _ in range(num_rounds):
-            for model, measured in zip(prepared, seconds, strict=True):
+            for model, measured in zip(prepared, rounds, strict=True):
                 for _ in range(NUM_WARM_UP_PASSES):
                     model(image)
-                measured += _passes(model, image, round_seconds)
-    return [_summarize(each) for each in seconds]
+                measured.append(_passes(model, image, round_seconds))
+    return [_summarize(each) for each in rounds]
 
 
 def _passes(model: nn.Module, image: torch.Tensor, round_seconds: float) -> list[float]:
@@ -66,6 +77,7 @@ def _passes(model: nn.Module, image: torch.Tensor, round_seconds: float) -> list
     return seconds
 
 
-def _summarize(seconds: Sequence[float]) -> Latency:
+def _summarize(rounds: Sequence[Sequence[float]]) -> Latency:
+    seconds = np.concatenate(rounds)
     low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
-    return Latency(low, median, high, len(seconds))
+    return Latency(low, median, high, min(map(statistics.median, rounds)), len(seconds))

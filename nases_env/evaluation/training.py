@@ -213,10 +213,12 @@ class TrainingEvaluator(Evaluator):
         return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Return the median of repeated passes with one thread of the CPU, after a warm-up."""
+        """Return the lowest of five medians of repeated passes with one thread of the CPU, each after a warm-up."""
         model = self.build(architecture, seed)
         shape = self.images()[0].image_shape
-        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[0].median
+        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[
+            0
+        ].best_round
 
     def build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build the network of a child with its initial weights, which depend on ``seed``."""

@@ -40,7 +40,10 @@ def with_latencies(run: Run, run_dir: Path) -> Run:
     }
     train, _ = evaluator.images()
     measured = measure_latencies([models[child.number] for child in best], train.image_shape)
-    latencies = [Latency(child.number, **each._asdict()) for child, each in zip(best, measured, strict=True)]
+    latencies = [
+        Latency(child.number, each.low, each.median, each.high, each.num_passes)
+        for child, each in zip(best, measured, strict=True)
+    ]
     return dataclasses.replace(run, latencies=latencies, processor=cpu_name())
 
 

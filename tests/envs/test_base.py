@@ -254,6 +254,7 @@ def test_every_keyword_is_documented() -> None:
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),
         ({"device": "cuda:99"}, "cannot use the device 'cuda:99'"),
         ({"device": "nonsense"}, "cannot use the device 'nonsense'"),
+        ({"device": "meta"}, "cannot use the device 'meta'"),
         ({"search_space": "darts"}, "unknown search space 'darts'"),
         ({"embedding": "absent.safetensors"}, "absent.safetensors"),
     ],

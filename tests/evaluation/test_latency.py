@@ -48,9 +48,17 @@ def test_one_image_passes_in_evaluation_mode_with_one_thread() -> None:
     assert len(recorder.calls) == measured.num_passes + latency.NUM_ROUNDS * latency.NUM_WARM_UP_PASSES
     assert measured.num_passes >= latency.NUM_ROUNDS * latency.MIN_PASSES
     assert 0 < measured.low <= measured.median <= measured.high
+    assert 0 < measured.best_round <= measured.median
 
 
 def test_larger_network_takes_longer() -> None:
     small, large = (nn.Sequential(nn.Conv2d(3, 8, 3), *[nn.Conv2d(8, 8, 3, padding=1)] * depth) for depth in (1, 50))
     quick, slow = measure_latencies([small, large], (3, 32, 32))
     assert slow.median > 3 * quick.median
+
+
+def test_slow_rounds_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([[5.0, 5.0, 5.0], [1.0, 2.0, 9.0], [8.0, 8.0, 8.0]])
+    monkeypatch.setattr(latency, "_passes", lambda *_: next(rounds))
+    (measured,) = measure_latencies([torch.nn.Identity()], (3, 8, 8), num_rounds=3)
+    assert measured == latency.Latency(low=5.0, median=5.0, high=8.0, best_round=2.0, num_passes=9)

@@ -95,17 +95,19 @@ class EliteReinforce(EmbeddingPolicy):
         trainable = [index for index, transition in enumerate(self.history) if transition.sample.log_prob is not None]
         if not trainable:
             return {}
+        batches = [self.rng.choice(trainable, REPLAY_BATCH_SIZE) for _ in range(self.args.gradient_steps)]
+        if not batches:
+            return {}
+        advantages = self._advantages(np.concatenate(batches)).view(len(batches), REPLAY_BATCH_SIZE)
         metrics: dict[str, float] = {}
-        for _ in range(self.args.gradient_steps):
-            batch = self.rng.choice(trainable, REPLAY_BATCH_SIZE)
-            metrics = self.gradient_step(*self._training_batch(batch))
+        for batch, of_batch in zip(batches, advantages, strict=True):
+            metrics = self.gradient_step([self.history[index].sample for index in batch], of_batch)
         return metrics
 
-    def _training_batch(self, batch: NDArray[np.int64]) -> tuple[list[PolicySample], Tensor]:
-        """Return the samples at the indices ``batch`` of the history, and their advantages."""
+    def _advantages(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the advantages of the children at ``indices`` of the history, float32."""
         rewards = torch.tensor([transition.reward for transition in self.history], dtype=torch.float64)
-        advantages = rank_normalize(rewards)[torch.from_numpy(batch)].float()
-        return [self.history[index].sample for index in batch], advantages
+        return rank_normalize(rewards)[torch.from_numpy(indices)].float()
 
 
 def main(args: Args) -> None:

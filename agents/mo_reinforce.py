@@ -132,13 +132,14 @@ class MOReinforce(EliteReinforce):
                 self.ranking = [self.history[index] for index in order.tolist()]
         return super()._next_sample()
 
-    def _training_batch(self, batch: NDArray[np.int64]) -> tuple[list[PolicySample], Tensor]:
-        """Return the samples at the indices ``batch`` of the history, and their advantages, each for its own weights."""
+    def _advantages(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the advantages of the children at ``indices`` of the history, each for its own weights."""
         ranks = self._ranks()
-        samples = [self.history[index].sample for index in batch]
+        samples = [self.history[index].sample for index in indices]
         values = [scalarize(ranks, sample.state[-len(self.weights) :]) for sample in samples]
-        shares = torch.tensor([relative_rank(each, int(index)) for each, index in zip(values, batch, strict=True)])
-        return samples, torch.special.ndtri(shares)
+        shares = torch.tensor([relative_rank(each, int(index)) for each, index in zip(values, indices, strict=True)])
+        advantages: Tensor = torch.special.ndtri(shares)
+        return advantages
 
     def _ranks(self) -> Tensor:
         return relative_ranks(np.stack(self.values))

@@ -9,14 +9,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.real_search.scaled_networks import ScaledNetworks, stage_widths
+from benchmarks.real_search.scaled_networks import ScaledNetworks, StagedNetwork, conv3x3
 from nases_env.networks import NetworkSettings
-from nases_env.networks.operations import GlobalAvgPool, batch_norm, he_initialize
-
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """Create a 3x3 convolution without bias."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+from nases_env.networks.operations import batch_norm
 
 
 class BasicBlock(nn.Module):
@@ -43,32 +38,10 @@ class BasicBlock(nn.Module):
         return F.relu(self.layers(value) + shortcut)
 
 
-class ResidualNetwork(nn.Sequential):
-    """Stem, three stages of basic blocks, the second and third of which begin with stride 2, and a linear layer.
-
-    Args:
-        width: channels of the last stage; the stages before have a half and a quarter of it.
-        blocks_per_stage: number of blocks in each stage.
-        in_channels: channels of the images.
-        num_classes: length of the logits.
-    """
-
-    def __init__(self, width: int, blocks_per_stage: int, *, in_channels: int, num_classes: int) -> None:
-        widths = stage_widths(width)
-        channels = widths[0]
-        layers: list[nn.Module] = [conv3x3(in_channels, channels), batch_norm(channels), nn.ReLU(inplace=True)]
-        for stage, stage_channels in enumerate(widths):
-            for block in range(blocks_per_stage):
-                layers.append(BasicBlock(channels, stage_channels, 2 if stage > 0 and block == 0 else 1))
-                channels = stage_channels
-        super().__init__(*layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(channels, num_classes))
-        he_initialize(self)
-
-
 class ResidualNetworks(ScaledNetworks):
     """Residual networks with N blocks per stage."""
 
     name = "residual_network"
 
     def make(self, width: int, settings: NetworkSettings, *, num_classes: int, in_channels: int) -> nn.Module:
-        return ResidualNetwork(width, settings.cells_per_stage, in_channels=in_channels, num_classes=num_classes)
+        return StagedNetwork(width, settings.cells_per_stage, BasicBlock, in_channels=in_channels, num_classes=num_classes)

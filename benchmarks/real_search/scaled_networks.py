@@ -4,20 +4,53 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings, count_parameters
+from nases_env.networks.operations import GlobalAvgPool, batch_norm, he_initialize
 from nases_env.search_spaces import Architecture, SearchSpace
 
 MAX_WIDTH = 4096  # channels of the last stage
 
 
-def stage_widths(width: int) -> list[int]:
-    """Return the channels of three stages: a quarter, a half, and the whole of ``width``."""
-    return [max(1, round(width / divisor)) for divisor in (4, 2, 1)]
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Create a 3x3 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+class StagedNetwork(nn.Sequential):
+    """Stem, three stages of blocks, the second and third of which begin with stride 2, and a linear layer.
+
+    Args:
+        width: channels of the last stage; the stages before have a half and a quarter of it.
+        blocks_per_stage: number of blocks in each stage.
+        block: makes a block from its input channels, output channels and stride.
+        in_channels: channels of the images.
+        num_classes: length of the logits.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        blocks_per_stage: int,
+        block: Callable[[int, int, int], nn.Module],
+        *,
+        in_channels: int,
+        num_classes: int,
+    ) -> None:
+        widths = [max(1, round(width / divisor)) for divisor in (4, 2, 1)]
+        channels = widths[0]
+        layers: list[nn.Module] = [conv3x3(in_channels, channels), batch_norm(channels), nn.ReLU(inplace=True)]
+        for stage, stage_channels in enumerate(widths):
+            for number in range(blocks_per_stage):
+                layers.append(block(channels, stage_channels, 2 if stage > 0 and number == 0 else 1))
+                channels = stage_channels
+        super().__init__(*layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(channels, num_classes))
+        he_initialize(self)
 
 
 class ScaledNetworks(SearchSpace):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from benchmarks.real_search.residual_network import conv3x3
-from benchmarks.real_search.scaled_networks import ScaledNetworks, stage_widths
+from benchmarks.real_search.scaled_networks import ScaledNetworks, StagedNetwork
 from nases_env.networks import NetworkSettings
-from nases_env.networks.operations import GlobalAvgPool, batch_norm, he_initialize
+from nases_env.networks.operations import batch_norm
 
 BLOCKS_PER_CELL = 2  # a residual block also has two convolutions
 
@@ -29,28 +28,6 @@ def separable_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequ
     )
 
 
-class SeparableNetwork(nn.Sequential):
-    """Stem, three stages of separable blocks, the second and third of which begin with stride 2, and a linear layer.
-
-    Args:
-        width: channels of the last stage; the stages before have a half and a quarter of it.
-        blocks_per_stage: number of blocks in each stage.
-        in_channels: channels of the images.
-        num_classes: length of the logits.
-    """
-
-    def __init__(self, width: int, blocks_per_stage: int, *, in_channels: int, num_classes: int) -> None:
-        widths = stage_widths(width)
-        channels = widths[0]
-        layers: list[nn.Module] = [conv3x3(in_channels, channels), batch_norm(channels), nn.ReLU(inplace=True)]
-        for stage, stage_channels in enumerate(widths):
-            for block in range(blocks_per_stage):
-                layers.append(separable_block(channels, stage_channels, 2 if stage > 0 and block == 0 else 1))
-                channels = stage_channels
-        super().__init__(*layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(channels, num_classes))
-        he_initialize(self)
-
-
 class SeparableNetworks(ScaledNetworks):
     """Networks of depthwise-separable convolutions with 2N blocks per stage."""
 
@@ -58,4 +35,4 @@ class SeparableNetworks(ScaledNetworks):
 
     def make(self, width: int, settings: NetworkSettings, *, num_classes: int, in_channels: int) -> nn.Module:
         num_blocks = BLOCKS_PER_CELL * settings.cells_per_stage
-        return SeparableNetwork(width, num_blocks, in_channels=in_channels, num_classes=num_classes)
+        return StagedNetwork(width, num_blocks, separable_block, in_channels=in_channels, num_classes=num_classes)

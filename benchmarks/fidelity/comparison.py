@@ -9,7 +9,8 @@ mean final validation accuracy of each cell (used to choose settings) and with i
 Seconds are CPU seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the
 teacher, which is trained once before the other trainings. Its training is not part of their seconds.
 
-The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint.
+The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint. With ``--archive``,
+finished trainings are also kept in one file, from which another machine continues.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
+from benchmarks.common.archive import pack, unpack
 from benchmarks.common.report import TextTable, format_interval
 from benchmarks.common.workers import map_unordered
 from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
@@ -102,6 +104,8 @@ class Args:
     """Number of bootstrap samples of the intervals."""
     work_dir: Path = Path("runs/fidelity")
     """Directory of the trainings."""
+    archive: Path | None = None
+    """File of finished trainings. Those that it contains are not repeated; those of this run are added."""
     table: Path | None = None
     """CSV file for all measurements, one row per training and epoch."""
     output: Path | None = None
@@ -400,6 +404,8 @@ def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
 def main(args: Args) -> None:
     """Measure how well short trainings predict the final accuracy."""
     jobs = make_jobs(args)
+    if args.archive is not None:
+        unpack(args.archive, args.work_dir)
     pending = [job for job in jobs if job.read() is None]
     if args.num_trainings is not None:
         pending = pending[: args.num_trainings]
@@ -409,6 +415,8 @@ def main(args: Args) -> None:
     trainings = itertools.chain(map_unordered(run, teachers, 1), map_unordered(run, pending, args.num_processes))
     for _ in tqdm(trainings, total=len(teachers) + len(pending), unit="training"):
         pass
+    if args.archive is not None:
+        pack(args.archive, args.work_dir, [job.path for job in jobs if job.read() is not None])
     if args.table is not None:
         write_atomically(args.table, to_csv(jobs).encode())
     report = analyze(jobs, args)

@@ -138,6 +138,11 @@ class Search:
         ]
         return Recorded(children, content["chosen"])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the search has ended after ``seconds``."""
+        return str(self.seconds) in self.read().chosen
+
     def children(self) -> list[Child] | None:
         """Return the children up to the one during which ``seconds`` passed; None if the search is not finished."""
         recorded = self.read()

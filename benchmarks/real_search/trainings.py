@@ -68,6 +68,11 @@ class Training:
         identity = [TRAINING_VERSION, self.key, self.seed, self.dataset, dataclasses.asdict(self.settings), device]
         return self.work_dir / "trainings" / f"{self.seed}-{sha256_hex(json.dumps(identity))[:16]}.json"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training has ended, normally or not."""
+        return self.read() is not None
+
     def read(self) -> dict[str, Any] | None:
         """Return the result, or None if the training is not finished."""
         values = self._read_file()

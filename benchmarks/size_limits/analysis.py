@@ -19,7 +19,6 @@ from nases_env.errors import InputError
 from nases_env.pareto import hypervolume
 from nases_env.seeding import numpy_generator
 
-FIGURE_FORMATS = (".svg", ".png", ".pdf")
 REFERENCE_FACTOR = 10  # the cost of the reference point, relative to the highest limit
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 

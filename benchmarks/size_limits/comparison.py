@@ -10,8 +10,8 @@ not used for any choice.
 The preset ``cpu`` is shortened, so that all searches and trainings take about three CPU hours: children are trained on 4,000
 images for one epoch, and final networks on 15,000 images for seven.
 
-The same command resumes the searches and trainings in ``--work-dir``. The jobs are ordered by seed, so that the first seeds
-are complete for all limits and methods first.
+The same command resumes the searches and trainings in ``--work-dir``. With ``--archive``, finished ones are also kept in one
+file, from which another machine continues. The jobs are ordered by seed, so that the first seeds are complete first.
 """
 
 from __future__ import annotations
@@ -23,25 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from benchmarks.common.searches import require_trained_children
 from benchmarks.real_search.analysis import Row
-from benchmarks.real_search.jobs import Job, run_jobs
+from benchmarks.real_search.base import REFERENCE, ComparisonArgs, SearchComparison
+from benchmarks.real_search.jobs import Job
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Search
 from benchmarks.real_search.separable_network import SeparableNetworks
 from benchmarks.real_search.trainings import BASELINE_SPACES, Training
-from benchmarks.size_limits.analysis import FIGURE_FORMATS, analyze, draw, make_table
+from benchmarks.size_limits.analysis import analyze, draw, make_table
 from nases_env.atomic_io import write_atomically
-from nases_env.devices import device_name, resolve_device
-from nases_env.envs import ImageEnv
-from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import ChildSettings, Limits, TrainingEvaluator, final_settings
-from nases_env.search import SearchArgs, make_env
+from nases_env.errors import InputError
+from nases_env.evaluation import ChildSettings, Limits, final_settings
 
-REFERENCE = "random_search"  # the agent to which the other methods are compared
 BASELINES = {ResidualNetworks.name: "residual network", SeparableNetworks.name: "depthwise-separable network"}
 """The methods without a search and their labels."""
 
@@ -49,13 +44,9 @@ TABLE_WIDTH = 160  # characters
 
 
 @dataclass
-class Args:
-    """Options of the benchmark."""
+class Args(ComparisonArgs):
+    """Options of the benchmark. The six options of images, epochs and cycles replace those of the preset."""
 
-    env_id: str = "NASES-CIFAR10-v0"
-    """Id of an environment that trains children."""
-    preset: str = "cpu"
-    """Preset of the children and of the recipe of the final training, except for the following six options."""
     search_epochs: int = 1
     """Epochs of a child."""
     search_images: int = 4000
@@ -76,73 +67,41 @@ class Args:
     """CPU seconds of each search, or wall time on a GPU. A search ends with the child during which they pass."""
     num_seeds: int = 3
     """Number of searches of each agent under each limit."""
-    first_seed: int = 0
-    """First seed; the others follow consecutively."""
-    data_dir: str | None = None
-    """Directory with the data; unset: NASES_DATA_DIR."""
-    device: str = "cpu"
-    """A torch device; auto: the GPU if there is one."""
-    num_processes: int | None = None
-    """Number of parallel jobs, with one thread each; unset: the number of CPU cores, or 1 on a GPU."""
-    num_jobs: int | None = None
-    """Number of searches and final trainings to run now; unset: all. 0 analyzes what is finished."""
     work_dir: Path = Path("runs/size_limits")
     """Directory of the searches and trainings; only one process at a time may use it."""
-    output: Path | None = None
-    """JSON file for the analysis."""
-    figure: Path | None = None
-    """Image file for the test accuracy by the number of parameters: .svg, .png or .pdf."""
 
     def __post_init__(self) -> None:
-        for name in self.agents:
-            if name not in AGENTS:
-                raise InputError(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}; known: {', '.join(AGENTS)}")
-        if REFERENCE not in self.agents:
-            raise InputError(f"--agents must contain {REFERENCE}, to which the other methods are compared")
+        super().__post_init__()
         if not self.limits or min(self.limits) < 1:
             raise InputError("--limits must be numbers of parameters, such as 10000 30000")
-        if not 0 < self.search_seconds < float("inf"):
-            raise InputError(f"--search-seconds must be a positive number, not {self.search_seconds}")
-        for option, minimum in {"num_seeds": 1, "first_seed": 0, "num_processes": 1, "num_jobs": 0}.items():
-            value = getattr(self, option)
-            if value is not None and value < minimum:
-                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {value}")
-        if self.figure is not None and self.figure.suffix not in FIGURE_FORMATS:
-            raise InputError(f"--figure must end in {', '.join(FIGURE_FORMATS)}, not {self.figure.name!r}")
 
 
-class Comparison:
-    """All searches and final trainings. The training of a child is known when its search is finished."""
+class Comparison(SearchComparison):
+    """All searches and final trainings of the benchmark."""
+
+    args: Args
 
     def __init__(self, args: Args) -> None:
-        self.args = args
-        require_trained_children(make_env(SearchArgs(env_id=args.env_id)), args.env_id)
-        env = make_env(SearchArgs(env_id=args.env_id, preset=args.preset, data_dir=args.data_dir, device=args.device))
-        assert isinstance(env, ImageEnv)
-        assert isinstance(env.evaluator, TrainingEvaluator)
-        resolve_device(args.device)
-        self.preset, self._evaluator = env.preset, env.evaluator
-        self.settings: ChildSettings = dataclasses.replace(
-            env.settings,
+        super().__init__(args)
+        self.search_settings: ChildSettings = dataclasses.replace(
+            self.settings,
             num_epochs=args.search_epochs,
             num_train_images=args.search_images,
             num_valid_images=args.valid_images,
         )
         self.final_settings: ChildSettings = dataclasses.replace(
-            final_settings(self.settings, self.preset),
+            final_settings(self.search_settings, self.preset),
             num_epochs=args.final_epochs,
             num_cycles=args.final_cycles,
             num_train_images=args.final_images,
         )
-        self.seeds = range(args.first_seed, args.first_seed + args.num_seeds)
         self.limits = sorted(set(args.limits))
-        agents = list(dict.fromkeys(args.agents))
-        self.labels = {name: AGENTS[name].label for name in agents} | BASELINES
+        self.labels = {name: AGENTS[name].label for name in self.agents} | BASELINES
         self.searches = {
             (name, limit, seed): self._search(name, limit, seed)
             for seed in self.seeds
             for limit in self.limits
-            for name in agents
+            for name in self.agents
         }
 
     def _search(self, agent: str, limit: int, seed: int) -> Search:
@@ -153,7 +112,7 @@ class Comparison:
             seconds=args.search_seconds,
             env_id=args.env_id,
             preset=self.preset,
-            settings=self.settings,
+            settings=self.search_settings,
             data_dir=args.data_dir,
             device=args.device,
             work_dir=args.work_dir,
@@ -166,7 +125,7 @@ class Comparison:
         search = self.searches.get((method, limit, seed))
         if search is None:
             space = method
-            train, _ = self._evaluator.images()
+            train, _ = self.evaluator.images()
             family, num_classes, channels = BASELINE_SPACES[method], len(train.class_names), train.image_shape[0]
             decisions = family.largest(limit, self.final_settings, num_classes, channels).decisions
         else:
@@ -178,40 +137,21 @@ class Comparison:
             search_space=space,
             decisions=decisions,
             seed=seed,
-            dataset=self._evaluator.dataset,
+            dataset=self.evaluator.dataset,
             settings=self.final_settings,
             data_dir=self.args.data_dir,
             device=self.args.device,
             work_dir=self.args.work_dir,
         )
 
-    def ready_jobs(self) -> Iterator[Job]:
-        """Yield the jobs that are not finished, each one when everything that it depends on is finished, first seeds first.
-
-        The iterator ends when no job is ready, although some may be later.
-        """
-        started: set[Path] = set()
-        while (job := self._next_job(started)) is not None:
-            started.add(job.path)
-            yield job
-
-    def _next_job(self, started: set[Path]) -> Job | None:
+    def jobs(self) -> Iterator[Job | None]:
+        """Yield all searches and trainings, those of the first seeds first."""
         for seed in self.seeds:
             for limit in self.limits:
                 for method in self.labels:
-                    search = self.searches.get((method, limit, seed))
-                    if search is not None and search.path not in started and search.children() is None:
-                        return search
-                    training = self.training(method, limit, seed)
-                    if training is not None and training.path not in started and training.read() is None:
-                        return training
-        return None
-
-    def num_unfinished(self) -> int:
-        """Return the number of unfinished jobs, counting each training that is not known yet as one."""
-        trainings = [self.training(*key) for key in self._keys()]
-        num_trainings = sum(training is None or training.read() is None for training in trainings)
-        return num_trainings + sum(search.children() is None for search in self.searches.values())
+                    if method in self.agents:
+                        yield self.searches[method, limit, seed]
+                    yield self.training(method, limit, seed)
 
     def _keys(self) -> list[tuple[str, int, int]]:
         return [(method, limit, seed) for method in self.labels for limit in self.limits for seed in self.seeds]
@@ -233,13 +173,10 @@ class Comparison:
 def main(args: Args) -> None:
     """Compare searches with limits of the number of parameters to networks without a search by their test accuracy."""
     comparison = Comparison(args)
-    run_jobs(comparison, args.num_jobs, args.num_processes, args.device)
+    comparison.run()
     report: dict[str, Any] = {
         "benchmark": "size_limits",
-        "settings": {**dataclasses.asdict(args), "preset": comparison.preset},
-        "device": device_name(resolve_device(args.device)),
-        "torch": torch.__version__,
-        "num_unfinished_jobs": comparison.num_unfinished(),
+        **comparison.describe(),
         **analyze(comparison.rows(), REFERENCE),
     }
     for table in make_table(report, comparison.labels):

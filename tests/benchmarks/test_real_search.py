@@ -15,7 +15,6 @@ from benchmarks.common import statistics
 from benchmarks.real_search import searches
 from benchmarks.real_search.analysis import Row, analyze
 from benchmarks.real_search.comparison import ENAS, LARGEST, MEDIAN, RESIDUAL, Args, Comparison
-from benchmarks.real_search.jobs import run_jobs
 from benchmarks.real_search.largest import largest_cell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
@@ -225,7 +224,7 @@ def test_jobs_are_ordered_by_seed_and_can_be_run_in_parts(tmp_path: Path, monkey
     ready = [(type(job).__name__, job.seed) for job in comparison.ready_jobs()]
     assert ready == [(name, seed) for seed in (0, 1) for name in ("Search", "Search", "Training", "Training")]
     assert comparison.num_unfinished() == 2 * (len(AGENTS) + len(AGENTS) + len(BASELINES))
-    run_jobs(Comparison(make_args(tmp_path, **options)), 3, 1, "cpu")
+    Comparison(make_args(tmp_path, num_jobs=3, **options)).run()
     # Both searches of the first seed, and the training of one of them.
     assert len(list((tmp_path / "searches").iterdir())) == 2
     assert [row.method for row in comparison.rows()] == ["random_search"]

@@ -30,10 +30,10 @@ def test_methods_are_compared_within_the_limit(tmp_path: Path) -> None:
     options = (
         *("--env-id", "NASES-Digits-v0", "--preset", "smoke", "--limits", "4000", "--search-seconds", "0.01"),
         *("--search-images", "32", "--valid-images", "32", "--final-images", "64", "--final-epochs", "1"),
-        *("--final-cycles", "1", "--num-seeds", "1", "--num-processes", "1", "--work-dir", "work"),
+        *("--final-cycles", "1", "--num-seeds", "1", "--num-processes", "1", "--archive", "archive.jsonl"),
         *("--output", "out.json", "--figure", "out.svg"),
     )
-    printed = run_benchmark("size_limits", options, tmp_path).stdout
+    printed = run_benchmark("size_limits", (*options, "--work-dir", "work"), tmp_path).stdout
     assert "hypervolume over all limits" in printed
     assert "jobs are not finished" not in printed
     report = json.loads((tmp_path / "out.json").read_text())
@@ -47,8 +47,11 @@ def test_methods_are_compared_within_the_limit(tmp_path: Path) -> None:
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")}
     assert sorted(path.parent.name for path in files) == ["searches"] * 2 + ["trainings"] * 4
-    run_benchmark("size_limits", (*options, "--num-jobs", "0"), tmp_path)
+    run_benchmark("size_limits", (*options, "--work-dir", "work", "--num-jobs", "0"), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")} == files
+    assert json.loads((tmp_path / "out.json").read_text())["limits"] == report["limits"]
+    # Another machine has nothing but the archive.
+    run_benchmark("size_limits", (*options, "--work-dir", "other", "--num-jobs", "0"), tmp_path)
     assert json.loads((tmp_path / "out.json").read_text())["limits"] == report["limits"]
 
 

@@ -1,0 +1,69 @@
+"""Finished results of a benchmark in one text file, so that another machine can continue or analyze them.
+
+Each line is a JSON object with the ``path`` of a result in the directory of the benchmark and its ``content``. The lines are
+sorted by path. The names of the files contain digests of the settings, so results with other settings are kept and not used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError
+
+
+def unpack(archive: Path, work_dir: Path) -> None:
+    """Write the results that ``work_dir`` lacks. A missing archive has no results.
+
+    Raises:
+        InputError: if the file is not an archive.
+    """
+    for name, content in _read(archive).items():
+        path = work_dir / name
+        if not path.exists():
+            write_atomically(path, _to_line(content))
+
+
+def pack(archive: Path, work_dir: Path, paths: Iterable[Path]) -> None:
+    """Add results to the archive, or replace them.
+
+    Args:
+        archive: the file; created if it is missing.
+        work_dir: the directory of the benchmark.
+        paths: files of finished results in ``work_dir``.
+
+    Raises:
+        InputError: if the existing file is not an archive.
+    """
+    contents = _read(archive)
+    contents |= {path.relative_to(work_dir).as_posix(): json.loads(path.read_text()) for path in paths}
+    lines = [_to_line({"path": name, "content": contents[name]}) for name in sorted(contents)]
+    write_atomically(archive, b"".join(lines))
+
+
+def _to_line(content: Any) -> bytes:
+    return (json.dumps(content) + "\n").encode()
+
+
+def _read(archive: Path) -> dict[str, Any]:
+    try:
+        lines = archive.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {archive}: {error}; pass another --archive") from error
+    contents: dict[str, Any] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            name, content = record["path"], record["content"]
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"the path {name!r} is outside of the directory of the benchmark")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"line {number} of {archive} is not a result ({error}); pass another --archive") from error
+        contents[name] = content
+    return contents

@@ -1,0 +1,68 @@
+"""The file of finished results from which another machine continues a benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common.archive import pack, unpack
+from nases_env.errors import InputError
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content) + "\n")
+    return path
+
+
+def test_results_of_two_machines_are_united(tmp_path: Path) -> None:
+    archive, first, second = tmp_path / "archive.jsonl", tmp_path / "first", tmp_path / "second"
+    pack(archive, first, [write(first / "trainings" / "b.json", {"value": 2})])
+    pack(archive, second, [write(second / "trainings" / "a.json", {"value": 1})])
+    assert [json.loads(line)["path"] for line in archive.read_text().splitlines()] == [
+        "trainings/a.json",
+        "trainings/b.json",
+    ]
+    unpack(archive, tmp_path / "third")
+    for name, value in {"a": 1, "b": 2}.items():
+        assert json.loads((tmp_path / "third" / "trainings" / f"{name}.json").read_text()) == {"value": value}
+
+
+def test_results_of_the_directory_are_kept_and_replace_those_of_the_archive(tmp_path: Path) -> None:
+    archive, work_dir = tmp_path / "archive.jsonl", tmp_path / "work"
+    path = write(work_dir / "a.json", {"value": 1})
+    pack(archive, work_dir, [path])
+    write(path, {"value": 2})
+    unpack(archive, work_dir)
+    assert json.loads(path.read_text()) == {"value": 2}
+    pack(archive, work_dir, [path])
+    assert json.loads(archive.read_text()) == {"path": "a.json", "content": {"value": 2}}
+
+
+def test_missing_archive_is_empty(tmp_path: Path) -> None:
+    unpack(tmp_path / "missing.jsonl", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"path": 1, "content": {}}',
+        '{"path": "../outside.json", "content": {}}',
+        '{"path": "/outside.json", "content": {}}',
+    ],
+)
+def test_wrong_archives_are_one_error(tmp_path: Path, line: str) -> None:
+    archive = tmp_path / "archive.jsonl"
+    archive.write_text(line + "\n")
+    with pytest.raises(InputError, match=r"line 1 of .*archive\.jsonl is not a result"):
+        unpack(archive, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    archive.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=r"cannot read .*archive\.jsonl"):
+        pack(archive, tmp_path / "work", [])

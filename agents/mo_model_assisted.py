@@ -6,18 +6,20 @@ The environment has two objectives (``nases_env.envs.MOEnv``). The first childre
 search space knows them. Then a Gaussian process is fitted to the ranks of the accuracies (``agents/reward_model.py``) and
 another one to the ranks of the costs. The next child is the one with the highest expected hypervolume improvement
 (Emmerich et al., 2006) among mutants of the Pareto-optimal children and random architectures: the expected area that it adds
-to what the front dominates. The area is exact, as the sum over the steps of the front, because the predictions of both
-processes are independent. If the environment builds networks, the costs of the best candidates are computed instead of
-predicted. Pending children reduce the predicted variance of similar candidates. With rungs, the agent learns from the lowest
-rung only.
+to what the front dominates. For every second child, this is an area of values, and otherwise one of ranks: the former finds
+the cheapest networks that are not much worse, the latter the most accurate ones. The area is a sum over the steps of the
+front, because the predictions of both processes are independent. If the environment builds networks, the costs of the best
+candidates are computed instead of predicted. Pending children reduce the predicted variance of similar candidates. With
+rungs, the agent learns from the lowest rung only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -39,8 +41,58 @@ from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
 
 NUM_BUILT = 20  # best candidates whose exact costs are computed, for each child
-REFERENCE_MARGIN = 0.1  # of the range of an objective, by which the reference point is worse than the worst child
+SCORE_MARGIN = 0.1  # of the range of the scores, by which the reference point is worse than the worst child
+VALUE_MARGIN = 0.01  # the same for values
 EXACT_STD = 1e-6  # standard deviation of an exact cost
+NUM_QUANTILES = 33  # of a prediction, to compute expected values
+QUARTILE = 0.674  # of the standard normal distribution
+Excess = Callable[[Tensor], Tensor]
+
+
+class Front(NamedTuple):
+    """What the evaluated children dominate.
+
+    Attributes:
+        points: the Pareto-optimal children in the order of the first objective, best first, shape (N, 2).
+        reference: the reference point, shape (2,).
+    """
+
+    points: Tensor
+    reference: Tensor
+
+    @classmethod
+    def of(cls, points: Tensor, margin: float) -> Front:
+        """Return the front of points of shape (N, 2), with a reference point that is worse than all of them."""
+        low, high = points.min(0).values, points.max(0).values
+        return cls(points[torch.from_numpy(pareto_front(points.numpy()))], low - margin * (high - low).clamp_min(1e-6))
+
+
+class Scale:
+    """Values of an objective by their scores: linear between children, and beyond them as steep as between the quartiles.
+
+    Args:
+        scores: the scores of the children, which are those of ``rank_normalize``, shape (N,).
+        values: their values, shape (N,).
+    """
+
+    def __init__(self, scores: Tensor, values: Tensor) -> None:
+        order = scores.argsort()
+        self.scores, self.values = scores[order].numpy(), values[order].numpy()
+        low, high = np.quantile(self.values, [0.25, 0.75])
+        self.slope = (high - low) / (2 * QUARTILE)  # a few outliers do not change it
+
+    def score(self, value: float) -> float | None:
+        """Return the score of a value; None if it is not between those of the children."""
+        if not self.values[0] <= value <= self.values[-1]:
+            return None
+        return float(np.interp(value, self.values, self.scores))
+
+    def quantiles(self, posterior: Posterior) -> Tensor:
+        """Return equally probable values for the predicted scores, shape (C, NUM_QUANTILES)."""
+        levels = (torch.arange(NUM_QUANTILES, dtype=torch.float64) + 0.5) / NUM_QUANTILES
+        scores = (posterior.mean[:, None] + posterior.std[:, None] * torch.special.ndtri(levels)).numpy()
+        beyond = (scores - self.scores[-1]).clip(min=0) + (scores - self.scores[0]).clip(max=0)
+        return torch.from_numpy(np.interp(scores, self.scores, self.values) + self.slope * beyond)
 
 
 @dataclass
@@ -88,6 +140,7 @@ class MOModelAssisted(Agent):
         self.has_cost: list[bool] = []  # whether the second value is that of a known cost
         self.first: list[Architecture] = []
         self.pending: list[Architecture] = []
+        self.fronts: list[Front] = []  # of the scores, and of the values
         self.proposed: set[str] = set()
         self.exact_costs: dict[str, float | None] = {}  # the value of the cost by key
 
@@ -138,17 +191,14 @@ class MOModelAssisted(Agent):
         known = torch.tensor(self.has_cost)
         inputs = self.processes[0].inputs(self.children)
         self.processes[0].fit(inputs, accuracies := rank_normalize(values[:, 0]))
-        self.costs = values[known, 1]
-        self.cost_scores = rank_normalize(self.costs)
+        costs = rank_normalize(values[known, 1])
         # A cost grows with the size of the network, as the trend of the process does: fitted to the cost, not to its value.
-        self.processes[1].fit(inputs[known.numpy()], -self.cost_scores)
-        points = torch.stack([accuracies[known], self.cost_scores], dim=1)
-        front = pareto_front(points.numpy())
-        self.front = points[torch.from_numpy(front)]
-        low, high = points.min(0).values, points.max(0).values
-        self.reference = low - REFERENCE_MARGIN * (high - low).clamp_min(1e-6)
+        self.processes[1].fit(inputs[known.numpy()], -costs)
+        self.scales = Scale(accuracies, values[:, 0]), Scale(costs, values[known, 1])
+        scores = torch.stack([accuracies[known], costs], dim=1)
+        self.fronts = [Front.of(scores, SCORE_MARGIN), Front.of(values[known], VALUE_MARGIN)]
         children = [child for child, is_known in zip(self.children, self.has_cost, strict=True) if is_known]
-        self.elites = [children[index] for index in front]
+        self.elites = [children[index] for index in pareto_front(scores.numpy())]
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the Pareto-optimal children, and random ones."""
@@ -179,15 +229,18 @@ class MOModelAssisted(Agent):
         return accuracy, cost._replace(mean=-cost.mean)
 
     def _improvement(self, accuracy: Posterior, cost: Posterior) -> Tensor:
-        return expected_hypervolume_improvement(accuracy, cost, self.front, self.reference)
+        """Return the expected improvement of each candidate: of values for every second child, otherwise of scores."""
+        scores, values = self.fronts
+        if len(self.proposed) % 2 == 1:
+            return expected_hypervolume_improvement(partial(normal_excess, accuracy), partial(normal_excess, cost), scores)
+        quantiles = [scale.quantiles(each) for scale, each in zip(self.scales, (accuracy, cost), strict=True)]
+        first, second = (partial(mean_excess, each) for each in quantiles)
+        return expected_hypervolume_improvement(first, second, values)
 
     def _exact_score(self, child: Architecture) -> float | None:
         """Return the score of the exact cost of a child, between those of the evaluated ones; None if it is not known."""
         value = self._exact_cost(child)
-        if value is None or not float(self.costs.min()) <= value <= float(self.costs.max()):
-            return None
-        order = self.costs.argsort()
-        return float(np.interp(value, self.costs[order].numpy(), self.cost_scores[order].numpy()))
+        return None if value is None else self.scales[1].score(value)
 
     def _exact_cost(self, child: Architecture) -> float | None:
         """Return the value of the cost of a child, computed from its network; None if it must be evaluated."""
@@ -219,30 +272,34 @@ def require_objectives(env: gym.Env[Any, Any], agent: str, number: int | None = 
     return found
 
 
-def expected_hypervolume_improvement(first: Posterior, second: Posterior, front: Tensor, reference: Tensor) -> Tensor:
-    """Compute the expected area that each candidate adds to what ``front`` dominates, shape (C,); exact.
+def expected_hypervolume_improvement(first: Excess, second: Excess, front: Front) -> Tensor:
+    """Compute the expected area that each candidate adds to what ``front`` dominates, shape (C,).
 
     The front divides the values of the first objective into intervals. In each of them, the front has the same value of the
     second one, above which the area is new. So the added area is a sum of products of the two objectives, whose predictions
     are independent.
 
     Args:
-        first: the posterior of the first objective.
-        second: the posterior of the second objective.
-        front: Pareto-optimal points in the order of the first objective, best first, shape (N, 2).
-        reference: the reference point, shape (2,).
+        first: the expected excess of the first objective over each level; it maps levels of shape (L,) to shape (C, L).
+        second: that of the second objective.
+        front: what the children dominate.
     """
-    front = front[(front > reference).all(1)]
-    bounds = torch.cat([front[:, 0].flip(0), front.new_tensor([math.inf])])
-    lower = torch.cat([reference[:1], front[:, 0].flip(0)])
-    heights = torch.cat([front[:, 1].flip(0), reference[1:]])
-    widths = _expected_excess(first, lower) - _expected_excess(first, bounds)
-    improvement: Tensor = (widths * _expected_excess(second, heights)).sum(1)
+    reference = front.reference
+    points = front.points[(front.points > reference).all(1)]
+    bounds = torch.cat([points[:, 0].flip(0), points.new_tensor([math.inf])])
+    lower = torch.cat([reference[:1], points[:, 0].flip(0)])
+    heights = torch.cat([points[:, 1].flip(0), reference[1:]])
+    improvement: Tensor = ((first(lower) - first(bounds)) * second(heights)).sum(1)
     return improvement
 
 
-def _expected_excess(posterior: Posterior, levels: Tensor) -> Tensor:
-    """Compute E[max(0, X - level)] for each candidate and level, shape (C, L)."""
+def mean_excess(quantiles: Tensor, levels: Tensor) -> Tensor:
+    """Compute E[max(0, X - level)] for each candidate and level from equally probable values (C, Q), shape (C, L)."""
+    return torch.where(levels.isinf(), 0.0, (quantiles[:, :, None] - levels).clamp_min(0).mean(1))
+
+
+def normal_excess(posterior: Posterior, levels: Tensor) -> Tensor:
+    """Compute E[max(0, X - level)] for each candidate and level from normal distributions, shape (C, L); exact."""
     gain = (posterior.mean[:, None] - levels) / posterior.std[:, None]
     density = torch.exp(-0.5 * gain.square()) / math.sqrt(2 * math.pi)
     excess = posterior.std[:, None] * (gain * torch.special.ndtr(gain) + density)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ import pytest
 import torch
 from nases_agents import mo_model_assisted, mo_reinforce, nsga2
 from nases_agents.gaussian_process import Posterior
-from nases_agents.mo_model_assisted import MOModelAssisted, expected_hypervolume_improvement
+from nases_agents.mo_model_assisted import (
+    Front,
+    MOModelAssisted,
+    Scale,
+    expected_hypervolume_improvement,
+    mean_excess,
+    normal_excess,
+)
 from nases_agents.mo_reinforce import MOReinforce
 from nases_agents.nsga2 import NSGA2
+from nases_agents.policy import rank_normalize
 from nases_agents.random_search import RandomSearch
 
 from nases_env.envs import MOEnv, MOImageEnv, MONasBench201Env
 from nases_env.errors import InputError
-from nases_env.pareto import hypervolume, pareto_front
+from nases_env.pareto import hypervolume
 from nases_env.search import SearchArgs, SearchLoop
 from nases_env.search.agent import Agent
 from tests.agents.driving import synthetic_env
@@ -124,18 +133,35 @@ def test_exact_costs_are_computed_from_the_network() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_expected_hypervolume_improvement_is_the_mean_over_samples(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    points = rng.normal(size=(6, 2))
-    front = points[pareto_front(points)]
-    reference = np.array([-1.5, -1.0])
+    front = Front.of(torch.tensor(rng.normal(size=(6, 2))), margin=0.5)
     means, stds = rng.normal(size=(2, 3)), rng.uniform(0.1, 1.0, size=(2, 3))
     posteriors = [Posterior(torch.tensor(means[i]), torch.tensor(stds[i]), 0.0) for i in range(2)]
-    values = expected_hypervolume_improvement(posteriors[0], posteriors[1], torch.tensor(front), torch.tensor(reference))
-    before = hypervolume(front, reference)
+    first, second = (partial(normal_excess, posterior) for posterior in posteriors)
+    values = expected_hypervolume_improvement(first, second, front)
+    # The values of children are their scores.
+    scale = Scale(torch.linspace(-6, 6, 7), torch.linspace(-6, 6, 7))
+    first, second = (partial(mean_excess, scale.quantiles(posterior)) for posterior in posteriors)
+    assert expected_hypervolume_improvement(first, second, front) == pytest.approx(values, rel=0.1, abs=0.01)
+    points, reference = front.points.numpy(), front.reference.numpy()
+    before = hypervolume(points, reference)
     for candidate in range(3):
         samples = rng.normal(means[:, candidate], stds[:, candidate], size=(4000, 2))
-        gains = np.array([hypervolume(np.vstack([front, sample]), reference) - before for sample in samples])
+        gains = np.array([hypervolume(np.vstack([points, sample]), reference) - before for sample in samples])
         error = gains.std() / np.sqrt(len(gains))
         assert float(values[candidate]) == pytest.approx(gains.mean(), abs=5 * error + 1e-9)
+
+
+def test_scale_is_exact_at_the_children_and_continues_beyond_them() -> None:
+    values = torch.tensor([3.0, 100.0, 1.0, 2.0, 4.0], dtype=torch.float64)
+    scores = rank_normalize(values)
+    scale = Scale(scores, values)
+    exact = scale.quantiles(Posterior(scores, torch.full((5,), 1e-9), 0.0))
+    assert torch.allclose(exact, values[:, None].expand_as(exact), atol=1e-5)
+    assert scale.score(3.0) == pytest.approx(float(scores[0]))
+    assert scale.score(100.5) is None
+    # The slope beyond the outlier is that between the quartiles, 2 and 4.
+    beyond = scale.quantiles(Posterior(scores.max()[None] + 1, torch.tensor([1e-9]), 0.0)).mean()
+    assert 100.5 < float(beyond) < 105.0
 
 
 @pytest.mark.parametrize("name", ["mo_model_assisted", "mo_reinforce", "nsga2"])

@@ -35,11 +35,11 @@ class ChildSettings(NetworkSettings, TrainingSettings):
             "epochs). The latter is for short trainings in which the network sees each image a few times."
         },
     )
-    flops_exponent: float = field(
+    flops_exponent: float | None = field(
         default=0.0,
         metadata={
             "help": "Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects for the "
-            "advantage of small networks in a short training; 0: no correction."
+            "advantage of small networks in a short training; 0: no correction; None: as the search space recommends."
         },
     )
 
@@ -49,7 +49,7 @@ class ChildSettings(NetworkSettings, TrainingSettings):
         if self.reward_signal not in get_args(RewardSignal):
             choices = ", ".join(get_args(RewardSignal))
             raise InputError(f"reward_signal must be one of {choices}, not {self.reward_signal!r}")
-        if not abs(self.flops_exponent) <= MAX_FLOPS_EXPONENT:
+        if self.flops_exponent is not None and not abs(self.flops_exponent) <= MAX_FLOPS_EXPONENT:
             raise InputError(
                 f"flops_exponent must be from -{MAX_FLOPS_EXPONENT} to {MAX_FLOPS_EXPONENT}, not {self.flops_exponent}"
             )
@@ -78,7 +78,7 @@ PRESETS: dict[str, ChildSettings] = {
         num_valid_images=2000,
         # Chosen with ``benchmarks.fidelity``; see docs/results/fidelity.md.
         reward_signal="training_speed",
-        flops_exponent=0.5,
+        flops_exponent=None,
     ),
     # Seconds per child on one core, for hundreds of images: steps instead of epochs, and strong regularization.
     "small": ChildSettings(

@@ -88,6 +88,9 @@ class TrainingEvaluator(Evaluator):
             object.__setattr__(self, "settings", settings)
         if self.fidelity is not None:
             self.require_rung(self.fidelity)
+        if self.settings.flops_exponent is None:
+            exponent = get_search_space(self.search_space).flops_exponent
+            object.__setattr__(self, "settings", replace(self.settings, flops_exponent=exponent))
 
     def prepare(self) -> None:
         resolve_device(self.device)
@@ -181,6 +184,7 @@ class TrainingEvaluator(Evaluator):
         score = evaluation.valid_accuracy
         if self.settings.reward_signal == "training_speed":
             score = training_speed(evaluation.curve)
+        assert self.settings.flops_exponent is not None  # resolved in __post_init__
         return scale_odds(score, evaluation.num_flops, self.settings.flops_exponent)
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:

@@ -75,6 +75,10 @@ class SearchSpace(ABC):
     operator_sizes: ClassVar[Mapping[str, float]] = {}
     """Relative number of parameters of each operator that has any; see ``size``."""
 
+    flops_exponent: ClassVar[float] = 0.5
+    """The ``flops_exponent`` of ``ChildSettings`` for very short trainings, as in the preset ``cpu``. 0 if the width or the
+    depth of the network is searched: the more FLOPs a network of limited size has, the narrower it is."""
+
     decision_names: ClassVar[tuple[str, ...]] = ()
     """Name of each decision, for drawings and texts; empty to show their indices."""
 

@@ -62,6 +62,7 @@ class EnasMicroSized(EnasMicro):
     """
 
     name = "enas_micro_sized"
+    flops_exponent = 0.0
 
     @cached_property
     def decision_sizes(self) -> tuple[int, ...]:

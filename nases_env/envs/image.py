@@ -47,8 +47,9 @@ class ImageEnv(NASESEnv):
     With ``reward_signal="valid_accuracy"``, the validation accuracy. With ``reward_signal="training_speed"``, exp(-L), where
     L is the mean training loss over the epochs. With ``flops_exponent`` other than 0, the odds of either are multiplied by
     the number of MFLOPs to this power: r = s F^w / (s F^w + 1 - s). The preset ``cpu`` uses ``training_speed`` and the
-    exponent 0.5: with its two epochs, the validation accuracy does not predict the accuracy after the final training. All
-    other presets use the validation accuracy, which is ``info["valid_accuracy"]`` in any case.
+    exponent that the search space recommends, which is 0.5, or 0 for ``enas_micro_sized``: with its two epochs, the
+    validation accuracy does not predict the accuracy after the final training. All other presets use the validation
+    accuracy, which is ``info["valid_accuracy"]`` in any case.
 
     ## Arguments
 
@@ -111,7 +112,8 @@ class ImageEnv(NASESEnv):
             - reward_signal: What the reward is computed from: valid_accuracy, or training_speed, exp(-mean training loss
               over the epochs). The latter is for short trainings in which the network sees each image a few times.
             - flops_exponent: Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects
-              for the advantage of small networks in a short training; 0: no correction.
+              for the advantage of small networks in a short training; 0: no correction; None: as the search space
+              recommends.
 
     Raises:
         InputError: if a value has the wrong type or is out of range.

@@ -90,6 +90,18 @@ def test_results_of_earlier_versions_belong_to_the_validation_accuracy() -> None
     assert (changed["reward_signal"], changed["flops_exponent"]) == ("training_speed", 0.5)
 
 
+@pytest.mark.parametrize(
+    ("search_space", "exponent"), [("enas_micro", 0.5), ("nasbench201", 0.5), ("enas_micro_sized", 0.0)]
+)
+def test_preset_cpu_takes_the_exponent_of_the_search_space(search_space: str, exponent: float) -> None:
+    env = gymnasium.make("NASES-Digits-v0", preset="cpu", search_space=search_space, device="cpu")
+    assert env.unwrapped.settings.flops_exponent == exponent  # type: ignore[attr-defined]
+    described = TrainingEvaluator(search_space, "digits", PRESETS["cpu"], device="cpu").describe()["settings"]
+    assert described["flops_exponent"] == exponent
+    chosen = gymnasium.make("NASES-Digits-v0", preset="cpu", search_space=search_space, flops_exponent=0.25, device="cpu")
+    assert chosen.unwrapped.settings.flops_exponent == 0.25  # type: ignore[attr-defined]
+
+
 def test_only_the_preset_cpu_has_another_reward_and_no_final_training() -> None:
     assert [name for name, preset in PRESETS.items() if not preset.rewards_accuracy] == ["cpu"]
     assert final_settings(PRESETS["cpu"], "cpu").rewards_accuracy

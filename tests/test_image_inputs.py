@@ -80,7 +80,7 @@ def test_images_of_any_size_are_searched(space: str, size: tuple[int, int], tmp_
     pixels = ("--child.image-size", f"{size[1]}x{size[0]}", "--search-space", space)
     output = nases("search", tmp_path / "images.npz", *SMOKE, *pixels, "--run-dir", tmp_path / "run")
     assert f"images of {size[1]}x{size[0]} pixels" in output
-    assert "the best of 1 architectures" in output
+    assert "the best of 1 architecture\n" in output
 
 
 def test_model_file_keeps_the_range_and_old_versions_refuse_it(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ class Summary(SearchCallback):
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.num_trials:
             limits = loop.env.evaluator.limits
-            self._console.print(f"the best of {loop.num_distinct:,} architectures")
+            self._console.print(f"the best of {loop.num_distinct:,} architecture{'s' * (loop.num_distinct != 1)}")
             self._console.print(_top_table(loop.ranking(), loop.finalists, limits))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)

@@ -40,7 +40,7 @@ except ImportError as error:
 _POLL_SECONDS = 1.0
 _LOST_SECONDS = 20.0
 """Maximum time that the head node may be unreachable. After 60 s Ray would end this process without an exception."""
-_LOG_SECONDS = 10.0
+_LOG_SECONDS = 60.0  # a busy node needs a while to start the process that reads a log
 _LOG_LINES = 20
 _LOG_BYTES = 2**20
 """Maximum size of a log; only the end of a longer output is kept."""

@@ -1,12 +1,15 @@
-"""Finished results of a benchmark in one text file, so that another machine can continue or analyze them.
+"""Finished results of a benchmark in one file, so that another machine can continue or analyze them.
 
 Each line is a JSON object with the ``path`` of a result in the directory of the benchmark and its ``content``. The lines are
-sorted by path. The names of the files contain digests of the settings, so results with other settings are kept and not used.
+sorted by path. The file is compressed if its name ends in ``.gz``. The names of results contain digests of the settings, so
+results with other settings are kept and not used.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,8 +43,8 @@ def pack(archive: Path, work_dir: Path, paths: Iterable[Path]) -> None:
     """
     contents = _read(archive)
     contents |= {path.relative_to(work_dir).as_posix(): json.loads(path.read_text()) for path in paths}
-    lines = [_to_line({"path": name, "content": contents[name]}) for name in sorted(contents)]
-    write_atomically(archive, b"".join(lines))
+    text = b"".join(_to_line({"path": name, "content": contents[name]}) for name in sorted(contents))
+    write_atomically(archive, gzip.compress(text, mtime=0) if archive.suffix == ".gz" else text)
 
 
 def _to_line(content: Any) -> bytes:
@@ -50,10 +53,11 @@ def _to_line(content: Any) -> bytes:
 
 def _read(archive: Path) -> dict[str, Any]:
     try:
-        lines = archive.read_text().splitlines()
+        data = archive.read_bytes()
+        lines = (gzip.decompress(data) if archive.suffix == ".gz" else data).decode().splitlines()
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {archive}: {error}; pass another --archive") from error
     contents: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -17,17 +18,17 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def test_results_of_two_machines_are_united(tmp_path: Path) -> None:
-    archive, first, second = tmp_path / "archive.jsonl", tmp_path / "first", tmp_path / "second"
+@pytest.mark.parametrize("name", ["archive.jsonl", "archive.jsonl.gz"])
+def test_results_of_two_machines_are_united(name: str, tmp_path: Path) -> None:
+    archive, first, second = tmp_path / name, tmp_path / "first", tmp_path / "second"
     pack(archive, first, [write(first / "trainings" / "b.json", {"value": 2})])
     pack(archive, second, [write(second / "trainings" / "a.json", {"value": 1})])
-    assert [json.loads(line)["path"] for line in archive.read_text().splitlines()] == [
-        "trainings/a.json",
-        "trainings/b.json",
-    ]
+    data = archive.read_bytes()
+    text = gzip.decompress(data) if archive.suffix == ".gz" else data
+    assert [json.loads(line)["path"] for line in text.splitlines()] == ["trainings/a.json", "trainings/b.json"]
     unpack(archive, tmp_path / "third")
-    for name, value in {"a": 1, "b": 2}.items():
-        assert json.loads((tmp_path / "third" / "trainings" / f"{name}.json").read_text()) == {"value": value}
+    for result, value in {"a": 1, "b": 2}.items():
+        assert json.loads((tmp_path / "third" / "trainings" / f"{result}.json").read_text()) == {"value": value}
 
 
 def test_results_of_the_directory_are_kept_and_replace_those_of_the_archive(tmp_path: Path) -> None:
@@ -66,3 +67,11 @@ def test_wrong_archives_are_one_error(tmp_path: Path, line: str) -> None:
     archive.write_bytes(b"\xff\n")
     with pytest.raises(InputError, match=r"cannot read .*archive\.jsonl"):
         pack(archive, tmp_path / "work", [])
+
+
+@pytest.mark.parametrize("data", [b"text", gzip.compress(b"{}")[:-4], gzip.compress(b"{}" * 50)[:15]])
+def test_damaged_compressed_archive_is_one_error(tmp_path: Path, data: bytes) -> None:
+    archive = tmp_path / "archive.jsonl.gz"
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read .*archive\.jsonl\.gz"):
+        unpack(archive, tmp_path / "work")

@@ -16,6 +16,7 @@ from typing import Any
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
+from nases_env.json_io import parse_json
 
 
 def unpack(archive: Path, work_dir: Path) -> None:
@@ -62,7 +63,7 @@ def _read(archive: Path) -> dict[str, Any]:
     contents: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line, allow_infinity=True)
             name, content = record["path"], record["content"]
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:

@@ -28,6 +28,7 @@ from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterio
 from nases_agents.local_search import sample_mutants
 from nases_agents.policy import rank_normalize
 from nases_agents.reward_model import NUM_SCREENED, best_feasible, sample_feasible
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nases_env.envs import MOEnv, unwrap
@@ -47,24 +48,28 @@ EXACT_STD = 1e-6  # standard deviation of an exact cost
 NUM_QUANTILES = 33  # of a prediction, to compute expected values
 QUARTILE = 0.674  # of the standard normal distribution
 Excess = Callable[[Tensor], Tensor]
+"""The expected excess of an objective over levels of shape (L,), for each candidate: shape (C, L)."""
 
 
 class Front(NamedTuple):
     """What the evaluated children dominate.
 
     Attributes:
-        points: the Pareto-optimal children in the order of the first objective, best first, shape (N, 2).
+        indices: the Pareto-optimal children in the order of the first objective, best first, shape (N,).
+        points: their objectives, shape (N, 2).
         reference: the reference point, shape (2,).
     """
 
+    indices: NDArray[np.int64]
     points: Tensor
     reference: Tensor
 
     @classmethod
     def of(cls, points: Tensor, margin: float) -> Front:
         """Return the front of points of shape (N, 2), with a reference point that is worse than all of them."""
+        indices = pareto_front(points.numpy())
         low, high = points.min(0).values, points.max(0).values
-        return cls(points[torch.from_numpy(pareto_front(points.numpy()))], low - margin * (high - low).clamp_min(1e-6))
+        return cls(indices, points[torch.from_numpy(indices)], low - margin * (high - low).clamp_min(1e-6))
 
 
 class Scale:
@@ -140,7 +145,6 @@ class MOModelAssisted(Agent):
         self.has_cost: list[bool] = []  # whether the second value is that of a known cost
         self.first: list[Architecture] = []
         self.pending: list[Architecture] = []
-        self.fronts: list[Front] = []  # of the scores, and of the values
         self.proposed: set[str] = set()
         self.exact_costs: dict[str, float | None] = {}  # the value of the cost by key
 
@@ -195,10 +199,10 @@ class MOModelAssisted(Agent):
         # A cost grows with the size of the network, as the trend of the process does: fitted to the cost, not to its value.
         self.processes[1].fit(inputs[known.numpy()], -costs)
         self.scales = Scale(accuracies, values[:, 0]), Scale(costs, values[known, 1])
-        scores = torch.stack([accuracies[known], costs], dim=1)
-        self.fronts = [Front.of(scores, SCORE_MARGIN), Front.of(values[known], VALUE_MARGIN)]
+        self.score_front = Front.of(torch.stack([accuracies[known], costs], dim=1), SCORE_MARGIN)
+        self.value_front = Front.of(values[known], VALUE_MARGIN)
         children = [child for child, is_known in zip(self.children, self.has_cost, strict=True) if is_known]
-        self.elites = [children[index] for index in pareto_front(scores.numpy())]
+        self.elites = [children[index] for index in self.score_front.indices]
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the Pareto-optimal children, and random ones."""
@@ -230,12 +234,13 @@ class MOModelAssisted(Agent):
 
     def _improvement(self, accuracy: Posterior, cost: Posterior) -> Tensor:
         """Return the expected improvement of each candidate: of values for every second child, otherwise of scores."""
-        scores, values = self.fronts
+        posteriors = accuracy, cost
         if len(self.proposed) % 2 == 1:
-            return expected_hypervolume_improvement(partial(normal_excess, accuracy), partial(normal_excess, cost), scores)
-        quantiles = [scale.quantiles(each) for scale, each in zip(self.scales, (accuracy, cost), strict=True)]
+            first, second = (partial(normal_excess, each) for each in posteriors)
+            return expected_hypervolume_improvement(first, second, self.score_front)
+        quantiles = (scale.quantiles(each) for scale, each in zip(self.scales, posteriors, strict=True))
         first, second = (partial(mean_excess, each) for each in quantiles)
-        return expected_hypervolume_improvement(first, second, values)
+        return expected_hypervolume_improvement(first, second, self.value_front)
 
     def _exact_score(self, child: Architecture) -> float | None:
         """Return the score of the exact cost of a child, between those of the evaluated ones; None if it is not known."""
@@ -280,7 +285,7 @@ def expected_hypervolume_improvement(first: Excess, second: Excess, front: Front
     are independent.
 
     Args:
-        first: the expected excess of the first objective over each level; it maps levels of shape (L,) to shape (C, L).
+        first: the expected excess of the first objective.
         second: that of the second objective.
         front: what the children dominate.
     """
@@ -295,7 +300,7 @@ def expected_hypervolume_improvement(first: Excess, second: Excess, front: Front
 
 def mean_excess(quantiles: Tensor, levels: Tensor) -> Tensor:
     """Compute E[max(0, X - level)] for each candidate and level from equally probable values (C, Q), shape (C, L)."""
-    return torch.where(levels.isinf(), 0.0, (quantiles[:, :, None] - levels).clamp_min(0).mean(1))
+    return (quantiles[:, :, None] - levels).clamp_min(0).mean(1)
 
 
 def normal_excess(posterior: Posterior, levels: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ class SearchComparison(ABC):
         preset: name of the preset of the children.
         settings: its settings, with those of the environment.
         evaluator: the evaluator of the environment.
+        search_space: the search space of the environment.
         seeds: the seeds of the searches and trainings.
         agents: names of the agents.
 

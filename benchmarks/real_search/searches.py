@@ -141,7 +141,7 @@ class Search:
     @property
     def is_finished(self) -> bool:
         """Whether the search has ended after ``seconds``."""
-        return str(self.seconds) in self.read().chosen
+        return self.children() is not None
 
     def children(self) -> list[Child] | None:
         """Return the children up to the one during which ``seconds`` passed; None if the search is not finished."""

@@ -119,8 +119,11 @@ class RayWorker(Worker):
         self, failure: AttemptError, task: Task, location: _TaskLocation | None, log: bytes | None = None
     ) -> AttemptError:
         """Return ``failure`` with the log of the child, which is fetched from its node if ``log`` is None."""
-        if log is None:
-            log = self._remote.fetch_log(location) if location is not None else b""
+        if log is None and location is not None:
+            log = self._remote.fetch_log(location)
+            if log is None:
+                return AttemptError(f"{failure.reason}; its log could not be fetched", status=failure.status)
+        log = log or b""
         path = self._keep_log(task, log)
         if path is None:
             return failure
@@ -389,14 +392,14 @@ class _RemoteEvaluate:
         )(_evaluate)
         self._read_log = ray.remote(num_cpus=0, max_retries=0)(_read_log)
 
-    def fetch_log(self, location: _TaskLocation) -> bytes:
-        """Return the log of the child at ``location``; empty if its node has died."""
+    def fetch_log(self, location: _TaskLocation) -> bytes | None:
+        """Return the log of the child at ``location``; None if its node has died or does not answer in time."""
         on_node = scheduling_strategies.NodeAffinitySchedulingStrategy(location.node, soft=False)
         reference = self._read_log.options(scheduling_strategy=on_node).remote(location.log)
         try:
             log: bytes = ray.get(reference, timeout=_LOG_SECONDS)
         except ray.exceptions.RayError:  # includes timeouts
-            return b""
+            return None
         return log
 
 

@@ -331,14 +331,12 @@ def test_interrupt_is_forwarded_to_the_agent(
 ) -> None:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(command, "INTERRUPT_GRACE_SECONDS", 60.0 if sender == "terminal" else 0.1)
-    start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             command._run_agent([sys.executable, "-c", INTERRUPT, str(tmp_path / "end"), sender])
     finally:
         signal.signal(signal.SIGINT, handler)
     assert (tmp_path / "end").read_text() == received
-    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])

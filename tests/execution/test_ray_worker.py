@@ -193,6 +193,16 @@ def test_failed_attempt_has_a_reason_and_the_next_attempt_works(cluster: None, t
     worker.close()
 
 
+def test_log_that_cannot_be_fetched_is_mentioned(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = FaultyEvaluator(folder=str(tmp_path))
+    evaluator.inject(0, "crash")
+    (worker,) = make_workers(evaluator, tmp_path / "logs")
+    monkeypatch.setattr(ray_worker, "_LOG_SECONDS", 0.0)
+    with pytest.raises(AttemptError, match=r"^its process died; its log could not be fetched$"):
+        worker.evaluate(Task(CHILDREN[0], 0))
+    worker.close()
+
+
 def test_input_error_is_not_retried(cluster: None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
     evaluator.inject(0, "input_error", "input_error")

@@ -18,7 +18,7 @@ from benchmarks.real_search.searches import AGENTS
 from nases_env.devices import device_name, resolve_device
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, did_you_mean
-from nases_env.evaluation import TrainingEvaluator
+from nases_env.evaluation import ChildSettings, TrainingEvaluator, final_settings
 from nases_env.search import SearchArgs, make_env
 
 REFERENCE = "random_search"  # the agent to which the other methods are compared
@@ -29,7 +29,10 @@ FIGURE_FORMATS = (".svg", ".png", ".pdf")
 class ComparisonArgs:
     """Options of all benchmarks of searches on real data."""
 
-    minimums: ClassVar[dict[str, int]] = {"num_seeds": 1, "first_seed": 0, "num_processes": 1, "num_jobs": 0}
+    minimums: ClassVar[dict[str, int]] = {
+        **dict.fromkeys(("num_seeds", "num_processes", "final_epochs", "final_cycles", "final_images"), 1),
+        **dict.fromkeys(("first_seed", "num_jobs"), 0),
+    }
 
     env_id: str = "NASES-CIFAR10-v0"
     """Id of an environment that trains children."""
@@ -39,6 +42,12 @@ class ComparisonArgs:
     """Names of the agents; random_search must be one of them."""
     search_seconds: float = 600.0
     """CPU seconds of each search, or wall time on a GPU. A search ends with the child during which they pass."""
+    final_epochs: int | None = None
+    """Epochs of the final training; unset: those of the recipe."""
+    final_cycles: int | None = None
+    """Cycles of the learning rate in the final training; unset: those of the recipe."""
+    final_images: int | None = None
+    """Training images of the final training; unset: all."""
     num_seeds: int = 5
     """Number of searches of each agent."""
     first_seed: int = 0
@@ -102,6 +111,21 @@ class SearchComparison(ABC):
         self.search_space = env.search_space
         self.seeds = range(args.first_seed, args.first_seed + args.num_seeds)
         self.agents = list(dict.fromkeys(args.agents))
+
+    def final_settings(self, searched: ChildSettings) -> ChildSettings:
+        """Return the settings of the final trainings: the recipe of the preset, changed by the options.
+
+        Args:
+            searched: the child settings of the searches.
+        """
+        args = self.args
+        options = {
+            "num_epochs": args.final_epochs,
+            "num_cycles": args.final_cycles,
+            "num_train_images": args.final_images,
+        }
+        changed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return dataclasses.replace(final_settings(searched, self.preset), **changed)
 
     @abstractmethod
     def jobs(self) -> Iterator[Job | None]:

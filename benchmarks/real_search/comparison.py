@@ -5,7 +5,7 @@
 With each seed, every agent searches until its CPU seconds are used up, including its own computation (on a GPU: wall time).
 The five children with the best reward are evaluated again, as in every search, and the one with the best mean
 gets the final training on all training images, as by ``nases train``. It is measured on the test images once. Test images
-are not used for any choice.
+are not used for any choice. ``--final-epochs``, ``--final-cycles`` and ``--final-images`` shorten the final trainings.
 
 Networks without a search are trained in the same way with the same seeds: the child of the random search with the median
 reward, the largest of 1,000 random cells, the cell of ENAS, and a residual network with as many parameters as the networks
@@ -34,7 +34,6 @@ from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
-from nases_env.evaluation import final_settings
 
 MEDIAN, LARGEST, ENAS, RESIDUAL = "median_random_cell", "largest_random_cell", "enas_cell", "residual_network"
 BASELINES = {
@@ -121,7 +120,7 @@ class Comparison(SearchComparison):
             decisions=decisions,
             seed=seed,
             dataset=self.evaluator.dataset,
-            settings=final_settings(self.settings, self.preset),
+            settings=self.final_settings(self.settings),
             data_dir=self.args.data_dir,
             device=self.args.device,
             work_dir=self.args.work_dir,

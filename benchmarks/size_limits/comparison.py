@@ -35,7 +35,7 @@ from benchmarks.real_search.trainings import BASELINE_SPACES, Training
 from benchmarks.size_limits.analysis import analyze, draw, make_table
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, Limits, final_settings
+from nases_env.evaluation import ChildSettings, Limits
 
 BASELINES = {ResidualNetworks.name: "residual network", SeparableNetworks.name: "depthwise-separable network"}
 """The methods without a search and their labels."""
@@ -53,11 +53,11 @@ class Args(ComparisonArgs):
     """Training images of a child."""
     valid_images: int = 500
     """Validation images of a child."""
-    final_epochs: int = 7
+    final_epochs: int | None = 7
     """Epochs of the final training."""
-    final_cycles: int = 3
+    final_cycles: int | None = 3
     """Cycles of the learning rate in the final training."""
-    final_images: int = 15000
+    final_images: int | None = 15000
     """Training images of the final training."""
     limits: tuple[int, ...] = (10_000, 30_000, 100_000)
     """Maximum numbers of parameters."""
@@ -90,12 +90,6 @@ class Comparison(SearchComparison):
             num_valid_images=args.valid_images,
             flops_exponent=None,  # as the search space recommends
         )
-        self.final_settings: ChildSettings = dataclasses.replace(
-            final_settings(self.search_settings, self.preset),
-            num_epochs=args.final_epochs,
-            num_cycles=args.final_cycles,
-            num_train_images=args.final_images,
-        )
         self.limits = sorted(set(args.limits))
         self.labels = {name: AGENTS[name].label for name in self.agents} | BASELINES
         self.searches = {
@@ -124,11 +118,12 @@ class Comparison(SearchComparison):
     def training(self, method: str, limit: int, seed: int) -> Training | None:
         """Return the final training of a method; None if its search is not finished."""
         search = self.searches.get((method, limit, seed))
+        settings = self.final_settings(self.search_settings)
         if search is None:
             space = method
             train, _ = self.evaluator.images()
             family, num_classes, channels = BASELINE_SPACES[method], len(train.class_names), train.image_shape[0]
-            decisions = family.largest(limit, self.final_settings, num_classes, channels).decisions
+            decisions = family.largest(limit, settings, num_classes, channels).decisions
         else:
             child = search.best_child()
             if child is None:
@@ -139,7 +134,7 @@ class Comparison(SearchComparison):
             decisions=decisions,
             seed=seed,
             dataset=self.evaluator.dataset,
-            settings=self.final_settings,
+            settings=settings,
             data_dir=self.args.data_dir,
             device=self.args.device,
             work_dir=self.args.work_dir,

@@ -22,7 +22,7 @@ from benchmarks.real_search.searches import Child, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
-from nases_env.evaluation import PRESETS, Evaluation, Status
+from nases_env.evaluation import PRESETS, Evaluation, Status, final_settings
 from nases_env.networks import count_flops, count_parameters
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.training import FAILURE_HINTS, TrainingFailedError
@@ -92,6 +92,18 @@ def test_methods_are_compared_and_results_are_reused(tmp_path: Path) -> None:
     run_benchmark("real_search", options, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")} == files
     assert json.loads((tmp_path / "out.json").read_text()) == report
+
+
+def test_final_training_is_the_recipe_of_the_preset_unless_options_change_it(tmp_path: Path) -> None:
+    comparison = Comparison(make_args(tmp_path))
+    recipe = final_settings(comparison.settings, "smoke")
+    assert comparison.final_settings(comparison.settings) == recipe
+    shorter = Comparison(make_args(tmp_path, final_epochs=1, final_cycles=1, final_images=32))
+    expected = replace(recipe, num_epochs=1, num_cycles=1, num_train_images=32)
+    assert shorter.final_settings(shorter.settings) == expected
+    training = shorter.training(ENAS, 0)
+    assert training is not None
+    assert training.settings == expected
 
 
 def test_interrupted_search_is_resumed_with_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,6 +320,7 @@ def test_differences_are_paired_by_seed() -> None:
         (("--search-seconds", "nan"), "--search-seconds must be a positive number, not nan"),
         (("--num-seeds", "0"), "--num-seeds must be at least 1, not 0"),
         (("--num-jobs", "-1"), "--num-jobs must be at least 0, not -1"),
+        (("--final-epochs", "0"), "--final-epochs must be at least 1, not 0"),
         (("--figure", "out.txt"), "--figure must end in .svg, .png, .pdf, not 'out.txt'"),
         (("--preset", "cpuu"), "unknown preset 'cpuu' (did you mean 'cpu'?)"),
         (("--env-id", "NASES-Synthetic-v0"), "NASES-Synthetic-v0 trains no children"),

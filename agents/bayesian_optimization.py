@@ -25,12 +25,12 @@ from nases_agents.reward_model import (
     best_feasible,
     find_feasible,
     sample_feasible,
-    screen,
 )
+from nases_agents.transfer import TransferArgs, earlier_rewards
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
-from nases_env.search import SearchArgs, SearchRun, run_search
+from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_fraction
 from nases_env.search_spaces import Architecture
@@ -38,7 +38,7 @@ from nases_env.seeding import numpy_generator
 
 
 @dataclass
-class Args(SearchArgs):
+class Args(TransferArgs):
     """Options of Bayesian optimization."""
 
     uses_embedding: ClassVar[bool] = False
@@ -48,7 +48,8 @@ class Args(SearchArgs):
     num_init: int = 5
     """Children before the model is fitted."""
     screen: bool = True
-    """Choose these children among the largest of 300 random architectures, if their sizes are known. False: random ones."""
+    """Choose these children among 300 random architectures: the largest, if sizes are known, or with --transfer-from the
+    best by the earlier searches. False: random ones."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300
@@ -78,7 +79,8 @@ class BayesianOptimization(Agent):
         self.search_space = self.env.search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "bayesian optimization")
-        self.model = RewardModel(self.search_space, self.env.rungs)
+        earlier = earlier_rewards(self.search_space, args.transfer_from)
+        self.model = RewardModel(self.search_space, self.env.rungs, earlier)
         self.first: list[Architecture] = []
         self.pending: list[Architecture] = []
         self.proposed: set[str] = set()
@@ -118,12 +120,12 @@ class BayesianOptimization(Agent):
         distinct: dict[str, Architecture] = {}
         for _ in range(MAX_SCREENED_BATCHES):
             samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-            feasible = find_feasible(self.env, samples, self.args.num_init)
+            feasible = find_feasible(self.env, samples, self.args.num_init, are_ranked=self.model.has_trend)
             distinct |= {samples[index].key: samples[index] for index in feasible}
             if len(distinct) >= self.args.num_init:
                 break
         children = list(distinct.values())
-        return [children[index] for index in screen(self.search_space, children, self.args.num_init, self.rng)]
+        return [children[index] for index in self.model.choose_first(children, self.args.num_init, self.rng)]
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the best children, and random ones."""

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Kernel(NamedTuple):
         rung_correlation: correlation of the values of an architecture at consecutive rungs, in [0, 1].
         path_kernel_weight: weight of the kernel on paths, in [0, 1]; the other kernels share the rest.
         path_inverse_lengthscale: decay rate of the covariance with the distance of the paths.
-        size_variance: prior variance of the slope of the values over the size scores; 0: sizes are not used.
+        trend_variance: prior variance of the slopes of the values over the trend scores; 0: they are not used.
     """
 
     inverse_lengthscale: float
@@ -44,7 +44,7 @@ class Kernel(NamedTuple):
     rung_correlation: float = 1.0
     path_kernel_weight: float = 0.0
     path_inverse_lengthscale: float = 0.0
-    size_variance: float = 0.0
+    trend_variance: float = 0.0
 
 
 KERNELS = [
@@ -66,14 +66,14 @@ MIN_SELECTION = 20  # observations; fewer do not determine a kernel
 FIRST_KERNEL = Kernel(0.6, 0.5, 0.3, 0.1)
 """The kernel of the first observations, without further terms."""
 FIRST_PATH_KERNEL = FIRST_KERNEL._replace(path_kernel_weight=0.5, path_inverse_lengthscale=0.3)
-SIZE_SLOPE, SIZE_VARIANCE = 0.25, 0.5
-"""Prior mean and variance of the slope of the values over the size scores, while the observations are few."""
+TREND_SLOPE, TREND_VARIANCE = 0.25, 0.5
+"""Prior mean and variance of the slope of the values over the trend scores. Several scores share both."""
 
 NUM_SIZES = 1000  # of architectures, for the size scores
 MAX_SIZE_SCORE = 2.0
 
 NUM_PAIRS = 200  # of architectures, for the mean distance of their paths
-MAX_ENCODED = 20_000  # architectures whose paths are kept
+MAX_ENCODED = 20_000  # architectures whose paths and scores are kept
 
 RUNG_CORRELATIONS = (0.5, 0.8, 0.95)
 
@@ -85,14 +85,14 @@ class Distances(NamedTuple):
         hamming: normalized Hamming distances.
         counts: normalized squared distances of the choice counts.
         paths: normalized squared distances of the paths; None if the search space has no cells.
-        sizes: products of the size scores; None if sizes are not known, or the kernel does not use them.
+        trends: mean products of the trend scores; None if there are none, or the kernel does not use them.
         num_rungs: numbers of rungs between the observations, broadcast to (A, B); None: all are at the same rung.
     """
 
     hamming: Tensor
     counts: Tensor
     paths: Tensor | None = None
-    sizes: Tensor | None = None
+    trends: Tensor | None = None
     num_rungs: Tensor | None = None
 
 
@@ -123,10 +123,10 @@ class GaussianProcess:
     distance of the square roots of the path counts (``nases_env.search_spaces.count_paths``): architectures that compute the
     same are equal.
 
-    Fewer than ``MIN_SELECTION`` observations do not determine a kernel; it is then fixed. If the search space knows the
-    sizes of architectures, the values then have a linear trend over the size scores, whose prior favors large architectures
-    (``SIZE_SLOPE``). The observations determine its slope, which may become negative. With more observations, sizes are
-    not used.
+    Fewer than ``MIN_SELECTION`` observations do not determine a kernel; it is then fixed. With trend scores, such as the
+    sizes of architectures, the values then have a linear trend over them, whose prior favors high scores (``TREND_SLOPE``).
+    The observations determine the slopes, which may become negative. With more observations, the scores are not used,
+    or, with ``keeps_trend``, the marginal likelihood selects whether they are.
 
     With observations at several rungs, the kernel is multiplied by ``rung_correlation`` to the power of the number of rungs
     between two observations, and the posterior is that at the highest rung.
@@ -134,21 +134,30 @@ class GaussianProcess:
     Args:
         decision_sizes: the number of choices of each decision.
         paths: encodes the paths of architectures; None: without the third term.
-        size_scores: scores the sizes of architectures; None: without the trend.
+        trend_scores: scores of architectures; None: without the trend.
+        keeps_trend: whether the trend can be used with many observations too.
     """
 
     def __init__(
-        self, decision_sizes: tuple[int, ...], paths: PathEncoder | None = None, size_scores: SizeScores | None = None
+        self,
+        decision_sizes: tuple[int, ...],
+        paths: PathEncoder | None = None,
+        trend_scores: TrendScores | None = None,
+        *,
+        keeps_trend: bool = False,
     ) -> None:
         sizes = torch.tensor(decision_sizes)
         self.sizes = sizes
         self.mean_hamming_distance = float((1 - 1 / sizes).sum())
         self.paths = paths if paths is not None and paths.mean_distance > 0 else None
-        self.size_scores = size_scores if size_scores is not None and size_scores.are_known else None
+        self.trend_scores = trend_scores
+        self.keeps_trend = keeps_trend
         self.kernels = KERNELS if self.paths is None else KERNELS + PATH_KERNELS
         self.first_kernel = FIRST_KERNEL if self.paths is None else FIRST_PATH_KERNEL
-        if self.size_scores is not None:
-            self.first_kernel = self.first_kernel._replace(size_variance=SIZE_VARIANCE)
+        if trend_scores is not None:
+            self.first_kernel = self.first_kernel._replace(trend_variance=TREND_VARIANCE)
+            if keeps_trend:
+                self.kernels = self.kernels + [kernel._replace(trend_variance=TREND_VARIANCE) for kernel in self.kernels]
         self.kernel = self.first_kernel
         self.num_fitted = 0
 
@@ -171,7 +180,7 @@ class GaussianProcess:
         self.rungs = torch.tensor(rungs, dtype=torch.float64) if has_rungs else None
         distances = self._distances_of_observations(self.decisions, self.rungs)
         self._select_kernel(distances)
-        self.trend_at_data = self._trend(self.decisions)
+        self.trend_at_data = self._trend(self.kernel, self.decisions)
         residuals = targets - self._center(self.trend_at_data)
         self.cholesky = self._cholesky(self.kernel, distances)
         self.alpha = torch.cholesky_solve(residuals[:, None], self.cholesky)[:, 0]
@@ -199,7 +208,7 @@ class GaussianProcess:
         """
         candidates = torch.from_numpy(decisions)
         cross_covariance = self._cross_covariance(self.decisions, self.rungs, candidates)
-        mean = self._center(self._trend(candidates)) + cross_covariance.T @ self.alpha
+        mean = self._center(self._trend(self.kernel, candidates)) + cross_covariance.T @ self.alpha
         cholesky = self.cholesky
         if len(x_pending):
             observed = torch.cat([self.decisions, torch.from_numpy(x_pending)])
@@ -215,15 +224,11 @@ class GaussianProcess:
         variance = (self._prior_variance(candidates) - explained).clamp_min(1e-9)
         return Posterior(mean, self.outputscale * variance.sqrt(), float(mean_at_data.max()))
 
-    @property
-    def _used_size_scores(self) -> SizeScores | None:
-        """The size scores; None if they are not known, or the kernel does not use them."""
-        return self.size_scores if self.kernel.size_variance else None
-
-    def _trend(self, decisions: Tensor) -> Tensor:
+    def _trend(self, kernel: Kernel, decisions: Tensor) -> Tensor:
         """Compute the prior mean of the values, up to a constant, shape (architectures,)."""
-        scores = self._used_size_scores
-        return torch.zeros(len(decisions), dtype=torch.float64) if scores is None else SIZE_SLOPE * scores(decisions)
+        if self.trend_scores is None or not kernel.trend_variance:
+            return torch.zeros(len(decisions), dtype=torch.float64)
+        return TREND_SLOPE * self.trend_scores(decisions).mean(1)
 
     def _center(self, trend: Tensor) -> Tensor:
         """Subtract the mean of the trend at the observations, because the targets have zero mean."""
@@ -231,10 +236,9 @@ class GaussianProcess:
 
     def _prior_variance(self, decisions: Tensor) -> Tensor:
         """Compute the prior variance of the values, relative to that of the process without trend."""
-        scores = self._used_size_scores
-        if scores is None:
+        if self.trend_scores is None or not self.kernel.trend_variance:
             return torch.ones(len(decisions), dtype=torch.float64)
-        return 1 + self.kernel.size_variance * scores(decisions).square()
+        return 1 + self.kernel.trend_variance * self.trend_scores(decisions).square().mean(1)
 
     def _distances_of_observations(self, decisions: Tensor, rungs: Tensor | None) -> Distances:
         """Compute the distances between observations, and the numbers of rungs between them if there are several rungs."""
@@ -253,8 +257,14 @@ class GaussianProcess:
         hamming = (first[:, None] != second).sum(2).double() / self.mean_hamming_distance
         counts = torch.cdist(self._counts(first), self._counts(second)).square() / (2 * self.mean_hamming_distance)
         paths = None if self.paths is None else self.paths.distances(first, second)
-        scores = self._used_size_scores
-        return Distances(hamming, counts, paths, None if scores is None else torch.outer(scores(first), scores(second)))
+        return Distances(hamming, counts, paths, self._trends(first, second))
+
+    def _trends(self, first: Tensor, second: Tensor) -> Tensor | None:
+        """Compute the mean products of the trend scores of ``first`` and ``second``; None if they are not used."""
+        if self.trend_scores is None or not (self.keeps_trend or self.kernel.trend_variance):
+            return None
+        scores = self.trend_scores(first), self.trend_scores(second)
+        return scores[0] @ scores[1].T / scores[0].shape[1]
 
     def _counts(self, decisions: Tensor) -> Tensor:
         """Count the choices per group of decisions of equal size: (A, m) to (A, sum of the distinct sizes)."""
@@ -270,7 +280,9 @@ class GaussianProcess:
     def _log_likelihood(self, kernel: Kernel, distances: Distances) -> float:
         """Compute the log marginal likelihood at the optimal output scale, up to a constant."""
         cholesky = self._cholesky(kernel, distances)
-        quadratic_form = torch.linalg.solve_triangular(cholesky, self.targets[:, None], upper=False).square().mean()
+        trend = self._trend(kernel, self.decisions)
+        residuals = self.targets - (trend - trend.mean())
+        quadratic_form = torch.linalg.solve_triangular(cholesky, residuals[:, None], upper=False).square().mean()
         return -float(0.5 * len(self.targets) * quadratic_form.log() + cholesky.diagonal().log().sum())
 
 
@@ -282,8 +294,8 @@ def covariance(kernel: Kernel, distances: Distances) -> Tensor:
     if distances.paths is not None:
         path_covariance = (-kernel.path_inverse_lengthscale * distances.paths).exp()
         mixture = kernel.path_kernel_weight * path_covariance + (1 - kernel.path_kernel_weight) * mixture
-    if distances.sizes is not None and kernel.size_variance:
-        mixture = mixture + kernel.size_variance * distances.sizes
+    if distances.trends is not None and kernel.trend_variance:
+        mixture = mixture + kernel.trend_variance * distances.trends
     return mixture if distances.num_rungs is None else mixture * kernel.rung_correlation**distances.num_rungs
 
 
@@ -325,6 +337,13 @@ class PathEncoder:
         return torch.from_numpy(matrix)
 
 
+class TrendScores(Protocol):
+    """Numbers that are known for each architecture before it is evaluated, of which high ones are probably good."""
+
+    def __call__(self, decisions: Tensor) -> Tensor:
+        """Return the scores of architectures, of shape (architectures, m), as float64, shape (architectures, scores)."""
+
+
 class SizeScores:
     """Scores architectures by their size (``SearchSpace.size``): the normal quantile of its rank among sampled ones.
 
@@ -349,9 +368,15 @@ class SizeScores:
         self.are_known = len(self._sizes) == NUM_SIZES and self._sizes[0] < self._sizes[-1]
         self._score = lru_cache(MAX_ENCODED)(self._score_uncached)
 
+    @classmethod
+    def of(cls, search_space: SearchSpace) -> SizeScores | None:
+        """Return the scores of a search space; None if they are not known."""
+        scores = cls(search_space)
+        return scores if scores.are_known else None
+
     def __call__(self, decisions: Tensor) -> Tensor:
-        """Return the scores of architectures, of shape (architectures, m), as float64, shape (architectures,)."""
-        return torch.tensor([self._score(tuple(each)) for each in decisions.tolist()], dtype=torch.float64)
+        """Return the scores of architectures, of shape (architectures, m), as float64, shape (architectures, 1)."""
+        return torch.tensor([[self._score(tuple(each))] for each in decisions.tolist()], dtype=torch.float64)
 
     def _score_uncached(self, decisions: tuple[int, ...]) -> float:
         size = self._search_space.size(self._search_space.architecture(decisions))

@@ -13,7 +13,7 @@ reduce the predicted variance of similar candidates. With rungs, the process tak
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,13 +30,14 @@ from nases_agents.reward_model import (
     RewardModel,
     best_feasible,
     find_feasible,
-    screen,
 )
+from nases_agents.transfer import TransferArgs, earlier_rewards
 
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction
+from nases_env.search_spaces import Architecture
 
 NUM_ELITES = 10  # best children, which are mutated
 MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
@@ -44,7 +45,7 @@ IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
 
 @dataclass
-class Args(PolicyArgs):
+class Args(PolicyArgs, TransferArgs):
     """Options of the agent. Lengths are in standard deviations of the embedding."""
 
     ask_batch_size: int = 5
@@ -52,8 +53,8 @@ class Args(PolicyArgs):
     learning_starts: int = 5
     """Children before the controller and the model are used."""
     screen: bool = True
-    """Choose these children among the largest of 300 samples of the prior, if their sizes are known. False: decode them from
-    random embeddings."""
+    """Choose these children among 300 samples of the prior: the largest, if sizes are known, or with --transfer-from the
+    best by the earlier searches. False: decode them from random embeddings."""
     learning_rate: float = 1e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 5
@@ -96,7 +97,8 @@ class ModelAssisted(EmbeddingPolicy):
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
         self.args = args
-        self.model = RewardModel(self.env.search_space, self.env.rungs)
+        earlier = earlier_rewards(self.env.search_space, args.transfer_from)
+        self.model = RewardModel(self.env.search_space, self.env.rungs, earlier)
         self.first: list[PolicySample] = []
         self.pending: list[PolicySample] = []
         self.metrics: dict[str, float] = {}
@@ -136,7 +138,7 @@ class ModelAssisted(EmbeddingPolicy):
         self.pending.remove(proposal)
 
     def _next_first(self) -> PolicySample:
-        """Return the next of the first children: a large one, or else a sample of the prior."""
+        """Return the next of the first children: a chosen one, or else a sample of the prior."""
         if not self.proposed and self.args.screen:
             self.first = self._sample_first()
         return self.first.pop(0) if self.first else self.sample_unseen_prior()
@@ -146,16 +148,17 @@ class ModelAssisted(EmbeddingPolicy):
         feasible: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
             samples = self.filter_unseen([*feasible, *self.sample_prior(NUM_SCREENED)])
-            architectures = [sample.architecture for sample in samples]
-            feasible = [samples[index] for index in find_feasible(self.env, architectures, self.learning_starts)]
+            indices = find_feasible(
+                self.env, architectures_of(samples), self.learning_starts, are_ranked=self.model.has_trend
+            )
+            feasible = [samples[index] for index in indices]
             if len(feasible) >= self.learning_starts:
                 break
-        architectures = [sample.architecture for sample in feasible]
-        return [feasible[index] for index in screen(self.env.search_space, architectures, self.learning_starts, self.rng)]
+        chosen = self.model.choose_first(architectures_of(feasible), self.learning_starts, self.rng)
+        return [feasible[index] for index in chosen]
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
-        architectures, pending = ([sample.architecture for sample in each] for each in (samples, self.pending))
-        return self.model.posterior(architectures, pending)
+        return self.model.posterior(architectures_of(samples), architectures_of(self.pending))
 
     def _train_on_predictions(self) -> None:
         """Take ``gradient_steps`` policy-gradient steps on predicted rewards of samples of the policy."""
@@ -198,7 +201,7 @@ class ModelAssisted(EmbeddingPolicy):
             values = expected_improvement(posterior)
         else:
             values = posterior.mean + self.args.ucb_kappa * posterior.std
-        best = best_feasible(self.env, [candidate.architecture for candidate in candidates], values)
+        best = best_feasible(self.env, architectures_of(candidates), values)
         return self._sample_feasible() if best is None else candidates[best]
 
     def _sample_feasible(self) -> PolicySample:
@@ -209,6 +212,11 @@ class ModelAssisted(EmbeddingPolicy):
                 break
             self.proposed.add(sample.architecture.key)
         return sample
+
+
+def architectures_of(samples: Sequence[PolicySample]) -> list[Architecture]:
+    """Return the architectures of ``samples``."""
+    return [sample.architecture for sample in samples]
 
 
 def main(args: Args) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
+from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores, TrendScores
 from nases_agents.local_search import sample_unseen
 from nases_agents.policy import rank_normalize
 from torch import Tensor
@@ -18,7 +18,7 @@ from nases_env.search_spaces import Architecture, SearchSpace
 NUM_SCREENED = 300  # sampled architectures, from which the first children are chosen
 MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 MAX_SCREENED_BATCHES = 3  # batches of samples, if few of them are feasible
-LARGEST = 0.05  # share of them that are large
+BEST_SHARE = 0.05  # share of them that are large, or good by earlier searches
 
 
 class RewardModel:
@@ -30,18 +30,30 @@ class RewardModel:
     Args:
         search_space: the search space.
         rungs: the rungs of the environment; may be empty.
+        earlier: rewards that earlier searches predict, which replace the sizes of architectures; None: without them.
 
     Attributes:
         children: the evaluated children in order.
     """
 
-    def __init__(self, search_space: SearchSpace, rungs: Sequence[int] = ()) -> None:
-        self.process = GaussianProcess(search_space.decision_sizes, PathEncoder(search_space), SizeScores(search_space))
+    def __init__(self, search_space: SearchSpace, rungs: Sequence[int] = (), earlier: TrendScores | None = None) -> None:
+        self.process = GaussianProcess(
+            search_space.decision_sizes,
+            PathEncoder(search_space),
+            SizeScores.of(search_space) if earlier is None else earlier,
+            keeps_trend=earlier is not None,
+        )
+        self._search_space, self._earlier = search_space, earlier
         self.children: list[Architecture] = []
         self._rungs = rungs
         self._rewards: list[float] = []  # at the lowest rung
         self._promoted: dict[str, tuple[Architecture, int]] = {}  # with the index of the highest rung, by key
         self._comparable_rewards: Mapping[str, float] = {}
+
+    @property
+    def has_trend(self) -> bool:
+        """Whether sizes or earlier searches say which architectures are probably good."""
+        return self.process.trend_scores is not None
 
     def add(self, child: Architecture, reward: float) -> None:
         """Add an evaluated child."""
@@ -62,6 +74,26 @@ class RewardModel:
         ]
         return [self.children[index] for index in np.argsort(rewards, kind="stable")[::-1]]
 
+    def choose_first(self, samples: Sequence[Architecture], num_children: int, rng: np.random.Generator) -> list[int]:
+        """Choose the first children of a search among sampled architectures.
+
+        They are random ones of the best ``BEST_SHARE`` by the predictions of earlier searches. Without these, they are large
+        ones: where networks are trained long enough, large ones are more accurate on average. Where they are not, the model
+        learns it from the first children (``TREND_SLOPE``). Without sizes, the first samples are chosen.
+
+        Args:
+            samples: distinct sampled architectures.
+            num_children: number of children to choose.
+            rng: chooses among the best ones.
+
+        Returns:
+            The indices of the children in ``samples``, at most ``num_children``.
+        """
+        if self._earlier is None or not samples:
+            return screen([self._search_space.size(sample) for sample in samples], num_children, rng)
+        predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)
+        return screen(predicted.tolist(), num_children, rng)
+
     def fit(self) -> None:
         """Fit the process to all results."""
         promoted = [(child, rung, self._comparable_rewards[child.key]) for child, rung in self._promoted.values()]
@@ -80,46 +112,43 @@ class RewardModel:
         unused = set() if self._promoted else {"rung_correlation"}
         if self.process.paths is None:
             unused |= {"path_kernel_weight", "path_inverse_lengthscale"}
-        if self.process.size_scores is None:
-            unused.add("size_variance")
+        if not self.has_trend:
+            unused.add("trend_variance")
         return {f"model/{name}": value for name, value in self.process.kernel._asdict().items() if name not in unused}
 
 
-def screen(
-    search_space: SearchSpace, samples: Sequence[Architecture], num_children: int, rng: np.random.Generator
-) -> list[int]:
-    """Choose the first children of a search among sampled architectures: large ones, if sizes are known.
-
-    Where networks are trained long enough, large ones are more accurate on average. Where they are not, the model learns it
-    from the first children (``SIZE_SLOPE``).
+def screen(scores: Sequence[float | None], num_children: int, rng: np.random.Generator) -> list[int]:
+    """Choose random architectures of those with the best scores.
 
     Args:
-        search_space: the search space. If it does not know the sizes of architectures, the first samples are chosen.
-        samples: distinct sampled architectures.
-        num_children: number of children to choose.
-        rng: chooses among the large architectures.
+        scores: the score of each architecture. If one is None, or all are equal, the first architectures are chosen.
+        num_children: number of architectures to choose.
+        rng: chooses among the best ``BEST_SHARE``.
 
     Returns:
-        The indices of the children in ``samples``, at most ``num_children``.
+        The indices of the chosen architectures, at most ``num_children``.
     """
-    sizes = [search_space.size(sample) for sample in samples]
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(samples) or len(set(known)) == 1:
-        return list(range(min(num_children, len(samples))))
-    order = np.argsort([-size for size in known], kind="stable")
-    large = order[: max(num_children, round(LARGEST * len(samples)))]
-    return [int(index) for index in rng.permutation(large)[:num_children]]
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores) or len(set(known)) == 1:
+        return list(range(min(num_children, len(scores))))
+    order = np.argsort([-score for score in known], kind="stable")
+    best = order[: max(num_children, round(BEST_SHARE * len(scores)))]
+    return [int(index) for index in rng.permutation(best)[:num_children]]
 
 
-def find_feasible(env: NASESEnv, samples: Sequence[Architecture], num_children: int) -> list[int]:
-    """Return the indices of feasible samples, from which ``screen`` chooses the first children.
+def find_feasible(env: NASESEnv, samples: Sequence[Architecture], num_children: int, *, are_ranked: bool) -> list[int]:
+    """Return the indices of feasible samples, from which ``RewardModel.choose_first`` chooses the first children.
 
-    If the search space knows no sizes, ``screen`` chooses the first samples, so the search for others ends when there are
-    ``num_children``: screening a child can mean building its network.
+    Args:
+        env: the environment.
+        samples: sampled architectures.
+        num_children: number of children to choose.
+        are_ranked: whether the children are not simply the first samples. Otherwise, the search ends when there are
+            ``num_children``: screening a child can mean building its network.
     """
     feasible: list[int] = []
     for index, sample in enumerate(samples):
-        if len(feasible) >= num_children and env.search_space.size(sample) is None:
+        if len(feasible) >= num_children and not are_ranked:
             break
         if env.screen(sample) is None:
             feasible.append(index)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nases_agents import random_search
 from PIL import Image
 
 from nases_env import ENV_IDS, MO_ENV_IDS
@@ -145,13 +146,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a search and its final training in ``runs/NAME``, and copies of its architecture."""
+    """The same with a search and its final training in ``runs/NAME``, copies of its architecture, and an earlier search."""
     folder = tmp_path_factory.mktemp("trained") / "checkout"
     shutil.copytree(checkout, folder, symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run_agent(script(ROOT / "agents" / "reinforce.py"), ["--run-dir", "runs/NAME"], "reinforce")
         run_nases("train", ["runs/NAME"])
+        random_search.main(
+            random_search.Args(env_id="NASES-Synthetic-v0", budget=5, run_dir=Path("runs/EARLIER"), quiet=True)
+        )
     for path, copy in (("best.json", "best.json"), ("best.json", "sb3/best.json"), ("final/genotype.json", "genotype.json")):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "runs" / "NAME" / path, folder / copy)
@@ -177,7 +181,7 @@ def test_code_and_commands_of_the_page_run(
 ) -> None:
     """The blocks run in the order of the page; Python blocks share their variables."""
     text = page.read_text()
-    uses_run = re.search(r"runs/NAME|sb3/best.json", text)
+    uses_run = re.search(r"runs/NAME|runs/EARLIER|sb3/best.json", text)
     folder = tmp_path / "checkout"
     fixture = "exported" if "model.onnx" in text else "trained" if uses_run else "checkout"
     shutil.copytree(request.getfixturevalue(fixture), folder, symlinks=True)

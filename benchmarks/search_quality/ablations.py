@@ -22,8 +22,8 @@ class WithoutPaths(BayesianOptimization):
 
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
-        sizes = self.model.process.size_scores
-        self.model.process = GaussianProcess(self.search_space.decision_sizes, size_scores=sizes)
+        scores = self.model.process.trend_scores
+        self.model.process = GaussianProcess(self.search_space.decision_sizes, trend_scores=scores)
 
 
 class NegatedSizes(BayesianOptimization):

@@ -96,6 +96,9 @@ class SearchArgs:
     )
     """Options that ``--help`` explains; ``--help-all`` explains all."""
 
+    added: ClassVar[tuple[str, ...]] = ()
+    """Options of the agent that run directories of earlier versions lack; they have their defaults."""
+
     env_id: str = "NASES-Digits-v0"
     """Id of the environment, such as NASES-CIFAR10-v0; MODULE:ID for one that MODULE registers."""
     env_kwargs: dict[str, str] = field(default_factory=dict)
@@ -158,6 +161,14 @@ class SearchArgs:
     """Where and how children are evaluated; has no effect on results, except for --time-limit and --memory-limit:"""
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
+
+    def inputs(self) -> dict[str, str]:
+        """Return digests of what the agent reads from files, by description. A resumed search must read the same.
+
+        Raises:
+            InputError: if a file cannot be read.
+        """
+        return {}
 
 
 Args = TypeVar("Args", bound=SearchArgs)
@@ -387,6 +398,7 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         values = {name: value for name, value in values.items() if name in names}
         if not has_children:
             values["preset"] = SearchArgs.preset  # in earlier versions, it could be a preset of the agent
+    values = {**{name: getattr(args_type, name) for name in args_type.added}, **values}
     if set(values) != names:
         raise InputError(
             f"{path} is a run of {config.get('agent')} with the options of a different agent or version of NASES; resume it "
@@ -407,7 +419,7 @@ def load_args(args_type: type[Args], path: Path) -> Args:
         values["child"] = child
         require_field_types(ExecutionSettings, values["execution"], allow_infinity=True)
         values["execution"] = ExecutionSettings(**values["execution"])
-        values["rungs"] = tuple(values["rungs"])
+        values |= {name: tuple(values[name]) for name in names if isinstance(getattr(args_type, name, None), tuple)}
         require_field_types(args_type, values, allow_infinity=True)
     except (ValueError, TypeError) as error:
         raise InputError(f"{path / CONFIG} is damaged ({one_line(error)}); restore it, or start a new search") from None

@@ -105,6 +105,7 @@ class SearchRun:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         require_utf8(args.run_dir or args.resume or Path())
         self.args = args
+        self._inputs = args.inputs()
         self.agent = agent
         self._started = _now()
         if args.track is not None and args.track not in TRACKERS:
@@ -252,6 +253,9 @@ class SearchRun:
             raise InputError(
                 f"{path} cannot be resumed: the evaluation settings changed ({names}); restore them, or start a new search"
             )
+        changed = [name for name, digest in self._inputs.items() if config.get("inputs", {}).get(name) != digest]
+        if changed:
+            raise InputError(f"{path} cannot be resumed: {changed[0]} has changed; restore it, or start a new search")
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
         num_trials, num_children = 0, 0
@@ -296,6 +300,7 @@ class SearchRun:
             "agent": self.agent,
             "arguments": {**self._arguments(), "budget": self.loop.budget},  # reduced if the time was used up
             "configuration": config_of(self.env.evaluator),
+            "inputs": self._inputs,
             "budgets": [*self._earlier_budgets, self.loop.budget],
             "num_resumed": self.loop.num_replayed,
             "started": self._started,

@@ -167,6 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
         require_type("store", config["arguments"]["execution"]["store"], str | None)
         require_type("time", config["arguments"].get("time"), float | None)
         require_type("budgets", config.get("budgets", []), list[int])
+        require_type("inputs", config.get("inputs", {}), dict[str, str])
         require_type("rungs", config["configuration"].get("rungs", []), list[int])
         datetime.fromisoformat(config["started"])
     except (KeyError, ValueError) as error:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from nases_agents import bayesian_optimization, model_assisted
 from nases_agents.bayesian_optimization import BayesianOptimization
-from nases_agents.gaussian_process import MAX_SIZE_SCORE, MIN_SELECTION, SIZE_SLOPE, SizeScores
+from nases_agents.gaussian_process import MAX_SIZE_SCORE, MIN_SELECTION, TREND_SLOPE, SizeScores
 from nases_agents.model_assisted import ModelAssisted
-from nases_agents.reward_model import RewardModel, find_feasible, screen
+from nases_agents.reward_model import RewardModel, find_feasible
 from scipy.stats import norm
 
 from nases_env.envs import NASESEnv
@@ -44,11 +44,12 @@ def nasbench_env(seed: int = 0) -> NASESEnv:
 
 def test_screening_chooses_among_the_largest() -> None:
     children = samples(300)
-    chosen = screen(SPACE, children, 5, np.random.default_rng(0))
+    model = RewardModel(SPACE)
+    chosen = model.choose_first(children, 5, np.random.default_rng(0))
     assert len(set(chosen)) == 5
     threshold = np.quantile([size(child) for child in children], 0.94)
     assert all(size(children[index]) >= threshold for index in chosen)
-    assert chosen != screen(SPACE, children, 5, np.random.default_rng(1))
+    assert chosen != model.choose_first(children, 5, np.random.default_rng(1))
 
 
 def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> None:
@@ -58,9 +59,10 @@ def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> No
 
     space = Widths()
     children = [space.architecture([index, 0]) for index in range(4)]
-    assert screen(space, children, 3, np.random.default_rng(0)) == [0, 1, 2]
-    assert screen(space, [], 3, np.random.default_rng(0)) == []
-    assert len(screen(SPACE, samples(2), 3, np.random.default_rng(0))) == 2
+    model = RewardModel(space)
+    assert model.choose_first(children, 3, np.random.default_rng(0)) == [0, 1, 2]
+    assert model.choose_first([], 3, np.random.default_rng(0)) == []
+    assert len(RewardModel(SPACE).choose_first(samples(2), 3, np.random.default_rng(0))) == 2
 
 
 def test_size_scores_are_limited_normal_quantiles() -> None:
@@ -71,7 +73,7 @@ def test_size_scores_are_limited_normal_quantiles() -> None:
     assert float((values < 1).double().mean()) == pytest.approx(norm.cdf(1), abs=0.05)
     assert float(values.abs().max()) == MAX_SIZE_SCORE
     largest = SPACE.from_cell(("nor_conv_3x3",) * 6)
-    assert scores(torch.tensor([largest.decisions])).tolist() == [MAX_SIZE_SCORE]
+    assert scores(torch.tensor([largest.decisions])).tolist() == [[MAX_SIZE_SCORE]]
     assert not SizeScores(synthetic_env().search_space).are_known
 
 
@@ -100,11 +102,11 @@ def test_trend_is_the_prior_of_the_first_rewards_and_ends_with_more() -> None:
     model.fit()
     small, large = (SPACE.from_cell((name,) * 6) for name in ("skip_connect", "nor_conv_3x3"))
     means = model.posterior([small, large], []).mean
-    scores = model.process.size_scores
+    scores = model.process.trend_scores
     assert scores is not None
     difference = float(scores(torch.tensor([large.decisions])) - scores(torch.tensor([small.decisions])))
-    assert 0 < float(means[1] - means[0]) <= SIZE_SLOPE * difference + 1e-9
-    assert fitted(1, MIN_SELECTION).process.kernel.size_variance == 0
+    assert 0 < float(means[1] - means[0]) <= TREND_SLOPE * difference + 1e-9
+    assert fitted(1, MIN_SELECTION).process.kernel.trend_variance == 0
 
 
 def test_ranking_is_best_first() -> None:
@@ -152,8 +154,8 @@ def test_few_children_are_screened_where_no_sizes_are_known(monkeypatch: pytest.
         return screen_child(architecture)
 
     monkeypatch.setattr(env, "screen", count)
-    indices = find_feasible(env, candidates, 3)
-    assert indices == [index for index, feasible in enumerate(is_feasible) if feasible][:3]
+    indices = find_feasible(env, candidates, 3, are_ranked=False)
+    all_feasible = [index for index, feasible in enumerate(is_feasible) if feasible]
+    assert indices == all_feasible[:3]
     assert len(screened) == indices[-1] + 1
-    monkeypatch.setattr(type(env.search_space), "size", lambda self, architecture: 1.0)
-    assert find_feasible(env, candidates, 3) == [index for index, feasible in enumerate(is_feasible) if feasible]
+    assert find_feasible(env, candidates, 3, are_ranked=True) == all_feasible

@@ -47,7 +47,7 @@ def sizes_of(space: SearchSpace, architectures: list[Architecture]) -> list[floa
 
 
 def score(agent: BayesianOptimization, architecture: Architecture) -> float:
-    scores = agent.model.process.size_scores
+    scores = agent.model.process.trend_scores
     assert scores is not None
     return float(scores(torch.tensor([architecture.decisions])))
 
@@ -87,14 +87,14 @@ def test_sizes_remain_unknown_where_the_search_space_does_not_know_them(monkeypa
     for agent in (NegatedSizes, ShuffledSizes):
         created = create(agent)
         assert created.search_space.size(SPACE.architecture([0] * SPACE.num_decisions)) is None
-        assert created.model.process.size_scores is None
+        assert created.model.process.trend_scores is None
 
 
 def test_model_without_paths_keeps_the_sizes() -> None:
     ours, theirs = (create(agent).model.process for agent in (WithoutPaths, BayesianOptimization))
     assert ours.paths is None
     assert theirs.paths is not None
-    assert ours.size_scores is not None
+    assert ours.trend_scores is not None
     assert len(ours.kernels) < len(theirs.kernels)
 
 

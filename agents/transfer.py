@@ -1,0 +1,127 @@
+"""Transfer from earlier searches: reward models of their children predict which architectures are good on other data.
+
+The agents with a reward model (``agents/reward_model.py``) take the run directories of earlier searches in the same search
+space (``--transfer-from``). One reward model is fitted to each of them. The first children of the new search are those with
+the highest predictions; then the predictions are the trend of its Gaussian process, whose slopes its own rewards
+determine, so that an earlier search that is not related has little effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from nases_agents.gaussian_process import MAX_ENCODED
+from nases_agents.reward_model import RewardModel
+from torch import Tensor
+
+from nases_env.errors import InputError
+from nases_env.evaluation import Status
+from nases_env.hashing import sha256_hex
+from nases_env.search import SearchArgs
+from nases_env.search.run_dir import read_config, read_trajectory
+from nases_env.search_spaces import SearchSpace
+
+MIN_CHILDREN = 5  # distinct ones of an earlier search
+
+
+@dataclass
+class TransferArgs(SearchArgs):
+    """Options of agents that transfer from earlier searches."""
+
+    added: ClassVar[tuple[str, ...]] = ("transfer_from",)
+
+    transfer_from: tuple[str, ...] = ()
+    """Run directories of earlier searches in the same search space, on other data, from which the model learns which
+    architectures are good."""
+
+    def inputs(self) -> dict[str, str]:
+        return {f"--transfer-from {each}": EarlierSearch(each).digest for each in self.transfer_from}
+
+
+@dataclass(frozen=True)
+class EarlierSearch:
+    """The children of an earlier search.
+
+    Args:
+        path: its run directory.
+    """
+
+    path: str
+
+    @cached_property
+    def children(self) -> list[tuple[dict[str, Any], float]]:
+        """The genotypes and rewards of the distinct children, in order; with rungs, the rewards at the lowest one.
+
+        Raises:
+            InputError: if it is not a run directory, or has few children.
+        """
+        read_config(Path(self.path))
+        children = [
+            (record["genotype"], float(record["reward"]))
+            for record in read_trajectory(Path(self.path))
+            if record["is_new"] and not record["is_promotion"] and record["status"] != Status.FAILED
+        ]
+        if len(children) < MIN_CHILDREN:
+            raise InputError(
+                f"{self.path} has {len(children)} evaluated children, of which --transfer-from needs {MIN_CHILDREN}; omit it"
+            )
+        return children
+
+    @property
+    def digest(self) -> str:
+        """A digest of the children."""
+        return sha256_hex(repr(self.children))
+
+    def reward_model(self, search_space: SearchSpace) -> RewardModel:
+        """Return a model that is fitted to the children.
+
+        Raises:
+            InputError: if a child is not in ``search_space``.
+        """
+        model = RewardModel(search_space)
+        try:
+            for genotype, reward in self.children:
+                model.add(search_space.from_genotype(genotype), reward)
+        except InputError as error:
+            raise InputError(f"{self.path} is not a search in {search_space.name} ({error}); omit it") from None
+        model.fit()
+        return model
+
+
+class EarlierRewards:
+    """Predictions of the reward models of earlier searches, as trend scores.
+
+    Args:
+        search_space: the search space.
+        models: the models, at least one.
+    """
+
+    def __init__(self, search_space: SearchSpace, models: Sequence[RewardModel]) -> None:
+        self._search_space = search_space
+        self._models = models
+        self._known: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, decisions: Tensor) -> Tensor:
+        """Return the predicted scores of architectures, of shape (architectures, m), shape (architectures, models)."""
+        keys = [tuple(each) for each in decisions.tolist()]
+        if len(self._known) > MAX_ENCODED:
+            self._known.clear()
+        if new := [self._search_space.architecture(key) for key in dict.fromkeys(keys) if key not in self._known]:
+            predicted = torch.stack([model.posterior(new, []).mean for model in self._models], dim=1)
+            self._known.update(zip([each.decisions for each in new], predicted, strict=True))
+        return torch.stack([self._known[key] for key in keys])
+
+
+def earlier_rewards(search_space: SearchSpace, run_dirs: Sequence[str]) -> EarlierRewards | None:
+    """Return the predictions of the models of earlier searches; None without any.
+
+    Raises:
+        InputError: if a directory is not that of a search in ``search_space``, or it has few children.
+    """
+    models = [EarlierSearch(each).reward_model(search_space) for each in run_dirs]
+    return EarlierRewards(search_space, models) if models else None

@@ -77,9 +77,11 @@ class RewardModel:
     def choose_first(self, samples: Sequence[Architecture], num_children: int, rng: np.random.Generator) -> list[int]:
         """Choose the first children of a search among sampled architectures.
 
-        They are random ones of the best ``BEST_SHARE`` by the predictions of earlier searches. Without these, they are large
-        ones: where networks are trained long enough, large ones are more accurate on average. Where they are not, the model
-        learns it from the first children (``TREND_SLOPE``). Without sizes, the first samples are chosen.
+        They are large ones: where networks are trained long enough, large ones are more accurate on average. Where they are
+        not, the model learns it from the first children (``TREND_SLOPE``). Without sizes, the first samples are chosen.
+
+        With earlier searches, every second child is one of the best by their predictions instead, and every fourth is the
+        next sample. So the model learns whether the predictions hold.
 
         Args:
             samples: distinct sampled architectures.
@@ -89,10 +91,16 @@ class RewardModel:
         Returns:
             The indices of the children in ``samples``, at most ``num_children``.
         """
+        large = screen([self._search_space.size(sample) for sample in samples], num_children, rng)
         if self._earlier is None or not samples:
-            return screen([self._search_space.size(sample) for sample in samples], num_children, rng)
+            return large
         predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)
-        return screen(predicted.tolist(), num_children, rng)
+        best = screen(predicted.tolist(), num_children, rng)
+        chosen: list[int] = []
+        for number in range(len(best)):
+            source = best if number % 2 == 0 else large if number % 4 == 1 else range(len(samples))
+            chosen.append(next(index for index in source if index not in chosen))
+        return chosen
 
     def fit(self) -> None:
         """Fit the process to all results."""

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from nases_agents import bayesian_optimization, model_assisted, random_search, transfer
-from nases_agents.bayesian_optimization import BayesianOptimization
-from nases_agents.model_assisted import ModelAssisted
 from nases_agents.reward_model import RewardModel
 from nases_agents.transfer import EarlierSearch, earlier_rewards
 
@@ -22,7 +20,6 @@ from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import ROOT, error_of, run_here, script
 
 SPACE = NasBench201()
-AGENTS = [(bayesian_optimization, BayesianOptimization), (model_assisted, ModelAssisted)]
 
 
 def options(operator: str, **changes: Any) -> dict[str, Any]:
@@ -57,20 +54,19 @@ def rewards(run_dir: Path) -> list[float]:
     return [json.loads(line)["reward"] for line in (run_dir / TRAJECTORY).read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("module", "agent"), AGENTS)
-def test_first_children_are_good_where_an_earlier_search_is_related(
-    module: Any, agent: Any, pooling: str, tmp_path: Path
-) -> None:
-    means = []
+@pytest.mark.parametrize("module", [bayesian_optimization, model_assisted])
+def test_first_children_are_good_where_an_earlier_search_is_related(module: Any, pooling: str, tmp_path: Path) -> None:
+    """Three of the five are chosen by the earlier search."""
+    num_good = []
     for name, earlier in {"transfer": (pooling,), "alone": ()}.items():
         args = module.Args(**options("avg_pool_3x3", budget=5, run_dir=tmp_path / name, transfer_from=earlier))
         module.main(args)
-        means.append(np.mean(rewards(tmp_path / name)))
-    assert means[0] > 0.5 > means[1]
+        num_good.append(sum(reward >= 0.5 for reward in rewards(tmp_path / name)))
+    assert num_good[0] >= 3 > 1 >= num_good[1]
 
 
-@pytest.mark.parametrize(("module", "agent"), AGENTS)
-def test_search_overrules_an_earlier_search_that_is_wrong(module: Any, agent: Any, convolution: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [bayesian_optimization, model_assisted])
+def test_search_overrules_an_earlier_search_that_is_wrong(module: Any, convolution: str, tmp_path: Path) -> None:
     args = module.Args(**options("avg_pool_3x3", budget=30, run_dir=tmp_path / "run", transfer_from=(convolution,)))
     module.main(args)
     found = rewards(tmp_path / "run")

@@ -1,0 +1,283 @@
+"""Transfer on TransNAS-Bench-101: what are earlier searches on other tasks worth in a search on a new task?
+
+    python -m benchmarks.transfer --output transfer.json
+
+Each of the seven tasks in turn is the new one. With each seed, every task is searched first, and the new search transfers
+from the run directories of the others. It is compared, seed by seed, with searches without transfer, with and without the
+policy gradient, and with searches that transfer from run directories whose rewards are shuffled or negated. The seed
+determines the order of the operators.
+
+The regret of a search is the best accuracy of the task minus the best accuracy that the search found, in standard
+deviations of the accuracies of all cells. Differences are means over tasks and seeds; their intervals are bootstrap
+intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from nases_agents import bayesian_optimization, model_assisted, random_search
+from rich.console import Console
+from tqdm import tqdm
+
+from benchmarks.common import statistics
+from benchmarks.common.report import TextTable
+from benchmarks.common.searches import run_agent
+from benchmarks.common.workers import map_unordered
+from benchmarks.search_quality.comparison import NO_LEARNING
+from nases_env.atomic_io import write_atomically
+from nases_env.command_line import run_command
+from nases_env.errors import InputError, did_you_mean
+from nases_env.evaluation import TransNASEvaluator
+from nases_env.evaluation.transnas import TASKS
+from nases_env.search import SearchArgs
+from nases_env.search.run_dir import CONFIG, TRAJECTORY
+from nases_env.seeding import derive_seed, numpy_generator
+
+EARLIER_AGENTS: dict[str, Any] = {
+    "random_search": random_search,
+    "bayesian_optimization": bayesian_optimization,
+    "model_assisted": model_assisted,
+}
+"""The modules of the agents of the earlier searches."""
+
+METHODS = {
+    "no_learning": "no learning",
+    "learning": "policy gradient",
+    "transfer": "policy gradient and transfer",
+    "transfer_shuffled": "transfer, shuffled rewards",
+    "transfer_negated": "transfer, negated rewards",
+    "bayesian_optimization": "Bayesian optimization",
+    "bayesian_optimization_transfer": "Bayesian optimization and transfer",
+}
+"""The compared searches and their labels."""
+
+DIFFERENCES = {
+    "learning and transfer – neither": ("transfer", "no_learning"),
+    "learning – no learning": ("learning", "no_learning"),
+    "transfer – no transfer": ("transfer", "learning"),
+    "transfer, shuffled rewards – no transfer": ("transfer_shuffled", "learning"),
+    "transfer, negated rewards – no transfer": ("transfer_negated", "learning"),
+    "transfer – no transfer (Bayesian optimization)": ("bayesian_optimization_transfer", "bayesian_optimization"),
+}
+"""Pairs (ours, theirs) by title; a positive difference is a smaller regret of ours."""
+
+TABLE_WIDTH = 200  # characters
+
+
+@dataclass
+class Args:
+    """Options of the benchmark."""
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Names of the compared searches."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Names of the tasks, at least two; each one in turn is the new one."""
+    budgets: tuple[int, ...] = (5, 10, 20)
+    """Numbers of children after which the best is compared; a search ends at the largest."""
+    earlier_agent: Literal["random_search", "bayesian_optimization", "model_assisted"] = "random_search"
+    """Agent of the earlier searches."""
+    earlier_budget: int = 100
+    """Number of children of each earlier search, at least 5."""
+    num_seeds: int = 100
+    """Number of searches of each method for each task, at least 2."""
+    first_seed: int = 0
+    """First seed; the others follow consecutively."""
+    table: str | None = None
+    """Table of TransNAS-Bench-101, micro; unset: the default path of the environment."""
+    num_processes: int = os.cpu_count() or 1
+    """Number of parallel searches, with one thread each."""
+    output: Path | None = None
+    """JSON file for the measurements."""
+
+    def __post_init__(self) -> None:
+        for kind, names, known in (("method", self.methods, METHODS), ("task", self.tasks, TASKS)):
+            for name in names:
+                if name not in known:
+                    raise InputError(f"unknown {kind} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        if len(set(self.tasks)) < max(2, len(self.tasks)):
+            raise InputError("pass at least two different tasks with --tasks")
+        for option, minimum in {"num_seeds": 2, "first_seed": 0, "earlier_budget": 5, "num_processes": 1}.items():
+            if getattr(self, option) < minimum:
+                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
+        if not self.methods or not self.budgets or min(self.budgets) < 1:
+            raise InputError("pass at least one method with --methods, and numbers of children, 1 or larger, with --budgets")
+
+
+class Job(NamedTuple):
+    """All searches of one seed."""
+
+    seed: int
+    args: Args
+
+
+class Result(NamedTuple):
+    """The regret of a search after each of the budgets, in standard deviations of the accuracies of the task."""
+
+    method: str
+    task: str
+    seed: int
+    regrets: list[float]
+
+
+def run_job(job: Job) -> list[Result]:
+    """Search every task, then every task again with transfer from the others."""
+    methods, tasks = dict.fromkeys(job.args.methods), job.args.tasks
+    with tempfile.TemporaryDirectory() as folder:
+        earlier = {task: _search_earlier(job, task, Path(folder, task)) for task in tasks}
+        if "transfer_shuffled" in methods:
+            _shuffle(earlier, job.seed)
+        if "transfer_negated" in methods:
+            _negate(earlier)
+        return [_search(job, task, method, earlier) for task in tasks for method in methods]
+
+
+def _options(job: Job, task: str) -> dict[str, Any]:
+    env_kwargs = {"task": task, "operator_permutation_seed": str(job.seed)}
+    if job.args.table is not None:
+        env_kwargs["table"] = job.args.table
+    return {"env_id": "NASES-TransNASMicro-v0", "env_kwargs": env_kwargs}
+
+
+def _search_earlier(job: Job, task: str, run_dir: Path) -> Path:
+    """Run the earlier search on a task, as its command does, and return its run directory."""
+    agent = EARLIER_AGENTS[job.args.earlier_agent]
+    seed, budget = derive_seed(job.seed, "transfer", task), job.args.earlier_budget
+    agent.main(agent.Args(**_options(job, task), seed=seed, budget=budget, run_dir=run_dir, quiet=True))
+    return run_dir
+
+
+def _changed(run_dir: Path, name: str) -> Path:
+    return run_dir.with_name(f"{run_dir.name}-{name}")
+
+
+def _write_changed(run_dir: Path, name: str, rewards: Sequence[float], records: Sequence[dict[str, Any]]) -> None:
+    changed = _changed(run_dir, name)
+    changed.mkdir()
+    (changed / CONFIG).write_bytes((run_dir / CONFIG).read_bytes())
+    lines = [json.dumps({**record, "reward": reward}) for record, reward in zip(records, rewards, strict=True)]
+    (changed / TRAJECTORY).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _read(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / TRAJECTORY).read_text().splitlines()]
+
+
+def _shuffle(earlier: Mapping[str, Path], seed: int) -> None:
+    """Write copies of the run directories in which each child has the reward of a random other one."""
+    rng = numpy_generator(seed, "transfer", "shuffled rewards")
+    for run_dir in earlier.values():
+        records = _read(run_dir)
+        _write_changed(run_dir, "shuffled", [records[index]["reward"] for index in rng.permutation(len(records))], records)
+
+
+def _negate(earlier: Mapping[str, Path]) -> None:
+    """Write copies of the run directories in which the best child is the worst."""
+    for run_dir in earlier.values():
+        records = _read(run_dir)
+        _write_changed(run_dir, "negated", [1 - record["reward"] for record in records], records)
+
+
+def _search(job: Job, task: str, method: str, earlier: Mapping[str, Path]) -> Result:
+    """Search a task with one of ``METHODS``."""
+    others = [path for name, path in earlier.items() if name != task]
+    if method in ("transfer_shuffled", "transfer_negated"):
+        others = [_changed(path, method.removeprefix("transfer_")) for path in others]
+    changes: dict[str, Any] = {"transfer_from": tuple(map(str, others))} if "transfer" in method else {}
+    if method == "no_learning":
+        changes["learning_rate"] = NO_LEARNING
+    options: dict[str, Any] = {**_options(job, task), **changes, "seed": job.seed, "budget": max(job.args.budgets)}
+    args: SearchArgs
+    if method.startswith("bayesian_optimization"):
+        args = bayesian_optimization.Args(**options)
+        search = run_agent(bayesian_optimization.BayesianOptimization, args)
+    else:
+        args = model_assisted.Args(**options)
+        search = run_agent(model_assisted.ModelAssisted, args)
+    evaluator = search.env.evaluator
+    assert isinstance(evaluator, TransNASEvaluator)
+    accuracies = np.array([row[task] for row in evaluator.rows().values()])
+    found = np.maximum.accumulate([trial.evaluation.valid_accuracy for trial in search.trials])
+    regrets = (accuracies.max() - found[np.array(job.args.budgets) - 1]) / accuracies.std()
+    return Result(method, task, job.seed, regrets.tolist())
+
+
+def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
+    """Return the mean regret of each method, over all tasks and for each task, and the differences paired by seed."""
+    rng = numpy_generator(0, "transfer", "bootstrap")
+    methods, seeds = list(dict.fromkeys(args.methods)), sorted({result.seed for result in results})
+    regrets = {(result.method, result.task, result.seed): result.regrets for result in results}
+    # Shape (seeds, tasks, budgets) for each method.
+    values = {name: np.array([[regrets[name, task, seed] for task in args.tasks] for seed in seeds]) for name in methods}
+    over_tasks = {name: each.mean(1) for name, each in values.items()}
+    pairs = {title: pair for title, pair in DIFFERENCES.items() if set(pair) <= set(methods)}
+
+    def estimate(by_seed: Any) -> dict[str, Any]:
+        return {str(budget): statistics.mean(by_seed[:, index], rng)._asdict() for index, budget in enumerate(args.budgets)}
+
+    return {
+        "benchmark": "transfer",
+        "settings": dataclasses.asdict(args),
+        "regrets": {name: estimate(over_tasks[name]) for name in methods},
+        "differences": {title: estimate(over_tasks[theirs] - over_tasks[ours]) for title, (ours, theirs) in pairs.items()},
+        "tasks": {
+            task: {
+                "regrets": {name: estimate(values[name][:, index]) for name in methods},
+                "differences": {
+                    title: estimate(values[theirs][:, index] - values[ours][:, index])
+                    for title, (ours, theirs) in pairs.items()
+                },
+            }
+            for index, task in enumerate(args.tasks)
+        },
+        "results": [result._asdict() for result in results],
+    }
+
+
+def make_tables(report: Mapping[str, Any]) -> list[TextTable]:
+    """Return the tables of the regrets and of the differences, and those of the differences for each task."""
+    settings = report["settings"]
+    headings = [f"{budget} children" for budget in settings["budgets"]]
+    seeds = f"{settings['num_seeds']} seeds"
+    regrets = [[METHODS[name], *_cells(each)] for name, each in report["regrets"].items()]
+    tables = [TextTable(f"regret in standard deviations (95%), mean over tasks, {seeds}", ["search", *headings], regrets)]
+    places = {"mean over tasks": report, **report["tasks"]}
+    for place, part in places.items():
+        rows = [[title, *_cells(each, sign="+")] for title, each in part["differences"].items()]
+        tables.append(TextTable(f"smaller regret in standard deviations (95%), {place}", ["difference", *headings], rows))
+    return tables
+
+
+def _cells(by_budget: Mapping[str, Mapping[str, float]], sign: str = "") -> list[str]:
+    return [
+        "{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})".format(sign=sign, **each) for each in by_budget.values()
+    ]
+
+
+def main(args: Args) -> None:
+    """Compare searches with and without transfer from earlier searches on other tasks of TransNAS-Bench-101."""
+    for task in args.tasks:  # an invalid table is an error of one line, before the workers start
+        TransNASEvaluator(path=args.table, task=task).prepare()
+    jobs = [Job(seed, args) for seed in range(args.first_seed, args.first_seed + args.num_seeds)]
+    with tqdm(total=len(jobs), unit="seed") as bar:
+        results = []
+        for of_seed in map_unordered(run_job, jobs, args.num_processes):
+            results += of_seed
+            bar.update()
+    report = analyze(results, args)
+    for table in make_tables(report):
+        Console(width=TABLE_WIDTH).print(table.to_rich())
+    if args.output is not None:
+        write_atomically(args.output, (json.dumps(report, indent=2, default=str) + "\n").encode())
+
+
+if __name__ == "__main__":
+    run_command(Args, main)

@@ -26,6 +26,14 @@ class WithoutPaths(BayesianOptimization):
         self.model.process = GaussianProcess(self.search_space.decision_sizes, trend_scores=scores)
 
 
+class WithoutSizes(BayesianOptimization):
+    """Bayesian optimization that does not know the sizes of architectures, so that its first children are random."""
+
+    def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
+        super().__init__(env, args)
+        replace_sizes(self, lambda architecture: None)
+
+
 class NegatedSizes(BayesianOptimization):
     """Bayesian optimization that takes the largest architectures for the smallest."""
 

@@ -73,7 +73,7 @@ from benchmarks.common.identity import (
 from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, find_incumbent_steps
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
-from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths
+from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths, WithoutSizes
 from nases_env import visualization
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
@@ -167,6 +167,9 @@ ABLATIONS: dict[str, Entry] = {
     "bayesian_optimization_no_paths": Entry(
         "Bayesian opt., no kernel on paths", WithoutPaths, bayesian_optimization.Args(), "bayesian_optimization"
     ),
+    "bayesian_optimization_no_sizes": Entry(
+        "Bayesian opt., no sizes", WithoutSizes, bayesian_optimization.Args(), "bayesian_optimization"
+    ),
     "bayesian_optimization_negated_sizes": Entry(
         "Bayesian opt., negated sizes", NegatedSizes, bayesian_optimization.Args(), "bayesian_optimization"
     ),
@@ -199,8 +202,9 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "large first children – random ones (model-assisted)": ("model_assisted", "model_assisted_no_screening"),
     "large first children – random ones (Bayesian opt.)": ("bayesian_optimization", "bayesian_optimization_no_screening"),
     "kernel on paths – no paths": ("bayesian_optimization", "bayesian_optimization_no_paths"),
-    "sizes – negated sizes": ("bayesian_optimization", "bayesian_optimization_negated_sizes"),
-    "sizes – shuffled sizes": ("bayesian_optimization", "bayesian_optimization_shuffled_sizes"),
+    "sizes – no sizes": ("bayesian_optimization", "bayesian_optimization_no_sizes"),
+    "negated sizes – no sizes": ("bayesian_optimization_negated_sizes", "bayesian_optimization_no_sizes"),
+    "shuffled sizes – no sizes": ("bayesian_optimization_shuffled_sizes", "bayesian_optimization_no_sizes"),
 }
 """Pairs of agents that are compared seed by seed, by the title of their difference."""
 

@@ -12,7 +12,7 @@ from nases_agents.bayesian_optimization import BayesianOptimization
 
 from benchmarks.common.identity import sources_of, sources_of_agent
 from benchmarks.common.searches import run_agent
-from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths
+from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths, WithoutSizes
 from benchmarks.search_quality.comparison import ABLATIONS, DEFAULT_AGENTS
 from nases_env.search import SearchLoop, make_env
 from nases_env.search_spaces import Architecture, SearchSpace
@@ -88,6 +88,14 @@ def test_sizes_remain_unknown_where_the_search_space_does_not_know_them(monkeypa
         created = create(agent)
         assert created.search_space.size(SPACE.architecture([0] * SPACE.num_decisions)) is None
         assert created.model.process.trend_scores is None
+
+
+def test_agent_without_sizes_knows_none_and_begins_with_random_children() -> None:
+    created = create(WithoutSizes)
+    assert not created.model.has_trend
+    assert created.search_space.size(SPACE.architecture([0] * SPACE.num_decisions)) is None
+    ours, theirs = (run_agent(agent, options(budget=20)) for agent in (WithoutSizes, BayesianOptimization))
+    assert np.mean(sizes(ours)[:5]) < 0.8 * np.mean(sizes(theirs)[:5])
 
 
 def test_model_without_paths_keeps_the_sizes() -> None:

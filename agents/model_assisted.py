@@ -3,11 +3,12 @@
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
-process is fitted to all evaluated children (``agents/reward_model.py``). Between evaluations the controller takes
-policy-gradient steps on the rewards that the process predicts: model-based reinforcement learning in the style of Dyna
-(Sutton, 1990). The next children are those with the highest expected improvement among samples of the policy, samples of
-the prior, and mutants of the best children. Several can be requested together (``--ask-batch-size``): pending children
-reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
+process is fitted to all evaluated children (``agents/reward_model.py``). Before each batch of children, the controller takes
+policy-gradient steps from the simulator's weights on the rewards that the process predicts: model-based reinforcement
+learning in the style of Dyna (Sutton, 1990). The next children are those with the highest expected improvement among
+samples of the policy, samples of the prior, and mutants of the best children. Several can be requested together
+(``--ask-batch-size``): pending children reduce the predicted variance of similar candidates. With rungs, the process takes
+the rung as an input.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Args(PolicyArgs, TransferArgs):
     screen: bool = True
     """Choose these children among 300 samples of the prior: the largest, if sizes are known, or with --transfer-from the
     best by the earlier searches. False: decode them from random embeddings."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
-    gradient_steps: int = 5
-    """Gradient steps before each batch of children."""
+    gradient_steps: int = 20
+    """Gradient steps before each batch of children, from the initial weights of the controller."""
     imagined_batch_size: int = 64
     """Imagined children per gradient step."""
     imagined_ucb_kappa: float = 0.5
@@ -161,13 +162,19 @@ class ModelAssisted(EmbeddingPolicy):
         return self.model.posterior(architectures_of(samples), architectures_of(self.pending))
 
     def _train_on_predictions(self) -> None:
-        """Take ``gradient_steps`` policy-gradient steps on predicted rewards of samples of the policy."""
+        """Train the controller, from its initial weights, with predicted rewards of samples of the policy.
+
+        If it continued from the last batch, it would still be fitted to earlier predictions, and find worse children.
+        """
+        self.controller.load_state_dict(self.reference_controller.state_dict())
+        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.args.learning_rate)
         for _ in range(self.args.gradient_steps):
             samples = self._sample_policy(self.args.imagined_batch_size)
             posterior = self._posterior(samples)
             rewards = posterior.mean + self.args.imagined_ucb_kappa * posterior.std
             advantages = (rewards - rewards.mean()) / rewards.std(correction=0).clamp_min(1e-8)
-            self.metrics = self.gradient_step(samples, advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float())
+            advantages = advantages.clamp(*IMAGINED_ADVANTAGE_CLIP).float()
+            self.metrics = self.gradient_step(samples, advantages, reference_coef=0.0)
         self.metrics |= self.model.metrics()
 
     def _sample_policy(self, num_samples: int) -> list[PolicySample]:

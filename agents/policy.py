@@ -32,7 +32,7 @@ MAX_RESAMPLES = 20  # attempts to find an unseen child
 PRIOR_BATCH_SIZE = 8  # samples of the prior per attempt
 CLIP_RANGE = 0.2  # clipping range of the probability ratio, as in PPO; samples may come from older policies
 MAX_LOG_RATIO = 5.0  # clamp on |log(new probability / old probability)|, prevents overflow
-REFERENCE_COEF = 0.03  # coefficient of the squared distance to the outputs of the initial controller, prevents collapse
+REFERENCE_COEF = 0.03  # of the distance to the initial controller in the loss, prevents collapse
 MAX_GRAD_NORM = 1.0  # maximum norm of the gradient
 
 
@@ -241,12 +241,16 @@ class EmbeddingPolicy(Agent):
         self.ranking = sorted(self.history, key=lambda transition: -transition.reward)
         return {}
 
-    def gradient_step(self, samples: list[PolicySample], advantages: Tensor) -> dict[str, float]:
+    def gradient_step(
+        self, samples: list[PolicySample], advantages: Tensor, reference_coef: float = REFERENCE_COEF
+    ) -> dict[str, float]:
         """Take one policy-gradient step.
 
         Args:
             samples: samples of the policy.
             advantages: their advantages, shape (samples,).
+            reference_coef: coefficient of the squared distance to the outputs of the initial controller; 0: it is not
+                computed.
 
         Returns:
             Metrics by name.
@@ -260,16 +264,17 @@ class EmbeddingPolicy(Agent):
         ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
         clipped = ratio.clamp(1 - CLIP_RANGE, 1 + CLIP_RANGE)
         policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
-        reference_loss = (outputs - self.reference_controller(states)).square().sum(1).mean()
+        metrics = {"policy/loss": policy_loss.item()}
+        loss = policy_loss
+        if reference_coef:
+            reference_loss = (outputs - self.reference_controller(states)).square().sum(1).mean()
+            loss = policy_loss + reference_coef * reference_loss
+            metrics["policy/reference_distance"] = reference_loss.sqrt().item()
         self.optimizer.zero_grad()
-        (policy_loss + REFERENCE_COEF * reference_loss).backward()
-        gradient_norm = nn.utils.clip_grad_norm_(self.controller.parameters(), MAX_GRAD_NORM)
+        torch.autograd.backward(loss)
+        metrics["policy/gradient_norm"] = nn.utils.clip_grad_norm_(self.controller.parameters(), MAX_GRAD_NORM).item()
         self.optimizer.step()
-        return {
-            "policy/loss": policy_loss.item(),
-            "policy/reference_distance": reference_loss.sqrt().item(),
-            "policy/gradient_norm": gradient_norm.item(),
-        }
+        return metrics
 
 
 def log_density(embeddings: Tensor, means: Tensor, log_std: Tensor) -> Tensor:

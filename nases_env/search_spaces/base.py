@@ -257,7 +257,8 @@ class SearchSpace(ABC):
         for change in rng.permutation(starts[-1]).tolist():
             index = bisect_right(starts, change) - 1
             choice = change - starts[index]
-            mutant = self.architecture((*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :]))
+            decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
+            mutant = self._valid_architecture(decisions)
             if mutant.key != architecture.key:
                 return mutant
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import nn
@@ -65,7 +66,12 @@ class SixEdgeCell(SearchSpace):
 
     def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
         """Return the decisions of the same cell with the natural order of the operators."""
-        return tuple(self.natural_operators.index(self.operators[choice]) for choice in decisions)
+        return tuple(map(self._natural_choices.__getitem__, decisions))
+
+    @cached_property
+    def _natural_choices(self) -> tuple[int, ...]:
+        """The choice of each operator in their natural order."""
+        return tuple(map(self.natural_operators.index, self.operators))
 
     def cell(self, architecture: Architecture) -> tuple[str, ...]:
         """Return the operator of each of the six edges."""

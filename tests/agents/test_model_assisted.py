@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nases_agents import model_assisted, policy
+from nases_agents import model_assisted
 from nases_agents.gaussian_process import expected_improvement
 from nases_agents.model_assisted import Args, ModelAssisted
 from nases_agents.random_search import RandomSearch
@@ -42,9 +42,8 @@ def test_beats_random_search_with_half_the_budget() -> None:
         assert max(search(60, seed=seed)[1]) > max(random_rewards)
 
 
-def test_predicted_rewards_alone_train_the_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicted_rewards_alone_train_the_controller() -> None:
     """Samples of the trained policy have higher rewards than those of the initial one."""
-    monkeypatch.setattr(policy, "REFERENCE_COEF", 0.0)
     env = synthetic_env()
     agent = ModelAssisted(env, Args(gradient_steps=0, learning_starts=60, learning_rate=3e-3))
     for proposal in agent.ask(60):
@@ -58,6 +57,20 @@ def test_predicted_rewards_alone_train_the_controller(monkeypatch: pytest.Monkey
     before = agent.sample(states, offsets)
     rewards = [np.mean([env.evaluate(sample.architecture).reward for sample in samples]) for samples in (after, before)]
     assert rewards[0] > rewards[1] + 0.05
+
+
+def test_controller_is_trained_from_the_simulator_before_each_batch() -> None:
+    agent, _ = search(25)
+    agent.model.fit()
+
+    def distance() -> float:
+        weights, reference = (each.state_dict() for each in (agent.controller, agent.reference_controller))
+        return sum(float((weights[name] - reference[name]).abs().sum()) for name in reference)
+
+    assert distance() > 0
+    agent.args.gradient_steps = 0
+    agent._train_on_predictions()
+    assert distance() == 0
 
 
 def test_infeasible_children_are_not_pending() -> None:

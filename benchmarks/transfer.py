@@ -19,21 +19,25 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from nases_agents import bayesian_optimization, model_assisted, random_search
+from nases_agents.bayesian_optimization import BayesianOptimization
+from nases_agents.model_assisted import ModelAssisted
 from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common import statistics
+from benchmarks.common.identity import digest_of_files, sources_of_agent
 from benchmarks.common.report import TextTable
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.comparison import NO_LEARNING
-from nases_env.atomic_io import write_atomically
+from nases_env.atomic_io import append_line, remove_incomplete_line, write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import TransNASEvaluator
@@ -95,8 +99,9 @@ class Args:
     """Table of TransNAS-Bench-101, micro; unset: the default path of the environment."""
     num_processes: int = os.cpu_count() or 1
     """Number of parallel searches, with one thread each."""
-    output: Path | None = None
-    """JSON file for the measurements."""
+    output: Path = Path("transfer.json")
+    """JSON file for the measurements. Next to it, the results of each seed are recorded as soon as they are known; the same
+    command continues with the other seeds."""
 
     def __post_init__(self) -> None:
         for kind, names, known in (("method", self.methods, METHODS), ("task", self.tasks, TASKS)):
@@ -110,6 +115,14 @@ class Args:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
         if not self.methods or not self.budgets or min(self.budgets) < 1:
             raise InputError("pass at least one method with --methods, and numbers of children, 1 or larger, with --budgets")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what determines the results of a seed, as JSON values."""
+        names = ("methods", "tasks", "budgets", "earlier_agent", "earlier_budget")
+        sources = set().union(*(sources_of_agent(agent) for agent in (ModelAssisted, BayesianOptimization)))
+        values = {**{name: getattr(self, name) for name in names}, "code": digest_of_files(sources)}
+        settings: dict[str, Any] = json.loads(json.dumps(values))
+        return settings
 
 
 class Job(NamedTuple):
@@ -198,16 +211,34 @@ def _search(job: Job, task: str, method: str, earlier: Mapping[str, Path]) -> Re
     args: SearchArgs
     if method.startswith("bayesian_optimization"):
         args = bayesian_optimization.Args(**options)
-        search = run_agent(bayesian_optimization.BayesianOptimization, args)
+        search = run_agent(BayesianOptimization, args)
     else:
         args = model_assisted.Args(**options)
-        search = run_agent(model_assisted.ModelAssisted, args)
+        search = run_agent(ModelAssisted, args)
     evaluator = search.env.evaluator
     assert isinstance(evaluator, TransNASEvaluator)
     accuracies = np.array([row[task] for row in evaluator.rows().values()])
     found = np.maximum.accumulate([trial.evaluation.valid_accuracy for trial in search.trials])
     regrets = (accuracies.max() - found[np.array(job.args.budgets) - 1]) / accuracies.std()
     return Result(method, task, job.seed, regrets.tolist())
+
+
+def read_records(path: Path, settings: Mapping[str, Any]) -> dict[int, list[Result]]:
+    """Return the recorded results with these settings by seed; empty if there is no file.
+
+    Raises:
+        InputError: if the file is not valid.
+    """
+    known = {}
+    try:
+        if path.exists():
+            remove_incomplete_line(path)
+            for record in map(json.loads, path.read_text().splitlines()):
+                if record["settings"] == settings:
+                    known[int(record["seed"])] = [Result(**result) for result in record["results"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} does not contain records of this benchmark; pass another --output") from None
+    return known
 
 
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
@@ -266,17 +297,23 @@ def main(args: Args) -> None:
     """Compare searches with and without transfer from earlier searches on other tasks of TransNAS-Bench-101."""
     for task in args.tasks:  # an invalid table is an error of one line, before the workers start
         TransNASEvaluator(path=args.table, task=task).prepare()
-    jobs = [Job(seed, args) for seed in range(args.first_seed, args.first_seed + args.num_seeds)]
-    with tqdm(total=len(jobs), unit="seed") as bar:
-        results = []
-        for of_seed in map_unordered(run_job, jobs, args.num_processes):
-            results += of_seed
+    records, settings = args.output.with_suffix(".records.jsonl"), args.settings()
+    known = read_records(records, settings)
+    seeds = range(args.first_seed, args.first_seed + args.num_seeds)
+    jobs = [Job(seed, args) for seed in seeds if seed not in known]
+    with (
+        tqdm(total=len(seeds), initial=len(seeds) - len(jobs), unit="seed") as bar,
+        closing(map_unordered(run_job, jobs, args.num_processes)) as finished,
+    ):
+        for results in finished:
+            line = {"seed": results[0].seed, "settings": settings, "results": [result._asdict() for result in results]}
+            append_line(records, json.dumps(line))
+            known[results[0].seed] = results
             bar.update()
-    report = analyze(results, args)
+    report = analyze([result for seed in seeds for result in known[seed]], args)
     for table in make_tables(report):
         Console(width=TABLE_WIDTH).print(table.to_rich())
-    if args.output is not None:
-        write_atomically(args.output, (json.dumps(report, indent=2, default=str) + "\n").encode())
+    write_atomically(args.output, (json.dumps(report, indent=2, default=str) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.transfer import METHODS, Args, Job, Result, analyze, main, run_job
+from benchmarks.transfer import METHODS, Args, Job, Result, analyze, main, read_records, run_job
 from nases_env.errors import InputError
 from nases_env.evaluation.transnas import TASKS
 from tests.commands import run_benchmark
@@ -73,6 +74,24 @@ def test_command_prints_tables_and_writes_json(table: str, tmp_path: Path) -> No
     report = json.loads((tmp_path / "out.json").read_text())
     assert set(report["regrets"]) == set(METHODS)
     assert len(report["results"]) == 2 * 2 * len(METHODS)
+
+
+def test_recorded_seeds_are_not_repeated(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"budgets": (5,), "earlier_budget": 5, "table": table, "tasks": FEW, "num_processes": 1}
+    args = Args(**options, methods=("learning",), num_seeds=2, output=tmp_path / "out.json")
+    main(args)
+    report = (tmp_path / "out.json").read_text()
+    records = tmp_path / "out.records.jsonl"
+    with open(records, "a") as file:
+        file.write('{"seed": 3')  # of a killed process
+    monkeypatch.setattr("benchmarks.transfer.run_job", None)
+    main(args)
+    assert (tmp_path / "out.json").read_text() == report
+    assert read_records(records, {}) == {}
+    assert set(read_records(records, args.settings())) == {0, 1}
+    records.write_text("[]\n")
+    with pytest.raises(InputError, match=r"out\.records\.jsonl does not contain records of this benchmark; pass another"):
+        main(args)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+import tyro
 from nases_agents.gaussian_process import MAX_ENCODED
 from nases_agents.reward_model import RewardModel
 from torch import Tensor
@@ -24,9 +25,28 @@ from nases_env.evaluation import Status
 from nases_env.hashing import sha256_hex
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import read_config, read_trajectory
-from nases_env.search_spaces import SearchSpace
+from nases_env.search_spaces import Architecture, SearchSpace
 
 MIN_CHILDREN = 5  # distinct ones of an earlier search
+
+
+def _parse_run_dirs(texts: list[str]) -> tuple[str, ...]:
+    if not texts:
+        raise InputError("--transfer-from needs one or more run directories; name them, or omit it")
+    return tuple(texts)
+
+
+RunDirs = Annotated[
+    tuple[str, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="RUN [RUN ...]",
+        instance_from_str=_parse_run_dirs,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
+"""Type of the option ``--transfer-from``."""
 
 
 @dataclass
@@ -35,12 +55,12 @@ class TransferArgs(SearchArgs):
 
     added: ClassVar[tuple[str, ...]] = ("transfer_from",)
 
-    transfer_from: tuple[str, ...] = ()
+    transfer_from: RunDirs = ()
     """Run directories of earlier searches in the same search space, on other data, from which the model learns which
-    architectures are good."""
+    architectures are good. Default: none."""
 
-    def inputs(self) -> dict[str, str]:
-        return {f"--transfer-from {each}": EarlierSearch(each).digest for each in self.transfer_from}
+    def inputs(self, search_space: SearchSpace) -> dict[str, str]:
+        return {f"--transfer-from {each}": EarlierSearch(each).digest(search_space) for each in self.transfer_from}
 
 
 @dataclass(frozen=True)
@@ -72,10 +92,26 @@ class EarlierSearch:
             )
         return children
 
-    @property
-    def digest(self) -> str:
-        """A digest of the children."""
-        return sha256_hex(repr(self.children))
+    def architectures(self, search_space: SearchSpace) -> list[Architecture]:
+        """Return the architectures of the children.
+
+        Raises:
+            InputError: if one is not in ``search_space``.
+        """
+        genotypes = [genotype for genotype, _ in self.children]
+        try:
+            return [search_space.from_genotype(genotype) for genotype in genotypes]
+        except InputError as error:
+            raise InputError(f"{self.path} is not a search in {search_space.name} ({error}); omit it") from None
+
+    def digest(self, search_space: SearchSpace) -> str:
+        """Return a digest of the architectures and rewards of the children.
+
+        Raises:
+            InputError: if an architecture is not in ``search_space``.
+        """
+        keys = [architecture.key for architecture in self.architectures(search_space)]
+        return sha256_hex(repr([(key, reward) for key, (_, reward) in zip(keys, self.children, strict=True)]))
 
     def reward_model(self, search_space: SearchSpace) -> RewardModel:
         """Return a model that is fitted to the children.
@@ -84,11 +120,8 @@ class EarlierSearch:
             InputError: if a child is not in ``search_space``.
         """
         model = RewardModel(search_space)
-        try:
-            for genotype, reward in self.children:
-                model.add(search_space.from_genotype(genotype), reward)
-        except InputError as error:
-            raise InputError(f"{self.path} is not a search in {search_space.name} ({error}); omit it") from None
+        for architecture, (_, reward) in zip(self.architectures(search_space), self.children, strict=True):
+            model.add(architecture, reward)
         model.fit()
         return model
 

@@ -26,6 +26,7 @@ from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
+from nases_env.search_spaces import SearchSpace
 from nases_env.user_modules import import_recorded_module, import_user_module
 
 ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "embedding", "rungs", "objectives")
@@ -162,11 +163,14 @@ class SearchArgs:
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
 
-    def inputs(self) -> dict[str, str]:
+    def inputs(self, search_space: SearchSpace) -> dict[str, str]:
         """Return digests of what the agent reads from files, by description. A resumed search must read the same.
 
+        Args:
+            search_space: the search space of the environment.
+
         Raises:
-            InputError: if a file cannot be read.
+            InputError: if a file cannot be read, or does not fit ``search_space``.
         """
         return {}
 

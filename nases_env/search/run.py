@@ -105,12 +105,12 @@ class SearchRun:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         require_utf8(args.run_dir or args.resume or Path())
         self.args = args
-        self._inputs = args.inputs()
         self.agent = agent
         self._started = _now()
         if args.track is not None and args.track not in TRACKERS:
             raise InputError(f"--track must be one of {', '.join(TRACKERS)}, not {args.track}")
         self.env = env = make_env(args)
+        self._inputs = args.inputs(env.search_space)
         self._num_finalists = resolve_num_finalists(args, env.evaluator)
         # Raise an error if an embedding or data is missing, before anything is written.
         if args.uses_embedding:

@@ -125,8 +125,8 @@ def test_rewards_of_an_earlier_search_with_rungs_are_those_of_the_lowest(tmp_pat
 def test_invalid_earlier_searches_are_one_line(tmp_path: Path, pooling: str) -> None:
     few = search_at_random("avg_pool_3x3", tmp_path / "few", budget=4)
     for path, message in [
-        (str(tmp_path / "missing"), "missing is not a run directory"),
-        (few, "few has 4 evaluated children, of which --transfer-from needs 5; omit it"),
+        (str(tmp_path / "missing"), r"^\S*missing is not a run directory"),
+        (few, r"^\S*few has 4 evaluated children, of which --transfer-from needs 5; omit it"),
     ]:
         args = model_assisted.Args(**options("avg_pool_3x3", run_dir=tmp_path / "run", transfer_from=(path,)))
         with pytest.raises(InputError, match=message):
@@ -135,6 +135,9 @@ def test_invalid_earlier_searches_are_one_line(tmp_path: Path, pooling: str) -> 
     args = model_assisted.Args(env_id="NASES-Synthetic-v0", run_dir=tmp_path / "run", transfer_from=(pooling,), quiet=True)
     with pytest.raises(InputError, match=r"pooling is not a search in enas_micro \(.*\); omit it"):
         model_assisted.main(args)
+    assert not (tmp_path / "run").exists()
+    result = run_here(script(ROOT / "agents" / "model_assisted.py"), "--transfer-from")
+    assert "--transfer-from needs one or more run directories" in error_of(result)
 
 
 def test_resumed_search_repeats_the_transfer_and_refuses_a_changed_earlier_search(tmp_path: Path) -> None:

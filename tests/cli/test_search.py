@@ -163,3 +163,9 @@ def test_help() -> None:
 def test_invalid_input_is_a_one_line_error(options: tuple[str, ...], message: str) -> None:
     assert message in error_of(run_here(main, "search", *options))
     assert not Path("runs").exists()
+
+
+def test_missing_earlier_search_is_an_error_before_the_plan() -> None:
+    result = run_here(nases, "search", "digits", *SMOKE, "--transfer-from", "nowhere")
+    assert "nowhere is not a run directory" in error_of(result)
+    assert result.stdout == ""

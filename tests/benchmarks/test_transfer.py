@@ -66,9 +66,8 @@ def test_differences_are_paired_by_seed_and_positive_if_ours_is_better() -> None
 
 def test_command_prints_tables_and_writes_json(table: str, tmp_path: Path) -> None:
     options = ("--num-seeds", "2", "--budgets", "6", "--earlier-budget", "6", "--num-processes", "1", "--table", table)
-    output = run_benchmark(
-        "transfer", (*options, "--tasks", "jigsaw", "normal", "--output", str(tmp_path / "out.json")), tmp_path
-    ).stdout
+    few = ("--tasks", "jigsaw", "normal", "--output", str(tmp_path / "out.json"))
+    output = run_benchmark("transfer", (*options, *few), tmp_path).stdout
     for text in ("policy gradient and transfer", "transfer, negated rewards – no transfer", "jigsaw", "6 children"):
         assert text in output
     report = json.loads((tmp_path / "out.json").read_text())

@@ -48,8 +48,8 @@ class Args(TransferArgs):
     num_init: int = 5
     """Children before the model is fitted."""
     screen: bool = True
-    """Choose these children among 300 random architectures: the largest, if sizes are known, or with --transfer-from the
-    best by the earlier searches. False: random ones."""
+    """Choose these children among 300 random architectures: large ones, if sizes are known, and with --transfer-from every
+    second one by the earlier searches. False: random ones."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300

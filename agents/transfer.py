@@ -1,9 +1,9 @@
 """Transfer from earlier searches: reward models of their children predict which architectures are good on other data.
 
 The agents with a reward model (``agents/reward_model.py``) take the run directories of earlier searches in the same search
-space (``--transfer-from``). One reward model is fitted to each of them. The first children of the new search are those with
-the highest predictions; then the predictions are the trend of its Gaussian process, whose slopes its own rewards
-determine, so that an earlier search that is not related has little effect.
+space (``--transfer-from``). One reward model is fitted to each of them. Every second one of the first children of the new
+search is among those with the highest predictions; then the predictions are the trend of its Gaussian process, whose slopes
+its own rewards determine, so that an earlier search that is not related has little effect.
 """
 
 from __future__ import annotations

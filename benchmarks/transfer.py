@@ -18,7 +18,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import TransNASEvaluator
 from nases_env.evaluation.transnas import TASKS
 from nases_env.search import SearchArgs
-from nases_env.search.run_dir import CONFIG, TRAJECTORY
+from nases_env.search.run_dir import CONFIG, TRAJECTORY, read_trajectory
 from nases_env.seeding import derive_seed, numpy_generator
 
 EARLIER_AGENTS: dict[str, Any] = {
@@ -120,7 +120,11 @@ class Args:
         """Return what determines the results of a seed, as JSON values."""
         names = ("methods", "tasks", "budgets", "earlier_agent", "earlier_budget")
         sources = set().union(*(sources_of_agent(agent) for agent in (ModelAssisted, BayesianOptimization)))
-        values = {**{name: getattr(self, name) for name in names}, "code": digest_of_files(sources)}
+        values = {
+            **{name: getattr(self, name) for name in names},
+            "code": digest_of_files(sources),
+            "table": [TransNASEvaluator(path=self.table, task=task).digest() for task in self.tasks],
+        }
         settings: dict[str, Any] = json.loads(json.dumps(values))
         return settings
 
@@ -147,9 +151,10 @@ def run_job(job: Job) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         earlier = {task: _search_earlier(job, task, Path(folder, task)) for task in tasks}
         if "transfer_shuffled" in methods:
-            _shuffle(earlier, job.seed)
+            rng = numpy_generator(job.seed, "transfer", "shuffled rewards")
+            _change_rewards(earlier, "shuffled", lambda rewards: rng.permutation(rewards).tolist())
         if "transfer_negated" in methods:
-            _negate(earlier)
+            _change_rewards(earlier, "negated", lambda rewards: [1 - reward for reward in rewards])
         return [_search(job, task, method, earlier) for task in tasks for method in methods]
 
 
@@ -172,31 +177,15 @@ def _changed(run_dir: Path, name: str) -> Path:
     return run_dir.with_name(f"{run_dir.name}-{name}")
 
 
-def _write_changed(run_dir: Path, name: str, rewards: Sequence[float], records: Sequence[dict[str, Any]]) -> None:
-    changed = _changed(run_dir, name)
-    changed.mkdir()
-    (changed / CONFIG).write_bytes((run_dir / CONFIG).read_bytes())
-    lines = [json.dumps({**record, "reward": reward}) for record, reward in zip(records, rewards, strict=True)]
-    (changed / TRAJECTORY).write_text("".join(f"{line}\n" for line in lines))
-
-
-def _read(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / TRAJECTORY).read_text().splitlines()]
-
-
-def _shuffle(earlier: Mapping[str, Path], seed: int) -> None:
-    """Write copies of the run directories in which each child has the reward of a random other one."""
-    rng = numpy_generator(seed, "transfer", "shuffled rewards")
+def _change_rewards(earlier: Mapping[str, Path], name: str, change: Callable[[list[float]], Sequence[float]]) -> None:
+    """Write copies of the run directories whose rewards are changed."""
     for run_dir in earlier.values():
-        records = _read(run_dir)
-        _write_changed(run_dir, "shuffled", [records[index]["reward"] for index in rng.permutation(len(records))], records)
-
-
-def _negate(earlier: Mapping[str, Path]) -> None:
-    """Write copies of the run directories in which the best child is the worst."""
-    for run_dir in earlier.values():
-        records = _read(run_dir)
-        _write_changed(run_dir, "negated", [1 - record["reward"] for record in records], records)
+        records, copy = list(read_trajectory(run_dir)), _changed(run_dir, name)
+        rewards = change([record["reward"] for record in records])
+        copy.mkdir()
+        (copy / CONFIG).write_bytes((run_dir / CONFIG).read_bytes())
+        lines = [json.dumps({**record, "reward": reward}) for record, reward in zip(records, rewards, strict=True)]
+        (copy / TRAJECTORY).write_text("".join(f"{line}\n" for line in lines))
 
 
 def _search(job: Job, task: str, method: str, earlier: Mapping[str, Path]) -> Result:

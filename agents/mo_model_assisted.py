@@ -31,7 +31,7 @@ from nases_agents.reward_model import NUM_SCREENED, best_feasible, sample_feasib
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nases_env.envs import MOEnv, unwrap
+from nases_env.envs import MOEnv, NASESEnv, unwrap
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status, objective_value
 from nases_env.pareto import pareto_front
@@ -120,6 +120,9 @@ class Args(SearchArgs):
         require_at_least(self, 1, "num_mutants")
         require_at_least(self, 0, "num_random_candidates")
         require_fraction(self, "extra_mutation_prob")
+
+    def check_env(self, env: NASESEnv) -> None:
+        require_objectives(env, "mo_model_assisted", 2)
 
 
 class MOModelAssisted(Agent):

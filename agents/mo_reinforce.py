@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from nases_env.envs import MOEnv
+from nases_env.envs import MOEnv, NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
@@ -55,6 +55,9 @@ class Args(elite_reinforce.Args):
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
     Default: 10, or half of the budget if that is less."""
+
+    def check_env(self, env: NASESEnv) -> None:
+        require_objectives(env, "mo_reinforce")
 
     @property
     def resolved_learning_starts(self) -> int:

@@ -17,6 +17,7 @@ import gymnasium as gym
 from nases_agents.mo_model_assisted import require_objectives
 from nases_agents.optuna_study import OptunaAgent, import_optuna
 
+from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.option_checks import require_at_least
@@ -34,6 +35,9 @@ class Args(SearchArgs):
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "population_size")
+
+    def check_env(self, env: NASESEnv) -> None:
+        require_objectives(env, "nsga2")
 
 
 class NSGA2(OptunaAgent):

@@ -8,7 +8,7 @@ gets the final training on all training images, as by ``nases train``. It is mea
 are not used for any choice. ``--final-epochs``, ``--final-cycles`` and ``--final-images`` shorten the final trainings.
 
 Networks without a search are trained in the same way with the same seeds: the child of the random search with the median
-reward, the largest of 1,000 random cells, the cell of ENAS, and a residual network with as many parameters as the networks
+reward, the largest of 200 random cells, the cell of ENAS, and a residual network with as many parameters as the networks
 chosen with that seed have on average.
 
 The same command resumes the searches and trainings in ``--work-dir``. With ``--archive``, finished ones are also kept in one
@@ -53,7 +53,7 @@ class Args(ComparisonArgs):
 
     minimums: ClassVar[dict[str, int]] = {**ComparisonArgs.minimums, "num_largest": 1}
 
-    num_largest: int = 1000
+    num_largest: int = 200
     """Number of random cells of which the one with the most FLOPs is trained without a search."""
     work_dir: Path = Path("runs/real_search")
     """Directory of the searches and trainings; only one process at a time may use it."""

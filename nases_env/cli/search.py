@@ -96,7 +96,8 @@ def main(options: Sequence[str]) -> None:
         if own.dry_run or not (args.quiet or args.log_json):
             env = make_env(args)
             try:
-                args.inputs(env.search_space)  # an error before the plan
+                args.check_env(env)
+                args.inputs(env.search_space)  # errors before the plan
                 print_plan(env, args, agent)
             finally:
                 env.close()

@@ -163,6 +163,13 @@ class SearchArgs:
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
 
+    def check_env(self, env: NASESEnv) -> None:
+        """Check that the agent can search ``env``, before anything is planned or written.
+
+        Raises:
+            InputError: if it cannot, for example because it needs several objectives.
+        """
+
     def inputs(self, search_space: SearchSpace) -> dict[str, str]:
         """Return digests of what the agent reads from files, by description. A resumed search must read the same.
 

@@ -110,6 +110,7 @@ class SearchRun:
         if args.track is not None and args.track not in TRACKERS:
             raise InputError(f"--track must be one of {', '.join(TRACKERS)}, not {args.track}")
         self.env = env = make_env(args)
+        args.check_env(env)
         self._inputs = args.inputs(env.search_space)
         self._num_finalists = resolve_num_finalists(args, env.evaluator)
         # Raise an error if an embedding or data is missing, before anything is written.

@@ -170,6 +170,13 @@ def test_environment_with_one_objective_is_an_input_error(name: str) -> None:
         AGENTS[name](synthetic_env(), 0)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("module", [mo_model_assisted, mo_reinforce, nsga2])
+def test_environment_with_one_objective_is_an_input_error_before_anything_is_written(module: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs an environment with several objectives"):
+        module.main(module.Args(env_id="NASES-Synthetic-v0", budget=3, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_number_of_objectives(table: str) -> None:
     env = MONasBench201Env(table=table, objectives="accuracy,ms_phone,params")
     env.reset(seed=0)

@@ -165,6 +165,12 @@ def test_invalid_input_is_a_one_line_error(options: tuple[str, ...], message: st
     assert not Path("runs").exists()
 
 
+def test_environment_that_the_agent_cannot_search_is_an_error_before_the_plan() -> None:
+    result = run_here(nases, "search", "digits", *SMOKE, "--agent", "mo_reinforce")
+    assert "mo_reinforce needs an environment with several objectives" in error_of(result)
+    assert result.stdout == ""
+
+
 def test_missing_earlier_search_is_an_error_before_the_plan() -> None:
     result = run_here(nases, "search", "digits", *SMOKE, "--transfer-from", "nowhere")
     assert "nowhere is not a run directory" in error_of(result)

@@ -28,7 +28,7 @@ from rich.console import Console
 from benchmarks.real_search.analysis import Row, analyze, draw, make_table
 from benchmarks.real_search.base import REFERENCE, ComparisonArgs, SearchComparison
 from benchmarks.real_search.jobs import Job
-from benchmarks.real_search.largest import largest_cell
+from benchmarks.real_search.largest import LargestCell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
@@ -84,10 +84,11 @@ class Comparison(SearchComparison):
         )
 
     def jobs(self) -> Iterator[Job | None]:
-        """Yield all searches and trainings, those of the first seeds first."""
+        """Yield all jobs, those of the first seeds first."""
         for seed in self.seeds:
             for agent in self.agents:
                 yield self.searches[agent, seed]
+            yield self._largest(seed)
             for method in self.labels:
                 yield self.training(method, seed)
 
@@ -105,7 +106,8 @@ class Comparison(SearchComparison):
         if method == ENAS:
             decisions = self.search_space.from_genotype(enas_genotype()).decisions
         elif method == LARGEST:
-            decisions = self._largest(seed)
+            cell = self._largest(seed).read()
+            decisions = None if cell is None else cell.decisions
         elif method == RESIDUAL:
             chosen = [self.chosen(name, number) for name, number in self.searches if number == seed]
             sizes = [child.evaluation.num_params for child in chosen if child is not None]
@@ -126,11 +128,17 @@ class Comparison(SearchComparison):
             work_dir=self.args.work_dir,
         )
 
-    def _largest(self, seed: int) -> tuple[int, ...]:
+    def _largest(self, seed: int) -> LargestCell:
         train, _ = self.evaluator.images()
-        num_classes, args = len(train.class_names), self.args
-        cell = largest_cell(self.search_space.name, self.settings, num_classes, train.image_shape, args.num_largest, seed)
-        return cell.decisions
+        return LargestCell(
+            search_space=self.search_space.name,
+            settings=self.settings,
+            num_classes=len(train.class_names),
+            image_shape=train.image_shape,
+            num_cells=self.args.num_largest,
+            seed=seed,
+            work_dir=self.args.work_dir,
+        )
 
     def rows(self) -> list[Row]:
         """Return one row for each finished final training of each method."""

@@ -1,4 +1,4 @@
-"""Searches and final trainings in worker processes, each one started when everything that it depends on is finished."""
+"""Runs jobs in worker processes, each one when everything that it depends on is finished."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Protocol
 from tqdm import tqdm
 
 from benchmarks.common.workers import map_unordered
+from benchmarks.real_search.largest import LargestCell
 from benchmarks.real_search.searches import Search
 from benchmarks.real_search.trainings import Training
 from nases_env.cpu import num_cores
 from nases_env.devices import resolve_device
 
-Job = Search | Training
+Job = Search | Training | LargestCell
 
 
 class Jobs(Protocol):

@@ -15,7 +15,7 @@ from benchmarks.common import statistics
 from benchmarks.real_search import searches
 from benchmarks.real_search.analysis import Row, analyze
 from benchmarks.real_search.comparison import ENAS, LARGEST, MEDIAN, RESIDUAL, Args, Comparison
-from benchmarks.real_search.largest import largest_cell
+from benchmarks.real_search.largest import LargestCell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import Child, median_child
@@ -26,7 +26,7 @@ from nases_env.evaluation import PRESETS, Evaluation, Status, final_settings
 from nases_env.networks import count_flops, count_parameters
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.training import FAILURE_HINTS, TrainingFailedError
-from nases_env.search_spaces import get_search_space
+from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.training import EpochRecord
 from tests.commands import error_of, module, run_benchmark, run_here
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION
@@ -88,7 +88,7 @@ def test_methods_are_compared_and_results_are_reused(tmp_path: Path) -> None:
     assert (tmp_path / "out.svg").read_text().startswith("<?xml")
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")}
-    assert sorted(path.parent.name for path in files) == ["searches"] * 4 + ["trainings"] * 10
+    assert sorted(path.parent.name for path in files) == ["largest"] * 2 + ["searches"] * 4 + ["trainings"] * 10
     run_benchmark("real_search", options, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.*")} == files
     assert json.loads((tmp_path / "out.json").read_text()) == report
@@ -232,12 +232,12 @@ def test_jobs_are_ordered_by_seed_and_can_be_run_in_parts(tmp_path: Path, monkey
     count_children(monkeypatch)
     options = {"agents": AGENTS, "search_seconds": 2.0, "num_seeds": 2}
     comparison = Comparison(make_args(tmp_path, **options))
-    # Without any result, only the searches, the largest and the published cell are known.
+    # Without any result, of the trainings only that of the published cell is known.
     ready = [(type(job).__name__, job.seed) for job in comparison.ready_jobs()]
-    assert ready == [(name, seed) for seed in (0, 1) for name in ("Search", "Search", "Training", "Training")]
-    assert comparison.num_unfinished() == 2 * (len(AGENTS) + len(AGENTS) + len(BASELINES))
-    Comparison(make_args(tmp_path, num_jobs=3, **options)).run()
-    # Both searches of the first seed, and the training of one of them.
+    assert ready == [(name, seed) for seed in (0, 1) for name in ("Search", "Search", "LargestCell", "Training")]
+    assert comparison.num_unfinished() == 2 * (len(AGENTS) + 1 + len(AGENTS) + len(BASELINES))
+    Comparison(make_args(tmp_path, num_jobs=4, **options)).run()
+    # Both searches of the first seed, the choice of its largest cell, and the training of one network.
     assert len(list((tmp_path / "searches").iterdir())) == 2
     assert [row.method for row in comparison.rows()] == ["random_search"]
     assert all(job.seed == 0 for job, _ in zip(comparison.ready_jobs(), range(4), strict=False))
@@ -336,11 +336,21 @@ def test_wrong_options_are_one_line_errors(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_largest_cell_has_the_most_flops_of_the_sample() -> None:
+def test_the_largest_cell_has_the_most_flops_of_the_sample(tmp_path: Path) -> None:
     settings, shape = PRESETS["smoke"], (1, 8, 8)
-    cells = [largest_cell("enas_micro", settings, 10, shape, number, seed=0) for number in (1, 6)]
+
+    def choose(num_cells: int, seed: int) -> Architecture:
+        job = LargestCell("enas_micro", settings, 10, shape, num_cells, seed, tmp_path)
+        assert job.read() is None
+        job.run()
+        cell = job.read()
+        assert cell is not None
+        job.path.unlink()
+        return cell
+
+    cells = [choose(number, seed=0) for number in (1, 6)]
     space = get_search_space("enas_micro")
     small, large = (count_flops(space.build(cell, settings, num_classes=10, image_shape=shape), shape) for cell in cells)
     assert large > small
-    assert cells[1] == largest_cell("enas_micro", settings, 10, shape, 6, seed=0)
-    assert cells[1] != largest_cell("enas_micro", settings, 10, shape, 6, seed=1)
+    assert cells[1] == choose(6, seed=0)
+    assert cells[1] != choose(6, seed=1)

@@ -2,9 +2,9 @@
 
     python agents/bayesian_optimization.py --env-id NASES-Digits-v0 --budget 40
 
-The first children are large if the search space knows the sizes of architectures, and random otherwise. Then a Gaussian
-process is fitted to all evaluated children (``agents/reward_model.py``), and the next children are those with the highest
-expected improvement among mutants of the best children and random architectures. Comparing it with
+Most of the first children are large if the search space knows the sizes of architectures; the others are random. Then a
+Gaussian process is fitted to all evaluated children (``agents/reward_model.py``), and the next children are those with the
+highest expected improvement among mutants of the best children and random architectures. Comparing it with
 ``agents/model_assisted.py`` shows what the policy adds. Several children can be requested together (``--ask-batch-size``):
 pending children reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
 """
@@ -48,8 +48,8 @@ class Args(TransferArgs):
     num_init: int = 5
     """Children before the model is fitted."""
     screen: bool = True
-    """Choose these children among 300 random architectures: large ones, if sizes are known, and with --transfer-from every
-    second one by the earlier searches. False: random ones."""
+    """Choose these children among 300 random architectures: large ones, if sizes are known, with --transfer-from every
+    second one by the earlier searches, and every fourth one at random. False: random ones."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300

@@ -54,8 +54,8 @@ class Args(PolicyArgs, TransferArgs):
     learning_starts: int = 5
     """Children before the controller and the model are used."""
     screen: bool = True
-    """Choose these children among 300 samples of the prior: large ones, if sizes are known, and with --transfer-from every
-    second one by the earlier searches. False: decode them from random embeddings."""
+    """Choose these children among 300 samples of the prior: large ones, if sizes are known, with --transfer-from every
+    second one by the earlier searches, and every fourth one at random. False: decode them from random embeddings."""
     learning_rate: float = 6e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20

@@ -77,11 +77,10 @@ class RewardModel:
     def choose_first(self, samples: Sequence[Architecture], num_children: int, rng: np.random.Generator) -> list[int]:
         """Choose the first children of a search among sampled architectures.
 
-        They are large ones: where networks are trained long enough, large ones are more accurate on average. Where they are
-        not, the model learns it from the first children (``TREND_SLOPE``). Without sizes, the first samples are chosen.
-
-        With earlier searches, every second child is one of the best by their predictions instead, and every fourth is the
-        next sample. So the model learns whether the predictions hold.
+        They are large ones, because large networks are more accurate on average if they are trained long enough. With
+        earlier searches, every second child is one of the best by their predictions instead. Every fourth child is the
+        next sample: without it, the model could not learn from the first children that small networks, or those that
+        earlier searches do not predict, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen.
 
         Args:
             samples: distinct sampled architectures.
@@ -92,13 +91,13 @@ class RewardModel:
             The indices of the children in ``samples``, at most ``num_children``.
         """
         large = screen([self._search_space.size(sample) for sample in samples], num_children, rng)
-        if self._earlier is None or not samples:
-            return large
-        predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)
-        best = screen(predicted.tolist(), num_children, rng)
+        best = large
+        if self._earlier is not None and samples:
+            predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)
+            best = screen(predicted.tolist(), num_children, rng)
         chosen: list[int] = []
         for number in range(len(best)):
-            source = best if number % 2 == 0 else large if number % 4 == 1 else range(len(samples))
+            source = range(len(samples)) if number % 4 == 3 else best if number % 2 == 0 else large
             chosen.append(next(index for index in source if index not in chosen))
         return chosen
 

@@ -59,8 +59,9 @@ def samples() -> list[Architecture]:
 
 
 def test_negated_sizes_start_with_the_smallest_children() -> None:
-    ours, theirs = (run_agent(agent, options()) for agent in (NegatedSizes, BayesianOptimization))
-    assert max(sizes(ours)) < min(sizes(theirs))
+    # The fourth child is random.
+    ours, theirs = (sizes(run_agent(agent, options(budget=3))) for agent in (NegatedSizes, BayesianOptimization))
+    assert max(ours) < min(theirs)
 
 
 def test_negated_sizes_are_those_of_the_agent_and_of_its_model_alone(samples: list[Architecture]) -> None:
@@ -95,7 +96,8 @@ def test_agent_without_sizes_knows_none_and_begins_with_random_children() -> Non
     assert not created.model.has_trend
     assert created.search_space.size(SPACE.architecture([0] * SPACE.num_decisions)) is None
     ours, theirs = (run_agent(agent, options(budget=20)) for agent in (WithoutSizes, BayesianOptimization))
-    assert np.mean(sizes(ours)[:5]) < 0.8 * np.mean(sizes(theirs)[:5])
+    # The fourth child is random in both.
+    assert np.mean(sizes(ours)[:3]) < 0.8 * np.mean(sizes(theirs)[:3])
 
 
 def test_model_without_paths_keeps_the_sizes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from nases_env.evaluation import PRESETS
 from nases_env.model_io import save_model
 from nases_env.model_io.model import TrainedModel
 from nases_env.networks import count_costs, count_file_bytes, count_flops, count_parameters
-from nases_env.networks.costs import _normalize
+from nases_env.networks.costs import _compute_shapes, _tensors
 from nases_env.search_spaces import get_search_space
 from nases_env.training import ChannelStatistics
 
@@ -54,12 +56,27 @@ def test_results_that_nothing_reads_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_results_of_batch_norm_are_like_those_of_torch(memory_format: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("operation", "others"),
+    [
+        (torch.ops.aten.native_batch_norm.default, [*([(5,)] * 4), False, 0.1, 1e-5]),
+        (torch.ops.aten.relu.default, []),
+        (torch.ops.aten.add.Tensor, [(2, 5, 4, 3)]),
+        (torch.ops.aten.add.Tensor, [(1, 5, 1, 1)]),
+        (torch.ops.aten.add.Tensor, [(3, 2, 5, 4, 3)]),
+        (torch.ops.aten.add.Tensor, [1.0]),
+    ],
+)
+def test_computed_shapes_are_like_those_of_torch(
+    memory_format: torch.memory_format, operation: Any, others: list[Any]
+) -> None:
     inputs = torch.empty(2, 5, 4, 3, device="meta").contiguous(memory_format=memory_format)
-    statistics = [torch.empty(5, device="meta") for _ in range(4)]
-    expected = torch.ops.aten.native_batch_norm.default(inputs, *statistics, False, 0.1, 1e-5)
-    for result, other in zip(_normalize(inputs), expected, strict=True):
+    arguments = (inputs, *(torch.empty(each, device="meta") if isinstance(each, tuple) else each for each in others))
+    results, expected = _compute_shapes(operation, arguments, {}), operation(*arguments)
+    for result, other in zip(_tensors(results), _tensors(expected), strict=True):
         assert (result.shape, result.stride(), result.dtype) == (other.shape, other.stride(), other.dtype)
+        assert result.untyped_storage().nbytes() == other.untyped_storage().nbytes()
+        assert result.untyped_storage()._cdata != inputs.untyped_storage()._cdata
 
 
 def test_tensor_that_is_read_later_stays() -> None:

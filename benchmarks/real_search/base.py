@@ -59,7 +59,7 @@ class ComparisonArgs:
     num_processes: int | None = None
     """Number of parallel jobs, with one thread each; unset: the number of CPU cores, or 1 on a GPU."""
     num_jobs: int | None = None
-    """Number of searches and final trainings to run now; unset: all. 0 analyzes what is finished."""
+    """Number of searches, final trainings and other jobs to run now; unset: all. 0 analyzes what is finished."""
     work_dir: Path = Path("runs/comparison")
     """Directory of the searches and trainings; only one process at a time may use it."""
     archive: Path | None = None

@@ -135,8 +135,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _compute_shapes(func: Any, args: Any, kwargs: Any) -> Any:
     """Return tensors with the shapes of the results of an operation.
 
-    Torch computes the shapes of some frequent operations in Python, which takes most of the time of a pass. Their results
-    have the shape of their input.
+    Torch computes the shapes of some frequent operations in Python, which takes much of the time of a pass. Here, their
+    results are copies of their input, which have the same shape and no data.
     """
     if func is torch.ops.aten.native_batch_norm.default:
         statistics = args[0].new_empty(args[0].shape[1], dtype=torch.float32)

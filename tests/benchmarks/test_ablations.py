@@ -95,9 +95,9 @@ def test_agent_without_sizes_knows_none_and_begins_with_random_children() -> Non
     created = create(WithoutSizes)
     assert not created.model.has_trend
     assert created.search_space.size(SPACE.architecture([0] * SPACE.num_decisions)) is None
-    ours, theirs = (run_agent(agent, options(budget=20)) for agent in (WithoutSizes, BayesianOptimization))
-    # The fourth child is random in both.
-    assert np.mean(sizes(ours)[:3]) < 0.8 * np.mean(sizes(theirs)[:3])
+    ours, theirs = (sizes(run_agent(agent, options(budget=20)))[:5] for agent in (WithoutSizes, BayesianOptimization))
+    del ours[3], theirs[3]  # random in both
+    assert np.mean(ours) < 0.8 * np.mean(theirs)
 
 
 def test_model_without_paths_keeps_the_sizes() -> None:

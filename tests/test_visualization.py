@@ -294,6 +294,13 @@ def test_tikz_document_draws_every_shape(tmp_path: Path) -> None:
         assert rf"\definecolor{{{color}}}" in document
 
 
+@pytest.mark.parametrize("title", ["reward 0.12345", "regret 0.005 < 0.00512 > 0.001"])
+def test_numbers_in_the_text_of_an_svg_keep_their_decimals(tmp_path: Path, title: str) -> None:
+    visualization.save_drawing(SPACE, CHAIN, tmp_path / "cell.svg", title)
+    assert title in texts(tmp_path / "cell.svg")
+    assert not re.search(r' d="[^"]*\d\.\d{3}', (tmp_path / "cell.svg").read_text())
+
+
 def test_frames_of_a_video_are_readable_at_600_pixels() -> None:
     scene = make_scene(SPACE, CHAIN, fixed_size=True)
     pixels_per_point = 600 / scene.width / 72

@@ -9,7 +9,7 @@ are not used for any choice. ``--final-epochs``, ``--final-cycles`` and ``--fina
 
 Networks without a search are trained in the same way with the same seeds: the child of the random search with the median
 reward, the largest of 200 random cells, the cell of ENAS, and a residual network with as many parameters as the networks
-chosen with that seed have on average.
+chosen with that seed have on average. ``--baselines`` limits these networks, and ``--agents`` the searches.
 
 The same command resumes the searches and trainings in ``--work-dir``. With ``--archive``, finished ones are also kept in one
 file, from which another machine continues. The jobs are ordered by seed, so that the first seeds are complete first.
@@ -34,6 +34,7 @@ from benchmarks.real_search.residual_network import ResidualNetworks
 from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
+from nases_env.errors import InputError, did_you_mean
 
 MEDIAN, LARGEST, ENAS, RESIDUAL = "median_random_cell", "largest_random_cell", "enas_cell", "residual_network"
 BASELINES = {
@@ -53,10 +54,18 @@ class Args(ComparisonArgs):
 
     minimums: ClassVar[dict[str, int]] = {**ComparisonArgs.minimums, "num_largest": 1}
 
+    baselines: tuple[str, ...] = tuple(BASELINES)
+    """Methods without a search to train: median_random_cell, largest_random_cell, enas_cell and residual_network."""
     num_largest: int = 200
     """Number of random cells of which the one with the most FLOPs is trained without a search."""
     work_dir: Path = Path("runs/real_search")
     """Directory of the searches and trainings; only one process at a time may use it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise InputError(f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; known: {', '.join(BASELINES)}")
 
 
 class Comparison(SearchComparison):
@@ -66,7 +75,8 @@ class Comparison(SearchComparison):
 
     def __init__(self, args: Args) -> None:
         super().__init__(args)
-        self.labels = {name: AGENTS[name].label for name in self.agents} | BASELINES
+        baselines = {name: label for name, label in BASELINES.items() if name in args.baselines}
+        self.labels = {name: AGENTS[name].label for name in self.agents} | baselines
         self.searches = {(name, seed): self._search(name, seed) for seed in self.seeds for name in self.agents}
 
     def _search(self, agent: str, seed: int) -> Search:
@@ -88,7 +98,8 @@ class Comparison(SearchComparison):
         for seed in self.seeds:
             for agent in self.agents:
                 yield self.searches[agent, seed]
-            yield self._largest(seed)
+            if LARGEST in self.labels:
+                yield self._largest(seed)
             for method in self.labels:
                 yield self.training(method, seed)
 

@@ -94,6 +94,20 @@ def test_methods_are_compared_and_results_are_reused(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text()) == report
 
 
+def test_only_the_named_baselines_are_trained(tmp_path: Path) -> None:
+    def paths(baselines: tuple[str, ...]) -> list[Path]:
+        comparison = Comparison(make_args(tmp_path, agents=AGENTS, num_seeds=1, baselines=baselines))
+        assert list(comparison.labels) == [*AGENTS, *baselines]
+        return [job.path for job in comparison.jobs() if job is not None]
+
+    assert [path.parent.name for path in paths(())] == ["searches"] * 2
+    assert [path.parent.name for path in paths((ENAS,))] == ["searches"] * 2 + ["trainings"]
+    # Which cell is the largest is found by a job of its own, before its training is known.
+    assert [path.parent.name for path in paths((LARGEST,))] == ["searches"] * 2 + ["largest"]
+    # The searches are shared with a comparison of all baselines.
+    assert set(paths((ENAS,))) < set(paths(BASELINES))
+
+
 def test_final_training_is_the_recipe_of_the_preset_unless_options_change_it(tmp_path: Path) -> None:
     comparison = Comparison(make_args(tmp_path))
     recipe = final_settings(comparison.settings, "smoke")
@@ -316,6 +330,7 @@ def test_differences_are_paired_by_seed() -> None:
             "unknown agent 'elite_reinforc' (did you mean 'elite_reinforce'?)",
         ),
         (("--agents", "elite_reinforce"), "--agents must contain random_search"),
+        (("--baselines", "enas_cel"), "unknown baseline 'enas_cel' (did you mean 'enas_cell'?)"),
         (("--search-seconds", "0"), "--search-seconds must be a positive number, not 0"),
         (("--search-seconds", "nan"), "--search-seconds must be a positive number, not nan"),
         (("--num-seeds", "0"), "--num-seeds must be at least 1, not 0"),

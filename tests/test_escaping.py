@@ -115,7 +115,7 @@ def test_status_and_validate_escape_a_run(run_dir: Path) -> None:
 def test_status_escapes_a_final_training_and_a_reproduction(run_dir: Path) -> None:
     configuration = json.loads((run_dir / "final" / "config.json").read_text())["configuration"]
     edit(run_dir / "final" / "config.json", configuration={**configuration, "dataset": NASTY})
-    assert f"final training on {SHOWN}, 1 epochs" in output_of("status", str(run_dir / "final"))
+    assert f"final training on {SHOWN}, 1 epoch" in output_of("status", str(run_dir / "final"))
     (run_dir / "config.json").write_text(json.dumps({"preset": NASTY, "agents": [NASTY], "env_id": NASTY}))
     (run_dir / "seed-\x1b").mkdir()
     shown = output_of("status", str(run_dir))

@@ -10,6 +10,7 @@ from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
 from nases_env.envs import NASESEnv
 from nases_env.evaluation import TrainingEvaluator
+from nases_env.report.text import count
 from nases_env.retraining.timing import NUM_NETWORKS, time_training
 from nases_env.search.options import SearchArgs
 from nases_env.search.run import resolve_num_finalists
@@ -46,7 +47,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     num_epochs = settings.total_epochs(len(train))
     _, height, width = train.image_shape
     print_line(
-        f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {num_epochs} epochs on "
+        f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {count(num_epochs, 'epoch')} on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
     if limits := evaluator.limits.describe():

@@ -21,6 +21,7 @@ from nases_env.execution.store import Lease
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, read_object
 from nases_env.progress import format_rate
+from nases_env.report.text import count
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.folder import SeedProgress
 from nases_env.retraining.report import format_test_error
@@ -82,7 +83,7 @@ def status_command(args: StatusArgs) -> None:
 def _describe_final(path: Path) -> Iterator[str]:
     folder = FinalFolder(path)
     configuration, num_epochs = folder.read_config()["configuration"], folder.num_epochs()
-    yield f"{path}: final training on {configuration['dataset']}, {num_epochs} epochs"
+    yield f"{path}: final training on {configuration['dataset']}, {count(num_epochs, 'epoch')}"
     seeds = folder.progress()
     for seed in seeds:
         yield f"seed {seed.seed}: {_describe_seed(seed, num_epochs)}"
@@ -94,7 +95,7 @@ def _describe_seed(seed: SeedProgress, num_epochs: int) -> str:
     if seed.result is not None:
         return f"finished, test error {format_test_error([seed.result])}%"
     state = "running" if seed.is_running else "stopped; rerun the command to resume it"
-    return f"{seed.num_epochs} of {num_epochs} epochs, {state}"
+    return f"{seed.num_epochs} of {count(num_epochs, 'epoch')}, {state}"
 
 
 def _describe_reproduction(path: Path) -> Iterator[str]:

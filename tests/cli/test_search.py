@@ -64,7 +64,7 @@ def test_directory_of_images_is_described_and_searched() -> None:
     assert "note: cat has 4 times as many images as dog" in result.stdout
     assert "note: with 4 validation images, one image is 25.0 points of accuracy" in result.stdout
     assert "photographs" not in result.stdout
-    assert "plan: model_assisted searches 2 children, 1 at a time; each is trained for 1 epochs on 36" in result.stdout
+    assert "plan: model_assisted searches 2 children, 1 at a time; each is trained for 1 epoch on 36" in result.stdout
     assert re.search(r"estimate: \d+\.\d s per child on .*, about \d+s in all", result.stdout)
     assert "the best of 2 architectures" in result.stdout
     config = read_config(the_run())

@@ -2,7 +2,7 @@
 
     python agents/bayesian_optimization.py --env-id NASES-Digits-v0 --budget 40
 
-Most of the first children are large if the search space knows the sizes of architectures; the others are random. Then a
+Most of the first children are large if the sizes of architectures are known; the others are random. Then a
 Gaussian process is fitted to all evaluated children (``agents/reward_model.py``), and the next children are those with the
 highest expected improvement among mutants of the best children and random architectures. Comparing it with
 ``agents/model_assisted.py`` shows what the policy adds. Several children can be requested together (``--ask-batch-size``):
@@ -80,7 +80,7 @@ class BayesianOptimization(Agent):
         self.args = args
         self.rng = numpy_generator(args.seed, "bayesian optimization")
         earlier = earlier_rewards(self.search_space, args.transfer_from)
-        self.model = RewardModel(self.search_space, self.env.rungs, earlier)
+        self.model = RewardModel(self.search_space, self.env.rungs, earlier, self.env.size)
         self.first: list[Architecture] = []
         self.pending: list[Architecture] = []
         self.proposed: set[str] = set()

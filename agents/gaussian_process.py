@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple, Protocol
@@ -344,34 +344,39 @@ class TrendScores(Protocol):
         """Return the scores of architectures, of shape (architectures, m), as float64, shape (architectures, scores)."""
 
 
+Size = Callable[[Architecture], float | None]
+"""Returns the size of an architecture; None if it is not known."""
+
+
 class SizeScores:
-    """Scores architectures by their size (``SearchSpace.size``): the normal quantile of its rank among sampled ones.
+    """Scores architectures by their size: the normal quantile of its rank among sampled ones.
 
     Scores are limited to ``MAX_SIZE_SCORE``, because the very largest architectures are seldom the best.
 
     Args:
         search_space: the search space.
+        size: the size of an architecture.
 
     Attributes:
-        are_known: whether the search space knows the sizes of architectures, and they differ.
+        are_known: whether the sizes of architectures are known and differ.
     """
 
-    def __init__(self, search_space: SearchSpace) -> None:
-        self._search_space = search_space
+    def __init__(self, search_space: SearchSpace, size: Size) -> None:
+        self._search_space, self._size = search_space, size
         rng = numpy_generator(0, "size scores")
         self._sizes: list[float] = []
         for _ in range(NUM_SIZES):
-            if (size := search_space.size(search_space.sample(rng))) is None:
+            if (known := size(search_space.sample(rng))) is None:
                 break
-            self._sizes.append(size)
+            self._sizes.append(known)
         self._sizes.sort()
         self.are_known = len(self._sizes) == NUM_SIZES and self._sizes[0] < self._sizes[-1]
         self._score = lru_cache(MAX_ENCODED)(self._score_uncached)
 
     @classmethod
-    def of(cls, search_space: SearchSpace) -> SizeScores | None:
-        """Return the scores of a search space; None if they are not known."""
-        scores = cls(search_space)
+    def of(cls, search_space: SearchSpace, size: Size) -> SizeScores | None:
+        """Return the scores of architectures; None if their sizes are not known."""
+        scores = cls(search_space, size)
         return scores if scores.are_known else None
 
     def __call__(self, decisions: Tensor) -> Tensor:
@@ -379,9 +384,11 @@ class SizeScores:
         return torch.tensor([[self._score(tuple(each))] for each in decisions.tolist()], dtype=torch.float64)
 
     def _score_uncached(self, decisions: tuple[int, ...]) -> float:
-        size = self._search_space.size(self._search_space.architecture(decisions))
+        size = self._size(self._search_space.architecture(decisions))
         if size is None:
-            raise RuntimeError(f"{self._search_space.name} knows the sizes of some architectures, but not of {decisions}")
+            raise RuntimeError(
+                f"the sizes of some architectures of {self._search_space.name} are known, but not of {decisions}"
+            )
         below = (bisect_left(self._sizes, size) + bisect_right(self._sizes, size)) / 2
         quantile = (below + 0.5) / (NUM_SIZES + 1)
         return float(min(MAX_SIZE_SCORE, max(-MAX_SIZE_SCORE, ndtri(quantile))))

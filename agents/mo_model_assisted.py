@@ -141,7 +141,7 @@ class MOModelAssisted(Agent):
         self.search_space = self.env.search_space
         self.args = args
         self.rng = numpy_generator(args.seed, "multi-objective model-assisted")
-        encoders = PathEncoder(self.search_space), SizeScores.of(self.search_space)
+        encoders = PathEncoder(self.search_space), SizeScores.of(self.search_space, self.search_space.size)
         self.processes = [GaussianProcess(self.search_space.decision_sizes, *encoders) for _ in range(2)]
         self.children: list[Architecture] = []
         self.values: list[tuple[float, float]] = []  # of both objectives

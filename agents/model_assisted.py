@@ -99,7 +99,7 @@ class ModelAssisted(EmbeddingPolicy):
         super().__init__(env, args)
         self.args = args
         earlier = earlier_rewards(self.env.search_space, args.transfer_from)
-        self.model = RewardModel(self.env.search_space, self.env.rungs, earlier)
+        self.model = RewardModel(self.env.search_space, self.env.rungs, earlier, self.env.size)
         self.first: list[PolicySample] = []
         self.pending: list[PolicySample] = []
         self.metrics: dict[str, float] = {}

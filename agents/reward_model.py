@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores, TrendScores
+from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, Size, SizeScores, TrendScores
 from nases_agents.local_search import sample_unseen
 from nases_agents.policy import rank_normalize
 from torch import Tensor
@@ -31,19 +31,27 @@ class RewardModel:
         search_space: the search space.
         rungs: the rungs of the environment; may be empty.
         earlier: rewards that earlier searches predict, which replace the sizes of architectures; None: without them.
+        size: the size of an architecture, such as ``NASESEnv.size``; None: that of the search space.
 
     Attributes:
         children: the evaluated children in order.
     """
 
-    def __init__(self, search_space: SearchSpace, rungs: Sequence[int] = (), earlier: TrendScores | None = None) -> None:
+    def __init__(
+        self,
+        search_space: SearchSpace,
+        rungs: Sequence[int] = (),
+        earlier: TrendScores | None = None,
+        size: Size | None = None,
+    ) -> None:
+        self._size = size or search_space.size
         self.process = GaussianProcess(
             search_space.decision_sizes,
             PathEncoder(search_space),
-            SizeScores.of(search_space) if earlier is None else earlier,
+            SizeScores.of(search_space, self._size) if earlier is None else earlier,
             keeps_trend=earlier is not None,
         )
-        self._search_space, self._earlier = search_space, earlier
+        self._earlier = earlier
         self.children: list[Architecture] = []
         self._rungs = rungs
         self._rewards: list[float] = []  # at the lowest rung
@@ -90,7 +98,7 @@ class RewardModel:
         Returns:
             The indices of the children in ``samples``, at most ``num_children``.
         """
-        large = screen([self._search_space.size(sample) for sample in samples], num_children, rng)
+        large = screen([self._size(sample) for sample in samples], num_children, rng)
         best = large
         if self._earlier is not None and samples:
             predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 from nases_agents.bayesian_optimization import Args, BayesianOptimization
-from nases_agents.gaussian_process import GaussianProcess
+from nases_agents.gaussian_process import GaussianProcess, Size
 from nases_agents.reward_model import RewardModel
 
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import numpy_generator
-
-Size = Callable[[Architecture], float | None]
 
 
 class WithoutPaths(BayesianOptimization):
@@ -39,8 +36,7 @@ class NegatedSizes(BayesianOptimization):
 
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         super().__init__(env, args)
-        space = self.search_space
-        replace_sizes(self, lambda architecture: negated(space.size(architecture)))
+        replace_sizes(self, lambda architecture: negated(self.env.size(architecture)))
 
 
 class ShuffledSizes(BayesianOptimization):
@@ -51,7 +47,7 @@ class ShuffledSizes(BayesianOptimization):
         space = self.search_space
 
         def size(architecture: Architecture) -> float | None:
-            return space.size(space.sample(numpy_generator(args.seed, "shuffled sizes", architecture.key)))
+            return self.env.size(space.sample(numpy_generator(args.seed, "shuffled sizes", architecture.key)))
 
         replace_sizes(self, size)
 

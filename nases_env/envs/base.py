@@ -329,6 +329,10 @@ class NASESEnv(gym.Env[Observation, Action]):
             self._screened[child] = screened
         return self._screened[child]
 
+    def size(self, architecture: Architecture) -> float | None:
+        """Return a number with which the reward probably grows, without training; see ``Evaluator.size``."""
+        return self.evaluator.size(architecture)
+
     def costs(self, architecture: Architecture) -> Evaluation | None:
         """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
         return self.evaluator.costs(architecture, self._child_seed(architecture))

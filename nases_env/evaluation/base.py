@@ -82,6 +82,14 @@ class Evaluator(ABC):
         """
         return None
 
+    def size(self, architecture: Architecture) -> float | None:
+        """Return a number with which the reward probably grows, without training; None if no such number is known.
+
+        Agents may evaluate children with high numbers first, and learn from the rewards whether they are better. The default
+        is ``SearchSpace.size``. Call ``prepare`` first.
+        """
+        return get_search_space(self.search_space).size(architecture)
+
     def costs(self, architecture: Architecture, seed: int) -> Evaluation | None:
         """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
         return None

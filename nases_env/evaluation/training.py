@@ -212,6 +212,16 @@ class TrainingEvaluator(Evaluator):
         reason = limits.reason(child)
         return replace(child, reason=reason) if reason else None
 
+    def size(self, architecture: Architecture) -> float | None:
+        """Return ``SearchSpace.size``, or else the number of parameters if ``flops_exponent`` is positive.
+
+        In ``enas_micro``, the reward grows with the size only then: a short training favors small networks. The search space
+        defines no size for this reason.
+        """
+        size = super().size(architecture)
+        assert self.settings.flops_exponent is not None  # resolved in __post_init__
+        return self._count_parameters(architecture) if size is None and self.settings.flops_exponent > 0 else size
+
     def costs(self, architecture: Architecture, seed: int) -> Evaluation:
         costs = count_costs(self.build(architecture, seed), self.images()[0].image_shape)
         return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())

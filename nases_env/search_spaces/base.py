@@ -145,7 +145,7 @@ class SearchSpace(ABC):
         """Return the exact number of parameters of the network of ``build``, without building it; None if it is not known.
 
         With an auxiliary head, its parameters count. If the number is known, a search with ``max_params`` does not build
-        infeasible networks.
+        infeasible networks. A subclass of a built-in search space that overrides ``build`` must override this method too.
 
         Args:
             architecture: an architecture of this space.
@@ -174,9 +174,9 @@ class SearchSpace(ABC):
     def size(self, architecture: Architecture) -> float | None:
         """Return a number that grows with the parameters of the network, without building it; None if it is not known.
 
-        Agents may evaluate large networks first and use the size to predict rewards. The default is the sum of
-        ``operator_sizes`` over the branches on the paths from the inputs to the outputs of all cells. It is None if
-        ``operator_sizes`` is empty.
+        Agents may evaluate large networks first and use the size to predict rewards; see ``Evaluator.size``. The default is
+        the sum of ``operator_sizes`` over the branches on the paths from the inputs to the outputs of all cells. It is None
+        if ``operator_sizes`` is empty.
         """
         if not self.operator_sizes:
             return None

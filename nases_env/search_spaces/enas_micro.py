@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nases_env.networks import OPERATORS, Cell, EnasMicroNetwork, NetworkSettings
+from nases_env.networks.enas_micro_sized import count_enas_micro_parameters
 from nases_env.networks.genotype import CELLS, NUM_CELL_INPUTS, NUM_NODES, canonical_cell, read_enas_micro
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.graph import Branch, CellGraph
@@ -57,6 +58,13 @@ class EnasMicro(SearchSpace):
 
     def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
         return tuple(_graph(name, cell) for name, cell in zip(CELLS, self.cells(architecture), strict=True))
+
+    def count_parameters(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> int:
+        """Return the number of parameters of the network; see ``SearchSpace.count_parameters``."""
+        normal, reduction = self.cells(architecture)
+        return count_enas_micro_parameters(normal, reduction, settings, num_classes=num_classes, image_shape=image_shape)
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]

@@ -68,7 +68,7 @@ def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> No
 
 
 def test_size_scores_are_limited_normal_quantiles() -> None:
-    scores = SizeScores(SPACE)
+    scores = SizeScores(SPACE, SPACE.size)
     assert scores.are_known
     values = scores(torch.tensor([child.decisions for child in samples(2000)]))
     assert float(values.mean()) == pytest.approx(0, abs=0.1)
@@ -76,7 +76,8 @@ def test_size_scores_are_limited_normal_quantiles() -> None:
     assert float(values.abs().max()) == MAX_SIZE_SCORE
     largest = SPACE.from_cell(("nor_conv_3x3",) * 6)
     assert scores(torch.tensor([largest.decisions])).tolist() == [[MAX_SIZE_SCORE]]
-    assert not SizeScores(synthetic_env().search_space).are_known
+    space = synthetic_env().search_space
+    assert not SizeScores(space, space.size).are_known
 
 
 def fitted(sign: int, num: int) -> RewardModel:
@@ -159,3 +160,16 @@ def test_few_children_are_screened_where_no_sizes_are_known(monkeypatch: pytest.
     assert indices == all_feasible[:3]
     assert len(screened) == indices[-1] + 1
     assert find_feasible(env, candidates, 3, are_ranked=True) == all_feasible
+
+
+@pytest.mark.parametrize("agent", [BayesianOptimization, ModelAssisted])
+def test_first_children_are_large_where_the_reward_is_corrected_for_the_flops(agent: Any) -> None:
+    module = bayesian_optimization if agent is BayesianOptimization else model_assisted
+    env = cast(NASESEnv, gym.make("NASES-Digits-v0", preset="cpu", device="cpu").unwrapped)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    threshold = np.quantile([env.size(env.search_space.sample(rng)) or 0.0 for _ in range(300)], 0.9)
+    created = agent(env, module.Args())
+    first = [env.size(proposal.architecture) or 0.0 for proposal in created.ask(5)]
+    assert min(first[:3] + first[4:]) > threshold
+    assert created.model.has_trend

@@ -195,6 +195,9 @@ class Unbuildable(EnasMicro):
     def build(self, *args: Any, **options: Any) -> torch.nn.Module:
         raise ValueError("no such layer")
 
+    def count_parameters(self, *args: Any, **options: Any) -> Any:
+        return None
+
 
 def test_child_that_cannot_be_built_is_left_to_evaluate() -> None:
     """The executor handles the errors of ``evaluate``."""

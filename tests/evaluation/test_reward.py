@@ -27,11 +27,12 @@ from nases_env.evaluation import (
     training_speed,
 )
 from nases_env.execution.store import Store
+from nases_env.networks import count_parameters
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.options import load_args
 from nases_env.search.run_dir import best_record, read_trials
 from nases_env.search.run_report import read_run
-from nases_env.search_spaces import EnasMicro
+from nases_env.search_spaces import EnasMicro, get_search_space
 from nases_env.training import EpochRecord
 from tests.search.acting import RandomActions
 
@@ -100,6 +101,22 @@ def test_preset_cpu_takes_the_exponent_of_the_search_space(search_space: str, ex
     assert described["flops_exponent"] == exponent
     chosen = gymnasium.make("NASES-Digits-v0", preset="cpu", search_space=search_space, flops_exponent=0.25, device="cpu")
     assert chosen.unwrapped.settings.flops_exponent == 0.25  # type: ignore[attr-defined]
+
+
+def test_sizes_are_known_where_the_reward_grows_with_them() -> None:
+    def size(search_space: str, exponent: float) -> float | None:
+        settings = dataclasses.replace(SMOKE, flops_exponent=exponent)
+        space = get_search_space(search_space)
+        evaluator = TrainingEvaluator(search_space, "digits", settings, device="cpu")
+        return evaluator.size(space.sample(np.random.default_rng(0)))
+
+    evaluator = TrainingEvaluator("enas_micro", "digits", SMOKE, device="cpu")
+    assert evaluator.size(ARCHITECTURE) == count_parameters(evaluator.build(ARCHITECTURE, seed=0))
+    assert size("enas_micro", 0.5)
+    assert size("enas_micro", 0.0) is None
+    assert size("enas_micro", -0.5) is None
+    for name in ("nasbench201", "enas_micro_sized"):  # the sizes of a search space do not depend on the reward
+        assert size(name, 0.5) == size(name, 0.0) is not None
 
 
 def test_only_the_preset_cpu_has_another_reward_and_no_final_training() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nases_env.errors import InputError
-from nases_env.networks import OPERATORS, EnasMicroNetwork, NetworkSettings
+from nases_env.networks import OPERATORS, EnasMicroNetwork, NetworkSettings, count_parameters
 from nases_env.networks.enas_micro import Cell, MicroCell, Node
 from nases_env.networks.genotype import canonical_cell
 from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
@@ -193,6 +193,18 @@ def copy_layer(source: nn.Module, target: nn.Module, order: list[int] | None) ->
         if layer.weight.shape[1] == first and len(order) > 1:
             blocks = layer.weight.detach().chunk(len(order), dim=1)
             layer.weight.data = torch.cat([blocks[old] for old in order], dim=1)
+
+
+@given(architectures, st.integers(1, 2), st.integers(2, 4), st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_parameters_are_known_without_building(
+    architecture: Architecture, cells_per_stage: int, num_filters: int, auxiliary_head: bool
+) -> None:
+    network = NetworkSettings(cells_per_stage, num_filters, auxiliary_head=auxiliary_head)
+    with torch.device("meta"):
+        built = SPACE.build(architecture, network, num_classes=5, image_shape=(1, 8, 8))
+    counted = SPACE.count_parameters(architecture, network, num_classes=5, image_shape=(1, 8, 8))
+    assert counted == count_parameters(built)
 
 
 def test_networks_of_equal_keys_are_built_with_equal_weights() -> None:

@@ -23,7 +23,6 @@ from nases_agents.reward_model import (
     NUM_SCREENED,
     RewardModel,
     best_feasible,
-    find_feasible,
     sample_feasible,
 )
 from nases_agents.transfer import TransferArgs, earlier_rewards
@@ -119,13 +118,15 @@ class BayesianOptimization(Agent):
         """Sample the first children."""
         distinct: dict[str, Architecture] = {}
         for _ in range(MAX_SCREENED_BATCHES):
-            samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-            feasible = find_feasible(self.env, samples, self.args.num_init, are_ranked=self.model.has_trend)
-            distinct |= {samples[index].key: samples[index] for index in feasible}
-            if len(distinct) >= self.args.num_init:
+            distinct |= {child.key: child for child in (self.search_space.sample(self.rng) for _ in range(NUM_SCREENED))}
+            samples = list(distinct.values())
+            chosen = self.model.choose_first(samples, self.args.num_init, self.rng, self._is_feasible)
+            if len(chosen) >= self.args.num_init:
                 break
-        children = list(distinct.values())
-        return [children[index] for index in self.model.choose_first(children, self.args.num_init, self.rng)]
+        return [samples[index] for index in chosen]
+
+    def _is_feasible(self, architecture: Architecture) -> bool:
+        return self.env.screen(architecture) is None
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the best children, and random ones."""

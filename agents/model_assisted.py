@@ -30,7 +30,6 @@ from nases_agents.reward_model import (
     NUM_SCREENED,
     RewardModel,
     best_feasible,
-    find_feasible,
 )
 from nases_agents.transfer import TransferArgs, earlier_rewards
 
@@ -146,17 +145,16 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _sample_first(self) -> list[PolicySample]:
         """Sample the first children."""
-        feasible: list[PolicySample] = []
+        samples: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
-            samples = self.filter_unseen([*feasible, *self.sample_prior(NUM_SCREENED)])
-            indices = find_feasible(
-                self.env, architectures_of(samples), self.learning_starts, are_ranked=self.model.has_trend
-            )
-            feasible = [samples[index] for index in indices]
-            if len(feasible) >= self.learning_starts:
+            samples = self.filter_unseen([*samples, *self.sample_prior(NUM_SCREENED)])
+            chosen = self.model.choose_first(architectures_of(samples), self.learning_starts, self.rng, self._is_feasible)
+            if len(chosen) >= self.learning_starts:
                 break
-        chosen = self.model.choose_first(architectures_of(feasible), self.learning_starts, self.rng)
-        return [feasible[index] for index in chosen]
+        return [samples[index] for index in chosen]
+
+    def _is_feasible(self, architecture: Architecture) -> bool:
+        return self.env.screen(architecture) is None
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
         return self.model.posterior(architectures_of(samples), architectures_of(self.pending))

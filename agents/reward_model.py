@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from nases_env.search_spaces import Architecture, SearchSpace
 NUM_SCREENED = 300  # sampled architectures, from which the first children are chosen
 MAX_RESAMPLES = 300  # samples to find a feasible child if no candidate is feasible
 MAX_SCREENED_BATCHES = 3  # batches of samples, if few of them are feasible
-BEST_SHARE = 0.05  # share of them that are large, or good by earlier searches
+BEST_SHARE = 0.05  # the share of them that counts as large, or as good by earlier searches
 
 
 class RewardModel:
@@ -82,31 +84,40 @@ class RewardModel:
         ]
         return [self.children[index] for index in np.argsort(rewards, kind="stable")[::-1]]
 
-    def choose_first(self, samples: Sequence[Architecture], num_children: int, rng: np.random.Generator) -> list[int]:
+    def choose_first(
+        self,
+        samples: Sequence[Architecture],
+        num_children: int,
+        rng: np.random.Generator,
+        is_feasible: Callable[[Architecture], bool],
+    ) -> list[int]:
         """Choose the first children of a search among sampled architectures.
 
         They are large ones, because large networks are more accurate on average if they are trained long enough. With
         earlier searches, every second child is one of the best by their predictions instead. Every fourth child is the
         next sample: without it, the model could not learn from the first children that small networks, or those that
-        earlier searches do not predict, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen.
+        earlier searches do not predict, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen. All
+        children are feasible. Few samples are tested for it, because that can mean building their networks.
 
         Args:
             samples: distinct sampled architectures.
             num_children: number of children to choose.
             rng: chooses among the best ones.
+            is_feasible: whether an architecture is feasible.
 
         Returns:
-            The indices of the children in ``samples``, at most ``num_children``.
+            The indices of the children in ``samples``; fewer than ``num_children`` if fewer samples are feasible.
         """
-        large = screen([self._size(sample) for sample in samples], num_children, rng)
+        feasible = [partial(is_feasible, sample) for sample in samples]
+        large = screen([self._size(sample) for sample in samples], num_children, rng, feasible)
         best = large
         if self._earlier is not None and samples:
             predicted = self._earlier(torch.from_numpy(self.process.inputs(samples))).mean(1)
-            best = screen(predicted.tolist(), num_children, rng)
+            best = screen(predicted.tolist(), num_children, rng, feasible)
         chosen: list[int] = []
         for number in range(len(best)):
             source = range(len(samples)) if number % 4 == 3 else best if number % 2 == 0 else large
-            chosen.append(next(index for index in source if index not in chosen))
+            chosen.append(next(index for index in source if index not in chosen and feasible[index]()))
         return chosen
 
     def fit(self) -> None:
@@ -132,42 +143,27 @@ class RewardModel:
         return {f"model/{name}": value for name, value in self.process.kernel._asdict().items() if name not in unused}
 
 
-def screen(scores: Sequence[float | None], num_children: int, rng: np.random.Generator) -> list[int]:
-    """Choose random architectures of those with the best scores.
+def screen(
+    scores: Sequence[float | None], num_children: int, rng: np.random.Generator, feasible: Sequence[Callable[[], bool]]
+) -> list[int]:
+    """Choose random architectures of the feasible ones with the best scores.
 
     Args:
         scores: the score of each architecture. If one is None, or all are equal, the first architectures are chosen.
         num_children: number of architectures to choose.
-        rng: chooses among the best ``BEST_SHARE``.
+        rng: chooses among the best ones, whose number is the share ``BEST_SHARE`` of all.
+        feasible: whether each architecture is feasible; called for as few as possible.
 
     Returns:
         The indices of the chosen architectures, at most ``num_children``.
     """
     known = [score for score in scores if score is not None]
     if len(known) < len(scores) or len(set(known)) == 1:
-        return list(range(min(num_children, len(scores))))
-    order = np.argsort([-score for score in known], kind="stable")
-    best = order[: max(num_children, round(BEST_SHARE * len(scores)))]
+        return list(islice((index for index in range(len(scores)) if feasible[index]()), num_children))
+    order = np.argsort([-score for score in known], kind="stable").tolist()
+    num_best = max(num_children, round(BEST_SHARE * len(scores)))
+    best = list(islice((index for index in order if feasible[index]()), num_best))
     return [int(index) for index in rng.permutation(best)[:num_children]]
-
-
-def find_feasible(env: NASESEnv, samples: Sequence[Architecture], num_children: int, *, are_ranked: bool) -> list[int]:
-    """Return the indices of feasible samples, from which ``RewardModel.choose_first`` chooses the first children.
-
-    Args:
-        env: the environment.
-        samples: sampled architectures.
-        num_children: number of children to choose.
-        are_ranked: whether the children are not simply the first samples. Otherwise, the search ends when there are
-            ``num_children``: screening a child can mean building its network.
-    """
-    feasible: list[int] = []
-    for index, sample in enumerate(samples):
-        if len(feasible) >= num_children and not are_ranked:
-            break
-        if env.screen(sample) is None:
-            feasible.append(index)
-    return feasible
 
 
 def sample_feasible(env: NASESEnv, rng: np.random.Generator, proposed: Collection[str]) -> Architecture:

@@ -12,7 +12,7 @@ from nases_agents import bayesian_optimization, model_assisted
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.gaussian_process import MAX_SIZE_SCORE, MIN_SELECTION, TREND_SLOPE, SizeScores
 from nases_agents.model_assisted import ModelAssisted
-from nases_agents.reward_model import RewardModel, find_feasible
+from nases_agents.reward_model import RewardModel
 from scipy.stats import norm
 
 from nases_env.envs import NASESEnv
@@ -36,6 +36,10 @@ def size(architecture: Architecture) -> float:
     return value
 
 
+def always(architecture: Architecture) -> bool:
+    return True
+
+
 def nasbench_env(seed: int = 0) -> NASESEnv:
     env = gym.make("NASES-Synthetic-v0", search_space="nasbench201", operator="avg_pool_3x3")
     env.reset(seed=seed)
@@ -45,13 +49,13 @@ def nasbench_env(seed: int = 0) -> NASESEnv:
 def test_first_children_are_among_the_largest_except_for_every_fourth() -> None:
     children = samples(300)
     model = RewardModel(SPACE)
-    chosen = model.choose_first(children, 9, np.random.default_rng(0))
+    chosen = model.choose_first(children, 9, np.random.default_rng(0), always)
     assert len(set(chosen)) == 9
     for number in (3, 7):
         assert chosen[number] == next(index for index in range(9) if index not in chosen[:number])
     threshold = np.quantile([size(child) for child in children], 0.94)
     assert all(size(children[index]) >= threshold for number, index in enumerate(chosen) if number % 4 != 3)
-    assert chosen != model.choose_first(children, 9, np.random.default_rng(1))
+    assert chosen != model.choose_first(children, 9, np.random.default_rng(1), always)
 
 
 def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> None:
@@ -62,9 +66,9 @@ def test_screening_without_sizes_or_with_few_samples_takes_what_there_is() -> No
     space = Widths()
     children = [space.architecture([index, 0]) for index in range(4)]
     model = RewardModel(space)
-    assert model.choose_first(children, 3, np.random.default_rng(0)) == [0, 1, 2]
-    assert model.choose_first([], 3, np.random.default_rng(0)) == []
-    assert len(RewardModel(SPACE).choose_first(samples(2), 3, np.random.default_rng(0))) == 2
+    assert model.choose_first(children, 3, np.random.default_rng(0), always) == [0, 1, 2]
+    assert model.choose_first([], 3, np.random.default_rng(0), always) == []
+    assert len(RewardModel(SPACE).choose_first(samples(2), 3, np.random.default_rng(0), always)) == 2
 
 
 def test_size_scores_are_limited_normal_quantiles() -> None:
@@ -142,24 +146,39 @@ def test_first_children_are_feasible(agent: Any) -> None:
     assert [env.screen(proposal.architecture) for proposal in proposals] == [None] * 5
 
 
-def test_few_children_are_screened_where_no_sizes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_children_are_screened_where_no_sizes_are_known() -> None:
     env = limited_env()
     rng = np.random.default_rng(0)
     candidates = [env.search_space.sample(rng) for _ in range(100)]
-    is_feasible = [env.screen(candidate) is None for candidate in candidates]
-    screened: list[Architecture] = []
-    screen_child = env.screen
+    tested: set[str] = set()
 
-    def count(architecture: Architecture) -> Any:
-        screened.append(architecture)
-        return screen_child(architecture)
+    def is_feasible(architecture: Architecture) -> bool:
+        tested.add(architecture.key)
+        return env.screen(architecture) is None
 
-    monkeypatch.setattr(env, "screen", count)
-    indices = find_feasible(env, candidates, 3, are_ranked=False)
-    all_feasible = [index for index, feasible in enumerate(is_feasible) if feasible]
-    assert indices == all_feasible[:3]
-    assert len(screened) == indices[-1] + 1
-    assert find_feasible(env, candidates, 3, are_ranked=True) == all_feasible
+    chosen = RewardModel(env.search_space).choose_first(candidates, 3, rng, is_feasible)
+    assert chosen == [index for index, child in enumerate(candidates) if env.screen(child) is None][:3]
+    assert len(tested) == chosen[-1] + 1
+
+
+def test_only_large_children_and_a_random_one_are_screened_where_sizes_are_known() -> None:
+    children = samples(300)
+    ranked = sorted(range(len(children)), key=lambda index: -size(children[index]))
+    infeasible = {children[index].key for index in ranked[:4]} | {children[0].key, children[1].key}
+    tested: list[Architecture] = []
+
+    def is_feasible(architecture: Architecture) -> bool:
+        tested.append(architecture)
+        return architecture.key not in infeasible
+
+    chosen = RewardModel(SPACE).choose_first(children, 5, np.random.default_rng(0), is_feasible)
+    assert len(chosen) == len(set(chosen)) == 5
+    assert not infeasible & {children[index].key for index in chosen}
+    assert all(children[index] in tested for index in chosen)
+    num_best = round(0.05 * len(children))
+    smallest = size(children[ranked[num_best + 4]])
+    assert all(size(children[index]) >= smallest for index in chosen[:3] + chosen[4:])
+    assert len({child.key for child in tested}) <= num_best + 10
 
 
 @pytest.mark.parametrize("agent", [BayesianOptimization, ModelAssisted])

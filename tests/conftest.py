@@ -7,6 +7,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ from tests.serving import Server, server
 
 __all__ = ["server"]
 
+hypothesis.settings.register_profile("nases", hypothesis.settings(), deadline=None)  # tests assert no times
+hypothesis.settings.load_profile("nases")
 gc.disable()  # while tests are imported, which saves a third of the import time
 
 

@@ -80,7 +80,7 @@ def require_separate_boxes(scene: Scene) -> list[Box]:
     return boxes
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 @example(142, False)  # the five nodes of a cell form a chain
 @example(142, True)
@@ -108,7 +108,7 @@ def test_lines_begin_and_end_at_the_boxes_that_they_connect() -> None:
             assert any(start == pytest.approx((shape.center.x + shape.radius, shape.center.y)) for start in starts)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_lines_do_not_pass_behind_boxes(seed: int) -> None:
     scene = make_scene(SPACE, SPACE.sample(np.random.default_rng(seed)))
@@ -184,7 +184,7 @@ def test_describe_cells() -> None:
     assert text.count("  output = cell k-2, node 5") == 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.tuples(*[st.integers(0, 4)] * 6))
 @example((0, 0, 0, 0, 0, 0))  # no edges
 @example((3, 3, 3, 3, 3, 3))
@@ -211,7 +211,7 @@ def test_describe_a_cell_with_absent_edges() -> None:
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from([1, 2, 7, 100]), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
 def test_search_space_without_cells_is_drawn_as_decisions(sizes: list[int], seed: int) -> None:
     space = ListSpace(tuple(sizes))

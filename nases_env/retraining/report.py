@@ -151,6 +151,8 @@ def summarize(results: Sequence[FinalResult]) -> dict[str, Any]:
         "test_error_std": std,
         "num_params": results[0].num_params,
         "num_flops": results[0].num_flops,
+        "activation_bytes": results[0].activation_bytes,
+        "file_bytes": results[0].file_bytes,
         "hours": sum(result.hours for result in results),
         "on_gpu": results[0].on_gpu,
     }

@@ -32,6 +32,9 @@ class FinalResult:
         device: name of the device.
         on_gpu: whether the device is a GPU.
         curve: one record per epoch.
+        activation_bytes: peak memory of the activations of one image (``nases_env.networks.count_costs``); 0 if an earlier
+            version wrote the result.
+        file_bytes: bytes of the tensors in a weights file (``count_file_bytes``); 0 if an earlier version wrote the result.
     """
 
     seed: int
@@ -45,6 +48,8 @@ class FinalResult:
     device: str
     on_gpu: bool
     curve: tuple[EpochRecord, ...]
+    activation_bytes: int = 0
+    file_bytes: int = 0
 
     @property
     def test_accuracy(self) -> float:
@@ -87,11 +92,12 @@ class FinalResult:
         Raises:
             KeyError, TypeError, ValueError: if a value is missing or invalid.
         """
-        known = {name: values[name] for name in cls.__dataclass_fields__}
+        later = dict.fromkeys(("activation_bytes", "file_bytes"), 0)  # not in results of earlier versions
+        known = {name: (later | dict(values))[name] for name in cls.__dataclass_fields__}
         known["curve"] = read_curve(known["curve"])
         require_field_types(cls, known)
         result = cls(**known)
-        for name in ("seed", "num_params", "num_flops", "num_epochs", "seconds"):
+        for name in ("seed", "num_params", "num_flops", "num_epochs", "seconds", *later):
             if getattr(result, name) < 0:
                 raise ValueError(f"{name} is negative")
         if not 0 <= result.train_accuracy <= 1:

@@ -16,7 +16,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, Limits, Status, describe_search_space
 from nases_env.hashing import tensor_digest
 from nases_env.model_io import TrainedModel
-from nases_env.networks import count_costs, count_flops, count_parameters
+from nases_env.networks import count_costs
 from nases_env.retraining.result import FinalResult
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.seeding import seeded_torch, torch_generator
@@ -168,8 +168,7 @@ class FinalTraining:
             num_correct=round(result.valid_accuracy * len(test)),
             num_test_images=len(test),
             train_accuracy=result.train_accuracy,
-            num_params=count_parameters(model.network),
-            num_flops=count_flops(model.network, train.image_shape),
+            **count_costs(model.network, train.image_shape)._asdict(),
             num_epochs=result.num_epochs,
             seconds=result.seconds,
             device=device_name(device),

@@ -64,7 +64,7 @@ def test_posterior_equals_the_textbook_formulas(num_pending: int) -> None:
     np.testing.assert_allclose(posterior.std.square(), variance, rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8).filter(lambda sizes: max(sizes) > 1), st.integers(0, 1000))
 def test_every_kernel_is_positive_definite_for_any_decision_sizes(sizes: list[int], seed: int) -> None:
     model = GaussianProcess(tuple(sizes))

@@ -63,7 +63,7 @@ def test_invalid_sizes_and_losses_are_input_errors(space: SearchSpace, change: d
         Embedding(space, **{"embedding_size": 2, "hidden_size": 8, "loss": "cross_entropy", **change})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.sampled_from([1, 2, 3, 5, 7, 60]), min_size=1, max_size=7),
     per_step=st.integers(1, 4),
@@ -78,7 +78,7 @@ def test_categorical_decoder_returns_bin_centers(sizes: list[int], per_step: int
         np.testing.assert_array_equal(vector, space.encode(space.decode(vector)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(num_decisions=st.integers(1, 7), per_step=st.integers(1, 4), scale=st.sampled_from([0.0, 1.0, 30.0, 1e6]))
 def test_regression_decoder_stays_in_the_unit_interval(num_decisions: int, per_step: int, scale: float) -> None:
     embedding = Embedding(ListSpace((3,) * num_decisions, per_step), embedding_size=2, hidden_size=8, loss="least_squares")

@@ -54,7 +54,7 @@ def test_paper_preset_matches_the_paper_and_its_loss_decreases(space: SearchSpac
     assert error == pytest.approx(np.mean(history[-20:]), rel=0.02)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.sampled_from([1, 2, 3, 5, 40]), min_size=1, max_size=6), per_step=st.integers(1, 4))
 def test_any_decision_sizes_can_be_trained_with_either_loss(sizes: list[int], per_step: int) -> None:
     space = ListSpace(tuple(sizes), per_step)

@@ -51,7 +51,7 @@ def test_saved_embedding_is_restored_exactly_and_frozen(trained: Embedding, spac
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
     per_step=st.integers(1, 4),

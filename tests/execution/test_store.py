@@ -149,7 +149,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 class TestResults:
     @given(evaluation=evaluations, genotype=st.text())
     @example(evaluation=Evaluation("\0", 0, Status.OK), genotype="\0")
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_get_returns_what_was_put(self, shared_store: Store, evaluation: Evaluation, genotype: str) -> None:
         digest = hashlib.sha256(repr((evaluation, genotype)).encode()).hexdigest()
         assert shared_store.put(evaluation, digest, genotype) == evaluation

@@ -93,7 +93,7 @@ def test_unknown_sizes_are_a_one_line_error(changes: dict[str, Any], message: st
 
 
 @given(st.integers(0, 2**32 - 1), skeletons | st.none(), networks, st.integers(1, 5), st.integers(1, 7))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_counted_parameters_are_those_of_the_network(
     seed: int, skeleton: Skeleton | None, network: NetworkSettings, channels: int, num_classes: int
 ) -> None:

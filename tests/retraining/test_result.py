@@ -33,6 +33,8 @@ def final_result(seed: int = 0, num_correct: int = 9655, num_test_images: int = 
         device="a GPU",
         on_gpu=True,
         curve=(EpochRecord(1, 0.05, 2.0, 0.25), EpochRecord(2, 0.01, 1.0, 0.5)),
+        activation_bytes=1_000_000,
+        file_bytes=19_100_000,
     )
 
 
@@ -55,6 +57,17 @@ def test_result_round_trips(tmp_path: Path) -> None:
     values = json.loads(path.read_text())
     assert values["test_error"] == pytest.approx(0.0345)
     assert values["hours"] == 2.0
+
+
+def test_result_of_an_earlier_version_has_no_memory(tmp_path: Path) -> None:
+    values = final_result().to_dict()
+    del values["activation_bytes"], values["file_bytes"]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(values))
+    assert read_result(path) == dataclasses.replace(final_result(), activation_bytes=0, file_bytes=0)
+    path.write_text(json.dumps({**values, "file_bytes": -1}))
+    with pytest.raises(InputError, match="file_bytes is negative"):
+        read_result(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 0}'])

@@ -10,7 +10,7 @@ import torch
 
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings
-from nases_env.networks import count_parameters
+from nases_env.networks import count_costs
 from nases_env.retraining import FinalTraining
 from nases_env.training import load_images
 from tests.retraining.architectures import SPACE, some_architecture
@@ -54,7 +54,8 @@ def test_returned_model_is_the_tested_model(tmp_path: Path, auxiliary_head: bool
     assert 0.05 < result.test_error < 0.95
     assert model.class_names == tuple("0123456789")
     assert not any("auxiliary" in name for name in model.state_dict())
-    assert result.num_params == count_parameters(model.network)
+    costs = count_costs(model.network, model.image_shape)
+    assert (result.num_params, result.num_flops, result.activation_bytes, result.file_bytes) == costs
     assert epochs == [record.epoch for record in result.curve] == [1]
     assert (tmp_path / "checkpoint").exists()
 

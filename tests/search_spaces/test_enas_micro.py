@@ -110,7 +110,6 @@ cells_of_few_operators = st.tuples(*(st.tuples(*(st.integers(0, node + 1), st.in
 
 
 @given(cells_of_few_operators)
-@settings(deadline=None)
 def test_canonical_cell_is_the_smallest_of_all_orders(cell: Cell) -> None:
     orders = [nodes for order in itertools.permutations(range(5)) if (nodes := reordered(cell, order)) is not None]
     assert canonical_cell(cell) == min(orders)
@@ -196,7 +195,7 @@ def copy_layer(source: nn.Module, target: nn.Module, order: list[int] | None) ->
 
 
 @given(architectures, st.integers(1, 2), st.integers(2, 4), st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_parameters_are_known_without_building(
     architecture: Architecture, cells_per_stage: int, num_filters: int, auxiliary_head: bool
 ) -> None:

@@ -122,7 +122,7 @@ def test_networks_of_equal_keys_are_built_with_equal_weights() -> None:
 
 
 @given(architectures, st.integers(1, 2), st.integers(1, 4), st.booleans())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_parameters_are_known_without_building(
     architecture: Architecture, cells_per_stage: int, num_filters: int, auxiliary_head: bool
 ) -> None:

@@ -39,7 +39,7 @@ def test_cell_without_a_connection_has_no_paths() -> None:
     assert not paths_of("|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_paths_do_not_depend_on_the_order_of_nodes(seed: int) -> None:
     architecture = ENAS.sample(numpy_generator(seed, "test"))

@@ -150,7 +150,7 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, ALL_CALLS), max_size=4))
 def test_resume_after_kills_at_any_call(calls: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -443,7 +443,7 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(VALUES, TENSORS)
 def test_save_and_load_round_trip(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -456,7 +456,7 @@ def test_save_and_load_round_trip(values: dict[str, Any], tensors: dict[str, tor
         assert CheckpointFile(Checkpoint(path, 0), "theirs").load() is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_damaged_file_is_loaded(data: st.DataObject) -> None:
     state = State({"curve": [0.25]}, {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)})

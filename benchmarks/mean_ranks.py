@@ -63,7 +63,7 @@ class Comparison(NamedTuple):
     Attributes:
         path: file of its report.
         environment: the options that select the environment.
-        measure: the compared accuracy, "valid_accuracy" or "test_accuracy".
+        measure: what is compared, "reward" or "test_accuracy".
         seeds: the seeds in order.
         budgets: the numbers of children in order.
         values: the compared accuracy in [0, 1] by agent, shape (seeds, budgets).

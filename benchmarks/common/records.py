@@ -27,7 +27,7 @@ class Record:
         seed: seed of the search, the agent, the order of the operators, and the landscape if it is random.
         settings: digest of everything else that determines the result.
         seconds: wall time of the search.
-        rewards: validation accuracy of each child in [0, 1], in order.
+        rewards: reward of each child in [0, 1], in order.
         duplicate_steps: the numbers, from 1, of the children that had been evaluated before.
         incumbent_steps: the numbers, from 1, of the children that were better than all previous ones.
         test_accuracies: test accuracies in [0, 1] of the children at ``incumbent_steps``, read after the search; None if the
@@ -43,7 +43,7 @@ class Record:
     incumbent_steps: list[int]
     test_accuracies: list[float] | None
 
-    def valid_accuracy(self, budgets: Sequence[int]) -> Numbers:
+    def reward(self, budgets: Sequence[int]) -> Numbers:
         """Return the best reward of the first n children for each n in ``budgets``; shape (budgets,)."""
         best_so_far: Numbers = np.maximum.accumulate(self.rewards).take(np.asarray(budgets) - 1)
         return best_so_far

@@ -21,8 +21,8 @@ COLORS = (
 )
 """The palette of Okabe and Ito, which color-blind readers can distinguish, and further colors for dashed lines."""
 HEADINGS = {
-    "valid_accuracy": "validation accuracy of the best so far",
-    "test_accuracy": "test accuracy of the best so far by validation",
+    "reward": "reward of the best so far",
+    "test_accuracy": "test accuracy of the best so far by reward",
 }
 STYLES = ("-", "--", ":", "-.")  # each for SAME_STYLE agents
 SAME_STYLE = 8
@@ -54,12 +54,12 @@ def curves(
     optimum: Mapping[str, float | Sequence[float]],
     seed: int,
 ) -> dict[str, dict[str, Curve]]:
-    """Compute the regret curve of each agent for each accuracy in ``optimum``.
+    """Compute the regret curve of each agent for each measure in ``optimum``.
 
     Args:
         records: records by agent.
         points: numbers of children.
-        optimum: "valid_accuracy" and, if known, "test_accuracy", in [0, 1]; a sequence has the optimum of each seed.
+        optimum: "reward" and, if known, "test_accuracy", in [0, 1]; a sequence has the optimum of each seed.
         seed: seed of the bootstrap.
     """
     rng = numpy_generator(seed, "search quality", "regret")
@@ -78,12 +78,12 @@ def draw(
     groups: Sequence[Sequence[str]],
     labels: Mapping[str, str],
 ) -> Figure:
-    """Draw regret curves: one row of panels per group of agents, one column per kind of accuracy.
+    """Draw regret curves: one row of panels per group of agents, one column per measure.
 
     Args:
         title: printed above the panels.
         points: numbers of children.
-        panels: curves by accuracy and agent.
+        panels: curves by measure and agent.
         groups: the agents of each row; all of them have different colors if there are at most 21,
             and different colors or styles if there are at most 32.
         labels: text of each agent in the legend.

@@ -58,7 +58,7 @@ def analyze(
     differences: Mapping[str, tuple[str, str]],
     seed: int,
 ) -> Report:
-    """Compute the metrics of each agent at each budget, and the differences between agents; accuracies in [0, 1].
+    """Compute the metrics of each agent at each budget, and the differences between agents; all in [0, 1].
 
     Args:
         records: records by agent; all agents have the same seeds in the same order.
@@ -67,10 +67,10 @@ def analyze(
         differences: pairs (ours, theirs) of agents by title; pairs with an agent that was not run are omitted.
         seed: seed of the bootstrap.
     """
-    measure = "valid_accuracy" if next(iter(records.values()))[0].test_accuracies is None else "test_accuracy"
+    measure = "reward" if next(iter(records.values()))[0].test_accuracies is None else "test_accuracy"
     rng = numpy_generator(seed, "search quality", "bootstrap")
-    valid = {name: np.stack([record.valid_accuracy(budgets) for record in rows]) for name, rows in records.items()}
-    compared = valid
+    rewards = {name: np.stack([record.reward(budgets) for record in rows]) for name, rows in records.items()}
+    compared = rewards
     if measure == "test_accuracy":
         compared = {name: np.stack([record.test_accuracy(budgets) for record in rows]) for name, rows in records.items()}
     agents: Report = {}
@@ -79,7 +79,7 @@ def analyze(
         for index, budget in enumerate(budgets):
             agents[name]["at"][str(budget)] = {
                 measure: _summary(compared[name][:, index], rng),
-                "valid_accuracy": _summary(valid[name][:, index], rng),
+                "reward": _summary(rewards[name][:, index], rng),
                 "distinct_children": float(np.mean([record.num_distinct(budget) for record in rows])),
             }
             if baseline in records and name != baseline:
@@ -99,11 +99,11 @@ def analyze(
 
 
 def make_tables(report: Report) -> list[TextTable]:
-    """Return one table per budget, sorted by accuracy, and a table of the differences."""
+    """Return one table per budget, best agent first, and a table of the differences."""
     measure, agents = report["measure"], report["agents"]
     budgets = list(next(iter(agents.values()))["at"])
     num_seeds = len(next(iter(agents.values()))["at"][budgets[0]][measure]["values"])
-    name = "test accuracy %" if measure == "test_accuracy" else "validation accuracy %"
+    name = "test accuracy %" if measure == "test_accuracy" else "reward %"
     tables = []
     for budget in budgets:
         columns: dict[str, list[str]] = {}
@@ -115,16 +115,16 @@ def make_tables(report: Report) -> list[TextTable]:
                 f"{name} (95%)": format_interval(compared["mean"], compared["low"], compared["high"]),
                 "sd": f"{100 * compared['sd']:.2f}",
                 f"P(> {report['baseline']}) (95%)": format_interval(**better, scale=1) if better else "–",
-                "validation %": f"{100 * metrics['valid_accuracy']['mean']:.2f}",
+                "reward %": f"{100 * metrics['reward']['mean']:.2f}",
                 "distinct": f"{metrics['distinct_children']:.1f}",
                 "s/search": f"{agents[agent]['seconds_per_search']:.2f}",
             }
-            if measure == "valid_accuracy":
-                del cells["validation %"]
+            if measure == "reward":
+                del cells["reward %"]
             for heading, cell in cells.items():
                 columns.setdefault(heading, []).append(cell)
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        tables.append(TextTable(f"best by validation of {budget} children, {num_seeds} seeds", list(columns), rows))
+        tables.append(TextTable(f"best by reward of {budget} children, {num_seeds} seeds", list(columns), rows))
     if report["differences"]:
         rows = []
         for title, at in report["differences"].items():

@@ -237,7 +237,7 @@ def run_searches(searches: Sequence[Searches], file: RecordFile, args: Args) -> 
     }
     budgets = sorted(set(args.budgets))
     return {
-        (row, agent): np.stack([by_job[job.agent, job.seed, job.settings].valid_accuracy(budgets) for job in several])
+        (row, agent): np.stack([by_job[job.agent, job.seed, job.settings].reward(budgets) for job in several])
         for row, agent, several in searches
     }
 

@@ -8,11 +8,12 @@
 
 Smaller budgets are prefixes of the search with the largest: the best of 100 children is the best of the first 100 of 300.
 (An agent that adapts to its budget adapts to the largest.) Repeated children count toward the budget. The agents see only
-validation accuracies. If the evaluator can report the test accuracy of fully trained children, it is read after a search,
-and the test accuracy of the child with the best validation accuracy is compared; otherwise its validation accuracy is. All
-agents search the same environments. If an environment can permute its operators, the seed of the search determines their
-order, so no agent profits from a particular order. With ``--random-landscapes``, it also determines the reward function of
-a synthetic environment; the regret is then against the best child of all searches with the same seed.
+rewards, which are validation accuracies unless the preset has another reward. If the evaluator can report the test accuracy
+of fully trained children, it is read after a search, and the test accuracy of the child with the best reward is compared;
+otherwise its reward is. All agents search the same environments. If an environment can permute its operators, the seed of
+the search determines their order, so no agent profits from a particular order. With ``--random-landscapes``, it also
+determines the reward function of a synthetic environment; the regret is then against the best child of all searches with
+the same seed.
 
 The tables in Markdown (.md), regret curves (.png, .svg), and one line per search (.records.jsonl) are written next to the
 output. A record is on disk as soon as its search has ended, and the same command resumes an interrupted comparison. A record
@@ -390,19 +391,19 @@ def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[
 
 
 def find_optimum(found: Sequence[Record], table: Table | None) -> dict[str, float]:
-    """Return the best validation and test accuracy in the table; without a table, in the searches."""
+    """Return the best reward and test accuracy in the table; without a table, in the searches."""
     if table:
-        valid_accuracies = [valid_accuracy for valid_accuracy, _ in table.values()]
+        rewards = [valid_accuracy for valid_accuracy, _ in table.values()]
         test_accuracies = [test_accuracy for _, test_accuracy in table.values() if test_accuracy is not None]
     else:
-        valid_accuracies = [max(record.rewards) for record in found]
+        rewards = [max(record.rewards) for record in found]
         test_accuracies = [accuracy for record in found for accuracy in record.test_accuracies or ()]
-    optimum = {"valid_accuracy": max(valid_accuracies)}
+    optimum = {"reward": max(rewards)}
     return {**optimum, "test_accuracy": max(test_accuracies)} if test_accuracies else optimum
 
 
 def find_optima(records: Mapping[str, Sequence[Record]]) -> dict[str, list[float]]:
-    """Return the best validation and test accuracies in the searches with the same seed, by seed."""
+    """Return the best rewards and test accuracies in the searches with the same seed, by seed."""
     optima = [find_optimum(same_seed, None) for same_seed in zip(*records.values(), strict=True)]
     return {measure: [optimum[measure] for optimum in optima] for measure in optima[0]}
 

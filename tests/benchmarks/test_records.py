@@ -22,7 +22,7 @@ def record(seed: int = 0, rewards: tuple[float, ...] = (0.5, 0.7, 0.7, 0.6, 0.9)
 def test_test_accuracy_is_that_of_the_best_child_by_validation() -> None:
     search = Record("agent", 0, "settings", 1.0, [0.5, 0.7, 0.7, 0.6, 0.9], [], [1, 2, 5], [0.91, 0.93, 0.92])
     assert find_incumbent_steps(search.rewards) == search.incumbent_steps  # the first of equal children
-    assert search.valid_accuracy([1, 2, 3, 4, 5]).tolist() == [0.5, 0.7, 0.7, 0.7, 0.9]
+    assert search.reward([1, 2, 3, 4, 5]).tolist() == [0.5, 0.7, 0.7, 0.7, 0.9]
     assert search.test_accuracy([1, 2, 3, 4, 5]).tolist() == [0.91, 0.93, 0.93, 0.93, 0.92]
 
 
@@ -36,7 +36,7 @@ def test_metrics_of_a_prefix_are_those_of_a_shorter_search(choices: list[int]) -
         "a", 0, "s", 1.0, rewards, find_duplicate_steps(keys), steps, [test_accuracies[step - 1] for step in steps]
     )
     for budget in range(1, len(choices) + 1):
-        assert search.valid_accuracy([budget]) == max(rewards[:budget])
+        assert search.reward([budget]) == max(rewards[:budget])
         assert search.test_accuracy([budget]) == test_accuracies[int(np.argmax(rewards[:budget]))]
         assert search.num_distinct(budget) == len(set(keys[:budget]))
 

@@ -124,7 +124,7 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
         for budget in (8, 20):
             values = metrics["agents"][record.agent]["at"][str(budget)]
             best = record.rewards.index(max(record.rewards[:budget])) + 1
-            assert values["valid_accuracy"]["values"][record.seed] == max(record.rewards[:budget])
+            assert values["reward"]["values"][record.seed] == max(record.rewards[:budget])
             expected = record.test_accuracies[record.incumbent_steps.index(best)] if record.test_accuracies else None
             assert values["test_accuracy"]["values"][record.seed] == expected
     assert list(metrics["agents"]["random_search"]["at"]) == ["8", "20"]
@@ -132,7 +132,7 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
     assert "probability_of_improvement" not in metrics["agents"]["random_search"]["at"]["20"]
     # The table has 15,625 random accuracies up to 90 and 95%.
     assert metrics["optimum"] == {
-        "valid_accuracy": pytest.approx(0.90, abs=0.001),
+        "reward": pytest.approx(0.90, abs=0.001),
         "test_accuracy": pytest.approx(0.95, abs=0.001),
         "is_known": True,
     }
@@ -151,7 +151,7 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
 
 def test_every_agent_has_its_own_color_and_a_readable_label() -> None:
     curve = regret.Curve(np.array([2.0, 1.0]), np.array([1.0, 0.5]), np.array([3.0, 2.0]))
-    panels = {"valid_accuracy": dict.fromkeys(AGENTS, curve)}
+    panels = {"reward": dict.fromkeys(AGENTS, curve)}
     labels = {name: entry.label for name, entry in AGENTS.items()}
     (axes,) = regret.draw("a title", [1, 2], panels, [list(AGENTS)], labels).axes
     lines = axes.get_lines()
@@ -286,11 +286,11 @@ def test_rewards_are_compared_if_test_accuracies_are_unknown(tmp_path: Path) -> 
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}
     main(Args(agents=("random_search",), env_id="NASES-Synthetic-v0", **options))
     metrics = json.loads(output.read_text())
-    assert metrics["measure"] == "valid_accuracy"
+    assert metrics["measure"] == "reward"
     assert not metrics["permuted"]
     best = max(max(record.rewards) for record in records_in(output))
-    assert metrics["optimum"] == {"valid_accuracy": best, "is_known": False}
-    assert list(metrics["regret"]) == ["children", "valid_accuracy"]
+    assert metrics["optimum"] == {"reward": best, "is_known": False}
+    assert list(metrics["regret"]) == ["children", "reward"]
 
 
 def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,9 +311,9 @@ def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.
     metrics = json.loads(args.output.read_text())
     best = [max(max(record.rewards) for record in records if record.seed == seed) for seed in range(3)]
     assert len(set(best)) == 3
-    assert metrics["optimum"] == {"valid_accuracy": best, "is_known": False}
-    values = metrics["agents"]["random_search"]["at"]["5"]["valid_accuracy"]["values"]
-    curve = metrics["regret"]["valid_accuracy"]["random_search"]
+    assert metrics["optimum"] == {"reward": best, "is_known": False}
+    values = metrics["agents"]["random_search"]["at"]["5"]["reward"]["values"]
+    curve = metrics["regret"]["reward"]["random_search"]
     assert curve["mean"][-1] == pytest.approx(100 * np.mean(np.subtract(best, values)))
 
     capsys.readouterr()
@@ -349,9 +349,9 @@ def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determ
         env: dict[str, Any] = {"env_id": "NASES-TransNASMicro-v0", "env_kwargs": {"task": task}}
         main(Args(agents=("random_search",), output=output, **env, **options))
         metrics = json.loads(output.read_text())
-        assert metrics["measure"] == "valid_accuracy"
+        assert metrics["measure"] == "reward"
         assert metrics["permuted"]
-        assert metrics["optimum"] == {"valid_accuracy": pytest.approx(best), "is_known": True}
+        assert metrics["optimum"] == {"reward": pytest.approx(best), "is_known": True}
         settings |= {record.settings for record in records_in(output)}
     assert len(settings) == 2
 
@@ -365,7 +365,7 @@ def test_optimum_of_a_surrogate_is_not_known_and_its_table_determines_the_record
         monkeypatch.setenv("NASES_ACCEL_TABLE", write_accel_table(tmp_path / f"{number}.csv", lines))
         main(Args(agents=("random_search",), env_id="NASES-Accel-v0", **options))
         metrics = json.loads(output.read_text())
-        assert (metrics["measure"], metrics["permuted"]) == ("valid_accuracy", False)
+        assert (metrics["measure"], metrics["permuted"]) == ("reward", False)
         assert not metrics["optimum"]["is_known"]
     assert len({record.settings for record in records_in(output)}) == 2
 
@@ -375,7 +375,7 @@ def test_custom_environment(tmp_path: Path) -> None:
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}
     main(Args(agents=("local_search",), env_id="tests.benchmarks.own_env:Own-v0", **options))
     at = json.loads(output.read_text())["agents"]["local_search"]["at"]["5"]
-    assert at["test_accuracy"]["mean"] == pytest.approx(at["valid_accuracy"]["mean"] / 2)
+    assert at["test_accuracy"]["mean"] == pytest.approx(at["reward"]["mean"] / 2)
 
 
 def test_ablations_run_only_if_they_are_named() -> None:

@@ -120,13 +120,10 @@ class BayesianOptimization(Agent):
         for _ in range(MAX_SCREENED_BATCHES):
             distinct |= {child.key: child for child in (self.search_space.sample(self.rng) for _ in range(NUM_SCREENED))}
             samples = list(distinct.values())
-            chosen = self.model.choose_first(samples, self.args.num_init, self.rng, self._is_feasible)
+            chosen = self.model.choose_first(samples, self.args.num_init, self.rng, self.env.is_feasible)
             if len(chosen) >= self.args.num_init:
                 break
         return [samples[index] for index in chosen]
-
-    def _is_feasible(self, architecture: Architecture) -> bool:
-        return self.env.screen(architecture) is None
 
     def _sample_candidates(self) -> list[Architecture]:
         """Sample new architectures: mutants of the best children, and random ones."""

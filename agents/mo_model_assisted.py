@@ -183,7 +183,7 @@ class MOModelAssisted(Agent):
     def _sample_first(self) -> list[Architecture]:
         """Sample the first children: of evenly spaced sizes among many samples, if sizes are known."""
         samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-        feasible = list({child.key: child for child in samples if self.env.screen(child) is None}.values())
+        feasible = list({child.key: child for child in samples if self.env.is_feasible(child)}.values())
         sizes = [self.search_space.size(child) for child in feasible]
         known = [size for size in sizes if size is not None]
         if len(known) == len(feasible):

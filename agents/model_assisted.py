@@ -148,13 +148,10 @@ class ModelAssisted(EmbeddingPolicy):
         samples: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
             samples = self.filter_unseen([*samples, *self.sample_prior(NUM_SCREENED)])
-            chosen = self.model.choose_first(architectures_of(samples), self.learning_starts, self.rng, self._is_feasible)
+            chosen = self.model.choose_first(architectures_of(samples), self.learning_starts, self.rng, self.env.is_feasible)
             if len(chosen) >= self.learning_starts:
                 break
         return [samples[index] for index in chosen]
-
-    def _is_feasible(self, architecture: Architecture) -> bool:
-        return self.env.screen(architecture) is None
 
     def _posterior(self, samples: list[PolicySample]) -> Posterior:
         return self.model.posterior(architectures_of(samples), architectures_of(self.pending))
@@ -213,7 +210,7 @@ class ModelAssisted(EmbeddingPolicy):
         """Return an unseen feasible sample of the prior; without one, the last sample, which the search replaces."""
         for _ in range(MAX_RESAMPLES):
             sample = self.sample_unseen_prior()
-            if self.env.screen(sample.architecture) is None:
+            if self.env.is_feasible(sample.architecture):
                 break
             self.proposed.add(sample.architecture.key)
         return sample

@@ -209,7 +209,7 @@ class EmbeddingPolicy(Agent):
 
     def filter_feasible(self, samples: list[PolicySample]) -> list[PolicySample]:
         """Return the feasible ones of ``samples`` that were proposed before; all of them if none is feasible."""
-        return [sample for sample in samples if self.env.screen(sample.architecture) is None] or samples
+        return [sample for sample in samples if self.env.is_feasible(sample.architecture)] or samples
 
     def mark_proposed(self, sample: PolicySample) -> PolicySample:
         """Record ``sample`` as proposed, and return it."""

@@ -170,7 +170,7 @@ def sample_feasible(env: NASESEnv, rng: np.random.Generator, proposed: Collectio
     """Return an unseen feasible random architecture; without one, the last sample, which the search replaces."""
     for _ in range(MAX_RESAMPLES):
         child = sample_unseen(env.search_space, rng, proposed)
-        if env.screen(child) is None:
+        if env.is_feasible(child):
             break
     return child
 
@@ -183,7 +183,7 @@ def best_feasible(env: NASESEnv, candidates: Sequence[Architecture], values: Ten
     values = values.clone()
     for _ in candidates:
         index = int(values.argmax())
-        if env.screen(candidates[index]) is None:
+        if env.is_feasible(candidates[index]):
             return index
         values[index] = -torch.inf
     return None

@@ -329,6 +329,10 @@ class NASESEnv(gym.Env[Observation, Action]):
             self._screened[child] = screened
         return self._screened[child]
 
+    def is_feasible(self, architecture: Architecture) -> bool:
+        """Return whether ``architecture`` exceeds no limit; see ``screen``."""
+        return self.screen(architecture) is None
+
     def size(self, architecture: Architecture) -> float | None:
         """Return a number with which the reward probably grows, without training; see ``Evaluator.size``."""
         return self.evaluator.size(architecture)

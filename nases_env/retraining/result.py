@@ -93,7 +93,8 @@ class FinalResult:
             KeyError, TypeError, ValueError: if a value is missing or invalid.
         """
         later = dict.fromkeys(("activation_bytes", "file_bytes"), 0)  # not in results of earlier versions
-        known = {name: (later | dict(values))[name] for name in cls.__dataclass_fields__}
+        values = {**later, **values}
+        known = {name: values[name] for name in cls.__dataclass_fields__}
         known["curve"] = read_curve(known["curve"])
         require_field_types(cls, known)
         result = cls(**known)

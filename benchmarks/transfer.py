@@ -33,11 +33,12 @@ from tqdm import tqdm
 
 from benchmarks.common import statistics
 from benchmarks.common.identity import digest_of_files, sources_of_agent
+from benchmarks.common.records import RecordFile
 from benchmarks.common.report import TextTable
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.comparison import NO_LEARNING
-from nases_env.atomic_io import append_line, remove_incomplete_line, write_atomically
+from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import TransNASEvaluator
@@ -136,13 +137,28 @@ class Job(NamedTuple):
     args: Args
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     """The regret of a search after each of the budgets, in standard deviations of the accuracies of the task."""
 
     method: str
     task: str
     seed: int
     regrets: list[float]
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """The results of all searches of one seed, and the settings that determine them."""
+
+    seed: int
+    settings: dict[str, Any]
+    results: list[Result]
+
+    @classmethod
+    def from_json(cls, values: Any) -> SeedRecord:
+        """Return the record with these values of a JSON object."""
+        return cls(values["seed"], values["settings"], [Result(**result) for result in values["results"]])
 
 
 def run_job(job: Job) -> list[Result]:
@@ -212,24 +228,6 @@ def _search(job: Job, task: str, method: str, earlier: Mapping[str, Path]) -> Re
     return Result(method, task, job.seed, regrets.tolist())
 
 
-def read_records(path: Path, settings: Mapping[str, Any]) -> dict[int, list[Result]]:
-    """Return the recorded results with these settings by seed; empty if there is no file.
-
-    Raises:
-        InputError: if the file is not valid.
-    """
-    known = {}
-    try:
-        if path.exists():
-            remove_incomplete_line(path)
-            for record in map(json.loads, path.read_text().splitlines()):
-                if record["settings"] == settings:
-                    known[int(record["seed"])] = [Result(**result) for result in record["results"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path} does not contain records of this benchmark; pass another --output") from None
-    return known
-
-
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
     """Return the mean regret of each method, over all tasks and for each task, and the differences paired by seed."""
     rng = numpy_generator(0, "transfer", "bootstrap")
@@ -258,7 +256,7 @@ def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
             }
             for index, task in enumerate(args.tasks)
         },
-        "results": [result._asdict() for result in results],
+        "results": [dataclasses.asdict(result) for result in results],
     }
 
 
@@ -286,8 +284,11 @@ def main(args: Args) -> None:
     """Compare searches with and without transfer from earlier searches on other tasks of TransNAS-Bench-101."""
     for task in args.tasks:  # an invalid table is an error of one line, before the workers start
         TransNASEvaluator(path=args.table, task=task).prepare()
-    records, settings = args.output.with_suffix(".records.jsonl"), args.settings()
-    known = read_records(records, settings)
+    file, settings = RecordFile(args.output.with_suffix(".records.jsonl"), SeedRecord.from_json), args.settings()
+    records, was_cut_off = file.load()
+    if was_cut_off:
+        print(f"the last record in {file.path} was incomplete: its seed runs again")
+    known = {record.seed: record.results for record in records if record.settings == settings}
     seeds = range(args.first_seed, args.first_seed + args.num_seeds)
     jobs = [Job(seed, args) for seed in seeds if seed not in known]
     with (
@@ -295,9 +296,9 @@ def main(args: Args) -> None:
         closing(map_unordered(run_job, jobs, args.num_processes)) as finished,
     ):
         for results in finished:
-            line = {"seed": results[0].seed, "settings": settings, "results": [result._asdict() for result in results]}
-            append_line(records, json.dumps(line))
-            known[results[0].seed] = results
+            record = SeedRecord(results[0].seed, settings, results)
+            file.append(record)
+            known[record.seed] = results
             bar.update()
     report = analyze([result for seed in seeds for result in known[seed]], args)
     for table in make_tables(report):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Record:
     incumbent_steps: list[int]
     test_accuracies: list[float] | None
 
+    @classmethod
+    def from_json(cls, values: Any) -> Record:
+        """Return the record with these values of a JSON object."""
+        return cls(**values)
+
     def reward(self, budgets: Sequence[int]) -> Numbers:
         """Return the best reward of the first n children for each n in ``budgets``; shape (budgets,)."""
         best_so_far: Numbers = np.maximum.accumulate(self.rewards).take(np.asarray(budgets) - 1)
@@ -71,13 +77,28 @@ def find_duplicate_steps(keys: Sequence[str]) -> list[int]:
     return [number for number, key in enumerate(keys, start=1) if first.setdefault(key, number) < number]
 
 
-class RecordFile:
-    """The records of a comparison, in a file that consecutive runs append to."""
+class IsDataclass(Protocol):
+    """An instance of a dataclass."""
 
-    def __init__(self, path: Path) -> None:
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+R = TypeVar("R", bound=IsDataclass)
+
+
+class RecordFile(Generic[R]):
+    """The records of a comparison, in a file that consecutive runs append to.
+
+    Args:
+        path: the file, with one JSON object per line.
+        from_json: makes a record of a parsed line; raises ``ValueError``, ``TypeError`` or ``KeyError`` if it is not one.
+    """
+
+    def __init__(self, path: Path, from_json: Callable[[Any], R]) -> None:
         self.path = path
+        self.from_json = from_json
 
-    def load(self) -> tuple[list[Record], bool]:
+    def load(self) -> tuple[list[R], bool]:
         """Return the records, and whether the last line was incomplete; an incomplete line is removed from the file.
 
         Raises:
@@ -95,7 +116,7 @@ class RecordFile:
             self._truncate(len(content) - len(incomplete))
         return records, bool(incomplete)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: R) -> None:
         """Append ``record``; it is on disk when this method returns.
 
         Raises:
@@ -107,10 +128,10 @@ class RecordFile:
             raise write_error(self.path, error) from error
         append_line(self.path, json.dumps(dataclasses.asdict(record)))
 
-    def _parse(self, line: bytes, number: int) -> Record:
+    def _parse(self, line: bytes, number: int) -> R:
         try:
-            return Record(**json.loads(line))
-        except (ValueError, TypeError):
+            return self.from_json(json.loads(line))
+        except (ValueError, TypeError, KeyError):
             raise InputError(
                 f"line {number} of {self.path} is not a record of this benchmark; remove that line, or pass another --output"
             ) from None

@@ -228,7 +228,7 @@ def _settings_of(agent: str, common: Mapping[str, Any], path: Path) -> str:
     return digest_of_text(json.dumps({**options, **environment, "agent_code": code}, default=str))
 
 
-def run_searches(searches: Sequence[Searches], file: RecordFile, args: Args) -> dict[tuple[str, str], Numbers]:
+def run_searches(searches: Sequence[Searches], file: RecordFile[Record], args: Args) -> dict[tuple[str, str], Numbers]:
     """Return the best reward of the first n children, by row and agent; shape (landscapes, budgets)."""
     jobs = sorted((job for several in searches for job in several.jobs), key=lambda job: job.seed)
     records = complete(jobs, file, args.num_processes)
@@ -330,7 +330,7 @@ def main(args: Args) -> None:
     )  # raises an error for a space without graphs before any training
     pretrainings = make_pretrainings(args, space)
     remove_damaged([pretraining for several in pretrainings.values() for pretraining in several], space)
-    file = RecordFile(args.output.with_suffix(".records.jsonl"))
+    file = RecordFile(args.output.with_suffix(".records.jsonl"), Record.from_json)
     reports = measure_all(pretrainings, args.num_processes)
     searches = make_searches(args, pretrainings)
     best = run_searches(searches, file, args)

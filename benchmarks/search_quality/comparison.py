@@ -362,7 +362,7 @@ def run_search(job: Job) -> Record:
     )
 
 
-def complete(jobs: Sequence[Job], file: RecordFile, num_processes: int) -> dict[str, list[Record]]:
+def complete(jobs: Sequence[Job], file: RecordFile[Record], num_processes: int) -> dict[str, list[Record]]:
     """Run the searches that are missing in ``file``; return all records by agent, ordered by seed."""
     known, was_cut_off = file.load()
     if was_cut_off:
@@ -414,7 +414,7 @@ def main(args: Args) -> None:
     table = None if args.random_landscapes else read_table(nases)
     environment = describe_environment(nases, table, args.table)
     jobs = make_jobs(args, nases, environment)
-    file = RecordFile(args.output.with_suffix(".records.jsonl"))
+    file = RecordFile(args.output.with_suffix(".records.jsonl"), Record.from_json)
     print(f"{args.env_id}: {len(jobs)} searches for {max(args.budgets)} children, {args.num_processes} at a time")
     try:
         records = complete(jobs, file, args.num_processes)

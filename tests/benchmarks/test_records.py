@@ -42,7 +42,7 @@ def test_metrics_of_a_prefix_are_those_of_a_shorter_search(choices: list[int]) -
 
 
 def test_appended_records_are_loaded(tmp_path: Path) -> None:
-    file = RecordFile(tmp_path / "new" / "folder" / "records.jsonl")
+    file = RecordFile(tmp_path / "new" / "folder" / "records.jsonl", Record.from_json)
     assert file.load() == ([], False)
     for seed in range(3):
         file.append(record(seed))
@@ -51,7 +51,7 @@ def test_appended_records_are_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 20, -1])
 def test_incomplete_record_is_removed_before_the_next_is_appended(size: int, tmp_path: Path) -> None:
-    file = RecordFile(tmp_path / "records.jsonl")
+    file = RecordFile(tmp_path / "records.jsonl", Record.from_json)
     file.append(record(0))
     line = file.path.read_bytes()
     file.path.write_bytes(line + line[:size])
@@ -62,7 +62,7 @@ def test_incomplete_record_is_removed_before_the_next_is_appended(size: int, tmp
 
 @pytest.mark.parametrize("line", ["{", "[]", "1", json.dumps({"agent": "random_search"})])
 def test_invalid_line_raises_an_error(line: str, tmp_path: Path) -> None:
-    file = RecordFile(tmp_path / "records.jsonl")
+    file = RecordFile(tmp_path / "records.jsonl", Record.from_json)
     file.append(record(0))
     with open(file.path, "a") as stream:
         stream.write(line + "\n")

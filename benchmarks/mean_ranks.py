@@ -5,10 +5,10 @@
     python -m benchmarks.mean_ranks --reports nasbench201.json accel.json --output mean_ranks.json
 
 All comparisons need the same agents, seeds and budgets. In each environment, the agents are ranked for each seed and budget
-by the accuracy that is compared there: 1 is the best, and equal agents share the mean of their ranks. The ranks are averaged
-over environments and seeds. The 95% intervals are bootstrap intervals over seeds; they say nothing about other environments.
-A rank depends on which agents are compared. An environment is named after the file of its report. The tables in Markdown
-(.md) are written next to the output.
+by what is compared there, which is the test accuracy or the reward: 1 is the best, and equal agents share the mean of their
+ranks. The ranks are averaged over environments and seeds. The 95% intervals are bootstrap intervals over seeds; they say
+nothing about other environments. A rank depends on which agents are compared. An environment is named after the file of its
+report. The tables in Markdown (.md) are written next to the output.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
         measure: what is compared, "reward" or "test_accuracy".
         seeds: the seeds in order.
         budgets: the numbers of children in order.
-        values: the compared accuracy in [0, 1] by agent, shape (seeds, budgets).
+        values: the compared quantity in [0, 1] by agent, shape (seeds, budgets).
     """
 
     path: Path

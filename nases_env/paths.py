@@ -1,4 +1,4 @@
-"""Paths that depend on the home directory of the user."""
+"""Checks of paths, and paths that depend on the home directory of the user."""
 
 from __future__ import annotations
 
@@ -38,3 +38,9 @@ def require_utf8(path: str | Path) -> None:
     """Raise ``InputError`` if the name of ``path`` is not UTF-8; TensorBoard cannot write to such a path."""
     if str(path) != escape_name(str(path)):
         raise InputError(f"the name {path} is not UTF-8; rename the directory, or choose a different one")
+
+
+def require_other_file(output: str | Path, source: str | Path) -> None:
+    """Raise ``InputError`` if ``output`` is the file ``source``, which it would replace."""
+    if Path(output).resolve() == Path(source).resolve():
+        raise InputError(f"--output {output} would replace the file that is read; choose a different file")

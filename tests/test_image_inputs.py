@@ -100,6 +100,14 @@ def test_image_with_other_values_than_the_training_images_is_refused(tmp_path: P
         model.preprocess(tmp_path / "0.png")
     with Image.open(tmp_path / "0.png") as image, pytest.raises(InputError, match="the image has 8 bits"):
         model.preprocess(image)
+    model.value_range = ValueRange((0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(InputError, match="has 8 bits per channel, but the model was trained on values up to 1"):
+        model.preprocess(tmp_path / "0.png")
+    np.save(tmp_path / "2.npy", np.full((7, 9, 3), 200, np.uint8))
+    with pytest.raises(InputError, match="it has 8 bits per channel, but the model was trained on values up to 1"):
+        model.preprocess(tmp_path / "2.npy")
+    np.save(tmp_path / "3.npy", np.ones((7, 9, 3), np.uint8))  # a mask
+    assert (model.preprocess(tmp_path / "3.npy") == 1).all()
 
 
 def arrays(**changes: Any) -> Callable[[Path], Path]:
@@ -185,6 +193,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "complex": (arrays(images=np.zeros((20, 8, 8), complex)), "not real numbers"),
     "texts as images": (arrays(images=np.full((20, 8, 8), "x")), "not real numbers"),
     "NaN": (arrays(images=NAN), "NaN, infinite"),
+    "infinite in float16": (arrays(images=np.full((20, 8, 8), np.inf, np.float16)), "NaN, infinite"),
     "infinite": (arrays(images=np.full((20, 8, 8), np.inf, np.float32)), "NaN, infinite"),
     "objects": (arrays(images=np.array([None] * 20)), "Object arrays cannot be loaded"),
     "no labels": (arrays(labels=None), "the array labels is missing"),

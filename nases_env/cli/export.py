@@ -20,6 +20,7 @@ from nases_env.model_io.export import SUFFIXES, ExportFormat, onnx_packages, ver
 from nases_env.model_io.export_int8 import NUM_CALIBRATION_IMAGES, export_int8
 from nases_env.model_io.export_timing import median_seconds
 from nases_env.model_io.serialization import find_model, load_model
+from nases_env.paths import require_other_file
 
 INT8_SUFFIX = ".int8.onnx"
 MAX_ACCURACY_LOSS = 0.01  # of int8, as a fraction of the validation images, before the output recommends the float model
@@ -86,6 +87,7 @@ def export_command(args: ExportArgs) -> None:
     output = args.output or file.with_suffix(suffix)
     if output.is_dir():
         raise InputError(f"{output} is a directory; pass a file to --output, such as {output / file.stem}{suffix}")
+    require_other_file(output, file)
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size
     num_images = "one image" if batch_size in (None, 1) else f"{batch_size} images"

@@ -12,7 +12,7 @@ from nases_env.errors import InputError
 from nases_env.version import __version__
 
 COMMANDS = {
-    "search": "search a good network for a data set",
+    "search": "search for a good network for a data set",
     "pretrain": "train the embedding of a search space",
     "draw": "draw an architecture",
     "status": "show the progress of a search, a final training or a reproduction",
@@ -22,7 +22,7 @@ COMMANDS = {
     "validate": "retrain children of a search and compare them with the recorded results",
     "train": "train the best architecture of a search to convergence and test it",
     "reproduce": "run the protocol of the paper: pretrain, search and train for several seeds",
-    "export": "convert a trained model to ONNX or torch.export",
+    "export": "convert a trained model to ONNX, torch.export or a Python file",
     "predict": "classify images with a trained model",
     "store": "inspect, export, merge or verify a result store",
 }

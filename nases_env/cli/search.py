@@ -1,4 +1,4 @@
-"""Search a good network for a data set.
+"""Search for a good network for a data set.
 
     nases search my_images/ --time 45m
     nases search cifar10 --agent reinforce --budget 100
@@ -59,7 +59,7 @@ ARGS = CompletedArgs
 
 
 def main(options: Sequence[str]) -> None:
-    """Search a good network for a data set."""
+    """Search for a good network for a data set."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--agent")
     parser.add_argument("--dry-run", action="store_true")
@@ -69,6 +69,7 @@ def main(options: Sequence[str]) -> None:
     except argparse.ArgumentError as error:
         raise InputError(f"{error}; nases search --help lists the options") from None
     data = others.pop(0) if others and not others[0].startswith("-") else None
+    names = {other.split("=")[0].replace("_", "-") for other in others}
     if own.resume is not None:
         if data is not None or own.agent is not None:
             raise InputError("with --resume, the data and the agent are those of the resumed search; omit them")
@@ -86,12 +87,13 @@ def main(options: Sequence[str]) -> None:
         agent = own.agent or DEFAULT_AGENT
         given = data_options(data)
         for name in ("--env-id", "--data-dir"):
-            if name in given and any(other.split("=")[0] == name for other in others):
+            if name in given and name in names:
                 raise InputError(f"{name} is determined by {data}; omit it")
     module = import_agent(agent)
 
     def plan_and_search(args: Any) -> None:
-        if not any(other.split("=")[0] == "--num-envs" for other in others) and args.resume is None:
+        args.check()
+        if "--num-envs" not in names and args.resume is None:
             args = replace(args, num_envs=_default_num_envs(args))
         if own.dry_run or not (args.quiet or args.log_json):
             env = make_env(args)

@@ -57,6 +57,9 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     )
     per_child = timed.estimate(num_epochs) + timed.per_epoch * FORWARD_SHARE * len(valid) / len(train)
     where = device_name(resolve_device(args.device))
+    if math.isnan(per_child):
+        print_line(f"estimate: none, because the training of {NUM_NETWORKS} random networks failed on {where}")
+        return
     if args.budget >= UNLIMITED_BUDGET:
         num_children = max(1, math.floor(((args.time or 0) - START_SECONDS) * args.num_envs / per_child))
         print_line(f"estimate: {per_child:.1f} s per child on {where}, so about {num_children:,} children")

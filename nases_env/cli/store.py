@@ -27,6 +27,7 @@ from nases_env.evaluation.result import read_curve
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
+from nases_env.paths import require_other_file
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
 from nases_env.tables import format_known
 
@@ -219,6 +220,8 @@ def _parse(text: str) -> Any:
 
 
 def _export(args: ExportArgs) -> None:
+    if args.output is not None:
+        require_other_file(args.output, args.path)
     with ExitStack() as stack:
         store = stack.enter_context(Store(args.path, read_only=True))
         text: TextIO = sys.stdout
@@ -330,6 +333,8 @@ def _genotype_error(row: Row) -> tuple[bool, str]:
     except (TypeError, ValueError) as error:
         return False, f"the genotype is not valid JSON ({error})"
     name = genotype.get("search_space") if isinstance(genotype, dict) else None
+    if name is not None and not isinstance(name, str):
+        return False, f"the search space of the genotype is {name!r}, not a name"
     if name not in SEARCH_SPACES:  # a custom search space: never import a module named in a file
         return False, ""
     try:

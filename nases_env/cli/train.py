@@ -34,8 +34,9 @@ from nases_env.retraining.search_record import (
     searched_settings,
 )
 from nases_env.retraining.training import FinalTraining, require_final_settings
+from nases_env.search.option_checks import require_at_least
 from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
-from nases_env.search.run_dir import best_record, is_locked
+from nases_env.search.run_dir import best_record, is_locked, read_config
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space, parse_architecture
 from nases_env.streams import optional_output
 from nases_env.training import DATASETS, EpochRecord
@@ -82,7 +83,10 @@ class TrainArgs:
     )
     limits: tyro.conf.OmitArgPrefixes[Limits] = field(
         default_factory=Limits,
-        metadata={"help": "Limits of the network, without its auxiliary head; the defaults are those of the search:"},
+        metadata={
+            "help": "Limits of the network, without its auxiliary head; the defaults are those of the search. "
+            "--max-latency limits searches only:"
+        },
     )
     child: ChildOptions = field(
         default=None,
@@ -109,13 +113,16 @@ def parse_train(options: Sequence[str]) -> TrainArgs:
 
 def _default_settings(args: TrainArgs) -> ChildSettings:
     """Return the settings of the final training without options of ``--child``."""
-    if not args.source.is_dir():
-        preset = auto_preset(args.dataset, args.data_dir) if args.preset in (None, "auto") else args.preset
-        return resolve_preset(preset, presets=RETRAIN_PRESETS)[1]
-    searched = searched_settings(args.source)
-    if args.preset is None:
-        return final_settings(searched, load_args(SearchArgs, args.source).preset)
-    return resolve_preset(args.preset, presets=RETRAIN_PRESETS)[1]
+    dataset, data_dir = args.dataset, args.data_dir
+    if args.source.is_dir():
+        searched, search = searched_settings(args.source), load_args(SearchArgs, args.source)
+        if args.preset is None:
+            return final_settings(searched, search.preset)
+        name = read_config(args.source)["configuration"].get("dataset")
+        if dataset in (None, name):
+            dataset, data_dir = name, data_dir or search.data_dir
+    preset = auto_preset(dataset, data_dir) if args.preset in (None, "auto") else args.preset
+    return resolve_preset(preset, presets=RETRAIN_PRESETS)[1]
 
 
 def _default_limits(source: Path) -> Limits:
@@ -131,6 +138,9 @@ def train_command(args: TrainArgs) -> None:
     """
     if args.seeds < 1 or args.seed < 0:
         raise InputError(f"--seeds must be at least 1 and --seed at least 0, not {args.seeds} and {args.seed}")
+    require_at_least(args, 1, "num_threads")
+    if args.limits.max_latency not in (None, _default_limits(args.source).max_latency):
+        raise InputError("--max-latency limits searches only; pass it to the search, or limit the costs with --max-flops")
     is_run = args.source.is_dir()
     training, search = _from_run(args) if is_run else (_from_file(args), None)
     training.check()

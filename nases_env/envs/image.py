@@ -40,7 +40,8 @@ class ImageEnv(NASESEnv):
       and ``labels`` (integers, texts or one-hot), or with ``train_images``, ``train_labels``, ``test_images`` and
       ``test_labels``, as in MedMNIST.
     - A directory with such arrays as ``.npy`` files, such as ``images.npy`` and ``labels.npy``.
-    - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train or test).
+    - A ``.csv`` file with a header and the columns ``file``, ``label`` and optionally ``split`` (train, valid or
+      test; valid images are training images).
 
     ## Rewards
 

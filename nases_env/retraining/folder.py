@@ -122,7 +122,8 @@ class FinalFolder:
         )
 
     def _check(self, configuration: dict[str, Any]) -> None:
-        before = self.read_config()["configuration"]
+        # Earlier versions did not record the test images.
+        before = {"test_images": configuration["test_images"], **self.read_config()["configuration"]}
         changed = [name for name in configuration if before.get(name) != configuration[name]]
         if "key" in changed:
             raise InputError(f"{self.path} is the training of another architecture; choose a different --output")

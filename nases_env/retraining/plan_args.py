@@ -61,7 +61,7 @@ class ReproduceArgs:
     convergence, and report the results next to random search's. Rerun the command to resume it after an
     interruption."""
 
-    preset: Literal["auto", "paper", "gpu", "cpu", "smoke"] = "auto"
+    preset: Literal["auto", "paper", "gpu", "small", "cpu", "smoke"] = "auto"
     """Defaults of --env-id, --budget, --seeds, --agents, --child and --final. auto: gpu if there is a GPU, otherwise cpu.
     With paper, the agent reinforce runs Algorithm 1 exactly as published."""
     output: Path | None = None
@@ -100,6 +100,6 @@ class ReproduceArgs:
     """Settings of the final training runs; the defaults are those of the searches, with the longer training of --preset:"""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "budget", "seeds")
+        require_at_least(self, 1, "budget", "seeds", "num_envs", "num_threads")
         if self.agents is not None and not 0 < len(set(self.agents)) == len(self.agents):
             raise InputError("--agents must list at least one agent, without duplicates")

@@ -44,6 +44,10 @@ def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
         raise InputError(f"--{option_prefix}.num-valid-images has no effect on a final training; omit it")
 
 
+def _digest(images: ImageSet) -> str:
+    return tensor_digest(images.class_names, {"images": images.images, "labels": images.labels})
+
+
 @dataclass(frozen=True)
 class FinalTraining:
     """The training of the best architecture on all training images (Algorithm 1, lines 12 and 13).
@@ -94,13 +98,13 @@ class FinalTraining:
     def describe(self) -> dict[str, Any]:
         """Return everything that determines the result, except the seed, as JSON values."""
         device = resolve_device(self.device).type
-        images = self.train_images
         return {
             "search_space": describe_search_space(self.search_space),
             "key": self.architecture.key,
             "genotype": self.search_space.genotype(self.architecture),
             "dataset": self.dataset,
-            "images": tensor_digest(images.class_names, {"images": images.images, "labels": images.labels}),
+            "images": _digest(self.train_images),
+            "test_images": _digest(self._load(train=False)),
             "settings": dataclasses.asdict(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
@@ -175,6 +179,7 @@ class FinalTraining:
             on_gpu=device.type != "cpu",
             curve=result.curve,
         )
+        model.to("cpu")  # the training has moved a part of it
         model.description = {name: value for name, value in final.to_dict().items() if name != "curve"}
         return model, final
 

@@ -24,6 +24,7 @@ from nases_env.evaluation import ChildSettings, Limits, auto_preset, load_settin
 from nases_env.execution import ExecutionSettings
 from nases_env.json_io import require_field_types, require_type
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
+from nases_env.search.option_checks import require_at_least, require_default
 from nases_env.search.run_dir import CONFIG, is_finished, read_config
 from nases_env.search.time_budget import UNLIMITED_BUDGET, Duration
 from nases_env.search_spaces import SearchSpace
@@ -162,6 +163,22 @@ class SearchArgs:
     """Where and how children are evaluated; has no effect on results, except for --time-limit and --memory-limit:"""
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
+
+    def check(self) -> None:
+        """Check the options of every search, before anything is planned or written.
+
+        Raises:
+            InputError: if one of them is out of its range, or has no effect with the others.
+        """
+        require_at_least(self, 1, "budget", "num_envs", "ask_batch_size", "num_threads")
+        require_at_least(self, 2, "reduction_factor")
+        require_at_least(self, 0, "seed")
+        if not self.rungs:
+            require_default(self, "without --rungs", "reduction_factor")
+        if self.quiet and self.log_json:
+            raise InputError("--quiet and --log-json exclude each other; omit one of them")
+        if self.time is not None and not self.time > 0:
+            raise InputError(f"--time must be more than 0 seconds, not {self.time}")
 
     def check_env(self, env: NASESEnv) -> None:
         """Check that the agent can search ``env``, before anything is planned or written.

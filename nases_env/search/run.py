@@ -88,19 +88,7 @@ class SearchRun:
     """
 
     def __init__(self, args: SearchArgs, *, agent: str, callbacks: Sequence[SearchCallback] = ()) -> None:
-        for option in ("budget", "num_envs", "ask_batch_size"):
-            if getattr(args, option) < 1:
-                raise InputError(f"--{option.replace('_', '-')} must be at least 1, not {getattr(args, option)}")
-        if not args.rungs and args.reduction_factor != SearchArgs.reduction_factor:
-            raise InputError("--reduction-factor has no effect without --rungs; omit it")
-        if args.quiet and args.log_json:
-            raise InputError("--quiet and --log-json exclude each other; omit one of them")
-        if args.reduction_factor < 2:
-            raise InputError(f"--reduction-factor must be at least 2, not {args.reduction_factor}")
-        if args.seed < 0:
-            raise InputError(f"--seed must be at least 0, not {args.seed}")
-        if args.time is not None and not args.time > 0:
-            raise InputError(f"--time must be more than 0 seconds, not {args.time}")
+        args.check()
         if args.embedding is not None and not args.uses_embedding:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         require_utf8(args.run_dir or args.resume or Path())

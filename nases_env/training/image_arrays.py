@@ -104,6 +104,8 @@ def read_image_array(path: Path, size: tuple[int, int], *, channels: int, value_
         values = _channels_first(image, channels)
         if value_range is None and values.dtype != np.uint8:
             raise ValueError(f"its type is {values.dtype}, but the training images were uint8")
+        if value_range is not None and (error := value_range.scale_error(values)):
+            raise ValueError(f"it has {error}")
         pixels = values if value_range is None else value_range.to_uint8(values)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a file with one image") from None

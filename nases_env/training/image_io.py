@@ -89,7 +89,7 @@ def read_any_image(
         value_range: the range of the training images; None: they had 8 bits, so 16-bit values are divided by 256.
 
     Raises:
-        InputError: as ``read_image``; also if the image has 8 bits and the training images had larger values.
+        InputError: as ``read_image``; also if the image has 8 bits and the training images had values of another scale.
     """
     with _open(path) as image:
         return _convert_any(str(path), image, size, channels, value_range)
@@ -109,11 +109,9 @@ def _convert_any(
     channels: int,
     value_range: ValueRange | None,
 ) -> torch.Tensor:
-    if value_range is not None and _dtype(image) == "uint8" and max(value_range.high) > 255:
-        raise InputError(
-            f"{name} has 8 bits per channel, but the model was trained on values up to {max(value_range.high):g}; pass "
-            "an image with such values"
-        )
+    error = value_range.scale_error(np.asarray(image)) if value_range is not None and _dtype(image) == "uint8" else ""
+    if error:
+        raise InputError(f"{name} has {error}; pass an image with such values, for example as an .npy file")
     return _convert(name, image, size, channels, value_range)
 
 

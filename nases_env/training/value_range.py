@@ -41,6 +41,16 @@ class ValueRange:
         """Return the smallest range that contains both."""
         return ValueRange(tuple(map(min, self.low, other.low)), tuple(map(max, self.high, other.high)))
 
+    def scale_error(self, images: NDArray[Any]) -> str:
+        """Return why images for a trained model have values of another scale than the training images; empty if not.
+
+        Integers from 0 to 255 are neither values of a larger range nor fractions of 1.
+        """
+        highest = max(self.high)
+        if images.dtype != np.uint8 or 1 < highest <= 255 or (highest <= 1 and images.max() <= 1):
+            return ""
+        return f"8 bits per channel, but the model was trained on values up to {highest:g}"
+
     def to_uint8(self, images: NDArray[Any]) -> NDArray[np.uint8]:
         """Convert images of shape (..., C, H, W).
 
@@ -58,5 +68,5 @@ def require_finite(images: NDArray[Any]) -> None:
     """Raise ``ValueError`` if ``images`` are not real numbers, or one of them is NaN or infinite."""
     if images.dtype.kind not in "buif":
         raise ValueError(f"values of type {images.dtype} are not real numbers")
-    if images.dtype.kind == "f" and not (np.abs(images) <= _MAX_VALUE).all():
+    if images.dtype.kind == "f" and not (np.abs(images) <= np.float64(_MAX_VALUE)).all():  # in float16 it is inf
         raise ValueError(f"a value is NaN, infinite or above {_MAX_VALUE:g}; replace it, for example with numpy.nan_to_num")

@@ -31,6 +31,7 @@ from nases_env.file_lock import lock, open_folder
 from nases_env.retraining.plan import Plan, Step, make_plan
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
+from tests.training.images import write_folder
 
 pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
@@ -184,6 +185,15 @@ def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, c
     assert "total on" in total
 
 
+def test_images_of_the_user_have_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path / "images", per_class=10)
+    reproduce("--preset", "small", "--data-dir", tmp_path / "images", "--dry-run")
+    *steps, total, _ = capsys.readouterr().out.splitlines()
+    assert len(steps) == 3 * len(STAGES_OF_A_SEED)
+    assert "--env-id NASES-ImageFolder-v0 --preset small --budget 30" in steps[1]
+    assert "total on" in total
+
+
 def test_dry_run_of_a_finished_reproduction_has_no_steps_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce("--preset", "smoke", "--output", folder, "--dry-run")
     *steps, total, _ = capsys.readouterr().out.splitlines()
@@ -202,6 +212,8 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
         (["--agents", "reinforce", "reinforce"], "--agents must list at least one agent, without duplicates"),
         (["--agents", "reinforce"], "was started with --agents elite_reinforce random_search; pass the same options"),
         (["--budget", 0], "--budget must be at least 1, not 0"),
+        (["--num-envs", 0], "--num-envs must be at least 1, not 0"),
+        (["--num-threads", 0], "--num-threads must be at least 1, not 0"),
         (
             ["--budget", 4],
             "was started with --budget 3; pass the same options, or choose a different --output",

@@ -90,6 +90,19 @@ def test_time_is_converted_to_a_number_of_children() -> None:
     assert "at most 1h" in result.stdout
 
 
+@pytest.mark.parametrize("option", ["--num-envs", "--num_envs"])
+def test_number_of_concurrent_children_is_that_of_the_option(option: str) -> None:
+    result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--budget", "7", option, "3")
+    assert "searches 7 children, 3 at a time" in result.stdout
+
+
+@pytest.mark.parametrize("limit", [("--budget", "2"), ("--time", "1h")])
+def test_search_whose_networks_diverge_has_no_estimate(limit: tuple[str, ...]) -> None:
+    result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--child.lr-max", "1e30", *limit)
+    assert result.returncode == 0, result.stderr
+    assert "estimate: none, because the training of 3 random networks failed on" in result.stdout
+
+
 def test_arrays_and_tables_are_searched() -> None:
     images = np.random.default_rng(0).integers(256, size=(20, 9, 9), dtype=np.uint8)
     np.savez("images.npz", images=images, labels=np.arange(20) % 2)
@@ -150,6 +163,10 @@ def test_help() -> None:
         (("digits", "--agent", "gaussian_process"), "unknown agent 'gaussian_process'; known: model_assisted, reinforce"),
         (("digits", "--agent"), "argument --agent: expected one argument"),
         (("digits", "--env-id", "NASES-SVHN-v0"), "--env-id is determined by digits; omit it"),
+        (("digits", "--env_id", "NASES-SVHN-v0"), "--env-id is determined by digits; omit it"),
+        (("digits", "--budget", "0"), "--budget must be at least 1, not 0"),
+        (("digits", "--num-envs", "0"), "--num-envs must be at least 1, not 0"),
+        (("digits", "--num-threads", "0"), "--num-threads must be at least 1, not 0"),
         ((".", "--data-dir=."), "--data-dir is determined by .; omit it"),
         (("digits", "--resume", "runs"), "the data and the agent are those of the resumed search; omit them"),
         (("--resume", "nowhere"), "nowhere is not a run directory"),

@@ -140,6 +140,8 @@ class TestExport:
     ) -> None:
         with pytest.raises(InputError, match="cannot write"):
             nases_store("export", path, "--output", path / "table.csv")
+        with pytest.raises(InputError, match="would replace the file that is read; choose a different file"):
+            nases_store("export", path, "--output", path.parent / "." / path.name)
         change(path, "UPDATE evaluations SET curve = '[' WHERE seed = 1")
         with pytest.raises(InputError, match="nases store verify"):
             nases_store("export", path, "--format", "jsonl", "--output", tmp_path / "table.jsonl")
@@ -218,6 +220,9 @@ INVALID = {
     "the genotype is not valid JSON (": "UPDATE evaluations SET genotype = 'x' WHERE seed = 1",
     "the genotype has the key": (
         "UPDATE evaluations SET genotype = (SELECT genotype FROM evaluations WHERE seed = 0) WHERE seed = 1"
+    ),
+    "the search space of the genotype is ['a'], not a name": (
+        'UPDATE evaluations SET genotype = \'{"search_space": ["a"]}\' WHERE seed = 1'
     ),
     "genotype of": 'UPDATE evaluations SET genotype = \'{"search_space": "enas_micro"}\' WHERE seed = 1',
 }

@@ -37,6 +37,7 @@ from nases_env.retraining.report import summarize, write_report
 from nases_env.retraining.result import FinalResult
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_dir import RunDir, best_record
+from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import module, run_here
 from tests.processes import processes
 from tests.retraining.architectures import architecture_file, some_architecture
@@ -253,6 +254,43 @@ def test_search_without_a_trained_child_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "final").exists()
 
 
+def write_arrays(path: Path, num_test_images: int) -> None:
+    rng = np.random.default_rng(0)
+    numbers = {"train": 40, "test": num_test_images}
+    arrays: dict[str, Any] = {}
+    for split, number in numbers.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (number, 8, 8), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(number) % 2
+    np.savez(path, **arrays)
+    IMAGE_CACHE.clear()  # as in a new process
+
+
+def test_seeds_have_the_same_test_images(tmp_path: Path) -> None:
+    data, final = tmp_path / "data.npz", tmp_path / "final"
+    options = ("--dataset", "image_folder", "--data-dir", data, "--preset", "smoke", "--child.num-epochs", 1)
+    write_arrays(data, 20)
+    train(architecture_file(tmp_path), *options, "--output", final)
+    write_arrays(data, 10)
+    with pytest.raises(InputError, match="was started with different values of test_images"):
+        train(architecture_file(tmp_path), *options, "--output", final, "--seed", 1)
+    write_arrays(data, 20)
+    config = json.loads((final / "config.json").read_text())
+    del config["configuration"]["test_images"]  # as in earlier versions
+    (final / "config.json").write_text(json.dumps(config))
+    train(architecture_file(tmp_path), *options, "--output", final, "--seed", 1)
+    assert json.loads((final / "report.json").read_text())["num_seeds"] == 2
+
+
+def test_automatic_preset_is_that_of_the_data(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "data.npz", 20)
+    options = ("--preset", "smoke", "--budget", "1", "--num-finalists", "0", "--run-dir", str(tmp_path / "run"))
+    data = ("--env-id", "NASES-ImageFolder-v0", "--data-dir", str(tmp_path / "data.npz"))
+    assert run_here(module("nases_agents.random_search"), *options, *data).returncode == 0
+    for words in ([tmp_path / "run"], [architecture_file(tmp_path), *data[2:], "--dataset", "image_folder"]):
+        assert parse_train([*map(str, words), "--preset", "auto"]).child == RETRAIN_PRESETS["small"]
+    assert parse_train([str(tmp_path / "run"), "--preset", "auto", "--dataset", "digits"]).child == RETRAIN_PRESETS["cpu"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -262,6 +300,8 @@ def test_search_without_a_trained_child_is_an_error(tmp_path: Path) -> None:
             "--output",
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
+        (["--num-threads", 0], "--num-threads must be at least 1, not 0"),
+        (["--max-latency", "2ms"], "--max-latency limits searches only; pass it to the search, or limit the costs"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
         (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),
         (["--search-space", "enas_micro"], "--search-space is only for an architecture file"),

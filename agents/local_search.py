@@ -48,11 +48,12 @@ class LocalSearch(Agent):
     """Hill climbing with restarts. While the next move waits for children in flight, it asks for restart candidates.
 
     Attributes:
-        asked: keys of the children asked for.
+        proposed: keys of the proposed children.
         rewards: reward of each evaluated child, by key.
         restart_candidates: random architectures for the next restart, by key, evaluated or not.
         incumbent: the current architecture of the climb; None until it is selected.
-        neighbors: neighbors of the incumbent by key, in the order in which they are asked for; infeasible ones are removed.
+        infeasible: keys of the infeasible children.
+        neighbors: neighbors of the incumbent by key, in the order in which they are asked for, without infeasible ones.
         num_local_optima: number of local optima found.
     """
 
@@ -63,6 +64,7 @@ class LocalSearch(Agent):
         self.proposed: set[str] = set()
         self.rewards: dict[str, float] = {}
         self.restart_candidates: dict[str, Architecture] = {}
+        self.infeasible: set[str] = set()
         self.incumbent: Architecture | None = None
         self.neighbors: dict[str, Architecture] = {}
         self.num_local_optima = 0
@@ -82,6 +84,7 @@ class LocalSearch(Agent):
         return {}
 
     def tell_infeasible(self, proposal: Proposal) -> None:
+        self.infeasible.add(proposal.architecture.key)
         for children in (self.restart_candidates, self.neighbors):
             children.pop(proposal.architecture.key, None)
         self._move_on()
@@ -127,7 +130,7 @@ class LocalSearch(Agent):
 
     def _climb_from(self, incumbent: Architecture) -> None:
         self.incumbent = incumbent
-        neighbors = list(neighbors_of(self.search_space, incumbent))
+        neighbors = [child for child in neighbors_of(self.search_space, incumbent) if child.key not in self.infeasible]
         self.neighbors = {neighbors[i].key: neighbors[i] for i in self.rng.permutation(len(neighbors))}
 
 

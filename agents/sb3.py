@@ -156,8 +156,8 @@ def make_model(loop: SearchLoop, args: Args) -> BaseAlgorithm:
             return A2C("MlpPolicy", env, **options)
         return PPO("MlpPolicy", env, batch_size=n_steps * num_envs, n_epochs=args.setting("gradient_steps"), **options)
     options |= {
-        # SB3 divides it by num_envs and rounds down.
-        "buffer_size": min(loop.budget, MAX_BUFFER_SIZE) + num_envs * num_envs,
+        # Not that of the budget: infeasible children are in the buffer too, and a resumed search may have a larger budget.
+        "buffer_size": MAX_BUFFER_SIZE,
         "learning_starts": args.learning_starts,
         "batch_size": args.batch_size,
         "gradient_steps": args.setting("gradient_steps") * num_envs,

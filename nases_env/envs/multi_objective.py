@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from nases_env.envs.base import NASESEnv
 from nases_env.envs.image import ImageEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import ACCURACY, COSTS, LOWEST_VALUE, Evaluation, Limits, objective_value, parse_objectives
+from nases_env.evaluation import (
+    ACCURACY,
+    COSTS,
+    LOWEST_VALUE,
+    Evaluation,
+    Limits,
+    objective_value,
+    parse_objectives,
+    split_objectives,
+)
 from nases_env.evaluation.nasbench201_costs import DEVICE_PREFIX, NasBench201CostEvaluator
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -161,7 +170,7 @@ class MONasBench201Env(MOEnv):
         render_mode: str | None = None,
         info_text: bool = True,
     ) -> None:
-        given = objectives.split(",") if isinstance(objectives, str) else objectives
+        given = split_objectives(objectives)
         devices = [name for name in given if isinstance(name, str) and name.startswith(DEVICE_PREFIX)]
         if len(devices) > 1:
             raise InputError(f"the objectives have the latencies of {', '.join(devices)}; choose one device")

@@ -16,6 +16,7 @@ from nases_env.evaluation.objectives import (
     Cost,
     objective_value,
     parse_objectives,
+    split_objectives,
 )
 from nases_env.evaluation.presets import (
     PRESETS,
@@ -76,5 +77,6 @@ __all__ = [
     "resolve_preset",
     "scale_odds",
     "settings_overrides",
+    "split_objectives",
     "training_speed",
 ]

@@ -54,6 +54,17 @@ COSTS: Mapping[str, Cost] = {
 OBJECTIVES = (ACCURACY, *COSTS)
 
 
+def split_objectives(objectives: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of objectives that are given as a sequence, or as one text with commas.
+
+    Raises:
+        InputError: if they are neither.
+    """
+    if not isinstance(objectives, Sequence):
+        raise InputError(f"objectives must be names, such as 'accuracy,params', not {shown(objectives)}")
+    return tuple(objectives.split(",") if isinstance(objectives, str) else objectives)
+
+
 def parse_objectives(objectives: str | Sequence[str], known: Sequence[str] = OBJECTIVES) -> tuple[str, ...]:
     """Return the names of objectives.
 
@@ -64,7 +75,7 @@ def parse_objectives(objectives: str | Sequence[str], known: Sequence[str] = OBJ
     Raises:
         InputError: if they are not ``accuracy`` and then at least one cost, all known and distinct.
     """
-    names = tuple(objectives.split(",") if isinstance(objectives, str) else objectives)
+    names = split_objectives(objectives)
     for name in names:
         if name not in list(known):
             raise InputError(f"unknown objective {shown(name)}{did_you_mean(str(name), known)}; known: {', '.join(known)}")

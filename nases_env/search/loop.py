@@ -193,19 +193,24 @@ class SearchLoop:
         Args:
             agent: the search agent.
             ask_batch_size: number of proposals per call to ``agent.ask``; it waits until as many of ``num_envs`` are free.
+                Proposals beyond the budget are not evaluated.
 
         Raises:
             InputError: after ``MAX_INFEASIBLE`` infeasible proposals in a row.
             RuntimeError: if the agent proposes nothing.
         """
         window = max(self.num_envs, ask_batch_size)
+        asked: list[Proposal] = []  # not submitted yet
         for budget in (*self._pauses, self.budget):
             while self._continues(budget):
                 if len(self._pending) < window and self._submit_promotion():
                     continue
-                num_asked = min(ask_batch_size, min(budget, self.budget) - self._num_proposed)
-                if num_asked > 0 and len(self._pending) + ask_batch_size <= window:
-                    self._submit(self._ask(agent, num_asked))
+                num_left = min(budget, self.budget) - self._num_proposed
+                if num_left > 0 and len(self._pending) + ask_batch_size <= window:
+                    # The agent proposes full batches only: a resumed search with a larger budget repeats the same calls.
+                    asked = asked or self._ask(agent, ask_batch_size)
+                    self._submit(asked[:num_left])
+                    asked = asked[num_left:]
                     continue
                 pending, evaluation = self._collect()
                 self.log(self._tell(agent, pending, evaluation))

@@ -149,7 +149,7 @@ class SearchRun:
             args.budget,
             args.num_envs,
             [
-                _TrajectoryRecorder(self._directory, recorded.num_trials, self._begin_writing),
+                _TrajectoryRecorder(self._directory, recorded.num_trials, self._begin_writing, self._write_config),
                 BestArtifacts(self.run_dir, args.env_id, args.seed),
                 TensorBoardLogger(self.run_dir, self._hyperparameters()),
                 *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
@@ -168,6 +168,9 @@ class SearchRun:
         """Prepare the run directory, after all checks and the replay: a search that cannot be resumed keeps its files."""
         if self.args.resume is not None:
             self._directory.repair()
+        self._write_config()
+
+    def _write_config(self) -> None:
         self._directory.write_config(self._config())
 
     def _printers(self, title: str, num_recorded: int) -> list[SearchCallback]:
@@ -323,15 +326,30 @@ class _TrajectoryRecorder(SearchCallback):
         directory: the run directory.
         num_recorded: number of recorded trials, which a resumed search repeats.
         on_replayed: called after the last of them was repeated, before anything is appended.
+        on_reduced: called after the budget was reduced, before a trial is appended that depends on it.
     """
 
-    def __init__(self, directory: RunDir, num_recorded: int, on_replayed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        directory: RunDir,
+        num_recorded: int,
+        on_replayed: Callable[[], None],
+        on_reduced: Callable[[], None],
+    ) -> None:
         self._directory = directory
         self._num_recorded = num_recorded
         self._on_replayed = on_replayed
+        self._on_reduced = on_reduced
+        self._budget = 0
+
+    def on_start(self, loop: SearchLoop) -> None:
+        self._budget = loop.budget
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if trial.number > self._num_recorded:
+            if loop.budget != self._budget:
+                self._budget = loop.budget
+                self._on_reduced()
             self._directory.append(trial_record(trial, loop.env.search_space))
         elif trial.number == self._num_recorded:
             self._on_replayed()

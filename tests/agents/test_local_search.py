@@ -42,6 +42,24 @@ def test_finds_the_optimum_of_a_separable_reward(improvement: Any, in_flight: in
     assert len({proposal.architecture.key for proposal in evaluated}) == 4000
 
 
+@pytest.mark.parametrize("improvement", ["first", "best"])
+def test_infeasible_neighbors_of_two_incumbents_do_not_stop_the_climb(improvement: Any) -> None:
+    env = synthetic_env()
+    agent = LocalSearch(env, Args(improvement=improvement))
+    num_infeasible = 0
+    for _ in range(4000):
+        (proposal,) = agent.ask()
+        child = proposal.architecture
+        if sum(child.decisions) % 3 == 0:
+            agent.tell_infeasible(proposal)
+            num_infeasible += 1
+        else:
+            agent.tell(proposal, evaluation(child, sum(child.decisions) % 7 / 7))
+    assert num_infeasible > 100
+    assert not agent.infeasible & agent.neighbors.keys()
+    assert agent.num_local_optima > 5
+
+
 def test_first_moves_immediately_and_best_after_all_neighbors_are_evaluated() -> None:
     env = synthetic_env()
     cases: list[tuple[Any, int]] = [("first", 1), ("best", -1)]

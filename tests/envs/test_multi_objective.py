@@ -137,9 +137,11 @@ def test_options_of_a_search_are_passed_on() -> None:
         ("accuracy,latency", "unknown objective 'latency'; known: accuracy, params, flops, memory, ms_<device>"),
         ("accuracy,ms_phone,ms_server", "latencies of ms_phone, ms_server; choose one device"),
         ("accuracy", "they must be accuracy and then distinct costs"),
+        (5, "objectives must be names, such as 'accuracy,params', not 5"),
+        (None, "objectives must be names, such as 'accuracy,params', not None"),
     ],
 )
-def test_invalid_objectives_are_input_errors(objectives: str, message: str, table: str) -> None:
+def test_invalid_objectives_are_input_errors(objectives: Any, message: str, table: str) -> None:
     with pytest.raises(InputError, match=message):
         gym.make("NASES-MO-NASBench201-v0", table=table, objectives=objectives)
 

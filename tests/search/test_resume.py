@@ -30,6 +30,7 @@ from tests.processes import ForkedCommand
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
+LIMITED = "tests.search.limited:Limited-v0"
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "reinforce": ("reinforce", {"learning_starts": 4}),
@@ -118,7 +119,7 @@ def test_resumed_search_equals_an_uninterrupted_one(
 
 @pytest.mark.parametrize("agent", ["local_search", "cma_es", "tpe", "ppo"])
 def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"env_id": "tests.search.limited:Limited-v0", "num_envs": 3}
+    options: dict[str, Any] = {"env_id": LIMITED, "num_envs": 3}
     start_search(agent, tmp_path / "whole", **options)
     with monkeypatch.context() as context:
         interrupt_after(7, context)
@@ -129,12 +130,21 @@ def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeyp
     assert [record["status"] for record in trajectory(tmp_path / "whole")] == ["ok"] * BUDGET
 
 
-def test_larger_budget_continues_a_finished_run(tmp_path: Path) -> None:
-    start_search("reinforce", tmp_path / "whole")
-    start_search("reinforce", tmp_path / "short", budget=9)
+@pytest.mark.parametrize(
+    ("agent", "options"),
+    [
+        ("reinforce", {}),
+        ("reinforce", {"env_id": LIMITED, "ask_batch_size": 4}),
+        ("discrete_reinforce", {"ask_batch_size": 4}),
+        ("sac", {"env_id": LIMITED}),
+    ],
+)
+def test_larger_budget_continues_a_finished_run(agent: str, options: dict[str, Any], tmp_path: Path) -> None:
+    start_search(agent, tmp_path / "whole", **options)
+    start_search(agent, tmp_path / "short", budget=9, **options)
     with pytest.raises(InputError, match=r"is finished \(9 children\)"):
-        resume("reinforce", tmp_path / "short")
-    resume("reinforce", tmp_path / "short", budget=BUDGET)
+        resume(agent, tmp_path / "short")
+    resume(agent, tmp_path / "short", budget=BUDGET)
     assert trajectory(tmp_path / "short") == trajectory(tmp_path / "whole")
     assert curves(tmp_path / "short") == curves(tmp_path / "whole")
 

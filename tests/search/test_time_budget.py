@@ -20,7 +20,7 @@ from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.options import load_args
-from nases_env.search.run_dir import read_trajectory
+from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
 
@@ -88,6 +88,22 @@ def test_search_ends_with_the_children_in_flight(options: dict[str, Any], clock:
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["arguments"]["budget"] == config["budgets"][0] == len(run.loop.trials)
     assert "finished" in config
+
+
+def test_search_that_is_interrupted_after_its_time_keeps_its_budget(clock: Clock, tmp_path: Path) -> None:
+    class Interrupt(SearchCallback):
+        def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+            if loop.budget < UNLIMITED_BUDGET:
+                raise KeyboardInterrupt
+
+    given = args(tmp_path / "run", time=7.0, num_envs=4)
+    with pytest.raises(KeyboardInterrupt), SearchRun(given, agent="random_search", callbacks=[Interrupt()]) as run:
+        run.search(RandomSearch(run.env, given))
+    assert run.loop.num_children < run.loop.budget < UNLIMITED_BUDGET
+    assert read_config(tmp_path / "run")["budgets"] == [run.loop.budget]
+    resumed = search(load_args(SearchArgs, tmp_path / "run"))
+    assert resumed.loop.is_complete
+    assert resumed.loop.num_children == run.loop.budget
 
 
 def test_finished_search_is_continued(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ from nases_env.command_line import run_command
 from nases_env.errors import InputError
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json
+from nases_env.paths import require_other_file
 from nases_env.seeding import numpy_generator
 
 MIN_WIDTH = 200  # characters of the tables if the output is not a terminal
@@ -49,8 +50,8 @@ class Args:
             raise InputError("pass at least one report of benchmarks.search_quality with --reports")
         if self.output.suffix != ".json":
             raise InputError(f"--output must end in .json, as {self.output.with_suffix('.json')} does, not {self.output}")
-        if self.output in self.reports:
-            raise InputError(f"--output {self.output} is one of the reports; choose a different file")
+        for report in self.reports:
+            require_other_file(self.output, report)
         paths: dict[str, Path] = {}
         for path in self.reports:
             if (other := paths.setdefault(path.stem, path)) is not path:

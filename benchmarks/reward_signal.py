@@ -20,22 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import gymnasium as gym
 import numpy as np
 import scipy.stats
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-import nases_env
+from benchmarks.common.searches import require_trained_children
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
-from nases_env.envs import ImageEnv
+from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, TrainingEvaluator
+from nases_env.search import SearchArgs, make_env
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator
-
-gym.register_envs(nases_env)
 
 
 @dataclass
@@ -58,6 +56,11 @@ class Args:
     """Number of parallel trainings, with one thread each."""
     output: Path | None = None
     """JSON file for the measurements."""
+
+    def __post_init__(self) -> None:
+        for option, minimum in {"num_architectures": 2, "num_seeds": 2, "num_processes": 1}.items():
+            if getattr(self, option) < minimum:
+                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
 
 
 def evaluate(job: tuple[TrainingEvaluator, Architecture, int]) -> Evaluation:
@@ -96,8 +99,8 @@ def icc_interval(accuracies: np.ndarray, rng: np.random.Generator) -> tuple[floa
 
 
 def measure(env_id: str, args: Args, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    env = gym.make(env_id, preset=args.preset, data_dir=args.data_dir)
-    nases = cast(ImageEnv, env.unwrapped)
+    options = SearchArgs(env_id=env_id, preset=args.preset, data_dir=args.data_dir)
+    nases = require_trained_children(make_env(options), env_id)
     evaluator = cast(TrainingEvaluator, nases.evaluator)
     evaluator.prepare()
     rng = numpy_generator(args.seed, "reward signal", "architectures")

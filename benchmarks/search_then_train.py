@@ -32,7 +32,7 @@ from nases_env.envs import ImageEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator, resolve_preset
 from nases_env.execution import ExecutionSettings
-from nases_env.model_io import save_model
+from nases_env.model_io import TrainedModel, save_model
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.timing import time_training
 from nases_env.search import SearchLoop, make_env
@@ -127,8 +127,8 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     return timed, metrics
 
 
-def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
-    """Train and test the best child of a search, and return the measurements."""
+def train(args: Args, timed: TimedSearch, console: Console) -> tuple[TrainedModel, dict[str, Any]]:
+    """Train and test the best child of a search; return the model and the measurements."""
     nases = timed.env
     assert isinstance(nases, ImageEnv)
     assert isinstance(nases.evaluator, TrainingEvaluator)
@@ -150,8 +150,6 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         model, result = final.run(args.seed, Path(folder) / "checkpoint", note)
-    if args.model is not None:
-        save_model(model, args.model)
     seconds = [after - before for before, after in pairwise(ends)]
     low, high = result.test_error_interval
     console.print(
@@ -159,7 +157,7 @@ def train(args: Args, timed: TimedSearch, console: Console) -> dict[str, Any]:
         f"test error {result.test_error:.2%} ({low:.2%}–{high:.2%}), {result.num_params:,} parameters",
         highlight=False,
     )
-    return {
+    return model, {
         **{name: value for name, value in result.to_dict().items() if name != "curve"},
         "seconds_per_epoch": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
         "settings": asdict(final.settings),
@@ -172,7 +170,7 @@ def main(args: Args) -> None:
     console.print(f"on {device_name(resolve_device(args.device))}", highlight=False)
     timed, found = search(args, console)
     try:
-        trained = train(args, timed, console)
+        model, trained = train(args, timed, console)
     finally:
         timed.close()
     if args.output is not None:
@@ -185,6 +183,8 @@ def main(args: Args) -> None:
             "final": trained,
         }
         write_atomically(args.output, (json.dumps(record, indent=2) + "\n").encode())
+    if args.model is not None:
+        save_model(model, args.model)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,22 @@ class Args:
             raise InputError("small_images needs at least 2 --classes, 2 seeds (--num-seeds) and one of --agents")
 
 
+def require_settings(args: Args) -> None:
+    """Record the options that determine the results in the work directory, or check that they are those of its results.
+
+    Raises:
+        InputError: if its results have other options.
+    """
+    names = ("data_dir", "classes", "num_train_images", "num_test_images", "budget", "preset")
+    settings = {name: str(getattr(args, name)) for name in names}
+    path = args.work_dir / "settings.json"
+    if not path.exists():
+        write_atomically(path, json.dumps(settings).encode())
+    elif changed := [name for name, value in json.loads(path.read_text()).items() if settings[name] != value]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise InputError(f"{args.work_dir} has results with other values of {options}; pass another --work-dir")
+
+
 def draw_dataset(args: Args, seed: int) -> Path:
     """Copy a random sample of the images to the work directory."""
     path = args.work_dir / f"images-{seed}"
@@ -105,14 +121,11 @@ def search_and_train(args: Args, agent: str, seed: int, dataset: Path) -> dict[s
     result_file = run_dir / "benchmark.json"
     if result_file.exists():
         return dict(json.loads(result_file.read_text()))
+    shutil.rmtree(run_dir, ignore_errors=True)  # the time of an interrupted run is not known
     start = _child_seconds()
     data = ("--data-dir", str(dataset), "--seed", str(seed))
-    search = ["-m", f"nases_agents.{agent}", "--env-id", "NASES-ImageFolder-v0", *data, "--budget", str(args.budget)]
-    if (run_dir / "config.json").exists():
-        search = ["-m", f"nases_agents.{agent}", "--resume", str(run_dir)]
-    else:
-        search += ["--run-dir", str(run_dir), "--preset", args.preset]
-    _run(search)
+    options = ("--budget", str(args.budget), "--preset", args.preset, "--run-dir", str(run_dir))
+    _run(["-m", f"nases_agents.{agent}", "--env-id", "NASES-ImageFolder-v0", *data, *options])
     searched = _child_seconds()
     _run(["-c", "from nases_env.cli.main import main; main()", "train", str(run_dir), "--seed", str(seed)])
     final = json.loads((run_dir / "final" / f"seed-{seed}" / "result.json").read_text())
@@ -138,6 +151,7 @@ def _child_seconds() -> float:
 
 def main(args: Args) -> None:
     """Compare searched networks with a random forest on small image data sets."""
+    require_settings(args)
     datasets = [draw_dataset(args, seed) for seed in range(args.num_seeds)]
     forest = np.array([test_forest(dataset, seed) for seed, dataset in enumerate(datasets)])
     rng = numpy_generator(0, "small images", "bootstrap")

@@ -32,7 +32,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common import statistics
-from benchmarks.common.identity import digest_of_files, sources_of_agent
+from benchmarks.common.identity import describe_environment, digest_of_files, sources_of_agent
 from benchmarks.common.records import RecordFile
 from benchmarks.common.report import TextTable
 from benchmarks.common.searches import run_agent
@@ -43,7 +43,7 @@ from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import TransNASEvaluator
 from nases_env.evaluation.transnas import TASKS
-from nases_env.search import SearchArgs
+from nases_env.search import SearchArgs, make_env
 from nases_env.search.run_dir import CONFIG, TRAJECTORY, read_trajectory
 from nases_env.seeding import derive_seed, numpy_generator
 
@@ -120,10 +120,14 @@ class Args:
     def settings(self) -> dict[str, Any]:
         """Return what determines the results of a seed, as JSON values."""
         names = ("methods", "tasks", "budgets", "earlier_agent", "earlier_budget")
-        sources = set().union(*(sources_of_agent(agent) for agent in (ModelAssisted, BayesianOptimization)))
+        sources = sources_of_agent(ModelAssisted) | sources_of_agent(BayesianOptimization)
+        sources.add(Path(EARLIER_AGENTS[self.earlier_agent].__file__))
+        options = _options(Job(self.first_seed, self), self.tasks[0])
+        env = make_env(SearchArgs(**options))
         values = {
             **{name: getattr(self, name) for name in names},
             "code": digest_of_files(sources),
+            "environment": {**describe_environment(env, None, None), "table": None},
             "table": [TransNASEvaluator(path=self.table, task=task).digest() for task in self.tasks],
         }
         settings: dict[str, Any] = json.loads(json.dumps(values))

@@ -78,8 +78,10 @@ def format_bytes(number: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Format a time as ``parse_seconds`` reads it, with three significant digits."""
-    unit = next((name for name in ("s", "ms") if seconds >= float(TIME_UNITS[name])), "us")
-    return f"{seconds / float(TIME_UNITS[unit]):.3g}{unit}"
+    rounded = float(f"{seconds:.3g}")
+    unit = next((name for name in ("s", "ms") if rounded >= float(TIME_UNITS[name])), "us")
+    number = rounded / float(TIME_UNITS[unit])
+    return f"{number:.0f}{unit}" if number >= 1000 else f"{number:.3g}{unit}"
 
 
 def _format_exactly(number: int, names: Sequence[str], units: Mapping[str, int], smallest: str) -> str:

@@ -96,18 +96,24 @@ def test_image_with_other_values_than_the_training_images_is_refused(tmp_path: P
     with pytest.raises(InputError, match="with two axes of 3 channels"):
         model.preprocess(tmp_path / "1.npy")
     model.value_range = ValueRange((0.0,) * 3, (4095.0,) * 3)
-    with pytest.raises(InputError, match="has 8 bits per channel, but the model was trained on values up to 4095"):
+    with pytest.raises(InputError, match="has 8 bits per channel, but the model was trained on values from 0 to 4095"):
         model.preprocess(tmp_path / "0.png")
     with Image.open(tmp_path / "0.png") as image, pytest.raises(InputError, match="the image has 8 bits"):
         model.preprocess(image)
     model.value_range = ValueRange((0.0,) * 3, (1.0,) * 3)
-    with pytest.raises(InputError, match="has 8 bits per channel, but the model was trained on values up to 1"):
+    with pytest.raises(InputError, match="has 8 bits per channel, but the model was trained on values from 0 to 1"):
         model.preprocess(tmp_path / "0.png")
     np.save(tmp_path / "2.npy", np.full((7, 9, 3), 200, np.uint8))
-    with pytest.raises(InputError, match="it has 8 bits per channel, but the model was trained on values up to 1"):
+    with pytest.raises(InputError, match="it has 8 bits per channel, but the model was trained on values from 0 to 1"):
+        model.preprocess(tmp_path / "2.npy")
+    np.save(tmp_path / "2.npy", np.full((7, 9, 3), 200, np.int64))
+    with pytest.raises(InputError, match="it has values of type int64, but the model was trained on values from 0 to 1"):
         model.preprocess(tmp_path / "2.npy")
     np.save(tmp_path / "3.npy", np.ones((7, 9, 3), np.uint8))  # a mask
     assert (model.preprocess(tmp_path / "3.npy") == 1).all()
+    model.value_range = ValueRange((-2.1,) * 3, (2.6,) * 3)
+    with pytest.raises(InputError, match=r"has 8 bits per channel, but the model was trained on values from -2\.1 to"):
+        model.preprocess(tmp_path / "0.png")
 
 
 def arrays(**changes: Any) -> Callable[[Path], Path]:

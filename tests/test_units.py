@@ -44,6 +44,7 @@ def test_formatted_numbers_are_parsed_again(number: int) -> None:
 
 def test_formatted_seconds() -> None:
     assert [format_seconds(seconds) for seconds in (0.002, 1.5, 0.00031)] == ["2ms", "1.5s", "310us"]
+    assert [format_seconds(seconds) for seconds in (0.9996, 0.00099961, 1234.5)] == ["1s", "1ms", "1230s"]
 
 
 @pytest.mark.parametrize("text", ["", "k", "1,000", "-5", "1.2.3", "nan", "inf", "0x10", "1 2", "1e999", "9" * 400, "0"])

@@ -19,7 +19,14 @@ from matplotlib.patches import Rectangle
 from nases_env import visualization
 from nases_env.cell_layout import short_name
 from nases_env.errors import InputError
-from nases_env.search_spaces import EnasMicro, EnasMicroSized, SearchSpace, parse_architecture
+from nases_env.search_spaces import (
+    Architecture,
+    EnasMicro,
+    EnasMicroSized,
+    SearchSpace,
+    parse_architecture,
+)
+from nases_env.search_spaces.graph import Branch, CellGraph
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.visualization.scene import FONT_SIZE, Box, Disk, Line, Point, Scene, Text, make_scene
 from tests.commands import ROOT
@@ -253,6 +260,30 @@ def test_named_decisions_and_choices_are_shown() -> None:
     visualization.to_array(figures[0])
     box, text = axes.patches[0], axes.texts[1]
     assert text.get_window_extent().width < box.get_window_extent().width
+
+
+def test_scene_of_fixed_size_does_not_depend_on_the_title() -> None:
+    space = Named()
+    scenes = [make_scene(space, space.architecture([1, 2]), title, fixed_size=True) for title in ("", "a long title" * 4)]
+    assert scenes[0].width == scenes[1].width
+
+
+class Chain(SearchSpace):
+    """A cell of ten nodes in a row, with operators of long names."""
+
+    name = "chain"
+    decision_sizes = (2,) * 10
+
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+        operators = ("mobile_inverted_conv_3x3", "max_pool_3x3")
+        nodes = tuple((Branch(operators[choice], index),) for index, choice in enumerate(architecture.decisions))
+        return (CellGraph("cell", ("input",), nodes, (10,)),)
+
+
+@pytest.mark.parametrize("fixed_size", [False, True])
+def test_boxes_of_a_long_chain_do_not_overlap(fixed_size: bool) -> None:
+    space = Chain()
+    require_separate_boxes(make_scene(space, space.architecture([0, 1] * 5), fixed_size=fixed_size))
 
 
 def test_decisions_or_choices_alone_can_be_named() -> None:

@@ -114,6 +114,8 @@ class Args:
     def __post_init__(self) -> None:
         if self.num_cells < MIN_CELLS or self.num_seeds < 2 or self.num_processes < 1:
             raise InputError(f"fidelity needs at least {MIN_CELLS} --num-cells, 2 --num-seeds and 1 --num-processes")
+        if min(self.num_trainings or 0, self.num_resamples) < 0:
+            raise InputError("--num-trainings and --num-resamples must be at least 0")
         for name in self.trainings:
             if name not in SHORT_TRAININGS:
                 hint = did_you_mean(name, SHORT_TRAININGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import inspect
@@ -159,10 +160,36 @@ def config_digest(description: Mapping[str, Any]) -> str:
 
 
 def describe_search_space(space: SearchSpace) -> dict[str, Any]:
-    """Return everything that determines the networks of ``space``, including a custom space's source, as JSON values."""
+    """Return everything that determines the networks of ``space``, as JSON values.
+
+    For a custom space, this includes the source files of its class and of its own base classes, without the part that runs
+    only if such a file is executed. It does not include other modules that they import.
+    """
     described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
     if type(space) not in SEARCH_SPACES.values():
         described["class"] = import_path(space)
-        with contextlib.suppress(OSError, TypeError):  # a class defined in an interactive session has no source
-            described["source"] = sha256_hex(inspect.getsource(type(space)))
+        if source := "".join(map(_source, _own_classes(type(space)))):
+            described["source"] = sha256_hex(source)
     return described
+
+
+def _own_classes(cls: type) -> list[type]:
+    """Return the first class of each module among a class and its base classes that are not part of this package."""
+    by_module = {each.__module__: each for each in reversed(cls.__mro__)}
+    return [each for name, each in by_module.items() if name.split(".")[0] not in ("nases_env", "builtins", "abc", "typing")]
+
+
+def _source(cls: type) -> str:
+    """Return the source of the module of a class, in an interactive session that of the class; empty if there is none."""
+    try:
+        text = inspect.getsource(inspect.getmodule(cls) or cls)
+        body = ast.parse(text).body
+    except (OSError, TypeError, SyntaxError):
+        with contextlib.suppress(OSError, TypeError):
+            return inspect.getsource(cls)
+        return ""
+    return "\n".join(ast.get_source_segment(text, node) or "" for node in body if not _is_main_guard(node))
+
+
+def _is_main_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "__name__" in {each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)}

@@ -48,24 +48,36 @@ def count_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> Costs:
     not count, and neither do results that nothing reads, such as the indices of max pooling. Views share the memory of their
     tensor, and an operation in place needs none.
 
-    As in ``count_flops``, only shapes are computed, and neither ``model`` nor a random generator changes.
+    As in ``count_flops``, only shapes are computed, and neither ``model`` nor a random generator changes. A network that
+    needs values in its forward pass, for example because it creates tensors on the CPU, classifies a black image instead.
 
     Args:
         model: any image classifier.
         image_shape: (channels, height, width).
     """
-    weights = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     modes = {module: module.training for module in model.modules()}
-    image = torch.empty(1, *image_shape, device="meta")
-    tape = _Tape(list(weights.values()), image)
     model.eval()
     try:
-        with torch.no_grad(), tape:
-            result = functional_call(model, weights, (image,))
+        with torch.random.fork_rng(devices=[]):
+            try:
+                num_flops, peak_bytes = _trace(model, image_shape, "meta")
+            except RuntimeError:
+                num_flops, peak_bytes = _trace(model, image_shape, "cpu")
     finally:
         for module, training in modes.items():
             module.training = training
-    return Costs(count_parameters(model), tape.num_flops, tape.peak_bytes(result), count_file_bytes(model))
+    return Costs(count_parameters(model), num_flops, peak_bytes, count_file_bytes(model))
+
+
+def _trace(model: nn.Module, image_shape: tuple[int, int, int], device: str) -> tuple[int, int]:
+    """Return the floating-point operations and the peak memory of a forward pass on ``device``, on copies of the weights."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    weights = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors}
+    image = torch.zeros(1, *image_shape, device=device)
+    tape = _Tape(list(weights.values()), image)
+    with torch.no_grad(), tape:
+        result = functional_call(model, weights, (image,))
+    return tape.num_flops, tape.peak_bytes(result)
 
 
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -81,6 +93,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         super().__init__()  # type: ignore[no-untyped-call]
         self.num_flops = 0
+        self._has_shapes_only = image.is_meta
         self._formulas = flop_registry
         self._weights = {_identify(weight) for weight in weights}
         self._num_operations = 0
@@ -92,7 +105,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = _compute_shapes(func, args, kwargs)
+        result = _compute_shapes(func, args, kwargs) if self._has_shapes_only else func(*args, **kwargs)
         self._num_operations += 1
         for tensor in _tensors((args, tuple(kwargs.values()))):
             self._touch(tensor, is_read=True)

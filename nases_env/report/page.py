@@ -157,8 +157,8 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
                 f"child {run.best}, {evaluations}",
             )
         )
-        measured = np.sort(run.totals.rewards)
-        median, lowest = map(run.format_reward, (measured[len(measured) // 2], measured[0]))
+        rewards = np.array(run.totals.rewards)
+        median, lowest = map(run.format_reward, (float(np.median(rewards)), float(rewards.min())))
         stats.append(("Median child", median, f"lowest {lowest}"))
         if not run.has_accuracy_rewards:
             stats.append(("Validation accuracy", percent(best.valid_accuracy), f"child {run.best}, in the search"))

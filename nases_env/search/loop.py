@@ -208,7 +208,7 @@ class SearchLoop:
                 num_left = min(budget, self.budget) - self._num_proposed
                 if num_left > 0 and len(self._pending) + ask_batch_size <= window:
                     # The agent proposes full batches only: a resumed search with a larger budget repeats the same calls.
-                    asked = asked or self._ask(agent, ask_batch_size)
+                    asked = asked or self._ask(agent, ask_batch_size, num_left)
                     self._submit(asked[:num_left])
                     asked = asked[num_left:]
                     continue
@@ -266,9 +266,21 @@ class SearchLoop:
             for callback in self.callbacks:
                 callback.on_metrics(self, metrics, is_replayed=self.is_replaying)
 
-    def _ask(self, agent: Agent, num_children: int) -> list[Proposal]:
-        """Ask ``agent`` for ``num_children`` proposals, and for others in place of infeasible ones."""
+    def _ask(self, agent: Agent, num_children: int, num_needed: int) -> list[Proposal]:
+        """Ask ``agent`` for ``num_children`` proposals, and for others in place of infeasible ones.
+
+        Raises:
+            InputError: after ``MAX_INFEASIBLE`` infeasible proposals in a row, if fewer than ``num_needed`` are feasible.
+        """
         feasible: list[Proposal] = []
+        try:
+            self._add_feasible(feasible, agent, num_children)
+        except InputError:
+            if len(feasible) < num_needed:
+                raise
+        return feasible
+
+    def _add_feasible(self, feasible: list[Proposal], agent: Agent, num_children: int) -> None:
         while num_children > 0:
             proposals = agent.ask(num_children)
             if not proposals:
@@ -280,7 +292,6 @@ class SearchLoop:
                 else:
                     agent.tell_infeasible(proposal)
                     num_children += 1
-        return feasible
 
     def _screen(self, architecture: Architecture) -> Evaluation | None:
         """Return the evaluation of an infeasible architecture, or None if it is feasible."""

@@ -108,7 +108,8 @@ class TimeBudget(SearchCallback):
             self._end_in_time(loop)
 
     def on_wait(self, loop: SearchLoop) -> None:
-        self._end_in_time(loop)
+        if not loop.is_replaying:
+            self._end_in_time(loop)
 
     def _end_in_time(self, loop: SearchLoop) -> None:
         elapsed = time.monotonic() - self._start

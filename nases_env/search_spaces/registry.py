@@ -51,8 +51,9 @@ def import_path(space: SearchSpace) -> str:
 def _make(cls: type[SearchSpace], name: str) -> SearchSpace:
     try:
         space = cls()
-    except TypeError as error:
-        raise InputError(f"{name} cannot be created without arguments ({one_line(error)})") from error
+    except Exception as error:  # a custom class may raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{name} cannot be created without arguments ({reason})") from error
     _check(space, name)
     return space
 
@@ -104,9 +105,9 @@ def _check(space: SearchSpace, what: str) -> None:
 
 def _check_names(space: SearchSpace, what: str) -> None:
     names, sizes = space.decision_names, space.decision_sizes
-    if names and (isinstance(names, str) or len(names) != len(sizes)):
+    if names and (not isinstance(names, (tuple, list)) or len(names) != len(sizes)):
         raise InputError(f"{what} has {len(sizes)} decisions and the decision_names {names!r}; name each of them")
-    num_names = tuple(len(choices) if isinstance(choices, (tuple, list)) else 0 for choices in space.choice_names)
+    num_names = tuple(len(choices) if isinstance(choices, (tuple, list)) else 0 for choices in space.choice_names or ())
     if num_names not in ((), sizes):
         raise InputError(
             f"{what} has choice_names of the sizes {num_names!r}, not {sizes!r}; name each choice of each decision, or none"

@@ -44,12 +44,15 @@ class ValueRange:
     def scale_error(self, images: NDArray[Any]) -> str:
         """Return why images for a trained model have values of another scale than the training images; empty if not.
 
-        Integers from 0 to 255 are neither values of a larger range nor fractions of 1.
+        Integers are not fractions of 1, and those of 8 bits are neither standardized values nor those of a larger range.
         """
-        highest = max(self.high)
-        if images.dtype != np.uint8 or 1 < highest <= 255 or (highest <= 1 and images.max() <= 1):
+        lowest, highest = min(self.low), max(self.high)
+        is_integer = images.dtype.kind in "ui" and highest <= 1 < images.max()
+        is_8_bit = images.dtype == np.uint8 and (lowest < 0 or highest > 255)
+        if not (is_integer or is_8_bit):
             return ""
-        return f"8 bits per channel, but the model was trained on values up to {highest:g}"
+        values = "8 bits per channel" if images.dtype == np.uint8 else f"values of type {images.dtype}"
+        return f"{values}, but the model was trained on values from {lowest:g} to {highest:g}"
 
     def to_uint8(self, images: NDArray[Any]) -> NDArray[np.uint8]:
         """Convert images of shape (..., C, H, W).

@@ -41,6 +41,7 @@ BOX_HEIGHT, BOX_PITCH, MIN_BOX_WIDTH = 0.25, 0.28, 0.74
 FRAME_PADDING, SUM_RADIUS = 0.04, 0.13  # the sum is on the right side of the frame
 COLUMN_PITCH = 1.9  # largest distance of two columns
 MAX_GAP = 0.26  # between two items of a column
+MIN_COLUMN_GAP = 0.3  # between the boxes of two columns
 LEGEND_ROW_HEIGHT, LEGEND_GAP, LEGEND_ROWS = 0.3, 0.15, 2  # LEGEND_ROWS: if the size is fixed
 MIN_DECISION_WIDTH = 1.1
 ROW_HEIGHT, ROW_GAP, MARK_HEIGHT = 0.55, 0.13, 0.09
@@ -125,7 +126,7 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
     """
     graphs = drawn_graphs(search_space, architecture)
     if not graphs:
-        return _decision_scene(search_space, architecture, title)
+        return _decision_scene(search_space, architecture, title, fixed_size)
     box_width = max(MIN_BOX_WIDTH, *(CHARACTER_WIDTH * len(label) + 0.1 for graph in graphs for label in _labels(graph)))
     cells = [_Cell(graph, box_width, fixed_size) for graph in graphs]
     summary = search_space.summary(architecture)
@@ -182,7 +183,9 @@ class _Cell:
         self.layout = Layout(graph, box_height=BOX_PITCH, max_height=MAX_CELL_HEIGHT, max_gap=MAX_GAP)
         sides = 2 * MARGIN + box_width + 2 * FRAME_PADDING
         num_pitches = len(self.layout.columns) - 1
-        self.width = MAX_WIDTH if fixed_size else min(MAX_WIDTH, sides + COLUMN_PITCH * num_pitches)
+        closest = box_width + 2 * FRAME_PADDING + 2 * SUM_RADIUS + MIN_COLUMN_GAP
+        width = MAX_WIDTH if fixed_size else min(MAX_WIDTH, sides + COLUMN_PITCH * num_pitches)
+        self.width = max(width, sides + closest * num_pitches)
         left, right = sides / 2, self.width - sides / 2
         self.xs = np.linspace(left, right, num_pitches + 1)
         spans = [
@@ -321,12 +324,13 @@ def _draw_legend_row(scene: Scene, row: list[tuple[str, str]], y: float, box_wid
         x += _entry_width((symbol, meaning), box_width)
 
 
-def _decision_scene(search_space: SearchSpace, architecture: Architecture, title: str) -> Scene:
+def _decision_scene(search_space: SearchSpace, architecture: Architecture, title: str, fixed_size: bool) -> Scene:
     box_width = max(MIN_DECISION_WIDTH, CHARACTER_WIDTH * longest_description(search_space) + ROW_GAP)
     max_columns = max(1, int((MAX_WIDTH - ROW_GAP) / (box_width + ROW_GAP)))
     num_rows = math.ceil(search_space.num_decisions / max_columns)
     num_columns = math.ceil(search_space.num_decisions / num_rows)  # so that the rows have about the same length
-    width = max(ROW_GAP + num_columns * (box_width + ROW_GAP), min(MAX_WIDTH, TITLE_CHARACTER_WIDTH * len(title)))
+    title_width = MAX_WIDTH if fixed_size else min(MAX_WIDTH, TITLE_CHARACTER_WIDTH * len(title))
+    width = max(ROW_GAP + num_columns * (box_width + ROW_GAP), title_width)
     scene = Scene(width, TITLE_HEIGHT + ROW_HEIGHT * num_rows + ROW_GAP)
     scene.shapes.append(_title(title, scene))
     bins = zip(search_space.encode(architecture), search_space.decision_sizes, strict=True)

@@ -137,7 +137,10 @@ def test_report_with_another_number_of_seeds_than_in_its_settings_is_rejected(tm
             ["--reports", "a/one.json", "b/one.json"],
             "a/one.json and b/one.json name the same environment; pass each report once",
         ),
-        (["--reports", "one.json", "--output", "one.json"], "--output one.json is one of the reports"),
+        (
+            ["--reports", "one.json", "--output", "one.json"],
+            "--output one.json would replace the file that is read; choose a different file",
+        ),
         (["--reports", "one.json", "--output", "ranks"], "--output must end in .json"),
     ],
 )

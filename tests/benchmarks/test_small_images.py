@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nases_env.cli import main as cli
-from tests.commands import module, run_benchmark, run_here
+from tests.commands import error_of, module, run_benchmark, run_here
 from tests.training.images import write_folder
 
 
@@ -50,3 +50,10 @@ def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: li
     run_benchmark("small_images", options, tmp_path)  # the runs are reused
     assert len(commands) == 4
     assert json.loads((tmp_path / "out.json").read_text()) == content
+    (tmp_path / "work" / "random_search-1" / "benchmark.json").unlink()  # as if the run had been interrupted
+    run_benchmark("small_images", options, tmp_path)
+    assert len(commands) == 6
+    repeated = json.loads((tmp_path / "out.json").read_text())["agents"]["random_search"]["results"]
+    assert [result["test_accuracy"] for result in repeated] == accuracies
+    result = run_here(module("benchmarks.small_images"), *options, "--work-dir", str(tmp_path / "work"), "--budget", "2")
+    assert "work has results with other values of --budget; pass another --work-dir" in error_of(result)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nases_agents import model_assisted
 
 from benchmarks.transfer import METHODS, Args, Job, Result, analyze, main, run_job
 from nases_env.errors import InputError
@@ -63,6 +64,14 @@ def test_differences_are_paired_by_seed_and_positive_if_ours_is_better() -> None
     assert report["tasks"]["jigsaw"]["differences"] == {"transfer – no transfer": {"5": expected}}
     mean = np.mean([result.regrets[0] for result in results if result.method == "transfer"])
     assert report["regrets"]["transfer"]["5"]["value"] == pytest.approx(mean)
+
+
+def test_settings_depend_on_the_earlier_agent_and_the_environment(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = Args(table=table, tasks=FEW)
+    before = args.settings()
+    monkeypatch.setattr("benchmarks.transfer.EARLIER_AGENTS", {"random_search": model_assisted})
+    assert args.settings()["code"] != before["code"]
+    assert before["environment"]["embedding"]
 
 
 def test_command_prints_tables_and_writes_json(table: str, tmp_path: Path) -> None:

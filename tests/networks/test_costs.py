@@ -89,6 +89,30 @@ def test_linear_layer_has_the_costs_by_hand() -> None:
     assert costs == (1930, 2 * 1920, 4 * (192 + 10), 4 * 1930)
 
 
+class Coordinates(nn.Module):
+    """A network that creates a tensor on the CPU, and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 2, 1, bias=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        column = torch.linspace(0, 1, images.shape[-1]).expand(len(images), 1, *images.shape[2:]) + torch.rand(1)
+        result: torch.Tensor = self.layer(torch.cat([images, column], dim=1)).relu().mean((2, 3))
+        return result
+
+
+def test_network_that_needs_values_is_counted() -> None:
+    model = Coordinates()
+    before, state = model.layer.weight.clone(), torch.get_rng_state()
+    costs = count_costs(model, IMAGE)
+    assert costs[:2] == (8, 2 * 8 * 64)
+    assert costs.activation_bytes >= (4 + 2) * MAP
+    assert torch.equal(model.layer.weight, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+
+
 @pytest.mark.parametrize("name", ["enas_micro", "enas_micro_sized", "nasbench201"])
 def test_counts_agree_with_the_other_functions_for_every_space(name: str) -> None:
     space, rng = get_search_space(name), np.random.default_rng(0)

@@ -138,6 +138,11 @@ def test_small_and_extreme_searches_give_a_page(children: list[Child]) -> None:
     assert drawings(page) or not any(child.status == "ok" for child in children)
 
 
+def test_median_of_an_even_number_is_between_two_children() -> None:
+    children = [Child(number, str(number), "ok", reward) for number, reward in enumerate((0.1, 0.2, 0.6, 0.7), start=1)]
+    assert re.search(r"Median child.{0,80}?40\.00%", render([make_run(children)]), re.DOTALL)
+
+
 def test_best_child_without_a_result_gives_a_page() -> None:
     """A damaged list of finalists may name such a child."""
     failed = make_run(make_children(4, num_failed=4), best=2, best_reward=0.5)

@@ -172,6 +172,27 @@ def test_search_ends_with_an_error_if_no_proposal_is_feasible(monkeypatch: pytes
     assert recorder.events == ["wait"] * 999  # the progress bar shows the number of infeasible proposals
 
 
+def test_search_ends_if_only_proposals_beyond_the_budget_are_missing() -> None:
+    class Exhausted(RecordingAgent):
+        """Proposes twelve feasible architectures, and then infeasible ones."""
+
+        def ask(self, num_children: int = 1) -> list[Proposal]:
+            num_left = 12 - sum(event == "ask" for event, _ in self.events)
+            feasible = self.space.architecture([0] * self.space.num_decisions)
+            children = [feasible] * min(num_left, num_children)
+            children += [self.space.sample(self.rng) for _ in range(num_children - len(children))]
+            self.events += [("ask", child.key) for child in children]
+            return [Proposal(child) for child in children]
+
+    loop = SearchLoop(limited_env(limit=3), 12)
+    loop.run(Exhausted(loop.env), ask_batch_size=5)
+    assert loop.is_complete
+    assert loop.num_children == 12
+    loop = SearchLoop(limited_env(limit=3), 13)
+    with pytest.raises(InputError, match=r"1,000 infeasible proposals in a row"):
+        loop.run(Exhausted(loop.env), ask_batch_size=5)
+
+
 def test_infeasible_architectures_of_a_vector_environment_have_reward_0_and_are_not_recorded() -> None:
     loop = SearchLoop(limited_env(), 5)
     space, rng = loop.env.search_space, np.random.default_rng(0)

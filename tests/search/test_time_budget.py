@@ -106,6 +106,24 @@ def test_search_that_is_interrupted_after_its_time_keeps_its_budget(clock: Clock
     assert resumed.loop.num_children == run.loop.budget
 
 
+def test_waiting_during_the_replay_does_not_end_the_search(clock: Clock, tmp_path: Path) -> None:
+    """The replay of infeasible proposals can take longer than a second."""
+    search(args(tmp_path / "run", budget=9, time=None))
+    given = dataclasses.replace(load_args(SearchArgs, tmp_path / "run"), budget=12, time=2.0)
+    with SearchRun(given, agent="random_search") as run:
+
+        class Waiting(RandomSearch):
+            def ask(self, num_children: int = 1) -> list[Any]:
+                if run.loop.num_trials < 7:
+                    clock.now += 5.0
+                    run.loop._wait()
+                return super().ask(num_children)
+
+        run.search(Waiting(run.env, given))
+    assert run.loop.num_children >= 10
+    assert read_config(tmp_path / "run")["arguments"]["budget"] == run.loop.num_children
+
+
 def test_finished_search_is_continued(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search(args(tmp_path / "run", time=3.0))
     recorded = load_args(SearchArgs, tmp_path / "run")

@@ -29,6 +29,17 @@ class Sized(MySpace):
     def __init__(self, size):
         self.decision_sizes = (size,)
 
+class Failing(MySpace):
+    def __init__(self):
+        raise ValueError("no table here")
+
+class Named(MySpace):
+    decision_names = None
+    choice_names = None
+
+class NamedByNumber(MySpace):
+    decision_names = {"a": 1, "b": 2, "c": 3}
+
 class NotASearchSpace:
     pass
 
@@ -67,6 +78,7 @@ def test_module_and_class_in_the_working_directory() -> None:
     assert (space.name, space.decision_sizes) == ("my_space", (2, 50, 1))
     assert import_path(space) == "my_module:MySpace"
     assert get_search_space("my_module:MySpace") is space
+    assert get_search_space("my_module:Named").decision_sizes == space.decision_sizes  # None names nothing
 
 
 def test_module_in_a_package(folder: Path) -> None:
@@ -106,6 +118,8 @@ def test_module_is_imported_again_after_a_fix(folder: Path) -> None:
         ("my_module:number", r"my_module:number is not a search space"),
         ("my_module:Undecided", r"my_module:Undecided cannot be created without arguments \(.*decision_sizes"),
         ("my_module:Sized", r"my_module:Sized cannot be created without arguments \(.*'size'\)"),
+        ("my_module:Failing", r"my_module:Failing cannot be created without arguments \(ValueError: no table here\)"),
+        ("my_module:NamedByNumber", r"my_module:NamedByNumber has 3 decisions and the decision_names {'a': 1.*name each"),
         ("my_module:", r"is not MODULE:CLASS; write my_space:MySpace for the class MySpace"),
         (":MySpace", r"is not MODULE:CLASS"),
         ("./my_module.py:MySpace", r"is not MODULE:CLASS"),

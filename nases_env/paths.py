@@ -44,3 +44,9 @@ def require_other_file(output: str | Path, source: str | Path) -> None:
     """Raise ``InputError`` if ``output`` is the file ``source``, which it would replace."""
     if Path(output).resolve() == Path(source).resolve():
         raise InputError(f"--output {output} would replace the file that is read; choose a different file")
+
+
+def require_no_link(path: Path) -> None:
+    """Raise ``InputError`` if ``path``, a file of a run directory, is a symbolic link: in a copy, it could name any file."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link, to whose target a search would write; replace it by a copy")

@@ -30,15 +30,15 @@ def import_user_module(name: str) -> ModuleType:
 def import_recorded_module(name: str, run_dir: Path) -> None:
     """Import the module ``name``, which a file in ``run_dir`` names, from installed packages or the working directory.
 
-    A module in ``run_dir`` is not imported, because a copied run directory could contain any code. The files that are
-    imported are printed to standard error.
+    A module in ``run_dir``, or in the directory of the working directory that contains it, is not imported, because a copied
+    directory could contain any code. The files that are imported are printed to standard error.
 
     Raises:
         InputError: if there is no such module elsewhere, or its import fails.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise InputError(f"{run_dir} names the module {name!r}, which is not a valid name; start a new search")
-    folder = run_dir.resolve()
+    folder = _copied_folder(run_dir.resolve())
     if not Path.cwd().resolve().is_relative_to(folder):
         _search_working_directory()
     parts = name.split(".")
@@ -60,6 +60,14 @@ def import_recorded_module(name: str, run_dir: Path) -> None:
             raise _failure(module, run_dir, error) from error
 
 
+def _copied_folder(run_dir: Path) -> Path:
+    """Return the directory with which ``run_dir`` may have been copied: the one in the working directory, or itself."""
+    directory = Path.cwd().resolve()
+    if run_dir == directory or not run_dir.is_relative_to(directory):
+        return run_dir
+    return directory / run_dir.relative_to(directory).parts[0]
+
+
 def _import(name: str, folder: Path, run_dir: Path) -> None:
     spec = importlib.util.find_spec(name)
     if spec is None:
@@ -67,7 +75,7 @@ def _import(name: str, folder: Path, run_dir: Path) -> None:
     for location in _locations(spec):
         if Path(location).resolve().is_relative_to(folder):
             raise InputError(
-                f"{run_dir} names the module {name!r}, and {location} is in that directory, from which nothing is imported; "
+                f"{run_dir} names the module {name!r}, and {location} may have been copied with it, so it is not imported; "
                 "move it to a directory that you trust, and run this there"
             )
     if spec.has_location:

@@ -108,7 +108,7 @@ def test_file_in_the_run_directory_is_not_imported(
         monkeypatch.syspath_prepend(folder / "run")  # as with python -m
     message = error_of(run_here(main, *before, ".", *after))
     if on_path:
-        assert f"{MODULE}.py is in that directory, from which nothing is imported; move it" in message
+        assert f"{MODULE}.py may have been copied with it, so it is not imported; move it" in message
     else:
         assert f"there is no module {MODULE!r}, which . names; run this in its directory, or install it" in message
         assert str(folder / "run") not in sys.path
@@ -124,14 +124,27 @@ def test_run_directory_is_not_a_package(name: str, command: str, folder: Path) -
     change(folder / "run", "search_space", None)
     change(folder / "run", name, f"run.{MODULE}:{'Space' if name == 'search_space' else 'NASES-Digits-v0'}")
     message = error_of(run_here(main, *before, "run", *after))
-    assert "is in that directory, from which nothing is imported; move it" in message
+    assert "may have been copied with it, so it is not imported; move it" in message
     assert logs(folder) == []
 
 
 def test_linked_file_in_the_run_directory_is_not_imported(folder: Path) -> None:
     (folder / f"{MODULE}.py").rename(folder / "run" / f"{MODULE}.py")
     (folder / f"{MODULE}.py").symlink_to(folder / "run" / f"{MODULE}.py")
-    assert "from which nothing is imported" in error_of(run_here(cli.main, "validate", "run"))
+    assert "so it is not imported" in error_of(run_here(cli.main, "validate", "run"))
+    assert logs(folder) == []
+
+
+@pytest.mark.parametrize("is_package", [False, True])
+def test_module_next_to_the_run_directory_is_not_imported(is_package: bool, folder: Path) -> None:
+    """A copied directory may contain a run directory and modules."""
+    (folder / "theirs").mkdir()
+    (folder / "run").rename(folder / "theirs" / "run")
+    (folder / f"{MODULE}.py").rename(folder / "theirs" / f"{MODULE}.py")
+    if is_package:
+        (folder / "theirs" / "__init__.py").touch()
+    change(folder / "theirs" / "run", "search_space", f"theirs.{MODULE}:Space")
+    assert "so it is not imported" in error_of(run_here(cli.main, "validate", "theirs/run"))
     assert logs(folder) == []
 
 

@@ -7,7 +7,7 @@ import heapq
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -25,6 +25,7 @@ from nases_env.escaping import printable
 from nases_env.evaluation import Status
 from nases_env.evaluation.result import read_curve
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
+from nases_env.execution.store.schema import COLUMN_TYPES, TABLE_TYPES
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
 from nases_env.paths import require_other_file
@@ -307,9 +308,44 @@ def _verify_checks(store: Store) -> Iterator[tuple[str, list[str]]]:
     yield f"{num_rows} evaluations: all values are in range", invalid_values
     yield f"{num_rows} evaluations: configurations exist", unknown_digests
     yield f"{num_genotypes} genotypes of built-in search spaces: keys match", invalid_genotypes
+    for table, types in TABLE_TYPES.items():
+        rows = store.rows_of(table, check_types=False)
+        errors = [f"{row['key']}: {error}" for row in rows for error in (*_invalid_types(row, types), *_invalid_time(row))]
+        yield f"{len(rows)} {table}: all values are valid", errors
+
+
+UNRESTRICTED = (
+    "key",
+    "digest",
+    "seed",
+    "seconds",
+    "device",
+    "reason",
+    "created",
+    "host",
+    "nases_env_version",
+    "torch_version",
+)
+"""Columns of which only the type is checked."""
+
+
+def _invalid_types(row: Row, types: Mapping[str, Any]) -> Iterator[str]:
+    for name, expected in types.items():
+        if not isinstance(row[name], expected):
+            yield f"{name} is {row[name]!r}, not of the type {getattr(expected, '__name__', expected)}"
+
+
+def _invalid_time(row: Row) -> Iterator[str]:
+    """Yield an error if the start of a lease is not a time with a time zone, as ``ls`` reads it."""
+    try:
+        if "started" in row and datetime.fromisoformat(row["started"]).tzinfo is None:
+            yield f"started is {row['started']!r}, without a time zone"
+    except (TypeError, ValueError):
+        yield f"started is {row['started']!r}, not a time"
 
 
 def _invalid_values(row: Row) -> Iterator[str]:
+    yield from _invalid_types(row, {name: COLUMN_TYPES[name] for name in UNRESTRICTED})
     if row["status"] not in STORED_STATUSES:
         yield f"status is {row['status']!r}, not one of {', '.join(STORED_STATUSES)}"
     for name in ("valid_accuracy", "train_accuracy"):

@@ -65,6 +65,9 @@ def validate_command(args: ValidateArgs) -> None:
         InputError: if ``run_dir`` is not a run directory, or its children cannot be retrained.
     """
     require_minimum(0, tolerance=args.tolerance)
+    require_minimum(1, num_envs=args.num_envs)
+    if args.execution.store is not None:
+        raise InputError("nases validate retrains the children, so it has no --store; omit it")
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
     if args.device is not None:
@@ -99,7 +102,7 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
     results = {
         (record["key"], record.get("fidelity")): record
         for record in read_trajectory(args.run_dir)
-        if record["is_new"] and record["status"] not in (Status.FAILED, Status.TIMED_OUT)
+        if record["is_new"] and record["status"] not in (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY)
     }
     records = list(results.values())
     if args.sample is not None:

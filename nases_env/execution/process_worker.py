@@ -27,6 +27,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
+from nases_env.paths import require_no_link
 
 _SCRIPT = Path(__file__).with_name("process_worker_main.py")
 _START_SECONDS = 600.0
@@ -111,6 +112,9 @@ class ProcessWorker(Worker):
         except AttemptError as failure:
             if failure.status is Status.TIMED_OUT:  # not the fault of the child
                 raise AttemptError(f"its worker did not start within {_START_SECONDS:g} s") from None
+            if failure.status is Status.OUT_OF_MEMORY:
+                reason = f"its worker {failure.reason} before it evaluated a child; increase memory_limit"
+                raise AttemptError(reason) from None
             raise
 
     def cancel(self) -> None:
@@ -319,6 +323,7 @@ def _signal_name(number: int) -> str:
 def _open_log(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_no_link(path)
         log = open(path, "ab")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise write_error(path, error) from error

@@ -29,6 +29,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
+from nases_env.paths import require_no_link
 
 try:  # imported by name, because parts of Ray have no type annotations
     ray: Any = importlib.import_module("ray")
@@ -136,6 +137,7 @@ class RayWorker(Worker):
         path = self._log_dir / f"{task.name}.log"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            require_no_link(path)
             with open(path, "ab") as file:
                 file.write(log)
         except OSError as error:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.evaluation.limits import without_limit
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
+from nases_env.paths import require_no_link
 from nases_env.search.trials import Finalist, Trial
 from nases_env.search_spaces import SearchSpace
 
@@ -65,8 +67,7 @@ class RunDir:
             InputError: if another search holds the lock, or the directory cannot be written to.
         """
         trajectory = self.path / TRAJECTORY
-        if trajectory.is_symlink():  # in a copied directory, it could name any file
-            raise InputError(f"{trajectory} is a symbolic link, to whose target a search would write; replace it by a copy")
+        require_no_link(trajectory)
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             if make_unique:
@@ -74,9 +75,12 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
             is_acquired = file_lock.lock(self._lock.fileno())
+            # The search that held the lock may have removed the file.
+            is_acquired = is_acquired and os.path.samestat(os.fstat(self._lock.fileno()), (self.path / TRAJECTORY).stat())
         except OSError as error:
             raise write_error(self.path, error) from error
         if not is_acquired:
+            self._created = []  # by another search, or to be used by it
             self._lock.close()
             raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it")
 

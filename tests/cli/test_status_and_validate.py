@@ -16,6 +16,7 @@ from nases_env.cli.train import _from_file, parse_train, train_command
 from nases_env.cli.validate import ValidateArgs, validate_command
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
+from nases_env.execution import ExecutionSettings
 from nases_env.execution.caching import CachingExecutor
 from nases_env.retraining import FinalFolder
 from nases_env.retraining.plan import make_plan
@@ -160,6 +161,8 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
     ("options", "message"),
     [
         ({"sample": 0}, "--sample must be at least 1"),
+        ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
+        ({"execution": ExecutionSettings(store="s")}, "retrains the children, so it has no --store; omit it"),
         ({"tolerance": -1.0}, "tolerance must be at least 0"),
         ({}, "no child with a result"),
     ],

@@ -176,6 +176,19 @@ class TestMerge:
         ]
         assert nases_store("export", target) == nases_store("export", path)
 
+    def test_latencies_are_merged(self, path: Path, tmp_path: Path, nases_store: Callable[..., str]) -> None:
+        target = tmp_path / "copy.sqlite"
+        with Store(path) as store:
+            store.put_latency("a", DIGEST, 0.25)
+        with Store(target) as store:
+            store.put_latency("b", DIGEST, 0.5)
+        nases_store("merge", target, path)
+        with Store(path) as store:
+            store.put_latency("b", DIGEST, 0.125)
+        nases_store("merge", target, path)
+        with Store(target) as store:
+            assert [store.get_latency(key, DIGEST) for key in "abc"] == [0.25, 0.5, None]
+
     def test_conflict_sets_the_exit_status_and_changes_nothing(
         self, path: Path, tmp_path: Path, nases_store: Callable[..., str]
     ) -> None:
@@ -212,6 +225,9 @@ INVALID = {
     "valid_accuracy is 1.5, not a number in [0, 1]": "UPDATE evaluations SET valid_accuracy = 1.5 WHERE seed = 1",
     "train_accuracy is 'good', not a number in [0, 1]": "UPDATE evaluations SET train_accuracy = 'good' WHERE seed = 1",
     "num_params is -1, not a non-negative integer": "UPDATE evaluations SET num_params = -1 WHERE seed = 1",
+    "created is b'a', not of the type str": "UPDATE evaluations SET created = X'61' WHERE seed = 1",
+    "seconds is 'fast', not of the type float": "INSERT INTO latencies VALUES ('a', 'b', 'fast')",
+    "started is 'yesterday', not a time": "INSERT INTO leases VALUES ('a', 'b', 1, 'c', 'd', 2, 'e', 0, 'yesterday')",
     "invalid curve (": "UPDATE evaluations SET curve = '[{' WHERE seed = 1",
     "invalid curve ( ": "UPDATE evaluations SET curve = '[{\"epoch\": 1}]' WHERE seed = 1",
     "invalid curve (  ": "UPDATE evaluations SET curve = '7' WHERE seed = 1",
@@ -232,12 +248,17 @@ class TestVerify:
     def test_valid_store_passes_all_checks(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
             store.put(Evaluation("my_space:1", 9, Status.OK), DIGEST, '{"search_space": "my_space", "decisions": [1]}')
-        assert nases_store("verify", path).splitlines() == [
+            store.put_latency("my_space:1", DIGEST, 0.25)
+            store.acquire("my_space:2", DIGEST, 9)
+            out = nases_store("verify", path)
+        assert out.splitlines() == [
             "✔ file integrity",
             "✔ 1 configurations: digests match the descriptions",
             "✔ 5 evaluations: all values are in range",
             "✔ 5 evaluations: configurations exist",
             "✔ 4 genotypes of built-in search spaces: keys match",
+            "✔ 1 latencies: all values are valid",
+            "✔ 1 leases: all values are valid",
         ]
 
     @pytest.mark.parametrize("message", INVALID)
@@ -248,7 +269,7 @@ class TestVerify:
         assert ended.value.code == 1
         out = capsys.readouterr().out
         assert out.count("✘") == 1
-        assert out.count("✔") == 4
+        assert out.count("✔") == 6
         (line,) = [line for line in out.splitlines() if line.startswith("  ")]
         assert message.strip() in line
 

@@ -144,6 +144,25 @@ def test_worker_is_killed_at_a_limit(make_executor: MakeExecutor, faulty: Faulty
     assert without_origin(evaluated.result(timeout=SECONDS)) == serial(faulty, 1)
 
 
+def test_memory_limit_that_the_worker_exceeds_alone_is_not_a_result(
+    make_executor: MakeExecutor, faulty: FaultyEvaluator
+) -> None:
+    result = make_executor(faulty, 1, max_retries=0, memory_limit=0.01).submit(ARCHITECTURES[0], 0).result(timeout=SECONDS)
+    assert result.status is Status.FAILED
+    assert result.reason == "its worker used more than 0.01 GiB of memory before it evaluated a child; increase memory_limit"
+
+
+def test_log_that_is_a_link_is_refused(make_executor: MakeExecutor, faulty: FaultyEvaluator, tmp_path: Path) -> None:
+    """In a copied run directory, it could name any file."""
+    log = tmp_path / "logs" / f"{Task(ARCHITECTURES[0], 0).name}.log"
+    log.parent.mkdir(exist_ok=True)
+    log.symlink_to(tmp_path / "other")
+    error = make_executor(faulty, 1, max_retries=0).submit(ARCHITECTURES[0], 0).exception(timeout=SECONDS)
+    assert isinstance(error, InputError)
+    assert "is a symbolic link, to whose target a search would write; replace it by a copy" in str(error)
+    assert not (tmp_path / "other").exists()
+
+
 def test_workers_that_cannot_start_raise_input_error(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     worker = ProcessWorker(faulty, environment={"PYTHONHOME": "/nowhere"}, log_dir=tmp_path / "logs")
     executor = WorkerPoolExecutor(faulty, [worker], max_retries=1)

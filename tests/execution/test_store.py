@@ -402,6 +402,28 @@ class TestLeases:
             raw(path, "UPDATE leases SET process_start_time = 'earlier'")
             assert second.acquire("space:0", DIGEST, 1)
 
+    @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+    def test_hidden_process_of_another_user_expires_without_heartbeats(
+        self, error: type[OSError], path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As if /proc was mounted with the option hidepid."""
+        clock = Clock()
+
+        def refuse(*arguments: object) -> None:
+            raise error
+
+        def forbid(*arguments: object) -> None:
+            raise PermissionError
+
+        with Store(path) as first, Store(path, heartbeat_timeout=60) as second:
+            assert first.acquire("space:0", DIGEST, 1)
+            monkeypatch.setattr(liveness, "time", clock)
+            monkeypatch.setattr(Path, "read_bytes", refuse)
+            monkeypatch.setattr(os, "kill", forbid)
+            assert not second.acquire("space:0", DIGEST, 1)
+            clock.now += 61
+            assert second.acquire("space:0", DIGEST, 1)
+
     def test_owner_on_another_host_expires_without_heartbeats(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock()
         with Store(path) as far, Store(path, heartbeat_timeout=60) as near, Store(path, heartbeat_timeout=60) as late:

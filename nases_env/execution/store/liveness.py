@@ -13,6 +13,9 @@ from pathlib import Path
 
 import psutil
 
+UNKNOWN = ""
+"""The start time of a process that is hidden."""
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -49,8 +52,8 @@ class Lease:
 class ExpiryDetector:
     """Decides whether the owner of a lease has died.
 
-    On the same host the start time of the owner's process decides. For other hosts this process observes the heartbeats with
-    its own monotonic clock, so clocks of different hosts are never compared.
+    On the same host the start time of the owner's process decides. For other hosts, and for hidden processes, this process
+    observes the heartbeats with its own monotonic clock, so clocks of different hosts are never compared.
 
     Args:
         timeout: seconds without a heartbeat after which a lease of another host expires.
@@ -63,7 +66,9 @@ class ExpiryDetector:
     def is_expired(self, lease: Lease) -> bool:
         """Return whether the owner of ``lease`` has died."""
         if lease.host == host_identity():
-            return process_start_time(lease.pid) != lease.process_start_time
+            start_time = process_start_time(lease.pid)
+            if start_time != UNKNOWN:
+                return start_time != lease.process_start_time
         child = lease.key, lease.digest, lease.seed
         now = time.monotonic()
         owner, heartbeat, since = self._observed_heartbeats.get(child, ("", -1, now))
@@ -88,16 +93,28 @@ def host_identity() -> str:
         return f"{name}/{uuid.getnode():x}"
 
 
+def _is_of_another_user(pid: int) -> bool:
+    """Return whether a process is running and belongs to another user, whom this one may not send a signal."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def process_start_time(pid: int) -> str | None:
     """Return the start time of a process of this host as an opaque text; None if it is not running.
 
-    On Linux it is measured from boot, because the system clock may be changed while the process runs.
+    It is ``UNKNOWN`` if the process of another user is hidden (the option ``hidepid`` of ``/proc``). On Linux it is measured
+    from boot, because the system clock may be changed while the process runs.
     """
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            return UNKNOWN if _is_of_another_user(pid) else None
         return None if fields[0] in "ZX" else fields[19]
     try:
         process = psutil.Process(pid)

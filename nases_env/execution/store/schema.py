@@ -119,6 +119,12 @@ COLUMN_TYPES: dict[str, type | UnionType] = {
 }
 """Python types of the columns. SQLite does not enforce them."""
 
+TABLE_TYPES: dict[str, dict[str, type]] = {
+    "latencies": {"key": str, "digest": str, "seconds": float},
+    "leases": {**dict.fromkeys(TABLES["leases"], str), **dict.fromkeys(("seed", "pid", "heartbeat"), int)},
+}
+"""Python types of the columns of other tables."""
+
 RENAMED_EVALUATORS = {
     "AnalyticEvaluator": "OperatorShareEvaluator",
     "InteractionEvaluator": "RandomLandscapeEvaluator",

@@ -23,7 +23,15 @@ import torch
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store.liveness import ExpiryDetector, Lease, host_identity, process_start_time
-from nases_env.execution.store.schema import APPLICATION_ID, COLUMN_TYPES, COLUMNS, SCHEMA_VERSION, TABLES, migrate
+from nases_env.execution.store.schema import (
+    APPLICATION_ID,
+    COLUMN_TYPES,
+    COLUMNS,
+    SCHEMA_VERSION,
+    TABLE_TYPES,
+    TABLES,
+    migrate,
+)
 from nases_env.json_io import parse_json
 from nases_env.signals import defer_signals
 from nases_env.version import __version__
@@ -54,6 +62,7 @@ _INSERT = (
     f"INSERT INTO evaluations ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{name}' for name in COLUMNS)}) "
     "ON CONFLICT (key, digest, seed) DO NOTHING"
 )
+_PUT_LATENCY = "INSERT OR IGNORE INTO latencies (key, digest, seconds) VALUES (:key, :digest, :seconds)"
 _CONFIGURE = "INSERT INTO configurations (digest, description) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING"
 
 Row = dict[str, Any]
@@ -215,9 +224,7 @@ class Store:
     def put_latency(self, key: str, digest: str, seconds: float) -> float:
         """Store the latency of an architecture, unless it has one, and return the one in the store."""
         with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO latencies (key, digest, seconds) VALUES (?, ?, ?)", (key, digest, seconds)
-            )
+            self._db.execute(_PUT_LATENCY, {"key": key, "digest": digest, "seconds": seconds})
             kept = self.get_latency(key, digest)
         assert kept is not None
         return kept
@@ -296,7 +303,19 @@ class Store:
 
     def leases(self) -> list[Lease]:
         """Return all leases, the oldest first."""
-        return [Lease(**row) for row in self._query("SELECT * FROM leases ORDER BY rowid")]
+        return [Lease(**row) for row in self.rows_of("leases")]
+
+    def rows_of(self, table: str, *, check_types: bool = True) -> list[Row]:
+        """Return the rows of ``latencies`` or ``leases``, the oldest first.
+
+        Args:
+            table: the name of the table.
+            check_types: raise ``InputError`` if a value has the wrong type.
+        """
+        rows = self._query(f"SELECT * FROM {table} ORDER BY rowid")
+        for row in rows if check_types else ():
+            self._check_types(row, TABLE_TYPES[table])
+        return rows
 
     def count(self) -> int:
         """Return the number of evaluations."""
@@ -325,8 +344,8 @@ class Store:
                     self._check_types(row)
                 yield row
 
-    def _check_types(self, row: Row) -> None:
-        for name, expected in COLUMN_TYPES.items():
+    def _check_types(self, row: Row, types: Mapping[str, Any] = COLUMN_TYPES) -> None:
+        for name, expected in types.items():
             if not isinstance(row[name], expected):
                 raise InputError(
                     f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "
@@ -334,7 +353,7 @@ class Store:
                 )
 
     def merge(self, source: Store) -> MergeResult:
-        """Copy the evaluations and configurations that this store lacks from ``source``, in one transaction."""
+        """Copy the evaluations, configurations and latencies that this store lacks from ``source``, in one transaction."""
         merged = MergeResult()
         with source.snapshot(), self._transaction():
             self._db.executemany(_CONFIGURE, source.configurations().items())
@@ -347,6 +366,7 @@ class Store:
                     merged.num_known += 1
                 else:
                     merged.differing.append((kept, row))
+            self._db.executemany(_PUT_LATENCY, source.rows_of("latencies"))
         return merged
 
     @contextmanager

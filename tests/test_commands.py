@@ -69,7 +69,7 @@ def test_invalid_input_is_a_one_line_error_and_writes_nothing(tmp_path: Path, mo
         ("--child.num-epochs", "0"): "num_epochs must be at least 1, not 0",
         ("--env-id", "NASES-ImageFolder-v0"): "image_folder requires a directory of images",
         ("--run-dir", "/dev/null/run"): "/dev/null/run",
-        ("--num-threads", "0"): "num_threads must be at least 1, not 0",
+        ("--num-threads", "0"): "--num-threads must be at least 1, not 0",
         ("--std", "-1"): "--std must be a positive number",
         ("--budgt", "3"): "unknown option '--budgt' (did you mean '--budget'?)",
         ("--child.num-epoch", "3"): "unknown option '--child.num-epoch' (did you mean '--child.num-epochs'?)",

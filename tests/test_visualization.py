@@ -280,10 +280,9 @@ class Chain(SearchSpace):
         return (CellGraph("cell", ("input",), nodes, (10,)),)
 
 
-@pytest.mark.parametrize("fixed_size", [False, True])
-def test_boxes_of_a_long_chain_do_not_overlap(fixed_size: bool) -> None:
+def test_boxes_of_a_long_chain_do_not_overlap() -> None:
     space = Chain()
-    require_separate_boxes(make_scene(space, space.architecture([0, 1] * 5), fixed_size=fixed_size))
+    require_separate_boxes(make_scene(space, space.architecture([0, 1] * 5)))
 
 
 def test_decisions_or_choices_alone_can_be_named() -> None:

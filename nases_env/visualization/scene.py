@@ -184,8 +184,8 @@ class _Cell:
         sides = 2 * MARGIN + box_width + 2 * FRAME_PADDING
         num_pitches = len(self.layout.columns) - 1
         closest = box_width + 2 * FRAME_PADDING + 2 * SUM_RADIUS + MIN_COLUMN_GAP
-        width = MAX_WIDTH if fixed_size else min(MAX_WIDTH, sides + COLUMN_PITCH * num_pitches)
-        self.width = max(width, sides + closest * num_pitches)
+        pitch = max(closest, min(COLUMN_PITCH, (MAX_WIDTH - sides) / max(1, num_pitches)))
+        self.width = MAX_WIDTH if fixed_size else sides + pitch * num_pitches
         left, right = sides / 2, self.width - sides / 2
         self.xs = np.linspace(left, right, num_pitches + 1)
         spans = [

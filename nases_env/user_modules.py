@@ -38,7 +38,7 @@ def import_recorded_module(name: str, run_dir: Path) -> None:
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise InputError(f"{run_dir} names the module {name!r}, which is not a valid name; start a new search")
-    folder = _copied_folder(run_dir.resolve())
+    folder = run_dir.resolve()
     if not Path.cwd().resolve().is_relative_to(folder):
         _search_working_directory()
     parts = name.split(".")
@@ -72,6 +72,9 @@ def _import(name: str, folder: Path, run_dir: Path) -> None:
     spec = importlib.util.find_spec(name)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    copied = _copied_folder(folder)
+    if name.split(".")[0] == copied.name:  # found in the working directory
+        folder = copied
     for location in _locations(spec):
         if Path(location).resolve().is_relative_to(folder):
             raise InputError(

@@ -109,6 +109,9 @@ def test_image_with_other_values_than_the_training_images_is_refused(tmp_path: P
     np.save(tmp_path / "2.npy", np.full((7, 9, 3), 200, np.int64))
     with pytest.raises(InputError, match="it has values of type int64, but the model was trained on values from 0 to 1"):
         model.preprocess(tmp_path / "2.npy")
+    Image.fromarray(np.full((7, 9), 60_000, np.uint16)).save(tmp_path / "2.png")
+    with pytest.raises(InputError, match=r"values of type u?int\d+, but the model was trained on values from 0 to 1"):
+        model.preprocess(tmp_path / "2.png")
     np.save(tmp_path / "3.npy", np.ones((7, 9, 3), np.uint8))  # a mask
     assert (model.preprocess(tmp_path / "3.npy") == 1).all()
     model.value_range = ValueRange((-2.1,) * 3, (2.6,) * 3)

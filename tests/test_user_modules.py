@@ -209,3 +209,14 @@ def test_options_that_select_other_machines_are_not_taken_from_a_run(executor: s
     assert f"--{option.replace('_', '-')} was partition=gpu in run; check it and pass it again" in message
     assert logs(folder) == []
     assert run_here(SEARCH, "--resume", "run", "--budget", "2", "--executor", "serial").returncode == 0
+
+
+def test_installed_module_below_the_working_directory_is_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the parent directory of a project that contains its virtual environment and its runs."""
+    (folder / "project" / "packages").mkdir(parents=True)
+    (folder / "run").rename(folder / "project" / "run")
+    (folder / f"{MODULE}.py").rename(folder / "project" / "packages" / f"{MODULE}.py")
+    monkeypatch.syspath_prepend(folder / "project" / "packages")
+    result = run_here(cli.main, "validate", "project/run")
+    assert result.returncode == 0, result.stderr
+    assert logs(folder) != []

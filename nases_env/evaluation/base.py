@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -183,12 +184,23 @@ def _source(cls: type) -> str:
     """Return the source of the module of a class, in an interactive session that of the class; empty if there is none."""
     try:
         text = inspect.getsource(inspect.getmodule(cls) or cls)
-        body = ast.parse(text).body
+        with warnings.catch_warnings():  # of the module, which Python has shown when it was imported
+            warnings.simplefilter("ignore")
+            body = ast.parse(text).body
     except (OSError, TypeError, SyntaxError):
         with contextlib.suppress(OSError, TypeError):
             return inspect.getsource(cls)
         return ""
-    return "\n".join(ast.get_source_segment(text, node) or "" for node in body if not _is_main_guard(node))
+    lines = text.splitlines()
+    return "\n".join(
+        line for node in body if not _is_main_guard(node) for line in lines[_first_line(node) : node.end_lineno]
+    )
+
+
+def _first_line(node: ast.stmt) -> int:
+    """Return the index of the first line of a statement, which is that of its first decorator if it has one."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)]) - 1
 
 
 def _is_main_guard(node: ast.stmt) -> bool:

@@ -61,7 +61,7 @@ def count_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> Costs:
         with torch.random.fork_rng(devices=[]):
             try:
                 num_flops, peak_bytes = _trace(model, image_shape, "meta")
-            except RuntimeError:
+            except (RuntimeError, TypeError):  # the latter of NumPy
                 num_flops, peak_bytes = _trace(model, image_shape, "cpu")
     finally:
         for module, training in modes.items():

@@ -75,14 +75,22 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
             is_acquired = file_lock.lock(self._lock.fileno())
-            # The search that held the lock may have removed the file.
-            is_acquired = is_acquired and os.path.samestat(os.fstat(self._lock.fileno()), (self.path / TRAJECTORY).stat())
+            is_acquired = is_acquired and self._is_in_place()
         except OSError as error:
+            if self._lock is not None:
+                self._created = []
             raise write_error(self.path, error) from error
         if not is_acquired:
             self._created = []  # by another search, or to be used by it
             self._lock.close()
             raise InputError(f"another search is writing to {self.path}; wait until it ends, or stop it")
+
+    def _is_in_place(self) -> bool:
+        """Return whether the locked file is still the trajectory; the search that held the lock may have removed it."""
+        try:
+            return os.path.samestat(os.fstat(self._lock.fileno()), (self.path / TRAJECTORY).stat())
+        except FileNotFoundError:
+            return False
 
     def _create_unique(self) -> None:
         name = self.path.name

@@ -107,6 +107,8 @@ def _check_names(space: SearchSpace, what: str) -> None:
     names, sizes = space.decision_names, space.decision_sizes
     if names and (not isinstance(names, (tuple, list)) or len(names) != len(sizes)):
         raise InputError(f"{what} has {len(sizes)} decisions and the decision_names {names!r}; name each of them")
+    if space.choice_names and not isinstance(space.choice_names, (tuple, list)):
+        raise InputError(f"{what} has the choice_names {space.choice_names!r}; name each choice of each decision, or none")
     num_names = tuple(len(choices) if isinstance(choices, (tuple, list)) else 0 for choices in space.choice_names or ())
     if num_names not in ((), sizes):
         raise InputError(

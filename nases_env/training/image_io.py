@@ -109,7 +109,7 @@ def _convert_any(
     channels: int,
     value_range: ValueRange | None,
 ) -> torch.Tensor:
-    error = value_range.scale_error(np.asarray(image)) if value_range is not None and _dtype(image) == "uint8" else ""
+    error = "" if value_range is None else value_range.scale_error(np.asarray(image))
     if error:
         raise InputError(f"{name} has {error}; pass an image with such values, for example as an .npy file")
     return _convert(name, image, size, channels, value_range)

@@ -25,6 +25,13 @@ from base_module import NUM_CHOICES, Base
 
 WIDTHS = (8, 16)
 
+def named(name):
+    def name_class(cls):
+        cls.name = name
+        return cls
+    return name_class
+
+@named("first")
 class Space(Base):
     decision_sizes = (2, NUM_CHOICES)
 
@@ -59,6 +66,7 @@ def test_description_changes_with_the_modules_of_the_classes(folder: Path) -> No
     before = describe(folder)
     assert describe(folder) == before
     assert describe(folder, space=SPACE.replace("(8, 16)", "(64, 128)")) != before
+    assert describe(folder, space=SPACE.replace('"first"', '"other"'))["source"] != before["source"]
     assert describe(folder, base=BASE + "\n    def build(self):\n        return None\n") != before
 
 

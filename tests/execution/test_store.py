@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -402,6 +403,7 @@ class TestLeases:
             raw(path, "UPDATE leases SET process_start_time = 'earlier'")
             assert second.acquire("space:0", DIGEST, 1)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
     def test_hidden_process_of_another_user_expires_without_heartbeats(
         self, error: type[OSError], path: Path, monkeypatch: pytest.MonkeyPatch

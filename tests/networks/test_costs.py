@@ -92,18 +92,22 @@ def test_linear_layer_has_the_costs_by_hand() -> None:
 class Coordinates(nn.Module):
     """A network that creates a tensor on the CPU, and draws random numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, uses_numpy: bool) -> None:
         super().__init__()
+        self.uses_numpy = uses_numpy
         self.layer = nn.Conv2d(4, 2, 1, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         column = torch.linspace(0, 1, images.shape[-1]).expand(len(images), 1, *images.shape[2:]) + torch.rand(1)
+        if self.uses_numpy:
+            column = column + torch.from_numpy(images.numpy().mean(1, keepdims=True))
         result: torch.Tensor = self.layer(torch.cat([images, column], dim=1)).relu().mean((2, 3))
         return result
 
 
-def test_network_that_needs_values_is_counted() -> None:
-    model = Coordinates()
+@pytest.mark.parametrize("uses_numpy", [False, True])
+def test_network_that_needs_values_is_counted(uses_numpy: bool) -> None:
+    model = Coordinates(uses_numpy)
     before, state = model.layer.weight.clone(), torch.get_rng_state()
     costs = count_costs(model, IMAGE)
     assert costs[:2] == (8, 2 * 8 * 64)

@@ -172,6 +172,7 @@ def test_search_space_without_a_name_is_rejected() -> None:
         ({"decision_names": "ab"}, "has 2 decisions and the decision_names 'ab'; name each of them"),
         ({"choice_names": (("x", "y"),)}, "has choice_names of the sizes (2,), not (2, 3); name each choice of each"),
         ({"choice_names": (("x", "y"), ("x", "y"))}, "has choice_names of the sizes (2, 2), not (2, 3); name each choice"),
+        ({"choice_names": 5}, "has the choice_names 5; name each choice of each decision, or none"),
         ({"choice_names": (1, 2)}, "has choice_names of the sizes (0, 0), not (2, 3); name each choice of each decision"),
     ],
 )

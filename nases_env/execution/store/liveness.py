@@ -99,7 +99,7 @@ def _is_of_another_user(pid: int) -> bool:
         os.kill(pid, 0)
     except PermissionError:
         return True
-    except OSError:
+    except (OSError, OverflowError):  # the latter in a damaged lease
         pass
     return False
 

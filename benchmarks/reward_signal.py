@@ -29,9 +29,9 @@ from tqdm import tqdm
 from benchmarks.common.searches import require_trained_children
 from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
-from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, TrainingEvaluator
 from nases_env.search import SearchArgs, make_env
+from nases_env.search.option_checks import require_at_least
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator
 
@@ -58,9 +58,8 @@ class Args:
     """JSON file for the measurements."""
 
     def __post_init__(self) -> None:
-        for option, minimum in {"num_architectures": 2, "num_seeds": 2, "num_processes": 1}.items():
-            if getattr(self, option) < minimum:
-                raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
+        require_at_least(self, 2, "num_architectures", "num_seeds")
+        require_at_least(self, 1, "num_processes")
 
 
 def evaluate(job: tuple[TrainingEvaluator, Architecture, int]) -> Evaluation:

@@ -52,6 +52,7 @@ from benchmarks.fidelity.trainings import Job, find_teacher, read_teacher, run
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import ChildSettings, final_settings, resolve_preset
+from nases_env.search.option_checks import require_at_least
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import numpy_generator
 from nases_env.training import load_images
@@ -114,8 +115,7 @@ class Args:
     def __post_init__(self) -> None:
         if self.num_cells < MIN_CELLS or self.num_seeds < 2 or self.num_processes < 1:
             raise InputError(f"fidelity needs at least {MIN_CELLS} --num-cells, 2 --num-seeds and 1 --num-processes")
-        if min(self.num_trainings or 0, self.num_resamples) < 0:
-            raise InputError("--num-trainings and --num-resamples must be at least 0")
+        require_at_least(self, 0, "num_trainings", "num_resamples")
         for name in self.trainings:
             if name not in SHORT_TRAININGS:
                 hint = did_you_mean(name, SHORT_TRAININGS)

@@ -314,19 +314,14 @@ def _verify_checks(store: Store) -> Iterator[tuple[str, list[str]]]:
         yield f"{len(rows)} {table}: all values are valid", errors
 
 
-UNRESTRICTED = (
-    "key",
-    "digest",
-    "seed",
-    "seconds",
-    "device",
-    "reason",
-    "created",
-    "host",
-    "nases_env_version",
-    "torch_version",
-)
-"""Columns of which only the type is checked."""
+UNRESTRICTED = {
+    name: COLUMN_TYPES[name]
+    for name in (
+        *("key", "digest", "seed", "seconds", "device", "reason"),
+        *("created", "host", "nases_env_version", "torch_version"),
+    )
+}
+"""Types of the columns of which only the type is checked."""
 
 
 def _invalid_types(row: Row, types: Mapping[str, Any]) -> Iterator[str]:
@@ -345,7 +340,7 @@ def _invalid_time(row: Row) -> Iterator[str]:
 
 
 def _invalid_values(row: Row) -> Iterator[str]:
-    yield from _invalid_types(row, {name: COLUMN_TYPES[name] for name in UNRESTRICTED})
+    yield from _invalid_types(row, UNRESTRICTED)
     if row["status"] not in STORED_STATUSES:
         yield f"status is {row['status']!r}, not one of {', '.join(STORED_STATUSES)}"
     for name in ("valid_accuracy", "train_accuracy"):

@@ -74,8 +74,7 @@ class RunDir:
                 self._create_unique()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / TRAJECTORY, "ab")  # noqa: SIM115 - held as long as the search lasts
-            is_acquired = file_lock.lock(self._lock.fileno())
-            is_acquired = is_acquired and self._is_in_place()
+            is_acquired = file_lock.lock(self._lock.fileno()) and self._is_in_place()
         except OSError as error:
             if self._lock is not None:
                 self._created = []

@@ -87,4 +87,4 @@ bench-full: $(READY)
 	for name in $(FULL_BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --output benchmarks/results/$$name.json || exit 1; done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -27,6 +27,7 @@ from nases_env import streams
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.escaping import printable
 from nases_env.streams import OutputError
+from nases_env.units import MAX_NUMBER
 
 Args = TypeVar("Args")
 
@@ -52,11 +53,10 @@ MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "Storage size calcu
 
 MAX_REASON, MAX_DIGITS = 200, 20  # characters of a message and of a number in it
 
-MAX_INTEGER = 2**53  # larger sizes would overflow the 64-bit numbers of torch and numpy
 MIN_FLOAT, MAX_FLOAT = 2.0**-100, 2.0**100  # float32 numbers that can still be multiplied
 
 PARENT_VARIABLE = "NASES_PARENT"
-"""The environment variable with the process id of the command that started this one, with which it exits."""
+"""Environment variable with the id of the process that started this command; the command exits when that process ends."""
 
 PARENT_POLL_SECONDS = 0.1
 
@@ -208,7 +208,7 @@ def _require_representable(name: str, value: Any) -> None:
     if isinstance(value, float):
         is_valid = value == 0 or math.isinf(value) or MIN_FLOAT <= abs(value) <= MAX_FLOAT
     else:
-        is_valid = not isinstance(value, int) or abs(value) <= MAX_INTEGER or name.split(".")[-1] == "seed"
+        is_valid = not isinstance(value, int) or abs(value) <= MAX_NUMBER or name.split(".")[-1] == "seed"
     if not is_valid:
         problem = "is not a number" if value != value else f"is too {'small' if abs(value) < 1 else 'large'}"
         shown = str(value) if len(str(value)) <= MAX_DIGITS else f"{str(value)[:MAX_DIGITS]}..."
@@ -300,7 +300,7 @@ def parse_quietly(args_type: type[Args], options: Sequence[str], default: Args) 
     return args
 
 
-def given_preset(options: Sequence[str] | None = None) -> str | None:
+def given_preset(options: Sequence[str] | None) -> str | None:
     """Return the value of ``--preset`` in ``options``, which determines the defaults of other options; None if not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?")

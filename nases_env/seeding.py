@@ -27,9 +27,9 @@ def numpy_generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, *names))
 
 
-def torch_generator(seed: int, *names: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a torch generator on ``device`` for the stream ``names`` of the run ``seed``."""
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))
+def torch_generator(seed: int, *names: str) -> torch.Generator:
+    """Return a torch generator of the CPU for the stream ``names`` of the run ``seed``."""
+    return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 @contextmanager

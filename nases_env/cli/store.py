@@ -27,7 +27,7 @@ from nases_env.evaluation.result import read_curve
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.execution.store.schema import COLUMN_TYPES, TABLE_TYPES
 from nases_env.hashing import sha256_hex
-from nases_env.json_io import parse_json
+from nases_env.json_io import MAX_INTEGER, parse_json
 from nases_env.paths import require_other_file
 from nases_env.search_spaces import SEARCH_SPACES, get_search_space
 from nases_env.tables import format_known
@@ -310,8 +310,11 @@ def _verify_checks(store: Store) -> Iterator[tuple[str, list[str]]]:
     yield f"{num_genotypes} genotypes of built-in search spaces: keys match", invalid_genotypes
     for table, types in TABLE_TYPES.items():
         rows = store.rows_of(table, check_types=False)
-        errors = [f"{row['key']}: {error}" for row in rows for error in (*_invalid_types(row, types), *_invalid_time(row))]
-        yield f"{len(rows)} {table}: all values are valid", errors
+        invalid = ((row, (*_invalid_types(row, types), *_invalid_seconds(row), *_invalid_time(row))) for row in rows)
+        yield (
+            f"{len(rows)} {table}: all values are valid",
+            [f"{row['key']}: {error}" for row, errors in invalid for error in errors],
+        )
 
 
 UNRESTRICTED = {
@@ -321,7 +324,7 @@ UNRESTRICTED = {
         *("created", "host", "nases_env_version", "torch_version"),
     )
 }
-"""Types of the columns of which only the type is checked."""
+"""Types of the columns for which each value of the type is valid, except for seconds."""
 
 
 def _invalid_types(row: Row, types: Mapping[str, Any]) -> Iterator[str]:
@@ -339,8 +342,14 @@ def _invalid_time(row: Row) -> Iterator[str]:
         yield f"started is {row['started']!r}, not a time"
 
 
+def _invalid_seconds(row: Row) -> Iterator[str]:
+    if "seconds" in row and isinstance(row["seconds"], float) and not 0 <= row["seconds"] < MAX_INTEGER:
+        yield f"seconds is {row['seconds']!r}, not a duration"
+
+
 def _invalid_values(row: Row) -> Iterator[str]:
     yield from _invalid_types(row, UNRESTRICTED)
+    yield from _invalid_seconds(row)
     if row["status"] not in STORED_STATUSES:
         yield f"status is {row['status']!r}, not one of {', '.join(STORED_STATUSES)}"
     for name in ("valid_accuracy", "train_accuracy"):

@@ -46,8 +46,8 @@ from nases_env.training import DATASETS, EpochRecord
 class TrainArgs:
     """Train the best architecture of a search to convergence on all training images and test it once.
 
-    The network is that of the search, unless --preset or --child change its size. A search that was stopped can be trained,
-    too.
+    The network is that of the search, unless --preset or --child change its size. You can also train the best architecture
+    of a search that was stopped.
 
     Rerun the command to resume it after an interruption. To train several seeds in parallel, run one command per seed, each
     with its own --seed and --device, with the same output directory.
@@ -136,9 +136,8 @@ def train_command(args: TrainArgs) -> None:
         InputError: if an argument is invalid, data is missing, the output directory belongs to a different training run, or
             training fails.
     """
-    if args.seeds < 1 or args.seed < 0:
-        raise InputError(f"--seeds must be at least 1 and --seed at least 0, not {args.seeds} and {args.seed}")
-    require_at_least(args, 1, "num_threads")
+    require_at_least(args, 1, "seeds", "num_threads")
+    require_at_least(args, 0, "seed")
     if args.limits.max_latency not in (None, _default_limits(args.source).max_latency):
         raise InputError("--max-latency limits searches only; pass it to the search, or limit the costs with --max-flops")
     is_run = args.source.is_dir()

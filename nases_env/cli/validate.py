@@ -21,7 +21,7 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import ExecutionSettings
 from nases_env.progress import Progress
 from nases_env.search.options import SearchArgs, load_args, make_env
-from nases_env.search.run_dir import changed_settings, read_config, read_trajectory
+from nases_env.search.run_dir import changed_configuration, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
 
 GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge during training
@@ -77,7 +77,7 @@ def validate_command(args: ValidateArgs) -> None:
     try:
         env.reset(seed=search_args.seed)
         env.start(args.execution, max_in_flight=args.num_envs)
-        changed = changed_settings(read_config(args.run_dir), env.evaluator)
+        changed = changed_configuration(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
             console.print(f"warning: changed since the run: {', '.join(changed)}")
         num_wrong = 0

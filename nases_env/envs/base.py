@@ -93,8 +93,9 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
     stored by an earlier version, or if an infeasible child exceeds another limit.
-    ``reset`` returns ``key`` and ``genotype`` only. The same seed and actions always produce the same information. Values
-    that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
+    ``reset`` returns only the strings; with ``info_text=False``, it returns the numbers, which are 0. The same seed and
+    actions always produce the same information. Values that are not reproducible, such as wall time, are in
+    ``env.unwrapped.last_evaluation``.
 
     ## Randomness
 

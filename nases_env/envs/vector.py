@@ -81,8 +81,8 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     architectures in a batch are evaluated once. With K = 1 the results equal those of ``NASESEnv``. A partial reset does not
     change the seed of the children.
 
-    Only ``decode_batch``, ``submit``, ``set_current`` and ``info`` of the shared environment are called: overriding its
-    ``step`` has no effect here.
+    ``step`` and ``evaluate`` of the shared environment are not called: overriding them has no effect here. Override
+    ``decode_batch``, ``info`` or ``reward_of`` instead.
 
     Args:
         env: the shared environment; it is closed with this one. If it is not started, the first step starts it with

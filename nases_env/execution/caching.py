@@ -261,7 +261,7 @@ class CachingExecutor(Executor):
 
 @dataclass(eq=False)
 class _Job:
-    """A child without a result. Its future cannot be cancelled by the caller, because its lease must be released first."""
+    """A child without a result. Its future cannot be canceled by the caller, because its lease must be released first."""
 
     architecture: Architecture
     seed: int

@@ -85,7 +85,7 @@ def _load(configuration: bytes) -> Any:
         return pickle.loads(configuration)
     except Exception as error:  # imports may raise any exception
         raise InputError(
-            f"a worker process cannot load the evaluator ({_describe(error)}); define it in an importable module, "
+            f"a worker process cannot load the evaluator ({describe(error)}); define it in an importable module, "
             "or use --executor serial"
         ) from error
 
@@ -96,18 +96,19 @@ def _send_result(connection: Connection[Any, Any], work: Callable[[], Any]) -> N
 
     try:
         result = work()
-        _flush()
+        flush()
         connection.send(("done", result))
     except InputError as error:
-        _flush()
+        flush()
         connection.send(("input_error", str(error)))
     except BaseException as error:  # evaluators may raise any exception
         traceback.print_exc()
-        _flush()
-        connection.send(("raised", _describe(error)))
+        flush()
+        connection.send(("raised", describe(error)))
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return the type and the message of ``error`` in one line."""
     text = textwrap.shorten(str(error), _MAX_REASON)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -120,7 +121,8 @@ def _write_to(log: str | os.PathLike[str]) -> None:
     os.close(descriptor)
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Write all output of this process, including that of C code."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     ctypes.CDLL(None).fflush(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import ipaddress
 import logging
@@ -13,7 +12,6 @@ import signal
 import socket
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 import traceback
@@ -29,6 +27,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.process_worker_main import describe, flush
 from nases_env.paths import require_no_link
 
 try:  # imported by name, because parts of Ray have no type annotations
@@ -45,7 +44,6 @@ _LOG_SECONDS = 60.0  # a busy node needs a while to start the process that reads
 _LOG_LINES = 20
 _LOG_BYTES = 2**20
 """Maximum size of a log; only the end of a longer output is kept."""
-_MAX_REASON = 300
 
 
 class RayWorker(Worker):
@@ -271,7 +269,7 @@ def _init(address: str | None) -> tempfile.TemporaryDirectory[str] | None:
             ray.init(address=address, **_INIT_OPTIONS)
     except Exception as error:  # Ray raises many types, including bare Exception
         raise InputError(
-            f"cannot join the Ray cluster at {address} ({_describe(error)}); this machine must be one of its nodes, "
+            f"cannot join the Ray cluster at {address} ({describe(error)}); this machine must be one of its nodes, "
             "and a cluster with a token requires RAY_AUTH_MODE=token"
         ) from error
     return None
@@ -300,7 +298,7 @@ def start_cluster(**options: Any) -> tempfile.TemporaryDirectory[str]:
             ray.init(address="local", **options)
     except Exception as error:  # Ray raises many types, including bare Exception
         folder.cleanup()
-        raise InputError(f"cannot start Ray on this machine ({_describe(error)})") from error
+        raise InputError(f"cannot start Ray on this machine ({describe(error)})") from error
     return folder
 
 
@@ -420,7 +418,7 @@ class _SharedEvaluator:
             self.pickled = _dumps((uuid.uuid4().hex, evaluator))
         except Exception as error:  # attributes may raise any exception
             raise InputError(
-                f"the evaluator cannot be sent to a Ray cluster ({_describe(error)}); "
+                f"the evaluator cannot be sent to a Ray cluster ({describe(error)}); "
                 "define its parts in an importable module, or use --executor serial"
             ) from error
         self._evaluator = evaluator
@@ -462,7 +460,7 @@ def _failure(error: Exception) -> AttemptError:
         ray.exceptions.ObjectLostError: "its data was lost from the object store",
     }
     known = (reason for kind, reason in reasons.items() if isinstance(error, kind))
-    return AttemptError(next(known, f"Ray failed: {_describe(getattr(error, 'cause', error))}"))
+    return AttemptError(next(known, f"Ray failed: {describe(getattr(error, 'cause', error))}"))
 
 
 def _node_suffix(location: _TaskLocation | None) -> str:
@@ -470,11 +468,6 @@ def _node_suffix(location: _TaskLocation | None) -> str:
     if location is None or location.node == ray.get_runtime_context().get_node_id():
         return ""
     return f" (on the Ray node {location.host})"
-
-
-def _describe(error: BaseException) -> str:
-    text = textwrap.shorten(str(error), _MAX_REASON)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 # The code below runs in the worker processes of Ray.
@@ -512,7 +505,7 @@ def _outcome(pickled: bytes, shared: Any, task: bytes) -> tuple[str, Any]:
         return "input_error", str(error)
     except BaseException as error:  # evaluators may raise any exception
         traceback.print_exc()
-        return "raised", _describe(error)
+        return "raised", describe(error)
 
 
 def _load(pickled: bytes, shared: Any, task: bytes) -> tuple[Evaluator, Task]:
@@ -522,7 +515,7 @@ def _load(pickled: bytes, shared: Any, task: bytes) -> tuple[Evaluator, Task]:
         identifier, evaluator = pickle.loads(pickled)
     except Exception as error:  # imports may raise any exception
         raise InputError(
-            f"a Ray worker cannot load the evaluator ({_describe(error)}); install its modules on every node"
+            f"a Ray worker cannot load the evaluator ({describe(error)}); install its modules on every node"
         ) from error
     if _loaded is None or _loaded[0] != identifier:
         if shared is None:
@@ -536,7 +529,7 @@ def _load(pickled: bytes, shared: Any, task: bytes) -> tuple[Evaluator, Task]:
 @contextlib.contextmanager
 def _redirect_output(descriptor: int) -> Iterator[None]:
     """Redirect all output of this process, including that of C code and of ``logging``, to ``descriptor``."""
-    _flush()
+    flush()
     before = {standard: os.dup(standard) for standard in (1, 2)}
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -549,18 +542,12 @@ def _redirect_output(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        _flush()
+        flush()
         for standard, copy in before.items():
             os.dup2(copy, standard)
             os.close(copy)
         root.setLevel(level)
         root.removeHandler(handler)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    ctypes.CDLL(None).fflush(None)
 
 
 def _read_log(path: str) -> bytes:

@@ -140,7 +140,7 @@ def load_python(content: bytes) -> Callable[[Tensor], Tensor]:
     """Run a file of ``python_source``, which cannot import this package, and return its network.
 
     Raises:
-        InputError: if the file or its network cannot be run; the second one when the network is called.
+        InputError: if the file cannot be run. The returned function raises it if the network cannot be run.
     """
     network: nn.Module = _checked(lambda: _run(content.decode())["load"]())
     return lambda images: _checked(lambda: network(images))
@@ -187,7 +187,7 @@ class _Writer:
         self._tensors = _parameters(program)
         self._names = _Names()
         self._layers: dict[str, tuple[str, _Layer]] = {}  # by the path of the module; with its name
-        self._raw: dict[str, str] = {}  # names of the tensors outside layers, by their path
+        self._raw: dict[str, tuple[str, Tensor]] = {}  # tensors outside layers, by their path; with their names
         self._expressions: dict[fx.Node, _Expression] = {}
         self._section = ""
         self._uses_operator = False
@@ -207,32 +207,22 @@ class _Writer:
     def definitions(self) -> list[str]:
         """Return the lines that define the layers and the other tensors."""
         raw = [
-            f"self.{name} = {self._raw_definition(path)}"
-            if isinstance(self._tensor_at(path), nn.Parameter)
-            else f'self.register_buffer("{name}", {self._raw_definition(path)})'
-            for path, name in self._raw.items()
+            f"self.{name} = {_raw_definition(tensor)}"
+            if isinstance(tensor, nn.Parameter)
+            else f'self.register_buffer("{name}", {_raw_definition(tensor)})'
+            for name, tensor in self._raw.values()
         ]
         return raw + [f"self.{name} = {layer.definition}" for name, layer in self._layers.values()]
 
     def state(self, network: Callable[[], nn.Module]) -> list[Tensor]:
         """Return the tensors of the state of ``network`` in its order."""
-        tensors = {name: self._tensor_at(path) for path, name in self._raw.items()}
+        tensors = dict(self._raw.values())
         for name, layer in self._layers.values():
             tensors.update({f"{name}.{suffix}": tensor for suffix, tensor in layer.tensors.items()})
         with torch.device("meta"):
             names = network().state_dict()
         # The number of batches of a batch norm, which the graph does not contain, is the remaining one.
         return [tensors.get(name, torch.zeros(meta.shape, dtype=meta.dtype)) for name, meta in names.items()]
-
-    def _tensor_at(self, path: str) -> Tensor:
-        return next(tensor for target, tensor in self._tensors.values() if target == path)
-
-    def _raw_definition(self, path: str) -> str:
-        tensor = self._tensor_at(path)
-        text = f"torch.empty({tuple(tensor.shape)}, dtype={tensor.dtype})"
-        if not isinstance(tensor, nn.Parameter):
-            return text
-        return f"nn.Parameter({text})" if tensor.requires_grad else f"nn.Parameter({text}, requires_grad=False)"
 
     def _write(self, node: fx.Node, following: fx.Node | None) -> None:
         if node.op == "output":
@@ -326,14 +316,11 @@ class _Writer:
         """Return the name of the layer that computes the operator, defining it if necessary; None if there is none."""
         if target not in LAYERS:
             return None
-        nodes = {name: arguments[name] for name in ("weight", "bias", "running_mean", "running_var") if name in arguments}
-        places = {
-            name: self._tensors[node.name] if isinstance(node, fx.Node) and node.name in self._tensors else None
-            for name, node in nodes.items()
-        }
-        if any(places[name] is None and node is not None for name, node in nodes.items()):
+        given = {name: arguments.get(name) for name in ("weight", "bias", "running_mean", "running_var")}
+        nodes = {name: node for name, node in given.items() if node is not None}
+        if any(node.name not in self._tensors for node in nodes.values()):
             return None  # a weight is computed
-        found = {name: place for name, place in places.items() if place is not None}
+        found = {name: self._tensors[node.name] for name, node in nodes.items()}
         paths = {path.rpartition(".")[0] for path, _ in found.values()}
         if len(paths) != 1 or any(path.rpartition(".")[2] != name for name, (path, _) in found.items()):
             return None
@@ -358,10 +345,10 @@ class _Writer:
         if isinstance(value, fx.Node):
             if value in self._expressions:
                 return self._expressions[value].text
-            path, _ = self._tensors[value.name]
+            path, tensor = self._tensors[value.name]
             if path not in self._raw:
-                self._raw[path] = self._names.unique(path.removeprefix("network."))
-            return f"self.{self._raw[path]}"
+                self._raw[path] = self._names.unique(path.removeprefix("network.")), tensor
+            return f"self.{self._raw[path][0]}"
         if isinstance(value, (list, tuple)):
             return f"[{', '.join(map(self._render, value))}]"
         if isinstance(value, float) and not math.isfinite(value):
@@ -394,6 +381,13 @@ class _Names:
             name, number = f"{first}_{number}", number + 1
         self._taken.add(name)
         return name
+
+
+def _raw_definition(tensor: Tensor) -> str:
+    text = f"torch.empty({tuple(tensor.shape)}, dtype={tensor.dtype})"
+    if not isinstance(tensor, nn.Parameter):
+        return text
+    return f"nn.Parameter({text})" if tensor.requires_grad else f"nn.Parameter({text}, requires_grad=False)"
 
 
 def _parameters(program: torch.export.ExportedProgram) -> dict[str, tuple[str, Tensor]]:

@@ -27,7 +27,7 @@ from nases_env.networks.operations import (
     he_initialize,
     make_operation,
 )
-from nases_env.networks.settings import NetworkSettings
+from nases_env.networks.settings import NetworkSettings, check_shapes
 
 Node: TypeAlias = tuple[int, int, int, int]
 """(input a, operator a, input b, operator b): the sum of operator a applied to input a and operator b applied to input b.
@@ -236,10 +236,7 @@ class EnasMicroNetwork(nn.Module):
         super().__init__()
         check_cell(normal)
         check_cell(reduction)
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it must be at least 1")
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")
+        check_shapes(num_classes, image_shape)
 
         self.max_drop_path_prob = settings.drop_path_prob
         self._progress: float | Tensor = 0.0

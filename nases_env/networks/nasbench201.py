@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.networks.operations import AvgPool3x3, conv1x1, he_initialize
-from nases_env.networks.settings import NetworkSettings
+from nases_env.networks.settings import NetworkSettings, check_shapes
 
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The five operators of NAS-Bench-201; ``none`` removes the edge."""
@@ -125,10 +125,7 @@ class NasBench201Network(nn.Module):
             raise InputError("the network of nasbench201 has no drop-path; leave drop_path_prob at 0")
         if settings.auxiliary_head:
             raise InputError("the network of nasbench201 has no auxiliary head; leave auxiliary_head off")
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it must be at least 1")
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")
+        check_shapes(num_classes, image_shape)
 
         channels = settings.num_filters
         self.stem = nn.Sequential(

@@ -35,3 +35,11 @@ class NetworkSettings:
             raise InputError(f"num_filters is {self.num_filters}; it must be at least 1")
         if not 0.0 <= self.drop_path_prob < 1.0:
             raise InputError(f"drop_path_prob is {self.drop_path_prob}; it must be in [0, 1), where 0 disables drop-path")
+
+
+def check_shapes(num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Raise ``InputError`` if a network cannot have ``num_classes`` outputs, or images of ``image_shape`` as input."""
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}; it must be at least 1")
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise InputError(f"image_shape is {tuple(image_shape)}; it must be (channels, height, width), all at least 1")

@@ -10,7 +10,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import TrainingEvaluator, measure_latencies
 from nases_env.report import Latency, Run
 from nases_env.search.options import SearchArgs, load_args, make_env
-from nases_env.search.run_dir import changed_settings, read_config, read_trials
+from nases_env.search.run_dir import changed_configuration, read_config, read_trials
 from nases_env.search_spaces import get_search_space
 
 NUM_CHILDREN = 5
@@ -55,7 +55,7 @@ def _evaluator(run_dir: Path) -> TrainingEvaluator:
         evaluator = dataclasses.replace(env.evaluator, device="cpu", download=False)
     finally:
         env.close()
-    changed = set(changed_settings(read_config(run_dir), evaluator)) - OTHER_MACHINE
+    changed = set(changed_configuration(read_config(run_dir), evaluator)) - OTHER_MACHINE
     if changed:
         raise InputError(
             f"these settings differ from those of {run_dir}: {', '.join(sorted(changed))}; restore them, or omit --latency"

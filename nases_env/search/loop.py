@@ -369,11 +369,11 @@ class SearchLoop:
         """Return the next recorded evaluation, which must be that of ``architecture``, and whether its trial was new."""
         recorded = next(self._recorded, None)
         if recorded is None:
-            raise InputError(f"the record of the search ends before child {self.num_trials + 1}; try again")
+            raise InputError(f"the record of the search ends before trial {self.num_trials + 1}; try again")
         evaluation, _ = recorded
         if (evaluation.key, evaluation.fidelity) != (architecture.key, fidelity):
             raise InputError(
-                f"the search cannot be resumed: child {self.num_trials + 1} was {evaluation.key} and is now "
+                f"the search cannot be resumed: trial {self.num_trials + 1} was {evaluation.key} and is now "
                 f"{architecture.key}, because another version or machine computes differently; start a new search"
             )
         self.env.executor.preload(evaluation)

@@ -16,11 +16,11 @@ def require_at_least(args: object, minimum: int, *options: str) -> None:
         _require(value is None or value >= minimum, option, f"be at least {minimum}", value)
 
 
-def require_positive(args: object, *options: str, allow_inf: bool = False) -> None:
+def require_positive(args: object, *options: str) -> None:
     """Raise ``InputError`` if one of ``options``, attributes of ``args``, is not a positive number; None is skipped."""
     for option in options:
         value = getattr(args, option)
-        _require(value is None or (value > 0 and (allow_inf or value < math.inf)), option, "be a positive number", value)
+        _require(value is None or 0 < value < math.inf, option, "be a positive number", value)
 
 
 def require_non_negative(args: object, *options: str) -> None:

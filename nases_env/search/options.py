@@ -108,8 +108,8 @@ class SearchArgs:
     budget: int = 30
     """Number of children to evaluate, including repeats, which are served from the cache."""
     time: Duration = None
-    """Duration of the search, such as 90s, 45m or 1h30m, with the second evaluation of the finalists. A resumed search has
-    this time again. Default: none. If it is given, the default of --budget is unlimited."""
+    """Duration of the search, such as 90s, 45m or 1h30m, with the second evaluation of the finalists. A resumed search gets
+    the full time again. Default: none. If it is given, the default of --budget is unlimited."""
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1

@@ -250,13 +250,15 @@ class JsonLog(SearchCallback):
 
     Args:
         run_dir: the run directory.
+        num_recorded: number of children that a resumed search has recorded.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, num_recorded: int = 0) -> None:
         self._run_dir = run_dir
+        self._num_recorded = num_recorded
 
     def on_start(self, loop: SearchLoop) -> None:
-        self._print("start", run_dir=str(self._run_dir), budget=loop.budget, num_recorded=loop.num_replayed)
+        self._print("start", run_dir=str(self._run_dir), budget=loop.budget, num_recorded=self._num_recorded)
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if not is_replayed:

@@ -33,7 +33,7 @@ from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summ
 from nases_env.search.run_dir import (
     STORE,
     RunDir,
-    changed_settings,
+    changed_configuration,
     config_of,
     is_finished,
     is_fresh,
@@ -56,12 +56,12 @@ NUM_FINALISTS = 5  # the default of --num-finalists
 class SearchRun:
     """A resumable search, recorded in a run directory. Use it as a context manager.
 
-    The run directory contains, updated after each trial:
+    The run directory contains:
 
     - ``config.json``: the command, its arguments, the configuration of the evaluations, versions
-    - ``evaluations.jsonl``: the trajectory, one trial per line, with action and reward
+    - ``evaluations.jsonl``: the trajectory, one trial per line, with action and reward, appended after each trial
     - ``store.sqlite``: the results, unless ``args.execution`` names another store
-    - ``best.json``: the best architecture so far, in the format of the ``reset`` option
+    - ``best.json``: the best architecture so far, in the format of the ``reset`` option, written after each improvement
     - ``finalists.json``: the best children with the results of both evaluations, at the end
     - event files of TensorBoard
 
@@ -176,7 +176,7 @@ class SearchRun:
     def _printers(self, title: str, num_recorded: int) -> list[SearchCallback]:
         """Return the callbacks that print."""
         if self.args.log_json:
-            return [JsonLog(self.run_dir)]
+            return [JsonLog(self.run_dir, num_recorded)]
         if self.args.quiet:
             return []
         return [
@@ -241,7 +241,7 @@ class SearchRun:
         if config.get("agent") != self.agent:
             raise InputError(f"{path} is a run of {config.get('agent')}, not {self.agent}; resume it with that agent")
         if config.get("configuration") != config_of(self.env.evaluator):
-            names = ", ".join(changed_settings(config, self.env.evaluator)) or "settings"
+            names = ", ".join(changed_configuration(config, self.env.evaluator)) or "settings"
             raise InputError(
                 f"{path} cannot be resumed: the evaluation settings changed ({names}); restore them, or start a new search"
             )
@@ -280,6 +280,8 @@ class SearchRun:
         flat: dict[str, Any] = {"agent": self.agent, **self._arguments()}
         for group in ("child", "execution"):
             flat.pop(group)
+        for group in ("limits", "env_kwargs"):
+            flat.update({f"{group}.{name}": value for name, value in flat.pop(group).items()})
         if isinstance(self.env, ImageEnv):
             flat.update({f"child.{name}": value for name, value in dataclasses.asdict(self.env.settings).items()})
         return {

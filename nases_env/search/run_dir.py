@@ -193,10 +193,10 @@ def config_of(evaluator: Evaluator) -> dict[str, Any]:
     return configuration
 
 
-def changed_settings(config: dict[str, Any], evaluator: Evaluator) -> list[str]:
+def changed_configuration(config: dict[str, Any], evaluator: Evaluator) -> list[str]:
     """Return the names of the settings that determine results and differ from ``config``."""
-    before, now = config.get("configuration"), config_of(evaluator)
-    return [name for name in now if not isinstance(before, dict) or before.get(name) != now[name]]
+    before, now = config["configuration"], config_of(evaluator)
+    return [name for name in now if before.get(name) != now[name]]
 
 
 def trial_record(trial: Trial, search_space: SearchSpace) -> dict[str, Any]:

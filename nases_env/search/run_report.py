@@ -48,7 +48,8 @@ from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
 NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learning curves are shown
 MIN_ARCHITECTURES = 50  # for the operators of the best tenth
 MAX_COORDINATE, MAX_DIMENSIONS = 1e6, 1000  # of a vector; an action has few dimensions and is a few units long
-OTHER_ARGUMENTS = ("env_id", "seed", "budget", "child", "execution")  # arguments that are not settings of the agent
+GROUPS = ("env_kwargs", "limits", "child", "execution")  # arguments that are dictionaries
+OTHER_ARGUMENTS = ("env_id", "seed", "budget")  # in the title of the report
 
 
 def write_report(run_dir: Path) -> Path:
@@ -308,8 +309,8 @@ def _architecture_vectors(children: Sequence[Child], configuration: Mapping[str,
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the arguments of a search, except for those in its title, as text by name."""
-    settings = {name: value for name, value in arguments.items() if name not in OTHER_ARGUMENTS}
-    for group in ("child", "execution"):
+    settings = {name: value for name, value in arguments.items() if name not in (*OTHER_ARGUMENTS, *GROUPS)}
+    for group in GROUPS:
         settings.update({f"{group}.{name}": value for name, value in _entries(arguments.get(group))})
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 

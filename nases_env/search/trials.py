@@ -54,7 +54,8 @@ class Finalist:
     def mean_reward(self) -> float:
         """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ.
 
-        The first one if there is no second result; such a child is not chosen, unless there is none for all finalists.
+        If the second evaluation failed, it is the first reward. Such a child is chosen only if the second evaluations of all
+        finalists failed.
         """
         first, second = self.trial.evaluation, self.second
         if not self.is_confirmed:

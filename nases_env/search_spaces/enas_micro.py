@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nases_env.networks import OPERATORS, Cell, EnasMicroNetwork, NetworkSettings
+from nases_env.networks.enas_micro import loose_ends
 from nases_env.networks.enas_micro_sized import count_enas_micro_parameters
 from nases_env.networks.genotype import CELLS, NUM_CELL_INPUTS, NUM_NODES, canonical_cell, read_enas_micro
 from nases_env.search_spaces.base import Architecture, SearchSpace
@@ -81,6 +82,4 @@ def split_cells(decisions: tuple[int, ...]) -> tuple[Cell, Cell]:
 
 def _graph(name: str, cell: Cell) -> CellGraph:
     nodes = tuple((Branch(OPERATORS[op_a], a), Branch(OPERATORS[op_b], b)) for a, op_a, b, op_b in cell)
-    read = {branch.source for node in nodes for branch in node}
-    loose_ends = tuple(value for value in range(NUM_CELL_INPUTS + NUM_NODES) if value not in read)
-    return CellGraph(f"{name} cell", ("cell k-2", "cell k-1"), nodes, loose_ends)
+    return CellGraph(f"{name} cell", ("cell k-2", "cell k-1"), nodes, loose_ends(cell))

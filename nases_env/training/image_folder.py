@@ -150,7 +150,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise InputError(
-            f"{folder} contains no class folders; put the images into {folder}/<class>/, one directory per class"
+            f"{folder} contains no class directories; put the images into {folder}/<class>/, one directory per class"
         )
     for name in names:
         if name != escape_name(name):  # models and reports contain it
@@ -163,7 +163,7 @@ def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names:
     if different:
         raise InputError(
             f"the classes of {root / 'train'} and {root / 'test'} differ: only one of them has {', '.join(different)}; "
-            "both must have the same class folders"
+            "both must have the same class directories"
         )
 
 

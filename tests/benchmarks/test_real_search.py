@@ -178,7 +178,7 @@ def test_search_that_was_recorded_differently_is_not_resumed(tmp_path: Path, mon
     content["children"][0]["evaluation"]["key"] = "another"
     content["children"][0]["seconds"] = 0.5
     search.path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="cannot be resumed: child 1 was another and is now enas_micro"):
+    with pytest.raises(InputError, match="cannot be resumed: trial 1 was another and is now enas_micro"):
         search.run()
 
 

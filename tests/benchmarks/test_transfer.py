@@ -96,7 +96,7 @@ def test_recorded_seeds_are_not_repeated(table: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr("benchmarks.transfer.run_job", None)
     main(args)
     assert (tmp_path / "out.json").read_text() == report
-    with pytest.raises(TypeError):  # the records have other settings
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):  # the records have other settings
         main(dataclasses.replace(args, budgets=(4,)))
     records.write_text("[]\n")
     with pytest.raises(InputError, match=r"line 1 of .*out\.records\.jsonl is not a record of this benchmark; remove"):

@@ -172,7 +172,7 @@ def test_help() -> None:
         (("--resume", "nowhere"), "nowhere is not a run directory"),
         (("digits", "--budget", "x"), "--budget: 'x' is not an integer"),
         (("digits", "--bugdet", "3"), "unknown option '--bugdet' (did you mean '--budget'?)"),
-        ((".",), " contains no class folders"),
+        ((".",), " contains no class directories"),
         (("NASES-Other-v0",), "is neither a directory, a file nor the name of a data set"),
         (("nothing:NASES-Other-v0",), "unknown environment 'nothing:NASES-Other-v0'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 from collections.abc import Callable
@@ -231,17 +232,7 @@ def test_every_keyword_is_documented() -> None:
     documentation = " ".join(cast(str, ImageEnv.__doc__).split())
     for field in dataclasses.fields(ChildSettings):
         assert f"{field.name}: {field.metadata['help']}" in documentation
-    for name in (
-        "dataset",
-        "preset",
-        "data_dir",
-        "download",
-        "device",
-        "split_seed",
-        "num_threads",
-        "search_space",
-        "embedding",
-    ):
+    for name in inspect.signature(ImageEnv).parameters.keys() - {"overrides"}:
         assert f" {name}: " in documentation
 
 

@@ -724,7 +724,7 @@ def test_read_only_file_can_be_read(start: Callable[..., ChildProcess]) -> None:
         assert f"cannot use the store {path} " in existing
         assert "make the file and its folder" in existing
         assert f"cannot use the store {folder / 'new.sqlite'} " in new
-        assert f"cannot create the folder {folder / 'new'} " in new_folder
+        assert f"cannot create the directory {folder / 'new'} " in new_folder
         assert read == (60, [])
         assert folder_content(folder) == before
 

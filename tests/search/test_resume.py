@@ -215,7 +215,7 @@ def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Pa
     lines[3]["key"] = lines[0]["key"]
     (tmp_path / "run" / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
-    with pytest.raises(InputError, match="cannot be resumed: child 4 was"):
+    with pytest.raises(InputError, match="cannot be resumed: trial 4 was"):
         resume("random_search", tmp_path / "run", budget=8)
     after = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     assert after == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -104,6 +105,15 @@ def test_search_that_is_killed_twenty_times_equals_an_uninterrupted_one(
     resume("random_search", tmp_path / "cut")
     assert trajectory(tmp_path / "cut") == trajectory(whole)
     assert finalists(tmp_path / "cut") == finalists(whole)
+
+
+def test_json_log_counts_recorded_children_without_promotions(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    resume("random_search", tmp_path / "run", budget=13, log_json=True)
+    start = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (start["event"], start["budget"], start["num_recorded"]) == ("start", 13, 12)
 
 
 def test_search_killed_between_finalists_is_resumed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,9 @@ def test_mlflow(tmp_path: Path) -> None:
     assert database.execute("SELECT name, status FROM runs").fetchall() == [("run", "FINISHED")]
     steps = database.execute("SELECT step FROM metrics WHERE key = 'search/reward' ORDER BY step").fetchall()
     assert sorted({step for (step,) in steps}) == [1, 2, 3, 4, 5]
-    assert ("env_id", "NASES-Synthetic-v0") in database.execute("SELECT key, value FROM params").fetchall()
+    params = dict(database.execute("SELECT key, value FROM params"))
+    assert params["env_id"] == "NASES-Synthetic-v0"
+    assert params["limits.max_params"] == "None"
     database.close()
 
 

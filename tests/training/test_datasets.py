@@ -27,7 +27,6 @@ def test_datasets_and_their_flips() -> None:
         "digits": False,
         "image_folder": True,
     }
-    assert all(dataset.name == name for name, dataset in DATASETS.items())
 
 
 def test_digits_equal_scikit_learns() -> None:

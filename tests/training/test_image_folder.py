@@ -128,9 +128,9 @@ def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, 
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path} contains no class folders" in error_of(tmp_path)
+    assert f"{tmp_path} contains no class directories" in error_of(tmp_path)
     (tmp_path / "train").mkdir()
-    assert "contains no class folders" in error_of(tmp_path)
+    assert "contains no class directories" in error_of(tmp_path)
     (tmp_path / "train/cat").mkdir()
     assert f"{tmp_path / 'train/cat'} contains no PNG, JPEG" in error_of(tmp_path)
     write_image(tmp_path / "train/cat/0.png")

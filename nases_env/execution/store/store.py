@@ -336,10 +336,6 @@ class Store:
         ):
             for row in page:
                 last = row.pop("number")
-                if row.keys() != COLUMN_TYPES.keys():
-                    raise InputError(
-                        f"{self.path} is not a valid store (its columns have other names); restore a copy of it"
-                    )
                 if check_types:
                     self._check_types(row)
                 yield row
@@ -446,17 +442,16 @@ class Store:
             if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 raise  # a bug
             self._check_file_unchanged()
-            text = str(error)
             if type(error) is sqlite3.DatabaseError:
-                raise CorruptStoreError(
-                    f"{self.path} is not a valid store ({text}); restore a copy of it or choose another file"
-                ) from error
+                raise self._corrupt(error) from error
+            text = str(error)
             advice = next((advice for word, advice in _ADVICE.items() if word in text), "run nases store verify")
             raise InputError(f"cannot use the store {self.path} ({text}); {advice}") from error
         except UnicodeDecodeError as error:  # of a column's name
-            raise CorruptStoreError(
-                f"{self.path} is not a valid store ({error}); restore a copy of it or choose another file"
-            ) from error
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: Exception) -> CorruptStoreError:
+        return CorruptStoreError(f"{self.path} is not a valid store ({error}); restore a copy of it or choose another file")
 
     def _connect(self, options: str) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -561,7 +556,7 @@ class Store:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot create the folder {self.path.parent} ({error.strerror}); choose another file for the store"
+                f"cannot create the directory {self.path.parent} ({error.strerror}); choose another file for the store"
             ) from None
         with suppress(OSError):  # SQLite will report the reason; it would create a file that the group cannot write
             os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

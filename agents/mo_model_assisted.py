@@ -2,15 +2,15 @@
 
     python agents/mo_model_assisted.py --env-id NASES-MO-Digits-v0 --budget 40
 
-The environment has two objectives (``nases_env.envs.MOEnv``). The first children are random, of evenly spaced sizes if the
-search space knows them. Then a Gaussian process is fitted to the ranks of the accuracies (``agents/reward_model.py``) and
-another one to the ranks of the costs. The next child is the one with the highest expected hypervolume improvement
-(Emmerich et al., 2006) among mutants of the Pareto-optimal children and random architectures: the expected area that it adds
-to what the front dominates. For every second child, this is an area of values, and otherwise one of ranks: the former finds
-the cheapest networks that are not much worse, the latter the most accurate ones. The area is a sum over the steps of the
-front, because the predictions of both processes are independent. If the environment builds networks, the costs of the best
-candidates are computed instead of predicted. Pending children reduce the predicted variance of similar candidates. With
-rungs, the agent learns from the lowest rung only.
+The environment has two objectives (``nases_env.envs.MOEnv``). The first children are random, at evenly spaced quantiles of
+the size if the search space knows it. Then a Gaussian process is fitted to the ranks of the accuracies
+(``agents/reward_model.py``) and another one to the ranks of the costs. The next child is the one with the highest expected
+hypervolume improvement (Emmerich et al., 2006) among mutants of the Pareto-optimal children and random architectures: the
+expected area that it adds to what the front dominates. For every second child, this is an area of values, and otherwise one
+of ranks: the former finds the cheapest networks that are not much worse, the latter the most accurate ones. The area is a
+sum over the steps of the front, because the predictions of both processes are independent. If the environment builds
+networks, the costs of the best candidates are computed instead of predicted. Pending children reduce the predicted variance
+of similar candidates. With rungs, the agent learns from the lowest rung only.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class MOModelAssisted(Agent):
         self.pending.remove(proposal.architecture)
 
     def _sample_first(self) -> list[Architecture]:
-        """Sample the first children: of evenly spaced sizes among many samples, if sizes are known."""
+        """Sample the first children: at evenly spaced quantiles of the size among many samples, if sizes are known."""
         samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
         feasible = list({child.key: child for child in samples if self.env.is_feasible(child)}.values())
         sizes = [self.search_space.size(child) for child in feasible]

@@ -96,6 +96,8 @@ class SB3VecEnv(VecEnv):
         for index, info in enumerate(vector_infos):
             if dones[index]:
                 final = {**info.pop("final_info"), "terminal_observation": info.pop("final_obs")}
+                if "episode" in info:  # of Gymnasium's RecordEpisodeStatistics in the mode SAME_STEP
+                    final["episode"] = info.pop("episode")
                 self.reset_infos[index] = _plain(info)
                 info = final
             infos.append({**_plain(info), "TimeLimit.truncated": bool(only_truncated[index])})

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers.vector import NormalizeObservation
+from gymnasium.wrappers.vector import NormalizeObservation, RecordEpisodeStatistics
 from numpy.typing import NDArray
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -106,6 +106,16 @@ def test_gymnasiums_vector_wrappers_work() -> None:
     env.reset()
     dones = [env.step(np.zeros((2, 20)))[2].all() for _ in range(4)]
     assert dones == [False, True, False, True]
+
+
+@every_mode
+def test_statistics_of_gymnasiums_wrapper_are_in_the_last_info_of_an_episode(mode: AutoresetMode) -> None:
+    options = {"max_episode_steps": 2, "autoreset_mode": mode}
+    env = SB3VecEnv(RecordEpisodeStatistics(gym.make_vec("NASES-Synthetic-v0", num_envs=2, **options)))
+    env.reset()
+    infos = [env.step(np.zeros((2, 20)))[3] for _ in range(4)]
+    lengths = [["episode" in info and int(info["episode"]["l"]) for info in step] for step in infos]
+    assert lengths == [[False, False], [2, 2]] * 2
 
 
 @every_mode

@@ -48,6 +48,21 @@ def to_seed(seed: Any) -> int | None:
     return number
 
 
+def to_count(name: str, value: Any) -> int:
+    """Convert an argument that counts something to an integer.
+
+    Raises:
+        InputError: if it is not an integer, or less than 1.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} must be an integer, not {shown(value)}") from None
+    if count < 1:
+        raise InputError(f"{name} must be at least 1, not {count}")
+    return count
+
+
 def to_options(options: Any) -> dict[Any, Any]:
     """Return a copy of the options of ``reset``; empty for None.
 

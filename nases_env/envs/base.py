@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import HumanRendering, OrderEnforcing, PassiveEnvChecker, RenderCollection, TimeLimit
 from numpy.typing import NDArray
 
 from nases_env.embedding import Embedding, load_embedding
@@ -79,7 +79,7 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     | key | type | meaning |
     | --- | --- | --- |
-    | ``key`` | str | canonical key: equal if and only if two architectures describe the same network |
+    | ``key`` | str | canonical key: architectures with equal keys describe the same network |
     | ``genotype`` | str | the architecture as one line of JSON |
     | ``status`` | str | ``ok``, ``diverged``, ``out_of_memory``, ``too_large``, ``timed_out`` or ``failed`` |
     | ``valid_accuracy`` | float | accuracy on the validation images, in [0, 1]; 0 unless ``ok`` |
@@ -93,9 +93,9 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
     stored by an earlier version, or if an infeasible child exceeds another limit.
-    ``reset`` returns only the strings; with ``info_text=False``, it returns the numbers, which are 0. The same seed and
-    actions always produce the same information. Values that are not reproducible, such as wall time, are in
-    ``env.unwrapped.last_evaluation``.
+    ``reset`` returns only the strings; with ``info_text=False``, it returns the numbers, which are 0 except ``fidelity``.
+    The same seed and actions always produce the same information, except for measured latencies, which ``max_latency`` also
+    compares. Values that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
     ## Randomness
 
@@ -119,6 +119,9 @@ class NASESEnv(gym.Env[Observation, Action]):
         render_mode: "rgb_array" draws the current cells as an array (height, width, 3); "ansi" describes them in text.
         info_text: whether the information contains the strings ``key``, ``genotype`` and ``status``. TorchRL cannot stack
             strings; without them, ``reset`` returns the numbers as 0 so that all steps have the same entries.
+
+    Attributes:
+        is_started_by_submit: whether ``step`` or ``submit`` started the executor, which evaluates one child at a time then.
 
     Examples:
         >>> import gymnasium, nases_env
@@ -154,6 +157,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         self.execution = resolve_execution(execution)
         self.last_evaluation: Evaluation | None = None  # with wall time and learning curve; None before the first step
         self._executor: CachingExecutor | None = None
+        self.is_started_by_submit = False
         self._architecture: Architecture | None = None
         self._fidelity = evaluator.rungs[-1] if evaluator.rungs else None
         self._latencies: dict[str, float] = {}  # by key
@@ -162,6 +166,8 @@ class NASESEnv(gym.Env[Observation, Action]):
     @cached_property
     def embedding(self) -> Embedding:
         """The embedding, loaded when it is first used: agents that propose architectures need none.
+
+        The checker of ``gymnasium.make`` loads it too, unless you pass ``disable_env_checker=True``.
 
         Raises:
             InputError: if there is no such file, or no built-in embedding for the search space.
@@ -214,6 +220,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             raise RuntimeError("the executor is running; call close() before start()")
         if execution is not None:
             self.execution = execution
+        self.is_started_by_submit = False
         self._executor = make_executor(
             self.evaluator, self.execution, max_in_flight=max_in_flight, describe=self.search_space.to_json
         )
@@ -240,15 +247,17 @@ class NASESEnv(gym.Env[Observation, Action]):
             InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
         """
         options = to_options(options)
-        super().reset(seed=to_seed(seed))
-        self.evaluator.prepare()
-        initial = options.pop("architecture", None)
-        if (fidelity := options.pop("fidelity", None)) is not None:
-            self.evaluator.require_rung(fidelity)
-            self._fidelity = fidelity
+        seed = to_seed(seed)
+        initial, fidelity = options.pop("architecture", None), options.pop("fidelity", None)
         if options:
             raise InputError(f"unknown reset option {next(iter(options))!r}; known: 'architecture' and 'fidelity'")
-        self._architecture = self.search_space.sample(self.np_random) if initial is None else self.to_architecture(initial)
+        if fidelity is not None:
+            self.evaluator.require_rung(fidelity)
+        given = None if initial is None else self.to_architecture(initial)
+        self.evaluator.prepare()
+        super().reset(seed=seed)  # nothing is changed before, because an argument can be invalid
+        self._fidelity = self._fidelity if fidelity is None else fidelity
+        self._architecture = self.search_space.sample(self.np_random) if given is None else given
         self.last_evaluation = None
         return self.search_space.encode(self._architecture), self._describe(self._architecture)
 
@@ -305,6 +314,7 @@ class NASESEnv(gym.Env[Observation, Action]):
     def _submit(self, architecture: Architecture, seed: int, fidelity: int | None) -> Future[Evaluation]:
         if not self.is_started:
             self.start()
+            self.is_started_by_submit = True
         infeasible = self.screen(architecture)
         if infeasible is not None:
             future: Future[Evaluation] = Future()
@@ -391,7 +401,14 @@ class NASESEnv(gym.Env[Observation, Action]):
             InputError: if it is not an architecture of this search space.
         """
         if isinstance(architecture, Architecture):
-            return self.search_space.architecture(architecture.decisions)
+            if architecture.search_space == self.search_space.name:
+                own = self.search_space.architecture(architecture.decisions)
+                if own.key == architecture.key:
+                    return own
+            raise InputError(
+                f"{architecture.key} belongs to another search space, or to {self.search_space.name} with another order of "
+                "operators; pass its genotype"
+            )
         try:
             text = architecture if isinstance(architecture, str) else json.dumps(architecture, default=repr)
         except (TypeError, ValueError, RecursionError) as error:  # such as a list that contains itself
@@ -443,7 +460,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return {**self._describe(architecture), "status": evaluation.status.value, **info}
 
 
-TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit)
+TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit, HumanRendering, RenderCollection)
 """The wrappers that ``gymnasium.make`` adds; they change neither actions nor observations nor rewards."""
 
 

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from nases_env.envs.accel import AccelEnv
-from nases_env.envs.arguments import to_numbers, to_options, to_seed
+from nases_env.envs.arguments import to_count, to_numbers, to_options, to_seed
 from nases_env.envs.base import Action, NASESEnv, Observation
 from nases_env.envs.image import ImageEnv
 from nases_env.envs.multi_objective import MOEnv, MOImageEnv, MONasBench201Env
@@ -95,7 +95,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             submits them to the executor of the environment.
 
     Raises:
-        InputError: if a number is less than 1, or the autoreset mode is unknown.
+        InputError: if a number is not an integer or less than 1, or the autoreset mode is unknown.
 
     Examples:
         >>> import gymnasium, nases_env
@@ -117,12 +117,8 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         evaluate_all: EvaluateAll | None = None,
     ) -> None:
         self.env = env  # set first, so that close() works after an InputError
-        if num_envs < 1:
-            raise InputError(f"num_envs must be at least 1, not {num_envs}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise InputError(f"max_episode_steps must be at least 1, or None for no limit, not {max_episode_steps}")
-        self.num_envs = num_envs
-        self.max_episode_steps = max_episode_steps
+        self.num_envs = num_envs = to_count("num_envs", num_envs)
+        self.max_episode_steps = None if max_episode_steps is None else to_count("max_episode_steps", max_episode_steps)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**env.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = env.render_mode
@@ -243,7 +239,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
         return tuple(frames)
 
     def close_extras(self) -> None:
-        """Cancel the evaluations in flight and stop all workers; ``close`` calls it."""
+        """Cancel the evaluations in flight and stop all workers; ``close`` calls it. The next step starts new ones."""
         self.env.close()
 
     def _evaluate(
@@ -259,6 +255,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     def _submit_and_gather(self, architectures: list[Architecture], actions: NDArray[np.float64]) -> list[Evaluation]:
         if not self.env.is_started:
             self.env.start(max_in_flight=self.num_envs)
+            self.closed = False  # otherwise, ``close`` would return at once if it was called before
         futures = [self.env.submit(architecture) for architecture in architectures]
         return [future.result() for future in futures]
 

@@ -81,7 +81,8 @@ class SearchLoop:
         num_infeasible: number of infeasible proposals, which are not evaluated.
 
     Raises:
-        InputError: if ``env`` has another wrapper.
+        InputError: if ``env`` has another wrapper, or its first step has started it for one evaluation at a time.
+        gymnasium.error.ResetNeeded: if ``env`` was not reset.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class SearchLoop:
         num_finalists: int = 0,
     ) -> None:
         self.env: NASESEnv = unwrap(env)
+        _ = self.env.architecture  # the seeds of the children are derived from that of the reset
         self.budget = budget
         self.num_envs = num_envs
         self.callbacks = list(callbacks)
@@ -126,6 +128,11 @@ class SearchLoop:
         self._has_chosen = False
         if not self.env.is_started:
             self.env.start(max_in_flight=num_envs)
+        elif num_envs > 1 and self.env.is_started_by_submit:
+            raise InputError(
+                "the environment evaluates one child at a time, because its first step has started it; call "
+                f"env.unwrapped.start(max_in_flight={num_envs}) before that step"
+            )
 
     def __enter__(self) -> SearchLoop:
         for callback in self.callbacks:

@@ -30,7 +30,8 @@ class Architecture:
     Attributes:
         search_space: name of its search space.
         decisions: one choice per decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
-        key: canonical key; two architectures have the same key if and only if they describe the same network.
+        key: canonical key; architectures with equal keys describe the same network. The search space says which other ones
+            do.
     """
 
     search_space: str

@@ -22,7 +22,7 @@ from nases_env.envs import ImageEnv, NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation
 from nases_env.execution import CachingExecutor, SerialExecutor
-from nases_env.search_spaces import Architecture, EnasMicro
+from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 from tests.datasets import TinyDatasets
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
@@ -140,6 +140,26 @@ def test_episode_is_truncated_at_the_time_limit_and_never_terminates() -> None:
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(100)]
     assert ends == [(False, False)] * 99 + [(False, True)]
+
+
+def test_failed_reset_changes_nothing() -> None:
+    env = unwrapped(make())
+    env.reset(seed=0)
+    before = env.architecture, env.np_random_seed
+    for options in ({"oops": 1}, {"architecture": "{}"}, {"fidelity": 3}):
+        with pytest.raises(InputError):
+            env.reset(seed=7, options=options)
+        assert (env.architecture, env.np_random_seed) == before
+
+
+def test_architecture_of_another_search_space_is_an_input_error() -> None:
+    env = unwrapped(make())
+    env.reset(seed=0)
+    other = get_search_space("transnas_micro").sample(np.random.default_rng(0))
+    reordered = dataclasses.replace(env.architecture, key="enas_micro:0-1")
+    for architecture in (other, reordered):
+        with pytest.raises(InputError, match="belongs to another search space, or to enas_micro with another order"):
+            env.reset(options={"architecture": architecture})
 
 
 def test_reset_starts_from_a_given_architecture() -> None:

@@ -383,8 +383,12 @@ def test_reset_does_not_modify_the_options() -> None:
 def test_invalid_numbers_are_input_errors() -> None:
     with pytest.raises(InputError, match="num_envs must be at least 1, not 0"):
         synthetic(0)
-    with pytest.raises(InputError, match="max_episode_steps must be at least 1, or None"):
+    with pytest.raises(InputError, match="max_episode_steps must be at least 1, not 0"):
         synthetic(max_episode_steps=0)
+    with pytest.raises(InputError, match=r"max_episode_steps must be an integer, not 12\.5"):
+        synthetic(max_episode_steps=12.5)
+    with pytest.raises(InputError, match="num_envs must be an integer, not '2'"):
+        synthetic(cast(int, "2"))
 
 
 def test_methods_require_a_reset() -> None:
@@ -424,6 +428,10 @@ def test_close_closes_the_environment_once() -> None:
     envs.close()
     envs.close()
     assert env.num_closed == 1
+    envs.step(actions_for(2))
+    assert env.is_started
+    envs.close()
+    assert not env.is_started
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

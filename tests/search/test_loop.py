@@ -231,6 +231,29 @@ AGENTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize("render_mode", ["ansi_list", "rgb_array_list"])
+def test_wrappers_of_render_modes_are_accepted(render_mode: str) -> None:
+    env = gym.make("NASES-Synthetic-v0", render_mode=render_mode)
+    env.unwrapped.reset(seed=0)
+    assert SearchLoop(env, 1).env is env.unwrapped
+
+
+def test_env_that_was_not_reset_is_refused() -> None:
+    with pytest.raises(gym.error.ResetNeeded):
+        SearchLoop(gym.make("NASES-Synthetic-v0"), 1)
+
+
+def test_concurrent_search_in_an_env_that_a_step_has_started_is_an_input_error() -> None:
+    env = gym.make("NASES-Synthetic-v0")
+    env.reset(seed=0)
+    env.step(np.zeros(20, np.float32))
+    assert SearchLoop(env, 1).env.is_started
+    with pytest.raises(InputError, match=r"one child at a time, .* call env\.unwrapped\.start\(max_in_flight=2\) before"):
+        SearchLoop(env, 1, num_envs=2)
+    env.close()
+    SearchLoop(env, 1, num_envs=2).close()
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_wrapper_without_effect_is_an_input_error(name: str) -> None:
     env = TransformReward(gym.make("NASES-Synthetic-v0"), lambda reward: 1 - float(reward))

@@ -186,7 +186,7 @@ def test_invalid_decisions_per_timestep_are_rejected(decisions_per_timestep: obj
 
 
 def test_search_space_class_instead_of_an_object_is_rejected() -> None:
-    assert "not <class" in error_of(EnasMicro)  # type: ignore[arg-type]
+    assert error_of(EnasMicro) == "pass an instance of the search space, EnasMicro(), not the class"  # type: ignore[arg-type]
 
 
 def test_console_script_finds_the_module_in_the_working_directory(folder: Path) -> None:

@@ -142,16 +142,19 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     done = "finished" in config
     state = "running" if is_running else "finished" if done else "stopped; resume it with --resume"
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
-    leases = _leases(run_dir, config)
+    leases, problem = _leases(run_dir, config)
     promoted = f", {trials.num_promoted} promoted" if trials.num_promoted else ""
-    yield f"{format_progress(num_children, budget)}{promoted}, {len(leases)} in flight, {trials.num_failed} failed"
+    in_flight = "in flight not known" if leases is None else f"{len(leases)} in flight"
+    yield f"{format_progress(num_children, budget)}{promoted}, {in_flight}, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
         accuracy = "" if best.get("score") is None else f", validation accuracy {best['valid_accuracy']:.2%}"
         yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}{accuracy}"
     if is_running and not done:
         yield _rate(run_dir, config, num_children)
-    for lease in leases:
+    if problem:
+        yield f"in flight: not known ({problem})"
+    for lease in leases or ():
         yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
     for record in trials.last_failed:
         evaluation = Evaluation.from_dict(record)
@@ -176,14 +179,20 @@ class _Trials:
             yield record
 
 
-def _leases(run_dir: Path, config: dict[str, Any]) -> list[Lease]:
-    """Return the leases of this configuration, including leases of other searches that share the store."""
+def _leases(run_dir: Path, config: dict[str, Any]) -> tuple[list[Lease] | None, str]:
+    """Return the leases of this configuration, including leases of other searches that share the store.
+
+    If the store cannot be read, return None and the reason: a run directory may have been copied without it.
+    """
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
     configuration = config["configuration"]
     fidelities: list[dict[str, Any]] = [{"fidelity": rung} for rung in configuration.get("rungs", [])]
     digests = {config_digest({**configuration, **fidelity}) for fidelity in fidelities or [{}]}
-    with Store(path, read_only=True) as store:
-        return [lease for lease in store.leases() if lease.digest in digests and not store.is_expired(lease)]
+    try:
+        with Store(path, read_only=True) as store:
+            return [lease for lease in store.leases() if lease.digest in digests and not store.is_expired(lease)], ""
+    except InputError as error:
+        return None, str(error)
 
 
 def _rate(run_dir: Path, config: dict[str, Any], num_children: int) -> str:

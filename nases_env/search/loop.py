@@ -180,7 +180,10 @@ class SearchLoop:
         return self._ranking.trials()
 
     def stop(self) -> None:
-        """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight."""
+        """End the search after the current trial, or call of ``evaluate_all``; discard the proposals in flight.
+
+        The workers finish these proposals before they evaluate the finalists.
+        """
         self._is_stopped = True
 
     def propose_no_more(self) -> None:

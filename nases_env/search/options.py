@@ -137,7 +137,8 @@ class SearchArgs:
     quiet: bool = False
     """Print errors only."""
     log_json: bool = False
-    """Print a JSON object for each trial, finalist and the end, in place of the progress bar and the table."""
+    """Print a JSON object for each trial, finalist and the end, in place of the progress bar and the table. A resumed search
+    prints its last recorded trial again."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
     images, otherwise gpu if there is a GPU, otherwise cpu."""
@@ -260,7 +261,8 @@ def parse_and_search(
         _reject_changed_options(recorded, args)
         _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):
-            print(f"{printable(run_dir)} is finished ({recorded.budget} children); pass a larger --budget to continue")
+            line = f"{printable(run_dir)} is finished ({recorded.budget} children); pass a larger --budget to continue"
+            print(line, file=sys.stderr if args.log_json else sys.stdout)
             return
     main(args)
 
@@ -321,7 +323,8 @@ def make_env(args: SearchArgs) -> NASESEnv:
         if module:
             import_user_module(module)
         spec = gym.spec(env_id)
-        env_class: Any = gym.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
+        entry_point: Any = spec.entry_point
+        env_class: Any = entry_point if callable(entry_point) else gym.envs.registration.load_env_creator(entry_point)
     except (gym.error.Error, ImportError) as error:
         raise InputError(
             f"unknown environment {args.env_id!r} ({one_line(error)}); known: {', '.join((*ENV_IDS, *MO_ENV_IDS))}, or "

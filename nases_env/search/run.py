@@ -130,7 +130,7 @@ class SearchRun:
             recorded = _Recorded(0, 0, [])
         else:
             recorded = self._read_recorded(args.resume)
-        self._earlier_budgets = recorded.earlier_budgets
+        self._earlier_budgets, self._num_resumed = recorded.earlier_budgets, recorded.num_children
         self._replay = read_again(self.run_dir)
         env.start(
             dataclasses.replace(
@@ -262,13 +262,14 @@ class SearchRun:
         return _Recorded(
             num_trials=num_trials,
             num_children=num_children,
-            earlier_budgets=[budget for budget in budgets if budget < self.args.budget],
+            earlier_budgets=sorted(budget for budget in budgets if budget < self.args.budget),
         )
 
     def _arguments(self) -> dict[str, Any]:
         values = to_json(self.args)
-        if self.args.execution.store is not None:
-            values["execution"]["store"] = self.env.execution.store
+        for name in ("store", "work_dir"):
+            if getattr(self.args.execution, name) is not None:
+                values["execution"][name] = getattr(self.env.execution, name)  # absolute
         if isinstance(self.env, ImageEnv):
             values["preset"] = self.env.preset  # "auto" may select another preset on another machine
         for name in ("run_dir", "resume", *OUTPUT_OPTIONS):
@@ -296,7 +297,7 @@ class SearchRun:
             "configuration": config_of(self.env.evaluator),
             "inputs": self._inputs,
             "budgets": [*self._earlier_budgets, self.loop.budget],
-            "num_resumed": self.loop.num_replayed,
+            "num_resumed": self._num_resumed,
             "started": self._started,
             "versions": {
                 "nases_env": __version__,
@@ -313,7 +314,8 @@ class _Recorded(NamedTuple):
     Attributes:
         num_trials: number of trials.
         num_children: number of trials that are not promotions.
-        earlier_budgets: the budgets of this and earlier commands, if they are less than the budget of the resumed search.
+        earlier_budgets: the budgets of this and earlier commands that are less than the budget of the resumed search, in
+            increasing order.
     """
 
     num_trials: int
@@ -365,8 +367,8 @@ def resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:
     """
     if args.num_finalists is None:
         return NUM_FINALISTS if evaluator.is_noisy else 0
-    if args.num_finalists < 0:
-        raise InputError(f"--num-finalists must be at least 0, not {args.num_finalists}")
+    if args.num_finalists < 0 or args.num_finalists == 1:
+        raise InputError(f"--num-finalists must be 0 or at least 2, not {args.num_finalists}")
     if args.num_finalists and not evaluator.is_noisy:
         raise InputError(f"--num-finalists has no effect in {args.env_id}, whose rewards do not depend on a seed; omit it")
     return args.num_finalists

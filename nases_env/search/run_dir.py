@@ -27,6 +27,7 @@ from nases_env.search_spaces import SearchSpace
 CONFIG = "config.json"
 TRAJECTORY = "evaluations.jsonl"
 STORE = "store.sqlite"
+STORE_FILES = (STORE, f"{STORE}-journal", f"{STORE}-wal", f"{STORE}-shm")  # with SQLite's auxiliary files
 FINALISTS = "finalists.json"
 REPORT = "report.html"
 BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
@@ -110,7 +111,7 @@ class RunDir:
         """Release the lock and remove what ``lock`` created, unless a search was recorded."""
         if self._created and not (self.path / CONFIG).exists():
             with contextlib.suppress(OSError):  # not created, or not empty
-                for name in (STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY):
+                for name in (*STORE_FILES, TRAJECTORY):
                     (self.path / name).unlink(missing_ok=True)
                 for path in self._created:
                     path.rmdir()
@@ -138,7 +139,7 @@ class RunDir:
 
 def is_fresh(path: Path) -> bool:
     """Return whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
-    return atomic_io.is_fresh(path, CONFIG, ignore=(STORE, f"{STORE}-wal", f"{STORE}-shm", TRAJECTORY))
+    return atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY))
 
 
 def is_finished(path: Path, budget: int) -> bool:

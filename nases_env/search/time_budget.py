@@ -59,7 +59,9 @@ def format_progress(num_children: int, budget: int) -> str:
     return f"{num_children} children" if budget >= UNLIMITED_BUDGET else f"{num_children} of {budget} children"
 
 
-def _parse(texts: list[str]) -> float:
+def _parse(texts: list[str]) -> float | None:
+    if texts[0] == "none":
+        return None
     try:
         return parse_duration(texts[0])
     except InputError as error:
@@ -83,7 +85,8 @@ class TimeBudget(SearchCallback):
     """Ends a search early enough that it is finished after about ``seconds``.
 
     No new children are proposed when the time that is left is needed for the children in flight and for the second
-    evaluation of the finalists, assuming that each takes the mean time of the previous ones.
+    evaluation of the finalists, assuming that each takes the mean time of the previous ones. With rungs, a finalist takes
+    as many times longer than a child at the first rung as the last rung has more epochs.
 
     Args:
         seconds: the duration, from the first trial that is not a replay.
@@ -94,6 +97,8 @@ class TimeBudget(SearchCallback):
         self._start = time.monotonic()
         self._seconds_of_children = 0.0
         self._num_children = 0
+        self._seconds_at_first_rung = 0.0
+        self._num_at_first_rung = 0
 
     def on_start(self, loop: SearchLoop) -> None:
         self._start = time.monotonic()
@@ -102,6 +107,9 @@ class TimeBudget(SearchCallback):
         if trial.is_new:
             self._seconds_of_children += trial.evaluation.seconds
             self._num_children += 1
+            if loop.env.rungs and trial.evaluation.fidelity == loop.env.rungs[0]:
+                self._seconds_at_first_rung += trial.evaluation.seconds
+                self._num_at_first_rung += 1
         if is_replayed:
             self._start = time.monotonic()
         else:
@@ -114,6 +122,9 @@ class TimeBudget(SearchCallback):
     def _end_in_time(self, loop: SearchLoop) -> None:
         elapsed = time.monotonic() - self._start
         per_child = self._seconds_of_children / max(1, self._num_children)
-        num_rounds = 1 + math.ceil(loop.num_finalists / loop.num_envs)
-        if loop.num_children and elapsed + num_rounds * per_child >= self._seconds:
+        per_finalist, rungs = per_child, loop.env.rungs
+        if rungs:
+            per_finalist = self._seconds_at_first_rung / max(1, self._num_at_first_rung) * rungs[-1] / rungs[0]
+        of_finalists = math.ceil(loop.num_finalists / loop.num_envs) * per_finalist
+        if loop.num_children and elapsed + per_child + of_finalists >= self._seconds:
             loop.propose_no_more()

@@ -46,6 +46,14 @@ def status(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+def test_status_does_not_need_the_store(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "store.sqlite").unlink()
+    shown = status(tmp_path / "run", capsys)
+    assert "2 of 3 children, in flight not known, 0 failed" in shown
+    assert "in flight: not known (there is no store" in shown
+
+
 def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=run_dir)

@@ -615,6 +615,21 @@ class TestFiles:
         assert isinstance(raised.value, CorruptStoreError) == ("another" not in what)
         assert folder_content(path.parent) == {path.name: content}
 
+    @pytest.mark.parametrize("read_only", [False, True])
+    def test_checkpoint_of_a_killed_process_is_completed(self, path: Path, read_only: bool) -> None:
+        log = path.with_name(path.name + "-wal")
+        with Store(path) as store:
+            for seed in range(60):
+                store.put(replace(child(seed), reason="x" * 500), DIGEST, GENOTYPE)
+            before, content_of_log = path.read_bytes(), log.read_bytes()
+        after, page_size = path.read_bytes(), pragma(path, "page_size")
+        assert len(before) < len(after)
+        path.write_bytes(after[:page_size] + before[page_size:])  # only the first page was copied
+        log.write_bytes(content_of_log)
+        with Store(path, read_only=read_only) as store:
+            assert store.count() == 60
+            assert store.integrity_errors() == []
+
     def test_corruption_while_open_is_an_input_error(self, path: Path) -> None:
         whole = filled(path)
         with Store(path) as store:

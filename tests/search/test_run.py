@@ -10,10 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nases_env.envs import SyntheticEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, resolve_preset
 from nases_env.execution import ExecutionSettings, Store
@@ -172,6 +174,14 @@ def test_status_of_a_run_does_not_prevent_a_search(tmp_path: Path) -> None:
         directory.lock()
     assert is_locked(tmp_path)
     directory.close()
+
+
+def test_env_class_can_be_the_entry_point_of_an_id() -> None:
+    gym.register("ByClass-v0", entry_point=SyntheticEnv)
+    try:
+        assert type(make_env(SearchArgs(env_id="ByClass-v0"))) is SyntheticEnv
+    finally:
+        del gym.registry["ByClass-v0"]
 
 
 def test_child_options_override_the_preset(tmp_path: Path) -> None:

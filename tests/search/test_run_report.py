@@ -172,7 +172,7 @@ def test_damaged_trajectory_is_a_one_line_error_and_keeps_the_report(trained: Pa
 
 
 def test_report_of_a_search_with_rungs(tmp_path: Path) -> None:
-    search(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", budget=4, rungs=(1, 2), num_finalists=1)
+    search(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", budget=4, rungs=(1, 2), num_finalists=0)
     run = read_run(tmp_path / "run")
     assert any(child.is_promotion for child in run.children)
     assert max(len(curve.epochs) for curve in run.curves) == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nases_agents.random_search import RandomSearch
 
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.cli.validate import ValidateArgs, validate_command
@@ -18,9 +19,12 @@ from nases_env.envs import NASESEnv
 from nases_env.evaluation import Evaluation
 from nases_env.execution import ExecutionSettings, Store
 from nases_env.retraining.search_record import read_search
+from nases_env.search import SearchArgs, SearchRun
+from nases_env.search.options import load_args
 from nases_env.search.run_dir import FINALISTS, STORE, best_record, read_finalists
 from nases_env.training.train_step import TrainingStep
 from tests.commands import ROOT, error_of, run_here, script
+from tests.search.acting import CallAfter
 from tests.search.test_resume import Killed, interrupt_after, resume, start_search, trajectory
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
@@ -107,6 +111,30 @@ def test_search_that_is_killed_twenty_times_equals_an_uninterrupted_one(
     assert finalists(tmp_path / "cut") == finalists(whole)
 
 
+def test_search_continues_after_its_budget_was_reduced_below_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as context:
+        interrupt_after(7, context)
+        with pytest.raises(Killed):
+            start_search("random_search", tmp_path / "run", **{**TOY, "budget": 2000})
+    args = load_args(SearchArgs, tmp_path / "run")
+    stop = CallAfter(12, lambda loop: loop.propose_no_more())
+    with SearchRun(args, agent="random_search", callbacks=[stop]) as run:
+        run.search(RandomSearch(run.env, args))
+    reduced = run.loop.budget
+    assert reduced < 2000
+    resume("random_search", tmp_path / "run", budget=reduced + 4)
+    resume("random_search", tmp_path / "run", budget=reduced + 8)
+    assert sum(not record["is_promotion"] for record in trajectory(tmp_path / "run")) == reduced + 8
+
+
+def test_recorded_children_are_counted_without_promotions(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    resume("random_search", tmp_path / "run", budget=14)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["num_resumed"] == 12
+
+
 def test_json_log_counts_recorded_children_without_promotions(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,7 +202,8 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
         (("--rungs", "1,2", "--child.num-epochs", "7"), "num_epochs has no effect with rungs; omit it"),
         (("--rungs", "1,2", "--reduction-factor", "1"), "--reduction-factor must be at least 2, not 1"),
         (("--reduction-factor", "3"), "--reduction-factor has no effect without --rungs; omit it"),
-        (("--num-finalists", "-1"), "--num-finalists must be at least 0, not -1"),
+        (("--num-finalists", "-1"), "--num-finalists must be 0 or at least 2, not -1"),
+        (("--num-finalists", "1"), "--num-finalists must be 0 or at least 2, not 1"),
         (("--env-id", "NASES-Synthetic-v0", "--num-finalists", "2"), "--num-finalists has no effect in NASES-Synthetic-v0"),
         (("--env-id", "NASES-Synthetic-v0", "--rungs", "1,2"), "NASES-Synthetic-v0 does not take --rungs"),
     ],

@@ -23,6 +23,7 @@ from nases_env.search.options import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
+from tests.search.rungs import ToyRungs
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
@@ -157,6 +158,26 @@ def test_time_is_reserved_for_the_finalists(monkeypatch: pytest.MonkeyPatch, tmp
     # Child number n ends when the clock shows n - 1. Four rounds of 2 seconds are reserved, for a child and 3 finalists.
     assert len(run.loop.trials) == 13
     assert len(run.loop.finalists) == 3
+
+
+def test_time_is_reserved_for_finalists_at_the_last_rung(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = Clock(monkeypatch)
+    options: dict[str, Any] = {"env_id": "tests.search.rungs:ToyRungs-v0", "rungs": (1, 4), "reduction_factor": 100}
+    given = args(tmp_path / "run", **options, num_finalists=2, time=20.0)
+    evaluate = ToyRungs.evaluate
+    monkeypatch.setattr(ToyRungs, "evaluate", lambda *values: dataclasses.replace(evaluate(*values), seconds=1.0))
+    with SearchRun(given, agent="random_search", callbacks=[clock]) as run:
+        run.search(RandomSearch(run.env, given))
+    # Child number n ends when the clock shows n - 1. A second is reserved for a child and 4 for each of the 2 finalists.
+    assert run.loop.num_children == 12
+
+
+def test_recorded_time_can_be_removed(clock: Clock, tmp_path: Path) -> None:
+    search(args(tmp_path / "run", time=3.0))
+    run = script(ROOT / "agents" / "random_search.py")
+    result = run_here(run, "--resume", str(tmp_path / "run"), "--time", "none", "--budget", "9")
+    assert result.returncode == 0
+    assert sum(1 for _ in read_trajectory(tmp_path / "run")) == 9
 
 
 @pytest.mark.parametrize("module", [reinforce, sb3])

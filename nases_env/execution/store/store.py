@@ -483,11 +483,18 @@ class Store:
     def _read_schema_version(self) -> int:
         if self._auxiliary_file("-journal").exists() and self._is_being_created():
             return 0
+        log = self._auxiliary_file("-wal")
         with closing(self._connect("mode=ro&immutable=1")) as db:
-            self._check_owner(db)
-            if not self._auxiliary_file("-wal").exists():
-                return self._check_content(db)
+            try:
+                self._check_owner(db)
+                if not log.exists():
+                    return self._check_content(db)
+            except sqlite3.DatabaseError:
+                if not log.exists():
+                    raise
+                # A process was killed, or the disk was full, while the log was copied: the file is valid only with its log.
         with closing(self._connect("mode=ro")) as db:
+            self._check_owner(db)
             return self._check_content(db)
 
     def _is_being_created(self) -> bool:

@@ -119,6 +119,42 @@ def test_image_with_other_values_than_the_training_images_is_refused(tmp_path: P
         model.preprocess(tmp_path / "0.png")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16, np.uint16])
+def test_image_in_memory_has_the_values_of_its_file(dtype: Any, orientation: int, channels: int, tmp_path: Path) -> None:
+    values = np.linspace(-3, 3, 63) if dtype == np.float32 else np.linspace(0 if dtype == np.uint16 else -20_000, 32_000, 63)
+    if dtype == np.int32:
+        values *= 100
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "0.tif", values.astype(dtype).reshape(7, 9), extratags=tags)
+    model = tiny_model(image_shape=(channels, 9, 7))
+    model.value_range = ValueRange((float(values[0]),) * channels, (float(values[-1]),) * channels)
+    expected = model.preprocess(tmp_path / "0.tif")
+    assert len(set(expected.flatten().tolist())) > 50
+    with Image.open(tmp_path / "0.tif") as image:
+        assert torch.equal(model.preprocess(image), expected)
+
+
+def test_image_in_memory_with_nan_is_a_one_line_error() -> None:
+    model = tiny_model(image_shape=(1, 7, 9))
+    model.value_range = ValueRange((0.0,), (1.0,))
+    with pytest.raises(InputError, match=r"^the image cannot be used \(a value is NaN, infinite"):
+        model.preprocess(Image.fromarray(np.full((7, 9), np.nan, np.float32)))
+
+
+def test_image_in_memory_is_not_changed(tmp_path: Path) -> None:
+    write_image(tmp_path / "0.jpg", width=400, height=300)
+    model = tiny_model(image_shape=(3, 7, 9))
+    with Image.open(tmp_path / "0.jpg") as image:
+        whole = np.asarray(image.copy())
+        model.preprocess(image)
+        assert np.array_equal(np.asarray(image), whole)
+    with Image.open(tmp_path / "0.jpg") as image:
+        model.preprocess(image)  # not decoded before
+        assert np.array_equal(np.asarray(image), whole)
+
+
 def arrays(**changes: Any) -> Callable[[Path], Path]:
     """Return a function that writes an ``.npz`` file of valid arrays, with ``changes``; None omits an array."""
 
@@ -236,6 +272,19 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
         ),
         "have different shapes",
     ),
+    "label without training images": (
+        arrays(
+            images=None,
+            labels=None,
+            train_images=np.zeros((20, 8, 8), np.uint8),
+            train_labels=LABELS,
+            test_images=np.zeros((20, 8, 8), np.uint8),
+            test_labels=LABELS + 1,
+        ),
+        "no training image has the label 2; add some",
+    ),
+    "labels above 2^63": (arrays(labels=LABELS.astype(np.uint64) + np.uint64(2**63)), "larger than 2^63 - 1"),
+    "single label": (arrays(labels=np.zeros(20, int)), "has a single class, 0, but at least two are needed"),
     "truncated npy": (directory(images=NPY, labels=LABELS), "is not valid"),
     "pickled npy": (directory(images=np.array([None]), labels=LABELS), "is not valid"),
     "arrays and folders": (two_kinds, "keep one of them"),

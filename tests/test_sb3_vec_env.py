@@ -110,7 +110,7 @@ def test_gymnasiums_vector_wrappers_work() -> None:
 
 @every_mode
 def test_statistics_of_gymnasiums_wrapper_are_in_the_last_info_of_an_episode(mode: AutoresetMode) -> None:
-    options = {"max_episode_steps": 2, "autoreset_mode": mode}
+    options: dict[str, Any] = {"max_episode_steps": 2, "autoreset_mode": mode}
     env = SB3VecEnv(RecordEpisodeStatistics(gym.make_vec("NASES-Synthetic-v0", num_envs=2, **options)))
     env.reset()
     infos = [env.step(np.zeros((2, 20)))[3] for _ in range(4)]

@@ -39,7 +39,7 @@ class ExportArgs:
     CPU thread.
 
     With --int8, the weights and activations of the ONNX model are quantized to 8 bits, and the command compares it with the
-    float model on the validation images of the search.
+    float model on validation images: a tenth of the training images, split as in the search.
     """
 
     run: tyro.conf.Positional[Path] = field(metadata={"help": MODEL_HELP})
@@ -134,7 +134,7 @@ def _export_int8(
     Console().print(table)
     console.print(
         f"Both predict the same class for {compared.agreement:.2%} of the {compared.num_valid_images} validation images, "
-        f"which the final training has used. Calibrated on {compared.num_calibration_images} other training images."
+        f"which the final training may have used. Calibrated on {compared.num_calibration_images} other training images."
     )
     loss = compared.full.accuracy - compared.int8.accuracy
     if loss > MAX_ACCURACY_LOSS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
+from pathlib import Path
 
 from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
@@ -87,6 +88,7 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     channels = images.image_shape[0]
     color = {1: "grayscale", 3: "RGB"}.get(channels, f"{channels}-channel")
     sizes: list[tuple[int, int]] = []
+    path: Path | None = None
     if evaluator.dataset == "image_folder":
         path = resolve_data_dir(evaluator.data_dir)
         assert path is not None, "checked when the images were read"
@@ -95,6 +97,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     else:
         lines = [f"data: {evaluator.dataset}, {len(counts)} classes, {len(images):,} {color} training images"]
     lines.append(f"classes: {listed}{more}")
+    if path is not None and (path / "train").is_dir() and not (path / "test").is_dir():
+        lines.append(f"note: {path / 'test'} does not exist; nases train needs its images to test the final network")
     if images.value_range is not None:
         low, high = min(images.value_range.low), max(images.value_range.high)
         lines.append(f"note: values from {low:g} to {high:g} are converted to 8 bits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
@@ -27,6 +27,7 @@ from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.report import seeds_table, write_report
 from nases_env.retraining.search_record import (
+    OTHER_IMAGES,
     SearchRecord,
     changed_settings,
     describe_changes,
@@ -147,6 +148,8 @@ def train_command(args: TrainArgs) -> None:
     require_utf8(output)
     folder = FinalFolder(output)
     folder.open(training)
+    if search is not None and not search.has_same_images:
+        print(f"note: {OTHER_IMAGES}", file=sys.stderr)
     console = Console(soft_wrap=True)
     with optional_output():
         if search is not None:
@@ -204,7 +207,14 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
         limits=args.limits,
     )
     _require_idle(run_dir)  # a search that was resumed since has removed its finalists
-    return training, search
+    return training, replace(search, has_same_images=_has_same_images(run_dir, evaluator, training))
+
+
+def _has_same_images(run_dir: Path, evaluator: TrainingEvaluator, training: FinalTraining) -> bool:
+    if training.dataset != evaluator.dataset:
+        return False
+    now = replace(evaluator, data_dir=training.data_dir, device=training.device).describe()["images"]
+    return bool(read_config(run_dir)["configuration"].get("images", now) == now)
 
 
 def _require_idle(run_dir: Path) -> None:

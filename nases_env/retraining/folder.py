@@ -106,6 +106,7 @@ class FinalFolder:
                 "command": shlex.join(sys.argv),
                 "configuration": configuration,
                 "num_epochs": training.num_epochs,
+                "num_train_images": len(training.train_images),
                 "nases_env": __version__,
             }
             write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
@@ -146,6 +147,7 @@ class FinalFolder:
         try:
             config = parse_json(read_file(self.path / CONFIG), allow_infinity=True)
             require_type("num_epochs", config["num_epochs"], int)
+            require_type("num_train_images", config.get("num_train_images"), int | None)  # not in those of earlier versions
             require_type("dataset", config["configuration"]["dataset"], str)
             settings = load_settings(dict(config["configuration"]["settings"]), ChildSettings())
             return {**config, "configuration": {**config["configuration"], "settings": dataclasses.asdict(settings)}}

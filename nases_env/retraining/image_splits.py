@@ -6,15 +6,16 @@ from pathlib import Path
 
 from nases_env.errors import InputError
 from nases_env.retraining.folder import CONFIG, FinalFolder
+from nases_env.retraining.training import digest_images, sample_images
 from nases_env.search.options import SearchArgs, load_args
 from nases_env.search.run_dir import read_config
 from nases_env.training import ImageSet, load_images, split_train_valid
 
 
 def read_splits(model_file: Path, data_dir: str | None = None) -> tuple[ImageSet, ImageSet]:
-    """Read the training and the validation split of the search whose best network is the model.
+    """Read the training images of the final training of a model, split as the search does.
 
-    The final training has used the images of both splits. Test images are not read.
+    The final training has used the images of both splits, or a random sample of them. Test images are not read.
 
     Args:
         model_file: a ``model.safetensors`` in the directory of a final training.
@@ -22,7 +23,7 @@ def read_splits(model_file: Path, data_dir: str | None = None) -> tuple[ImageSet
             default of ``load_images``.
 
     Raises:
-        InputError: if the file is not in such a directory, or the images cannot be read.
+        InputError: if the file is not in such a directory, or the images cannot be read or are not those of the training.
     """
     folder = model_file.absolute().parent.parent
     if not (folder / CONFIG).is_file():
@@ -36,5 +37,12 @@ def read_splits(model_file: Path, data_dir: str | None = None) -> tuple[ImageSet
         split_seed = searched.get("split_seed", 0)
         if data_dir is None and dataset == searched.get("dataset"):
             data_dir = load_args(SearchArgs, folder.parent).data_dir
-    images = load_images(dataset, train=True, data_dir=data_dir, image_size=configuration["settings"]["image_size"])
+    settings = configuration["settings"]
+    images = load_images(dataset, train=True, data_dir=data_dir, image_size=settings["image_size"])
+    digest = digest_images(sample_images(images, settings["num_train_images"]))
+    if configuration.get("images", digest) != digest:
+        raise InputError(
+            f"the images of {dataset if data_dir is None else data_dir} are not those of the final training in {folder}; "
+            "pass the directory of its images (--data-dir)"
+        )
     return split_train_valid(images, seed=split_seed)

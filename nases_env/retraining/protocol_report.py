@@ -48,7 +48,7 @@ def write_protocol_report(plan: Plan) -> str:
         agent: [result for seed, folder in enumerate(of_agent) if (result := folder.result(seed)) is not None]
         for agent, of_agent in folders.items()
     }
-    configuration = folders[plan.agents[0]][0].read_config()["configuration"]
+    config = folders[plan.agents[0]][0].read_config()
     values = {
         "preset": plan.preset,
         "env_id": plan.env_id,
@@ -63,10 +63,10 @@ def write_protocol_report(plan: Plan) -> str:
             }
             for agent in plan.agents
         },
-        "conditions": describe_training(configuration, finals[plan.agents[0]]),
+        "conditions": describe_training(config, finals[plan.agents[0]]),
         "changed_settings": changed_settings(plan.child, plan.final),
     }
-    text = _to_markdown(plan, values, searches, finals, configuration)
+    text = _to_markdown(plan, values, searches, finals, config["configuration"])
     write_atomically(plan.output / "report.json", (json.dumps(values, indent=2) + "\n").encode())
     write_atomically(plan.output / "report.md", text.encode(errors="backslashreplace"))
     return text

@@ -17,7 +17,7 @@ from nases_env.escaping import escape_markdown
 from nases_env.evaluation import ChildSettings
 from nases_env.retraining.folder import REPORT, FinalFolder
 from nases_env.retraining.result import FinalResult
-from nases_env.retraining.search_record import SearchRecord, changed_settings, describe_changes
+from nases_env.retraining.search_record import OTHER_IMAGES, SearchRecord, changed_settings, describe_changes
 from nases_env.tables import markdown_table
 
 
@@ -73,12 +73,13 @@ def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, 
         results = folder.results()
         if not results:
             raise InputError(f"{folder.path} has no finished training run to report on")
-        configuration = folder.read_config()["configuration"]
+        config = folder.read_config()
+        configuration = config["configuration"]
         sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"
         report = {
             **summarize(results),
             "sentence": sentence,
-            "conditions": describe_training(configuration, results),
+            "conditions": describe_training(config, results),
             "search": None if search is None else asdict(search),
             "changed_settings": None if search is None else changed_settings(search.settings, _settings(configuration)),
             "seeds": [{name: value for name, value in result.to_dict().items() if name != "curve"} for result in results],
@@ -108,6 +109,8 @@ def _to_markdown(
             f"{escape_markdown(search.describe())} Evaluating them took {format_time(search.seconds)} of {device} time.",
             escape_markdown(describe_changes(report["changed_settings"])),
         ]
+        if not search.has_same_images:
+            parts.append(OTHER_IMAGES)
     if configuration["dataset"] == "cifar10":
         days = "–" if search is None else search_days([search])
         method = "architecture of a file" if search is None else search.agent
@@ -218,15 +221,16 @@ def table_1(rows: Sequence[TableRow]) -> str:
     )
 
 
-def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalResult]) -> str:
+def describe_training(config: Mapping[str, Any], results: Sequence[FinalResult]) -> str:
     """Describe in one sentence how ``results`` were trained, so that they can be compared with other results.
 
     Args:
-        configuration: as ``FinalTraining.describe`` returns it.
+        config: as ``FinalFolder.read_config`` returns it.
         results: the results; the device of the first result is stated.
     """
+    configuration = config["configuration"]
     settings = configuration["settings"]
-    images = settings["num_train_images"]
+    images = _describe_num_images(config.get("num_train_images"), settings["num_train_images"])
     options = [
         "no cutout" if not settings["cutout_length"] else f"cutout {settings['cutout_length']}",
         "no drop-path" if not settings["drop_path_prob"] else f"drop-path {settings['drop_path_prob']:g}",
@@ -235,8 +239,15 @@ def describe_training(configuration: Mapping[str, Any], results: Sequence[FinalR
     size = settings["image_size"]
     pixels = "" if size is None else f" at {size if isinstance(size, str) else f'{size} x {size}'} pixels at most"
     return (
-        f"Trained on {'all' if images is None else images} training images of {configuration['dataset']}"
+        f"Trained on {images} training images of {configuration['dataset']}"
         f"{pixels}, {results[0].num_epochs} epochs, N = "
         f"{settings['cells_per_stage']}, F = {settings['num_filters']}, {', '.join(options)}, on {results[0].device}; "
         "tested once, after the last epoch."
     )
+
+
+def _describe_num_images(num_images: int | None, limit: int | None) -> str:
+    """Describe how many images were used; ``num_images`` is None if an earlier version wrote the configuration."""
+    if num_images is None:
+        return "all" if limit is None else f"at most {limit}"
+    return f"all {num_images}" if limit is None or num_images < limit else str(num_images)

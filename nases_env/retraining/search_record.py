@@ -10,6 +10,8 @@ from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
 from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
 
+OTHER_IMAGES = "The images are not those of the search."
+
 
 @dataclass(frozen=True)
 class SearchRecord:
@@ -24,6 +26,7 @@ class SearchRecord:
         reward: reward of the best child in the search, in [0, 1]; the child was chosen by it. The mean of two evaluations
             if the search had finalists.
         settings: settings of the children.
+        has_same_images: whether the images of the final training are those of the search.
     """
 
     agent: str
@@ -33,6 +36,7 @@ class SearchRecord:
     on_gpu: bool
     reward: float
     settings: ChildSettings
+    has_same_images: bool = True
 
     def describe(self) -> str:
         """Describe how the architecture was chosen."""

@@ -44,7 +44,16 @@ def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
         raise InputError(f"--{option_prefix}.num-valid-images has no effect on a final training; omit it")
 
 
-def _digest(images: ImageSet) -> str:
+def sample_images(images: ImageSet, num_train_images: int | None) -> ImageSet:
+    """Return the images of a final training: all, or a random sample of ``num_train_images`` that is always the same."""
+    if num_train_images is None:
+        return images
+    shuffled = torch.randperm(len(images), generator=torch_generator(0, "final training images"))
+    return images.subset(shuffled[:num_train_images])
+
+
+def digest_images(images: ImageSet) -> str:
+    """Return the digest of images that the configuration of a final training records."""
     return tensor_digest(images.class_names, {"images": images.images, "labels": images.labels})
 
 
@@ -81,11 +90,7 @@ class FinalTraining:
         Raises:
             InputError: if data is missing.
         """
-        images = self._load(train=True)
-        if self.settings.num_train_images is None:
-            return images
-        shuffled = torch.randperm(len(images), generator=torch_generator(0, "final training images"))
-        return images.subset(shuffled[: self.settings.num_train_images])
+        return sample_images(self._load(train=True), self.settings.num_train_images)
 
     @property
     def num_epochs(self) -> int:
@@ -103,8 +108,8 @@ class FinalTraining:
             "key": self.architecture.key,
             "genotype": self.search_space.genotype(self.architecture),
             "dataset": self.dataset,
-            "images": _digest(self.train_images),
-            "test_images": _digest(self._load(train=False)),
+            "images": digest_images(self.train_images),
+            "test_images": digest_images(self._load(train=False)),
             "settings": dataclasses.asdict(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,

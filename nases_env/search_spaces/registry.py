@@ -91,9 +91,9 @@ def _is_search_space(value: Any) -> bool:
 
 def _check(space: SearchSpace, what: str) -> None:
     """Raise ``InputError`` if ``space`` is not a valid search space."""
-    if _is_search_space(space):
-        raise InputError(f"pass an instance of the search space, {space.__name__}(), not the class")
     if not isinstance(space, SearchSpace):
+        if isinstance(space, type) and issubclass(space, SearchSpace):
+            raise InputError(f"pass an instance of the search space, {space.__name__}(), not the class")
         raise InputError(f"a search space must be a name or derive from nases_env.search_spaces.SearchSpace, not {space!r}")
     name, sizes = getattr(space, "name", None), space.decision_sizes
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):

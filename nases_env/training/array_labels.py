@@ -44,7 +44,9 @@ def read_labels(name: str, labels: NDArray[Any], num_images: int) -> NDArray[Nam
         if not (integers == labels).all():
             raise ValueError(f"{name} contains numbers that are not integers")
         return integers
-    return labels.astype(np.int64) if labels.dtype.kind == "b" else np.asarray(labels)
+    if labels.dtype.kind == "u" and labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} contains {labels.max()}, which is larger than 2^63 - 1")
+    return labels.astype(np.int64)  # of one type in all splits; NumPy joins int64 and uint64 to floats
 
 
 def read_names(name: str, names: NDArray[Any]) -> tuple[str, ...]:

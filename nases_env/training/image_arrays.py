@@ -213,6 +213,9 @@ def _splits(arrays: Arrays, train: list[_Part], test: list[_Part]) -> _Splits:
     if len({of_part.dtype.kind == "U" for of_part in labels}) > 1:
         raise ValueError("the labels of one split are texts, and those of another are integers")
     classes = np.unique(np.concatenate(labels))
+    untrained = np.setdiff1d(classes, np.concatenate([part.labels for part in train]))
+    if len(untrained):
+        raise ValueError(f"no training image has the label {untrained[0]}; add some")
     names = read_names(CLASS_NAMES, arrays[CLASS_NAMES]) if CLASS_NAMES in arrays else tuple(map(str, classes.tolist()))
     if len(names) != len(classes):
         raise ValueError(f"{CLASS_NAMES} has {len(names)} names for {len(classes)} labels")

@@ -87,8 +87,7 @@ def read_files(
 ) -> ImageSet:
     """Read image files of one ``ImageFormat``.
 
-    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and modification times of the
-    files.
+    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and times of change of the files.
 
     Args:
         root: a directory that contains the files.
@@ -168,15 +167,16 @@ def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names:
 
 
 def _image_files(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        files = sorted((entry for entry in entries if entry.is_file() and not entry.name.startswith(".")), key=_name)
-    images = [entry for entry in files if entry.name.lower().endswith(_SUFFIXES)]
+    with os.scandir(folder) as scanned:
+        entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=_name)
+    images = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(_SUFFIXES)]
     if not images:
         raise InputError(f"{folder} contains no PNG, JPEG or TIFF files; add images of this class or remove the directory")
-    if len(images) < len(files):
-        others = [entry.name for entry in files if not entry.name.lower().endswith(_SUFFIXES)]
+    if len(images) < len(entries):
+        used = set(images)
+        others = [entry.name for entry in entries if entry not in used]
         logger.warning(
-            "ignored %d files in %s that are not PNG, JPEG or TIFF, such as %s",
+            "ignored %d files or directories in %s that are not PNG, JPEG or TIFF files, such as %s",
             len(others),
             printable(folder),
             printable(others[0]),
@@ -216,7 +216,10 @@ def _digest(
     image_format: ImageFormat,
     value_range: ValueRange | None,
 ) -> str:
-    """Return the name of a cache file; for square RGB images of 8 bits, it is the one of earlier versions."""
+    """Return the name of a cache file. It is never recorded with results, which have digests of the pixels.
+
+    Files that were unpacked over others can have their sizes and modification times, but not their times of change.
+    """
     side = size[0] if size is not None and size[0] == size[1] else size
     parts = [f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}"]
     if image_format != RGB:
@@ -228,7 +231,8 @@ def _digest(
             raise InputError(
                 f"cannot read {os.fspath(file)} ({error.strerror}); restore the file, or do not list it"
             ) from None
-        parts.append(f"\0{os.path.relpath(file, folder)}\0{status.st_size}\0{status.st_mtime_ns}")
+        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        parts.append(f"\0{os.path.relpath(file, folder)}\0{status.st_size}\0{times}")
     return sha256_hex(*parts)[:32]
 
 

@@ -74,6 +74,7 @@ def read_image(
     """
     with _open(path) as image:
         _require_dtype(path, image, image_format.dtype)
+        _draft(image, size, value_range)
         return _convert(str(path), image, size, image_format.channels, value_range)
 
 
@@ -92,14 +93,18 @@ def read_any_image(
         InputError: as ``read_image``; also if the image has 8 bits and the training images had values of another scale.
     """
     with _open(path) as image:
+        _draft(image, size, value_range)
         return _convert_any(str(path), image, size, channels, value_range)
 
 
 def convert_image(
     image: Image.Image, size: tuple[int, int] | None, *, channels: int, value_range: ValueRange | None
 ) -> torch.Tensor:
-    """Convert an image in memory for a trained model; see ``read_any_image``."""
-    return _convert_any("the image", image, size, channels, value_range)
+    """Convert an image in memory for a trained model; see ``read_any_image``. The image is not changed."""
+    try:
+        return _convert_any("the image", image, size, channels, value_range)
+    except ValueError as error:
+        raise InputError(f"the image cannot be used ({one_line(error)})") from None
 
 
 def _convert_any(
@@ -134,11 +139,15 @@ def _convert(
     value_range: ValueRange | None,
 ) -> torch.Tensor:
     if isinstance(image, Image.Image) and value_range is None and channels in (1, 3):
-        if size is not None:  # decodes a large JPEG at a fraction of its size, which is faster
-            image.draft("RGB", (2 * size[1], 2 * size[0]))
         return image_to_tensor(image, size, grayscale=channels == 1)
     pixels = torch.from_numpy(np.ascontiguousarray(_to_uint8(_values(name, image, channels), value_range)))
     return pixels if size is None else resize(pixels[None], size)[0]
+
+
+def _draft(image: Image.Image | NDArray[Any], size: tuple[int, int] | None, value_range: ValueRange | None) -> None:
+    """Let a large JPEG file be decoded at a fraction of its size, which is faster; this changes ``image``."""
+    if isinstance(image, Image.Image) and size is not None and value_range is None:
+        image.draft("RGB", (2 * size[1], 2 * size[0]))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -260,9 +269,9 @@ def _values(name: str, image: Image.Image | NDArray[Any], channels: int) -> NDAr
     """Return the values of an image, shape (channels, H, W)."""
     if not isinstance(image, Image.Image):
         values = image
-    elif image.mode.startswith("I"):
-        pixels = np.asarray(image, dtype=np.uint16)[None]
-        values = orient(pixels, image.getexif().get(ExifTags.Base.Orientation))
+    elif image.mode == "F" or image.mode.startswith("I"):
+        pixels = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I;16") else None)
+        values = orient(pixels[None], image.getexif().get(ExifTags.Base.Orientation))
     else:
         values = image_to_tensor(image, None, grayscale=channels == 1).numpy()
     if len(values) == 1 and channels == 3:

@@ -46,15 +46,16 @@ def read_table(path: Path, *, train: bool, image_size: ImageSize | None) -> Imag
 def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
     """Return the training images or the test images of each class; see ``read_table``."""
     rows = _read_rows(path)
-    file_column, label_column = (_column(path, rows[0], known) for known in (FILE_COLUMNS, LABEL_COLUMNS))
+    _, first_row = rows[0]
+    file_column, label_column = (_column(path, first_row, known) for known in (FILE_COLUMNS, LABEL_COLUMNS))
     by_class: dict[str, list[Path]] = {}
     chosen: dict[str, list[Path]] = {}
     lines: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        name, label = row[file_column], row[label_column]
+    for number, row in rows:
+        name, label = row[file_column], (row[label_column] or "").strip()
         if not name or not label:
             raise InputError(f"line {number} of {path} lacks a file or a class; complete or remove it")
-        first = lines.setdefault(os.path.normpath(name), number)
+        first = lines.setdefault(os.path.abspath(path.parent / name), number)
         if first != number:  # in two splits, it would be trained on and tested
             raise InputError(f"line {number} of {path} lists {name} again, after line {first}; remove one of them")
         try:
@@ -69,7 +70,7 @@ def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
             if SPLITS[split] is train:
                 chosen.setdefault(label, []).append(path.parent / name)
     for label, files in by_class.items():
-        if SPLIT_COLUMN not in rows[0]:
+        if SPLIT_COLUMN not in first_row:
             if len(files) < TEST_STEP:
                 raise InputError(f"{path} has {len(files)} images of {label}; add some until there are {TEST_STEP}")
             chosen[label] = train_or_test(files, train=train)
@@ -78,12 +79,13 @@ def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
     return chosen
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows and the numbers of their lines."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]  # it skips blank lines
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a CSV file with the columns file and label") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -35,7 +35,8 @@ def read_tiff(path: Path, max_pixels: int) -> NDArray[Any] | None:
         The values, shape (C, H, W), upright.
 
     Raises:
-        ValueError: if it is invalid, has more than ``MAX_CHANNELS``, or more than ``max_pixels`` for each three channels.
+        ValueError: if it is invalid, has more than ``MAX_CHANNELS``, more than ``max_pixels``, or more than three times as
+            many values.
     """
     import tifffile  # slow to import
 
@@ -56,7 +57,7 @@ def read_tiff(path: Path, max_pixels: int) -> NDArray[Any] | None:
 
 def _read_pages(pages: list[Any], max_pixels: int) -> NDArray[Any] | None:
     first = pages[0]
-    if first.imagewidth * first.imagelength * first.samplesperpixel * len(pages) > 3 * max_pixels:
+    if first.imagewidth * first.imagelength * max(first.samplesperpixel * len(pages), 3) > 3 * max_pixels:
         raise ValueError("it is too large; shrink it")
     if len(pages) > 1:
         for number, page in enumerate(pages, start=1):

@@ -22,8 +22,18 @@ def read_own_images(path: Path, *, train: bool, image_size: ImageSize | None) ->
         image_size: see ``target_size``, with the sizes of about a hundred training images.
 
     Raises:
-        InputError: if the images cannot be read.
+        InputError: if the images cannot be read, or are of a single class.
     """
+    images = _read(path, train=train, image_size=image_size)
+    if len(images.class_names) == 1:
+        raise InputError(
+            f"{path} has a single class, {images.class_names[0]}, but at least two are needed; add another one, or, for "
+            "directories of images, pass the directory that contains those of the classes"
+        )
+    return images
+
+
+def _read(path: Path, *, train: bool, image_size: ImageSize | None) -> ImageSet:
     if _is_arrays(path):
         return read_arrays(path, train=train, image_size=image_size)
     if path.suffix.lower() == ".csv":

@@ -26,11 +26,11 @@ NUM_IMAGES = 20  # of each class, for training
 NUM_EPOCHS = 15  # after one, the logits of both classes are almost equal, and any rounding changes the class
 
 
-def write_shades(folder: Path, names: tuple[str, ...] = ("dark", "light")) -> None:
+def write_shades(folder: Path, seed: int = 0) -> None:
     """Write noisy images whose brightness shows their class."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for split, count in (("train", NUM_IMAGES), ("test", 2)):
-        for label, name in enumerate(names):
+        for label, name in enumerate(("dark", "light")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
                 pixels = rng.integers(60 + 80 * label, 120 + 80 * label, size=(12, 12, 3), dtype=np.uint8)
@@ -71,7 +71,7 @@ def test_int8_file_of_a_folder_of_images_is_small_and_classifies_as_the_model_do
     file = exports / "final" / "seed-0" / "model.int8.onnx"
     assert file.stat().st_size < 100_000
     assert f"{file.stat().st_size / 1000:,.1f} kB" in result.stdout
-    assert "of the 4 validation images, which the final training has used" in result.stdout
+    assert "of the 4 validation images, which the final training may have used" in result.stdout
     assert "Calibrated on 30 other training images." in result.stdout
     assert f"{file}: 2 classes, int8" in result.stdout
 
@@ -101,10 +101,25 @@ def test_calibration_uses_no_validation_and_no_test_images(images: Path, run_dir
     assert len({tuple(row) for row in rows}) == 40
 
 
-def test_data_dir_replaces_the_recorded_one(exports: Path, tmp_path: Path) -> None:
-    write_shades(tmp_path / "renamed", ("black", "white"))
-    message = error_of(nases("export", exports, "--int8", "--data-dir", tmp_path / "renamed"))
-    assert "of black, white, but the model is for shape" in message
+def test_images_are_those_of_the_final_training(exports: Path, images: Path, tmp_path: Path) -> None:
+    other, final = tmp_path / "other", exports / "other"
+    write_shades(other, seed=1)
+    assert "the images are not" not in (exports / "final" / "report.md").read_text().lower()
+    few = ("--child.num-epochs", 1, "--child.num-train-images", 30)
+    result = nases("train", exports, "--data-dir", other, *few, "--output", final)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[0] == "note: The images are not those of the search."
+    assert "\n\nThe images are not those of the search.\n" in (final / "report.md").read_text()
+    assert json.loads((final / "report.json").read_text())["search"]["has_same_images"] is False
+    assert json.loads((final / "config.json").read_text())["num_train_images"] == 30
+
+    message = error_of(nases("export", final, "--int8"))
+    assert f"the images of {images} are not those of the final training in {final}; pass" in message
+    message = error_of(nases("export", exports, "--int8", "--data-dir", other))
+    assert f"the images of {other} are not those of the final training in {exports / 'final'}; pass" in message
+    assert not list(exports.rglob("*.onnx"))
+    result = nases("export", final, "--int8", "--data-dir", other)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(

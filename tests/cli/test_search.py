@@ -82,6 +82,14 @@ def test_dry_run_only_prints_the_plan() -> None:
     assert not Path("runs").exists()
 
 
+def test_missing_test_images_are_a_note() -> None:
+    write_classes(Path("images/train"), cat=5, dog=5)
+    note = f"note: {Path('images/test').absolute()} does not exist; nases train needs its images to test the final network"
+    assert note in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+    write_classes(Path("images/test"), cat=1, dog=1)
+    assert "note: /" not in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+
+
 def test_time_is_converted_to_a_number_of_children() -> None:
     result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h")
     assert "plan: model_assisted searches children for 1h" in result.stdout

@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from nases_env.errors import InputError
+from nases_env.evaluation import RETRAIN_PRESETS
 from nases_env.retraining import FinalResult
-from nases_env.retraining.report import format_test_error, format_time, seeds_table, summarize, table_1_row
+from nases_env.retraining.report import (
+    describe_training,
+    format_test_error,
+    format_time,
+    seeds_table,
+    summarize,
+    table_1_row,
+)
 from nases_env.retraining.result import read_result
 from nases_env.training import EpochRecord
 
@@ -96,6 +104,22 @@ def test_results_are_summarized_over_seeds() -> None:
 )
 def test_times_have_two_digits(seconds: float, text: str) -> None:
     assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("num_images", "limit", "text"),
+    [
+        (100, None, "all 100"),
+        (100, 6000, "all 100"),
+        (256, 256, "256"),
+        (None, None, "all"),
+        (None, 6000, "at most 6000"),  # of an earlier version
+    ],
+)
+def test_report_states_how_many_images_were_used(num_images: int | None, limit: int | None, text: str) -> None:
+    settings = dataclasses.asdict(dataclasses.replace(RETRAIN_PRESETS["smoke"], num_train_images=limit))
+    config = {"configuration": {"dataset": "digits", "settings": settings}, "num_train_images": num_images}
+    assert describe_training(config, [final_result()]).startswith(f"Trained on {text} training images of digits")
 
 
 def test_table_fits_into_80_columns() -> None:

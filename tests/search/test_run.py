@@ -177,7 +177,8 @@ def test_status_of_a_run_does_not_prevent_a_search(tmp_path: Path) -> None:
 
 
 def test_env_class_can_be_the_entry_point_of_an_id() -> None:
-    gym.register("ByClass-v0", entry_point=SyntheticEnv)
+    entry_point: Any = SyntheticEnv
+    gym.register("ByClass-v0", entry_point=entry_point)
     try:
         assert type(make_env(SearchArgs(env_id="ByClass-v0"))) is SyntheticEnv
     finally:

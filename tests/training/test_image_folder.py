@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import ExifTags, Image, ImageOps
 
@@ -124,7 +125,18 @@ def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, 
     assert not caplog.records
     (tmp_path / "train/cat/notes.txt").write_text("x")
     assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
+    assert "ignored 1 files or directories in" in caplog.text
     assert "notes.txt" in caplog.text
+
+
+def test_directories_in_a_class_directory_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path)
+    write_image(tmp_path / "train/cat/more/0.png")
+    (tmp_path / "train/dog/.thumbnails").mkdir()
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
+    (record,) = caplog.records
+    assert "ignored 1 files or directories in" in record.getMessage()
+    assert record.getMessage().endswith("such as more")
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
@@ -211,6 +223,22 @@ def test_changed_files_or_side_invalidate_the_cache(tmp_path: Path) -> None:
     assert torch.equal(changed.images[1:], first.images[1:])
     path.rename(tmp_path / "train/dog/9999.png")
     assert read_image_folder(tmp_path, train=True, size=(8, 8)).labels.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_decoded(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    path = tmp_path / "train/cat/0000.png"
+    tifffile.imwrite(path.with_suffix(".tif"), np.zeros((12, 12), np.uint8))
+    path.unlink()
+    path = path.with_suffix(".tif")
+    os.utime(path, ns=(1, 1))
+    before = path.stat()
+    assert not read_image_folder(tmp_path, train=True, size=(8, 8)).images[0].any()
+    tifffile.imwrite(path, np.full((12, 12), 9, np.uint8))
+    while path.stat().st_ctime_ns == before.st_ctime_ns or path.stat().st_mtime_ns != 1:  # the clock of the file system
+        os.utime(path, ns=(1, 1))
+    assert path.stat().st_size == before.st_size
+    assert (read_image_folder(tmp_path, train=True, size=(8, 8)).images[0] == 9).all()
 
 
 def test_cache_distinguishes_folders_with_similar_files(tmp_path: Path) -> None:

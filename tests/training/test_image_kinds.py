@@ -19,6 +19,7 @@ from nases_env.training.image_folder import read_image_folder
 from nases_env.training.image_io import image_size
 from nases_env.training.image_orientation import orient
 from nases_env.training.image_size import target_size
+from nases_env.training.image_tiff import read_tiff
 from nases_env.training.own_images import count_training_images, measure_own_images, read_own_images
 from nases_env.training.value_range import ValueRange
 from tests.training.images import write_image
@@ -174,6 +175,18 @@ def test_8_bit_tiff_of_many_channels_keeps_its_values(tmp_path: Path) -> None:
     assert torch.equal(read_one(tmp_path / "train/a/0.tif"), torch.from_numpy(values).permute(2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "pixels"), [((6, 7), 42), ((6, 7, 2), 42), ((6, 7, 3), 42), ((6, 7, 6), 84), ((6, 6, 7), 84)]
+)
+def test_tiff_of_more_pixels_than_the_limit_is_refused(shape: tuple[int, ...], pixels: int, tmp_path: Path) -> None:
+    """Images of more than three channels may have fewer pixels."""
+    planes = {} if len(shape) == 2 else {"photometric": "minisblack", "planarconfig": "contig"}
+    write_tiff(tmp_path / "0.tif", random_values(shape, np.float32), **(planes if shape != (6, 6, 7) else {}))
+    assert read_tiff(tmp_path / "0.tif", pixels) is not None
+    with pytest.raises(ValueError, match="it is too large; shrink it"):
+        read_tiff(tmp_path / "0.tif", pixels - 1)
+
+
 def test_test_images_have_the_range_of_the_training_images_and_both_are_cached(tmp_path: Path) -> None:
     for split, highest in (("train", 1000), ("test", 4000)):
         write_png(tmp_path / split / "a/0.png", np.array([[[0], [500], [highest]]], np.uint16))
@@ -230,8 +243,8 @@ def test_images_of_one_size_keep_their_aspect_ratio(
 
 def test_folder_of_one_size_keeps_its_aspect_ratio(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        for index in range(2):
-            write_image(tmp_path / split / "a" / f"{index}.png", width=30, height=20, seed=index)
+        for index, name in enumerate("ab"):
+            write_image(tmp_path / split / name / f"{index}.png", width=30, height=20, seed=index)
     write_image(tmp_path / "test/a/large.png", width=60, height=50)
     assert read_own_images(tmp_path, train=True, image_size=None).image_shape == (3, 20, 30)
     assert read_own_images(tmp_path, train=False, image_size=15).image_shape == (3, 10, 15)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,9 @@ def test_arrays_without_a_split(shape: tuple[int, ...], tmp_path: Path) -> None:
 def test_arrays_keep_their_pixels(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     images = np.random.default_rng(0).integers(256, size=(10, 16, 16, 3), dtype=np.uint8)
-    np.savez(path, images=images, labels=np.zeros(10, np.int8), class_names=["only"])
+    np.savez(path, images=images, labels=np.repeat(np.arange(2, dtype=np.int8), 5), class_names=["dark", "light"])
     test = read_own_images(path, train=False, image_size=None)
-    assert test.class_names == ("only",)
+    assert test.class_names == ("dark", "light")
     assert torch.equal(test.images, torch.from_numpy(images[[4, 9]]).permute(0, 3, 1, 2))
 
 
@@ -119,6 +120,24 @@ def test_invalid_arrays_are_one_line_errors(arrays: dict[str, Any], message: str
     assert message in error_of(path)
 
 
+def test_integer_labels_of_all_types_are_joined(tmp_path: Path) -> None:
+    path, unsigned = tmp_path / "images.npz", LABELS.astype(np.uint64)
+    np.savez(path, train_images=IMAGES, train_labels=unsigned, test_images=IMAGES, test_labels=LABELS)
+    assert read_own_images(path, train=True, image_size=8).class_names == ("3", "7")
+
+
+def test_images_of_a_single_class_are_an_error(tmp_path: Path) -> None:
+    for index in range(10):
+        write_image(tmp_path / "data" / ("cat" if index < 5 else "dog") / f"{index}.png", seed=index)
+    assert len(read_own_images(tmp_path / "data", train=True, image_size=8).class_names) == 2
+    shutil.rmtree(tmp_path / "data" / "dog")
+    rows = [{"file": str(file), "label": "cat"} for file in sorted((tmp_path / "data" / "cat").iterdir())]
+    for path in (tmp_path / "data", write_table(tmp_path / "table.csv", rows)):
+        with pytest.raises(InputError, match="has a single class, cat, but at least two are needed") as caught:
+            read_own_images(path, train=True, image_size=8)
+        assert "\n" not in str(caught.value)
+
+
 def test_damaged_arrays_are_one_line_errors(tmp_path: Path) -> None:
     path = tmp_path / "images.npz"
     np.savez_compressed(path, images=IMAGES, labels=LABELS)
@@ -152,6 +171,16 @@ def test_table_of_files(columns: tuple[str, str], tmp_path: Path) -> None:
     assert count_training_images(path) == 8
 
 
+def test_spaces_around_labels_of_a_table_are_ignored(tmp_path: Path) -> None:
+    for index in range(20):
+        write_image(tmp_path / f"{index}.png", seed=index)
+    labels = ["cat", " cat", "dog", "dog "] * 5
+    path = write_table(
+        tmp_path / "table.csv", [{"file": f"{index}.png", "label": name} for index, name in enumerate(labels)]
+    )
+    assert read_own_images(path, train=True, image_size=8).class_names == ("cat", "dog")
+
+
 def test_table_with_a_split(tmp_path: Path) -> None:
     rows = []
     for index, split in enumerate(["train", "test", "val"] * 2):
@@ -175,16 +204,22 @@ def test_table_with_a_split(tmp_path: Path) -> None:
         ("file,label,split\na.png,cat,holdout\n", "has the split 'holdout'; use train or test"),
         ("file,label,split\na.png,cat,test\n", "has no training image of cat"),
         ("file,label,split\na.png,cat,train\nb.png,cat,test\n", "a.png"),
+        ("file,label\n\n\na.png, \n", "line 4 of"),
+        ("file,label\n\na.png,cat\nb.png,cat\n\n./a.png,dog\n", "line 6 of {path} lists ./a.png again, after line 3"),
+        (
+            "file,label\na.png,cat\nb.png,cat\n{folder}/a.png,dog\n",
+            "line 4 of {path} lists {folder}/a.png again, after line 2",
+        ),
         ("file,label\n" + 'a,"' + "x" * 200_000 + '"\n', "is not a valid CSV file"),
         ("file,label\n\udcff,cat\n", "is not a valid CSV file"),
     ],
 )
 def test_invalid_tables_are_one_line_errors(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    path.write_bytes(text.encode(errors="surrogateescape"))
+    path.write_bytes(text.replace("{folder}", str(tmp_path)).encode(errors="surrogateescape"))
     with pytest.raises(InputError) as caught:
         read_own_images(path, train=True, image_size=8)
-    assert message in str(caught.value)
+    assert message.format(path=path, folder=tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -62,6 +62,7 @@ PATH_KERNELS = [
 ]
 """Further kernels for search spaces with cells."""
 
+MIN_OUTPUTSCALE = 1e-6
 MIN_SELECTION = 20  # observations; fewer do not determine a kernel
 FIRST_KERNEL = Kernel(0.6, 0.5, 0.3, 0.1)
 """The kernel of the first observations, without further terms."""
@@ -171,7 +172,7 @@ class GaussianProcess:
 
         Args:
             decisions: the architectures, shape (N, m).
-            targets: their values, shape (N,), float64 with zero mean.
+            targets: their values, shape (N,), float64, whose mean is about 0.
             rungs: the index of the rung of each observation; None: all are at the same rung.
         """
         self.decisions = torch.from_numpy(decisions)
@@ -184,13 +185,16 @@ class GaussianProcess:
         residuals = targets - self._center(self.trend_at_data)
         self.cholesky = self._cholesky(self.kernel, distances)
         self.alpha = torch.cholesky_solve(residuals[:, None], self.cholesky)[:, 0]
-        self.outputscale = math.sqrt(float(residuals @ self.alpha) / len(targets))
+        # Equal targets have no scale. It must not be 0, so that the expected improvement is defined and favors variance.
+        self.outputscale = max(MIN_OUTPUTSCALE, math.sqrt(float(residuals @ self.alpha) / len(targets)))
 
     def _select_kernel(self, distances: Distances) -> None:
         """Select the kernel by its marginal likelihood, if there are many more observations than at the last selection."""
         num_observations, has_rungs = len(self.targets), self.rungs is not None
         is_first_promotion = has_rungs and self.kernel.rung_correlation == 1.0
-        if num_observations < HYPERPARAMETER_REFIT_FACTOR * self.num_fitted and not is_first_promotion:
+        is_first_selection = num_observations >= MIN_SELECTION > self.num_fitted
+        is_much_more = num_observations >= HYPERPARAMETER_REFIT_FACTOR * self.num_fitted
+        if not (is_much_more or is_first_selection or is_first_promotion):
             return
         kernels = self.kernels if num_observations >= MIN_SELECTION else [self.first_kernel]
         if has_rungs:

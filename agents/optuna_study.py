@@ -46,6 +46,7 @@ class OptunaAgent(Agent):
             for index, size in enumerate(search_space.decision_sizes)
         }
         self.proposed: set[str] = set()
+        self._is_exhausted = False
         self.values: dict[str, float | Sequence[float]] = {}  # at the lowest rung, by key
 
     @abstractmethod
@@ -67,13 +68,17 @@ class OptunaAgent(Agent):
         self.study.tell(proposal.trial, state=self.states[self.infeasible_state])
 
     def _next_child(self) -> TrialProposal:
-        """Sample until an architecture is unseen; after ``MAX_RESAMPLES`` repeats, return a repeat."""
+        """Sample until an architecture is unseen; after ``MAX_RESAMPLES`` repeats in a row, return repeats from then on.
+
+        Each repeat is a trial of the study, and the time of a sample grows with their number.
+        """
         proposal = self._sample()
-        for _ in range(MAX_RESAMPLES):
-            if proposal.architecture.key not in self.proposed:
-                break
+        num_left = 0 if self._is_exhausted else MAX_RESAMPLES
+        while num_left and proposal.architecture.key in self.proposed:
             self._tell_repeat(proposal)
             proposal = self._sample()
+            num_left -= 1
+        self._is_exhausted = num_left == 0
         self.proposed.add(proposal.architecture.key)
         return proposal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -173,7 +174,8 @@ def _read_content(benchmark: type[CSVEvaluator], path: Path, mtime_ns: int, size
     hint = benchmark.table_hint()
     try:
         text = read_file(path).decode("utf-8-sig")
-        header, *lines = csv.reader(text.splitlines(), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        (_, header), *rows = ((reader.line_num, entries) for entries in reader)
     except (ValueError, csv.Error):  # not text, empty, or unbalanced quotes
         raise InputError(f"{path} is not a valid CSV file; {hint}") from None
     is_table = len(set(header)) == len(header) and {*benchmark.architecture_columns} <= {*header}
@@ -182,15 +184,20 @@ def _read_content(benchmark: type[CSVEvaluator], path: Path, mtime_ns: int, size
         raise InputError(f"{path} is not a table of {benchmark.benchmark}: its header is different; {hint}")
     if not text.endswith("\n"):
         raise InputError(f"{path} is truncated: its last line is incomplete; copy the whole file again")
-    return benchmark.collect(path, list(_parse_rows(benchmark, path, columns, header, lines)))
+    return benchmark.collect(path, list(_parse_rows(benchmark, path, columns, header, rows)))
 
 
 def _parse_rows(
-    benchmark: type[CSVEvaluator], path: Path, columns: Sequence[str], header: list[str], lines: list[list[str]]
+    benchmark: type[CSVEvaluator],
+    path: Path,
+    columns: Sequence[str],
+    header: list[str],
+    rows: list[tuple[int, list[str]]],
 ) -> Iterator[Row]:
+    """Parse ``rows``, with the numbers of their last lines."""
     described_by = [header.index(column) for column in benchmark.architecture_columns]
     indices = {column: header.index(column) for column in columns}
-    for number, entries in enumerate(lines, start=2):
+    for number, entries in rows:
         try:
             if len(entries) != len(header):
                 raise InputError(f"it has {len(entries)} entries")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from nases_env.errors import InputError, did_you_mean, shown
+from nases_env.errors import InputError, did_you_mean, one_line, shown
 from nases_env.evaluation.metric import Metric
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
@@ -64,7 +64,13 @@ class TaskTableEvaluator(TableEvaluator):
         metric = cls.metrics[column]
         if not metric.lowest <= value <= metric.highest:
             raise InputError(f"{text} is not {metric.name}, which the column {column} contains")
-        return metric.to_reward(value)
+        try:
+            reward = metric.to_reward(value)
+        except (ValueError, ArithmeticError) as error:
+            raise InputError(f"the metric of the column {column} cannot convert {text}: {one_line(error)}") from None
+        if not 0 <= reward <= 1:
+            raise InputError(f"the metric of the column {column} converts {text} to {reward}, which is not in [0, 1]")
+        return reward
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=self.row(architecture)[self.task])

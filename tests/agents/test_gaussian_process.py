@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nases_agents.gaussian_process import (
     KERNELS,
+    MIN_SELECTION,
     PATH_KERNELS,
     RUNG_CORRELATIONS,
     GaussianProcess,
@@ -165,6 +166,23 @@ def test_kernel_is_selected_again_as_the_data_grow() -> None:
         model.fit(data, torch.from_numpy(data[:, 0] - data[:, 0].mean()))
         sizes.append(model.num_fitted)
     assert sorted(set(sizes)) == [20, 24, 29, 35]
+
+
+def test_kernel_is_selected_at_the_first_fit_with_enough_observations() -> None:
+    model = GaussianProcess(SIZES)
+    for num in (MIN_SELECTION - 1, MIN_SELECTION):
+        data = decisions(num, 0)
+        model.fit(data, torch.from_numpy(data[:, 0] - data[:, 0].mean()))
+    assert model.num_fitted == MIN_SELECTION
+
+
+def test_equal_targets_have_an_expected_improvement_that_favors_unknown_candidates() -> None:
+    model = GaussianProcess(SIZES)
+    data = decisions(30, 0)
+    model.fit(data, torch.zeros(30, dtype=torch.float64))
+    values = expected_improvement(model.posterior(np.concatenate([data[:1], decisions(50, 1)]), data[:0]))
+    assert (values >= 0).all()
+    assert values[0] < values.max()
 
 
 def test_one_rung_is_the_process_without_rungs() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from nases_agents.optuna_study import MAX_RESAMPLES
 from nases_agents.random_search import RandomSearch
 from nases_agents.tpe import TPE, Args, main
 
@@ -74,6 +75,17 @@ def test_study_learns_the_known_reward_of_a_repeat(monkeypatch: pytest.MonkeyPat
     known, pending = agent.study.trials[2:4]
     assert (known.state, known.value) == (optuna.trial.TrialState.COMPLETE, 0.7)
     assert pending.state == optuna.trial.TrialState.FAIL
+
+
+def test_exhausted_search_space_is_not_sampled_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = synthetic_env()
+    agent = TPE(env, Args())
+    only = env.search_space.sample(np.random.default_rng(0))
+    monkeypatch.setattr(env.search_space, "architecture", lambda decisions: only)
+    for _ in range(4):
+        (proposal,) = agent.ask()
+        agent.tell(proposal, evaluation(only, 0.5))
+    assert len(agent.study.trials) == 1 + (MAX_RESAMPLES + 1) + 2
 
 
 def test_infeasible_proposals_are_replaced_and_avoided() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -40,6 +41,14 @@ class Pairings(TaskTableEvaluator):
         "similarity": FRACTION,
         "loss": NEGATIVE_LOSS,
         "speed": Metric("a negative time", -10, 0, lambda value: 1 + value / 10),
+    }
+
+
+class OwnMetrics(Pairings):
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "points": Metric("points", 0, 100, lambda value: value),
+        "logarithm": Metric("a positive number", 0, 100, math.log),
+        "undefined": Metric("a number", 0, 100, lambda value: math.nan),
     }
 
 
@@ -185,3 +194,28 @@ def test_unknown_task_is_a_one_line_error(table: str, task: Any) -> None:
 def test_other_search_space_is_an_input_error(table: str) -> None:
     with pytest.raises(InputError, match="the table of Pairings requires the search space pairs, not enas_micro"):
         Pairings("enas_micro", table, task="accuracy")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("points", "line 3 of .*the metric of the column points converts 10 to 10.0, which is not in"),
+        ("logarithm", "line 2 of .*the metric of the column logarithm cannot convert 0: "),
+        ("undefined", "line 2 of .*the metric of the column undefined converts 0 to nan, which is not in"),
+    ],
+)
+def test_metric_that_is_not_a_map_to_rewards_is_a_one_line_error(column: str, message: str, tmp_path: Path) -> None:
+    rows = [(SPACE.to_string(SPACE.architecture(pair)), 10 * row) for row, pair in enumerate(PAIRS)]
+    path = write_table(tmp_path / "table.csv", rows, ("arch", column))
+    with pytest.raises(InputError, match=message) as caught:
+        OwnMetrics(SPACE, path, task=column).prepare()
+    assert "\n" not in str(caught.value)
+
+
+def test_ignored_columns_may_contain_any_character(tmp_path: Path) -> None:
+    notes = ["a\x0cb", "a\u2028b", "a\nb", *[""] * 7]
+    rows = [(SPACE.to_string(SPACE.architecture(pair)), 50, note) for pair, note in zip(PAIRS, notes, strict=True)]
+    Pairings(SPACE, write_table(tmp_path / "table.csv", rows, ("arch", "accuracy", "note")), task="accuracy").prepare()
+    rows[3] = (rows[3][0], 101, "")
+    with pytest.raises(InputError, match="line 6 of"):
+        Pairings(SPACE, write_table(tmp_path / "wrong.csv", rows, ("arch", "accuracy", "note")), task="accuracy").prepare()

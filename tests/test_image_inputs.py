@@ -222,6 +222,14 @@ def two_kinds(folder: Path) -> Path:
 
 
 ROWS = "".join(f"{index}.png,a\n" for index in range(10))
+
+
+def splits(test_images: Any, test_labels: Any) -> Callable[[Path], Path]:
+    """Return a function that writes an ``.npz`` file of valid training images and of these test images."""
+    train = {"train_images": np.zeros((20, 8, 8), np.uint8), "train_labels": LABELS}
+    return arrays(images=None, labels=None, **train, test_images=test_images, test_labels=test_labels)
+
+
 NPY = b"\x93NUMPY\x01\x00v\x00"
 NAN = np.full((20, 8, 8), np.nan)
 
@@ -251,36 +259,15 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "rare label": (arrays(labels=np.array([0] * 17 + [1] * 3)), "the label 1 has 3 images"),
     "names of classes": (arrays(class_names=["a", "a"]), "has a name twice"),
     "types of splits": (
-        arrays(
-            images=None,
-            labels=None,
-            train_images=np.zeros((20, 8, 8), np.uint8),
-            train_labels=LABELS,
-            test_images=np.zeros((20, 8, 8)),
-            test_labels=LABELS,
-        ),
+        splits(np.zeros((20, 8, 8)), LABELS),
         "test_images is float64",
     ),
     "shapes of splits": (
-        arrays(
-            images=None,
-            labels=None,
-            train_images=np.zeros((20, 8, 8), np.uint8),
-            train_labels=LABELS,
-            test_images=np.zeros((20, 9, 8), np.uint8),
-            test_labels=LABELS,
-        ),
+        splits(np.zeros((20, 9, 8), np.uint8), LABELS),
         "have different shapes",
     ),
     "label without training images": (
-        arrays(
-            images=None,
-            labels=None,
-            train_images=np.zeros((20, 8, 8), np.uint8),
-            train_labels=LABELS,
-            test_images=np.zeros((20, 8, 8), np.uint8),
-            test_labels=LABELS + 1,
-        ),
+        splits(np.zeros((20, 8, 8), np.uint8), LABELS + 1),
         "no training image has the label 2; add some",
     ),
     "labels above 2^63": (arrays(labels=LABELS.astype(np.uint64) + np.uint64(2**63)), "larger than 2^63 - 1"),

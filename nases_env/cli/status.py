@@ -144,7 +144,7 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
     leases, problem = _leases(run_dir, config)
     promoted = f", {trials.num_promoted} promoted" if trials.num_promoted else ""
-    in_flight = "in flight not known" if leases is None else f"{len(leases)} in flight"
+    in_flight = "in flight not known" if problem else f"{len(leases)} in flight"
     yield f"{format_progress(num_children, budget)}{promoted}, {in_flight}, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
@@ -154,7 +154,7 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
         yield _rate(run_dir, config, num_children)
     if problem:
         yield f"in flight: not known ({problem})"
-    for lease in leases or ():
+    for lease in leases:
         yield f"in flight: {lease.key} since {lease.started} by process {lease.pid} on {lease.host_name}"
     for record in trials.last_failed:
         evaluation = Evaluation.from_dict(record)
@@ -179,10 +179,10 @@ class _Trials:
             yield record
 
 
-def _leases(run_dir: Path, config: dict[str, Any]) -> tuple[list[Lease] | None, str]:
+def _leases(run_dir: Path, config: dict[str, Any]) -> tuple[list[Lease], str]:
     """Return the leases of this configuration, including leases of other searches that share the store.
 
-    If the store cannot be read, return None and the reason: a run directory may have been copied without it.
+    If the store cannot be read, also return the reason: a run directory may have been copied without it.
     """
     path = config["arguments"]["execution"]["store"] or run_dir / STORE
     configuration = config["configuration"]
@@ -192,7 +192,7 @@ def _leases(run_dir: Path, config: dict[str, Any]) -> tuple[list[Lease] | None, 
         with Store(path, read_only=True) as store:
             return [lease for lease in store.leases() if lease.digest in digests and not store.is_expired(lease)], ""
     except InputError as error:
-        return None, str(error)
+        return [], str(error)
 
 
 def _rate(run_dir: Path, config: dict[str, Any], num_children: int) -> str:

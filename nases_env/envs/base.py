@@ -256,7 +256,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         given = None if initial is None else self.to_architecture(initial)
         self.evaluator.prepare()
         super().reset(seed=seed)  # nothing is changed before, because an argument can be invalid
-        self._fidelity = self._fidelity if fidelity is None else fidelity
+        if fidelity is not None:
+            self._fidelity = fidelity
         self._architecture = self.search_space.sample(self.np_random) if given is None else given
         self.last_evaluation = None
         return self.search_space.encode(self._architecture), self._describe(self._architecture)

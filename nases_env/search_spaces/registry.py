@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.json_io import parse_json
@@ -82,17 +82,17 @@ def _import(name: str) -> type[SearchSpace]:
         raise InputError(f"the module {module_name!r} has no class {class_name!r}{did_you_mean(class_name, spaces)}")
     if not _is_search_space(cls):
         raise InputError(f"{name} is not a search space; derive it from nases_env.search_spaces.SearchSpace")
-    return cls  # type: ignore[no-any-return]
+    return cls
 
 
-def _is_search_space(value: Any) -> bool:
+def _is_search_space(value: Any) -> TypeGuard[type[SearchSpace]]:
     return isinstance(value, type) and issubclass(value, SearchSpace)
 
 
 def _check(space: SearchSpace, what: str) -> None:
     """Raise ``InputError`` if ``space`` is not a valid search space."""
     if not isinstance(space, SearchSpace):
-        if isinstance(space, type) and issubclass(space, SearchSpace):
+        if _is_search_space(space):
             raise InputError(f"pass an instance of the search space, {space.__name__}(), not the class")
         raise InputError(f"a search space must be a name or derive from nases_env.search_spaces.SearchSpace, not {space!r}")
     name, sizes = getattr(space, "name", None), space.decision_sizes

@@ -379,7 +379,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
         _best_marks(run, place, scales[0].end),
         _color_key(run, scale),
     )
-    what = "embeddings (actions)" if run.is_embedded else "architecture vectors; this agent uses no embedding"
+    what = "embeddings (actions)" if run.is_embedded else "architecture vectors; not every child has an action"
     finding = f"Principal components of the {what}."
     dimensions = run.vectors.shape[1]
     extra = f"Two of {dimensions} dimensions, {shares.sum():.0%} of the variance. Without a unit; both axes have one scale."

@@ -17,7 +17,7 @@ class Proposal:
 
     Attributes:
         architecture: the architecture to evaluate.
-        action: the action of the environment that decodes to it, shape (n,); None if the agent does not use the embedding.
+        action: the action of the environment that decodes to it, shape (n,); None without one.
     """
 
     architecture: Architecture

@@ -239,7 +239,7 @@ class SearchLoop:
 
         Args:
             architectures: K architectures.
-            actions: the actions that decode to them, shape (K, n); None if the embedding was not used.
+            actions: the actions that decode to them, shape (K, n); None if they are not known.
 
         Returns:
             K evaluations.

@@ -20,7 +20,7 @@ class Trial:
         number: position in the history; 1 for the first trial.
         architecture: the architecture of the child.
         evaluation: the evaluation of the child.
-        action: the action that decodes to the architecture, shape (n,); None if the agent does not use the embedding.
+        action: the action that decodes to the architecture, shape (n,); None without one.
         is_new: whether this is the first trial of the architecture in this search, or the first one at this rung.
         is_promotion: whether this is a child that was promoted to a higher rung, which does not count toward the budget.
     """

@@ -91,10 +91,10 @@ def test_map_is_that_of_the_principal_components() -> None:
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.999
 
 
-def test_map_of_agents_without_an_embedding_says_so() -> None:
+def test_map_without_actions_says_so() -> None:
     figure = embedding_map(make_run(make_children(10), is_embedded=False), 100)
     assert figure is not None
-    assert "architecture vectors; this agent uses no embedding" in figure.finding
+    assert "architecture vectors; not every child has an action" in figure.finding
 
 
 def test_figures_without_data_are_left_out() -> None:

@@ -47,8 +47,9 @@ class Args(TransferArgs):
     num_init: int = 5
     """Children before the model is fitted."""
     screen: bool = True
-    """Choose these children among 300 random architectures: large ones, if sizes are known, with --transfer-from every
-    second one by the earlier searches, and every fourth one at random. False: random ones."""
+    """Choose these children among 300 random architectures. Every fourth one is random. The others are among the largest 5%;
+    with --transfer-from, every second one is instead among the best 5% by the earlier searches. Without known sizes or
+    earlier searches, all are random. --no-screen: all are random."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300

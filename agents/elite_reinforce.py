@@ -39,8 +39,8 @@ class Args(PolicyArgs):
     """Samples of the policy per child; the one with the smallest Hamming distance to the child that the controller read is
     evaluated. Because n < m, a small step in the embedding changes several decisions; this rejection counteracts it."""
     train_freq: int | None = None
-    """Children between two updates. Default: 10, or fewer if there would be less than three updates before the last ten
-    children."""
+    """Children between two updates. Default: 10, or fewer if there would be fewer than three updates before the last
+    ten children."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

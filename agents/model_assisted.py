@@ -53,8 +53,9 @@ class Args(PolicyArgs, TransferArgs):
     learning_starts: int = 5
     """Children before the controller and the model are used."""
     screen: bool = True
-    """Choose these children among 300 samples of the prior: large ones, if sizes are known, with --transfer-from every
-    second one by the earlier searches, and every fourth one at random. False: decode them from random embeddings."""
+    """Choose these children among 300 samples of the prior. Every fourth one is random. The others are among the largest 5%;
+    with --transfer-from, every second one is instead among the best 5% by the earlier searches. Without known sizes or
+    earlier searches, all are random. --no-screen: all are random."""
     learning_rate: float = 6e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20
@@ -72,8 +73,7 @@ class Args(PolicyArgs, TransferArgs):
     extra_mutation_prob: float = 0.4
     """Probability of each further mutation of a mutant after the first one, and of an elite after --num-mutations."""
     acquisition: Literal["expected_improvement", "upper_confidence_bound"] = "expected_improvement"
-    """Acquisition function. On NAS-Bench-201, expected improvement found better children than the upper confidence bound
-    within 300 children, and equally good ones within 100."""
+    """Acquisition function, by which the next children are chosen among the candidates."""
     ucb_kappa: float = 1.0
     """Standard deviations added to the mean, with --acquisition upper_confidence_bound."""
 

@@ -1,4 +1,4 @@
-"""Signal and noise of the reward: its variance between architectures and its variance between seeds.
+"""Signal and noise of the validation accuracy: its variance between architectures and its variance between seeds.
 
 Random architectures are each trained with several seeds, with the preset of a search. A one-way random-effects analysis of
 variance splits the variance of the validation accuracy into a component between architectures (the signal of a search) and a
@@ -126,7 +126,7 @@ def measure(env_id: str, args: Args, pool: ProcessPoolExecutor) -> dict[str, Any
 
 
 def main(args: Args) -> None:
-    """Measure the shares of architecture and seed in the variance of the reward."""
+    """Measure the shares of architecture and seed in the variance of the validation accuracy."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.num_processes, mp_context=context) as pool:
         results = [measure(env_id, args, pool) for env_id in args.env_ids]

@@ -12,7 +12,7 @@ AGENTS = {
     "reinforce": "policy gradient from the pretrained simulator, as in the paper",
     "elite_reinforce": "the same from mutated good architectures, with replay",
     "bayesian_optimization": "Gaussian process and expected improvement, without a policy",
-    "local_search": "all neighbors of the best architecture",
+    "local_search": "hill climbing with restarts: neighbors that differ in one decision",
     "regularized_evolution": "mutations of recent architectures",
     "discrete_reinforce": "policy gradient on discrete decisions",
     "cma_es": "CMA-ES in the embedding space, with cmaes",

@@ -41,7 +41,7 @@ class ValidateArgs:
     seed: int = field(default=0, metadata={"help": "Random seed of the sample."})
     tolerance: float | None = field(
         default=None,
-        metadata={"help": f"Allowed difference of an accuracy. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
+        metadata={"help": f"Allowed difference of an accuracy in [0, 1]. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
     )
     device: str | None = field(default=None, metadata={"help": "Torch device. Default: the run's device."})
     num_envs: int = field(default=1, metadata={"help": "Number of concurrent evaluations."})

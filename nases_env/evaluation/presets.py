@@ -39,7 +39,8 @@ class ChildSettings(NetworkSettings, TrainingSettings):
         default=0.0,
         metadata={
             "help": "Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects for the "
-            "advantage of small networks in a short training; 0: no correction; None: as the search space recommends."
+            "advantage of small networks in a short training; 0: no correction; None: as the search space recommends. "
+            "Range: -10 to 10."
         },
     )
 

@@ -269,7 +269,7 @@ def _next_commands(run: Run) -> list[tuple[str, str]]:
     if run.state == "stopped":
         commands.append((f"nases search --resume {name}", "resumes the search"))
     if run.is_trained and run.best is not None:
-        commands.append((f"nases train {name}", "trains the best child at full length and tests it once"))
+        commands.append((f"nases train {name}", "trains the best child with a longer schedule and tests it once"))
         if not run.latencies:
             commands.append((f"nases report {name} --latency", "measures the latency of the best children for this page"))
         commands.append((f"nases predict {name} image.png", "classifies an image, after the training"))

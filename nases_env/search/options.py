@@ -113,8 +113,9 @@ class SearchArgs:
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
-    """Number of concurrent evaluations. The agent receives results in the order of its proposals, so the search does not
-    depend on timing."""
+    """Number of concurrent evaluations; in `nases search`, the default is one per CPU core, or 1 on a GPU. The agent
+    receives results in the order of its proposals, so the search does not depend on timing. It depends on this number:
+    with more than one, the agent proposes before it knows all results."""
     ask_batch_size: int = 1
     """Number of children that the agent proposes at a time."""
     rungs: Rungs = ()

@@ -46,7 +46,8 @@ class TrainingSettings:
     num_cycles: int = field(
         default=3,
         metadata={
-            "help": "Number of SGDR cycles, each twice as long as the previous one; together they last the whole training."
+            "help": "Number of SGDR cycles, each twice as long as the previous one; together they last the whole training. "
+            "No effect with the schedule triangular."
         },
     )
     schedule: Schedule = field(

@@ -16,7 +16,8 @@ from torch import nn
 from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
-from nases_env.evaluation.base import Evaluator, describe_search_space
+from nases_env.evaluation.base import Evaluator
+from nases_env.evaluation.description import describe_search_space
 from nases_env.evaluation.latency import measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings

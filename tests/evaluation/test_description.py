@@ -1,4 +1,4 @@
-"""What the digest of a configuration says about a custom search space."""
+"""What the digest of a configuration says about custom classes."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
-from nases_env.evaluation.description import config_digest, describe_search_space
+from nases_env.evaluation.description import config_digest, describe_search_space, is_custom, source_digest
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
@@ -110,11 +110,15 @@ class Evaluator(ABC):
     def describe(self) -> dict[str, Any]:
         """Return everything in the configuration that affects results, as JSON values. Call ``prepare`` first.
 
-        The default is the name of the class and its attributes. Evaluators that read files describe their content instead
-        of their paths.
+        The default is the name of the class and its attributes, and the source of a custom class. Evaluators that read files
+        describe their content instead of their paths.
         """
+        cls = type(self)
         space = describe_search_space(get_search_space(self.search_space))
-        return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
+        described = {"evaluator": cls.__qualname__, **vars(self), "search_space": space}
+        if is_custom(cls):
+            described |= {"evaluator": f"{cls.__module__}:{cls.__qualname__}", "evaluator_source": source_digest(cls)}
+        return described
 
     def labels(self) -> dict[str, str]:
         """Return strings by which the information of an environment names the task; empty by default."""

@@ -29,6 +29,9 @@ class Evaluator(ABC):
     is_noisy: ClassVar[bool] = True
     """Whether results depend on the seed of the evaluation."""
 
+    has_fixed_sizes: ClassVar[bool] = False
+    """Whether no setting changes the sizes of the networks, so that only a higher limit allows more children."""
+
     rungs: tuple[int, ...] = ()
     """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training.
 
@@ -91,13 +94,13 @@ class Evaluator(ABC):
         return None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the seconds in which the network of a child classifies one image."""
+        """Measure the seconds in which the network of a child classifies one image; 0 if it cannot be built."""
         raise NotImplementedError(f"{type(self).__name__} measures no latency")
 
     def screen_latency(self, architecture: Architecture, seed: int, latency: float) -> Evaluation | None:
         """Return what ``screen`` returns, for a measured ``latency``."""
         child = Evaluation(architecture.key, seed, Status.TOO_LARGE, latency=latency)
-        reason = Limits(max_latency=self.limits.max_latency).reason(child)
+        reason = Limits(max_latency=self.limits.max_latency).reason(child, has_fixed_size=self.has_fixed_sizes)
         return dataclasses.replace(child, reason=reason) if reason else None
 
     def prepare(self) -> None:  # noqa: B027 - optional

@@ -59,15 +59,18 @@ class Limits:
         """Return the limits of costs that are known without a measurement."""
         return dataclasses.replace(self, **{kind.name: None for kind in KINDS if kind.is_measured})
 
-    def reason(self, costs: Evaluation) -> str:
-        """Return which limit ``costs`` exceed, and what to do if all children exceed it; empty if there is none."""
+    def reason(self, costs: Evaluation, *, has_fixed_size: bool = False) -> str:
+        """Return which limit ``costs`` exceed, and what to do if all children exceed it; empty if there is none.
+
+        Args:
+            costs: costs of a child.
+            has_fixed_size: whether no setting changes the size of the child.
+        """
         for kind in KINDS:
             limit, cost = getattr(self, kind.name), kind.cost(costs)
             if limit is not None and cost > limit:
-                return (
-                    f"{kind.describe(cost)}, more than {kind.name} = {kind.form(limit)}; "
-                    f"increase it, or decrease {kind.remedy}"
-                )
+                remedy = "" if has_fixed_size else f", or decrease {kind.remedy}"
+                return f"{kind.describe(cost)}, more than {kind.name} = {kind.form(limit)}; increase it{remedy}"
         return ""
 
     def excess(self, costs: Evaluation) -> float:

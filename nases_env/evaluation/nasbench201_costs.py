@@ -50,6 +50,8 @@ class NasBench201CostEvaluator(TableEvaluator):
     table_variable = "NASES_NASBENCH201_LATENCY_TABLE"
     table_name = "nasbench201-latency.csv"
 
+    has_fixed_sizes = True
+
     search_space: str | SearchSpace = "nasbench201"
     path: str | None = None
     device: str | None = None
@@ -98,7 +100,7 @@ class NasBench201CostEvaluator(TableEvaluator):
         if not limits:
             return None
         child = replace(self.costs(architecture, seed), status=Status.TOO_LARGE)
-        reason = limits.reason(child)
+        reason = limits.reason(child, has_fixed_size=True)
         return replace(child, reason=reason) if reason else None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:

@@ -34,7 +34,7 @@ from nases_env.training.image_size import ImageSize
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
 
-LATENCY_ROUNDS, LATENCY_ROUND_SECONDS = 5, 0.02  # shorter than for a report, because many children are measured
+LATENCY_ROUND_SECONDS = 0.02  # shorter than for a report, because many children are measured
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,9 @@ class TrainingEvaluator(Evaluator):
         limits = self.limits.exact()
         if not limits:
             return None
+        num_params = self._count_parameters(architecture)
         try:
             model: nn.Module | None = None
-            num_params = self._count_parameters(architecture)
             if num_params is None:
                 model = self.build(architecture, seed)
                 num_params = count_parameters(model)
@@ -228,12 +228,17 @@ class TrainingEvaluator(Evaluator):
         return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Return the lowest of five medians of repeated passes with one thread of the CPU, each after a warm-up."""
-        model = self.build(architecture, seed)
+        """Return the lowest of five medians of repeated passes with one thread of the CPU, each after a warm-up.
+
+        It is 0 if the network cannot be built, so that the child is feasible and ``evaluate`` reports the error.
+        """
         shape = self.images()[0].image_shape
-        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[
-            0
-        ].best_round
+        try:
+            model = self.build(architecture, seed)
+            (latency,) = measure_latencies([model], shape, round_seconds=LATENCY_ROUND_SECONDS)
+        except Exception:  # raised again by ``evaluate``, whose errors the executor handles
+            return 0.0
+        return latency.best_round
 
     def build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build the network of a child with its initial weights, which depend on ``seed``."""

@@ -46,7 +46,7 @@ class OperatorShareEvaluator(Evaluator):
             )
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        graphs = get_search_space(self.search_space).cell_graphs(architecture)
+        graphs = _cell_graphs(self.search_space, architecture)
         operators = [branch.operator for graph in graphs for node in graph.nodes for branch in node]
         share = operators.count(self.operator) / len(operators)
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=share, train_accuracy=share)
@@ -74,10 +74,8 @@ class RandomLandscapeEvaluator(Evaluator):
     is_noisy = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        graphs = get_search_space(self.search_space).cell_graphs(architecture)
+        graphs = _cell_graphs(self.search_space, architecture)
         num_branches = sum(len(node) for graph in graphs for node in graph.nodes)
-        if num_branches == 0:
-            raise InputError(f"{architecture.key} has no cell graph with operators; use a different search space")
         score = sum(self._score(graph) for graph in graphs) / math.sqrt(2 * num_branches)
         reward = 1 / (1 + math.exp(-score / LOGISTIC_SCALE))
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=reward, train_accuracy=reward)
@@ -99,6 +97,18 @@ class RandomLandscapeEvaluator(Evaluator):
                 ]
                 score += sum(weights) / math.sqrt(max(1, len(predecessors)))
         return score
+
+
+def _cell_graphs(search_space: str | SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
+    """Return the cells of an architecture.
+
+    Raises:
+        InputError: if they have no branches.
+    """
+    graphs = get_search_space(search_space).cell_graphs(architecture)
+    if not any(node for graph in graphs for node in graph.nodes):
+        raise InputError(f"{architecture.key} has no cell graph with operators; use a different search space")
+    return graphs
 
 
 @lru_cache(maxsize=65536)

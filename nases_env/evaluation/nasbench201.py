@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
@@ -87,8 +88,7 @@ class NasBench201Evaluator(TableEvaluator):
 
     @classmethod
     def parse_value(cls, column: str, text: str, value: float) -> float:
-        if not 0.0 <= value <= 100.0:
-            raise InputError(f"{text} is not an accuracy in percent")
+        require_percent(text, value)
         return value
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.limits import Limits
+from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
@@ -78,9 +79,9 @@ class NasBench201CostEvaluator(TableEvaluator):
 
     @classmethod
     def parse_value(cls, column: str, text: str, value: float) -> float:
-        if column == ACCURACY_COLUMN and not 0.0 <= value <= 100.0:
-            raise InputError(f"{text} is not an accuracy in percent")
-        if column != ACCURACY_COLUMN and not 0.0 < value < math.inf:
+        if column == ACCURACY_COLUMN:
+            require_percent(text, value)
+        elif not 0.0 < value < math.inf:
             raise InputError(f"{text} is not a latency in milliseconds")
         return value
 

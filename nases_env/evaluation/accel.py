@@ -44,7 +44,7 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class AccelEvaluator(CSVEvaluator):
-    """Return the validation accuracy that a surrogate of Accel-NASBench predicts.
+    """Returns the validation accuracy that a surrogate of Accel-NASBench predicts.
 
     The surrogate, a support vector regression, is fitted to a table of some networks of the search space in ``prepare``,
     which takes a few seconds. The accuracies of networks in the table are predicted as well, so that all rewards are of the

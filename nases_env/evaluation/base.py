@@ -14,7 +14,7 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 
 class Evaluator(ABC):
-    """Evaluate architectures of one search space; a picklable configuration.
+    """Evaluates architectures of one search space; a picklable configuration.
 
     ``evaluate`` depends only on the architecture's key, the configuration and the seed. It can therefore run in any process,
     and results can be cached.
@@ -140,11 +140,11 @@ class Evaluator(ABC):
         """Return the ``config_digest`` of the description, which identifies the configuration in a store."""
         return config_digest(self.describe())
 
-    def with_checkpoints(self, folder: str, interval_seconds: float) -> Evaluator:
+    def with_checkpoints(self, checkpoint_dir: str, interval_seconds: float) -> Evaluator:
         """Return an evaluator that writes checkpoints, if it supports them; results are the same.
 
         Args:
-            folder: the directory of the checkpoints.
+            checkpoint_dir: the directory of the checkpoints.
             interval_seconds: minimum time between two checkpoints of a child.
         """
         return self

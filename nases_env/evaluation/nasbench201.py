@@ -25,7 +25,7 @@ RUNGS = (12, 200)  # epochs after which the table has validation accuracies
 
 @dataclass(frozen=True)
 class NasBench201Evaluator(TableEvaluator):
-    """Return the validation accuracy that a cell of NAS-Bench-201 reached after 12 or 200 epochs, read from a table.
+    """Returns the validation accuracy that a cell of NAS-Bench-201 reached after 12 or 200 epochs, read from a table.
 
     The table is a CSV file with the header ``arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,
     test_accuracy_200_epochs`` and one row for each of the 15,625 cells: its string and three accuracies in percent. Each

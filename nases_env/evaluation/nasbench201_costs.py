@@ -26,7 +26,7 @@ NUM_CLASSES, IMAGE_SHAPE = 10, (3, 32, 32)
 
 @dataclass(frozen=True)
 class NasBench201CostEvaluator(TableEvaluator):
-    """Return the validation accuracy of a cell of NAS-Bench-201 after 200 epochs, with the costs of its network.
+    """Returns the validation accuracy of a cell of NAS-Bench-201 after 200 epochs, with the costs of its network.
 
     The table is a CSV file with one row for each of the 15,625 cells. The column ``arch`` contains the string of the cell,
     ``valid_accuracy_200_epochs_cifar10`` an accuracy in percent, and a column ``ms_<device>`` the latency on a device in

@@ -18,7 +18,7 @@ LOGISTIC_SCALE = 2.0  # scores (standard deviation about 1) are divided by this 
 
 @dataclass(frozen=True)
 class OperatorShareEvaluator(Evaluator):
-    """Reward the share of a network's branches that apply one operator; a sanity check with a known optimum.
+    """Rewards the share of a network's branches that apply one operator; a sanity check with a known optimum.
 
     The optimum is 1: every branch applies ``operator``. The mean over uniform architectures is 1 / (number of operators).
     The reward depends only on the network, not on the seed or on how the architecture is encoded.
@@ -54,7 +54,7 @@ class OperatorShareEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class RandomLandscapeEvaluator(Evaluator):
-    """Reward operators by their position and their predecessors, with random weights drawn from ``landscape_seed``.
+    """Rewards operators by their position and their predecessors, with random weights drawn from ``landscape_seed``.
 
     The score is a sum over the branches of all cells. Each branch contributes a standard-normal weight for (cell, depth of
     the node, operator) and one for (cell, operator, predecessor), where the predecessor is an input of the cell or each

@@ -39,7 +39,7 @@ LATENCY_ROUND_SECONDS = 0.02  # shorter than for a report, because many children
 
 @dataclass(frozen=True)
 class TrainingEvaluator(Evaluator):
-    """Build a child, train it and measure its validation accuracy (Algorithm 1, lines 5–7).
+    """Builds a child, trains it and measures its validation accuracy (Algorithm 1, lines 5–7).
 
     Attributes:
         search_space: the search space, or its name as ``get_search_space`` accepts it.
@@ -119,8 +119,8 @@ class TrainingEvaluator(Evaluator):
             **self.describe_rungs(),
         }
 
-    def with_checkpoints(self, folder: str, interval_seconds: float) -> TrainingEvaluator:
-        return replace(self, checkpoint_dir=folder, checkpoint_interval=interval_seconds)
+    def with_checkpoints(self, checkpoint_dir: str, interval_seconds: float) -> TrainingEvaluator:
+        return replace(self, checkpoint_dir=checkpoint_dir, checkpoint_interval=interval_seconds)
 
     def export_data(self) -> Any:
         return [(split.images.numpy(), split.labels.numpy(), split.class_names) for split in self.images()]

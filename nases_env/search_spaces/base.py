@@ -30,8 +30,8 @@ class Architecture:
     Attributes:
         search_space: name of its search space.
         decisions: one choice per decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
-        key: canonical key; architectures with equal keys describe the same network. The search space says which other ones
-            do.
+        key: canonical key; architectures with equal keys describe the same network. Whether architectures with different
+            keys can do so too depends on the search space.
     """
 
     search_space: str
@@ -249,7 +249,7 @@ class SearchSpace(ABC):
         return self._valid_architecture(tuple(rng.integers(self._sizes).tolist()))
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Change one decision: return a different network, uniform among all that differ in one decision.
+        """Change one decision: uniform among all changes that give a different network.
 
         Raises:
             InputError: if no single change gives a different network.

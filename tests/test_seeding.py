@@ -27,7 +27,7 @@ def test_seeds_are_equal_only_for_equal_seed_and_names(a: int, b: int, these: li
 
 
 @pytest.mark.parametrize("seed", [1.0, 1.5, "1", None])
-def test_seed_that_is_no_integer_is_an_error(seed: Any) -> None:
+def test_seed_that_is_not_an_integer_is_an_error(seed: Any) -> None:
     derive_seed(1)
     with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         derive_seed(seed)

@@ -119,7 +119,7 @@ def test_invalid_genotype_is_a_one_line_error(record: Any, message: str) -> None
 
 
 def nested_list() -> list[Any]:
-    """Return a list of so many levels that it has no ``repr``."""
+    """Return a list of thousands of levels, which has no ``repr``."""
     nested: list[Any] = []
     for _ in range(5000):
         nested = [nested]

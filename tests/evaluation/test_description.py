@@ -164,7 +164,5 @@ def test_description_of_a_custom_evaluator_changes_with_its_module_and_its_sourc
 
 def test_description_of_a_built_in_evaluator_has_no_source() -> None:
     description = OperatorShareEvaluator("enas_micro", "identity").describe()
-    assert (description["evaluator"], description.keys()) == (
-        "OperatorShareEvaluator",
-        {"evaluator", "search_space", "operator"},
-    )
+    assert description["evaluator"] == "OperatorShareEvaluator"
+    assert description.keys() == {"evaluator", "search_space", "operator"}

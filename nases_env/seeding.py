@@ -6,6 +6,7 @@ therefore does not affect the others.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,10 +17,14 @@ import torch
 from nases_env.hashing import sha256_hex
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # typed: else 1.0 would be found as 1
 def derive_seed(seed: int, *names: str) -> int:
-    """Return the seed of the stream ``names`` of the run ``seed``: an integer in [0, 2**63), equal on all machines."""
-    return int(sha256_hex("\x1f".join((str(int(seed)), *names)))[:16], 16) >> 1
+    """Return the seed of the stream ``names`` of the run ``seed``: an integer in [0, 2**63), equal on all machines.
+
+    Raises:
+        TypeError: if ``seed`` is not an integer.
+    """
+    return int(sha256_hex("\x1f".join((str(operator.index(seed)), *names)))[:16], 16) >> 1
 
 
 def numpy_generator(seed: int, *names: str) -> np.random.Generator:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +24,13 @@ def test_seeds_are_equal_only_for_equal_seed_and_names(a: int, b: int, these: li
     one, other = derive_seed(a, *these), derive_seed(b, *those)
     assert 0 <= one < 2**63
     assert (one == other) == ((a, these) == (b, those))
+
+
+@pytest.mark.parametrize("seed", [1.0, 1.5, "1", None])
+def test_seed_that_is_not_an_integer_is_an_error(seed: Any) -> None:
+    derive_seed(1)
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        derive_seed(seed)
 
 
 def test_generators_are_reproducible() -> None:

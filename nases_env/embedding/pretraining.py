@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from nases_env.embedding.autoencoder import CategoricalDecoder, Embedding, Loss
-from nases_env.errors import InputError
+from nases_env.errors import InputError, shown
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.seeding import torch_generator
 
 NUM_CALIBRATION_SAMPLES = 10_000
 MAX_DEFAULT_EMBEDDING_SIZE = 20
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.02  # of the calibration, in nats
+
+
+Schedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,7 @@ class PretrainSettings:
     num_steps: int = field(default=3000, metadata={"help": "Optimization steps (Adam)."})
     batch_size: int = field(default=128, metadata={"help": "Uniform vectors per step; each step draws new ones."})
     learning_rate: float = field(default=2e-2, metadata={"help": "Initial learning rate of Adam."})
-    schedule: Literal["constant", "cosine"] = field(
-        default="cosine", metadata={"help": "cosine: anneal the learning rate to 0 with a cosine."}
-    )
+    schedule: Schedule = field(default="cosine", metadata={"help": "cosine: anneal the learning rate to 0 with a cosine."})
     standardize: bool = field(
         default=True,
         metadata={"help": "Standardize embeddings over the batch during training; trained embeddings always are."},
@@ -67,9 +68,12 @@ class PretrainSettings:
         for name, minimum in minimums.items():
             value = getattr(self, name)
             if value is not None and not minimum <= value < math.inf:
-                raise InputError(f"{name} must be at least {minimum}, not {value}")
+                raise InputError(f"{name} must be a finite number of at least {minimum}, not {value}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, not {self.learning_rate}")
+        for name, choices in (("loss", get_args(Loss)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {shown(getattr(self, name))}")
         if self.loss == "least_squares" and self.num_calibration_rounds:
             raise InputError("calibration needs the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
 

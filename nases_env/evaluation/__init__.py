@@ -1,8 +1,9 @@
 """Evaluation of children: evaluators, their results, and presets for the size and training of children."""
 
 from nases_env.evaluation.accel import AccelEvaluator
-from nases_env.evaluation.base import Evaluator, config_digest, describe_search_space
+from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.csv_file import CSVEvaluator
+from nases_env.evaluation.description import config_digest, describe_search_space
 from nases_env.evaluation.latency import Latency, measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.metric import FRACTION, NEGATIVE_LOSS, PERCENT, Metric

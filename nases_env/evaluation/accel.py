@@ -12,6 +12,7 @@ import numpy as np
 from nases_env.errors import InputError
 from nases_env.evaluation.accel_surrogate import SETTINGS, Surrogate, fit_surrogate
 from nases_env.evaluation.csv_file import CSVEvaluator, Row
+from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import Architecture, SearchSpace
@@ -43,7 +44,7 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class AccelEvaluator(CSVEvaluator):
-    """Return the validation accuracy that a surrogate of Accel-NASBench predicts.
+    """Returns the validation accuracy that a surrogate of Accel-NASBench predicts.
 
     The surrogate, a support vector regression, is fitted to a table of some networks of the search space in ``prepare``,
     which takes a few seconds. The accuracies of networks in the table are predicted as well, so that all rewards are of the
@@ -86,8 +87,8 @@ class AccelEvaluator(CSVEvaluator):
 
     @classmethod
     def parse_value(cls, column: str, text: str, value: float) -> float:
-        if column == ACCURACY and not 0 <= value <= 100:
-            raise InputError(f"{text} is not an accuracy in percent")
+        if column == ACCURACY:
+            require_percent(text, value)
         if column in SIZES and not 0 < value < float("inf"):
             raise InputError(f"{text} is not a number of {column} in millions")
         return value

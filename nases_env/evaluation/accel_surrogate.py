@@ -31,7 +31,7 @@ SPACE = Accel()
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Predict the results of networks.
+    """Predicts the results of networks.
 
     Attributes:
         regressor: maps ``accuracy_features`` to the accuracy in percent.

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import dataclasses
-import inspect
-import json
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.description import config_digest, describe_search_space, is_custom, source_digest
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.result import Evaluation, Status
-from nases_env.hashing import sha256_hex
-from nases_env.search_spaces import SEARCH_SPACES, Architecture, SearchSpace, get_search_space, import_path
+from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 
 class Evaluator(ABC):
-    """Evaluate architectures of one search space; a picklable configuration.
+    """Evaluates architectures of one search space; a picklable configuration.
 
     ``evaluate`` depends only on the architecture's key, the configuration and the seed. It can therefore run in any process,
     and results can be cached.
@@ -34,6 +28,9 @@ class Evaluator(ABC):
 
     is_noisy: ClassVar[bool] = True
     """Whether results depend on the seed of the evaluation."""
+
+    has_fixed_sizes: ClassVar[bool] = False
+    """Whether no setting changes the sizes of the networks, so that only a higher limit allows more children."""
 
     rungs: tuple[int, ...] = ()
     """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training.
@@ -97,13 +94,13 @@ class Evaluator(ABC):
         return None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the seconds in which the network of a child classifies one image."""
+        """Measure the seconds in which the network of a child classifies one image; 0 if it cannot be built."""
         raise NotImplementedError(f"{type(self).__name__} measures no latency")
 
     def screen_latency(self, architecture: Architecture, seed: int, latency: float) -> Evaluation | None:
         """Return what ``screen`` returns, for a measured ``latency``."""
         child = Evaluation(architecture.key, seed, Status.TOO_LARGE, latency=latency)
-        reason = Limits(max_latency=self.limits.max_latency).reason(child)
+        reason = Limits(max_latency=self.limits.max_latency).reason(child, has_fixed_size=self.has_fixed_sizes)
         return dataclasses.replace(child, reason=reason) if reason else None
 
     def prepare(self) -> None:  # noqa: B027 - optional
@@ -116,11 +113,15 @@ class Evaluator(ABC):
     def describe(self) -> dict[str, Any]:
         """Return everything in the configuration that affects results, as JSON values. Call ``prepare`` first.
 
-        The default is the name of the class and its attributes. Evaluators that read files describe their content instead
-        of their paths.
+        The default is the name of the class and its attributes, and the source of a custom class. Evaluators that read files
+        describe their content instead of their paths.
         """
+        cls = type(self)
         space = describe_search_space(get_search_space(self.search_space))
-        return {"evaluator": type(self).__qualname__, **vars(self), "search_space": space}
+        described = {"evaluator": cls.__qualname__, **vars(self), "search_space": space}
+        if is_custom(cls):
+            described |= {"evaluator": f"{cls.__module__}:{cls.__qualname__}", "evaluator_source": source_digest(cls)}
+        return described
 
     def labels(self) -> dict[str, str]:
         """Return strings by which the information of an environment names the task; empty by default."""
@@ -139,11 +140,11 @@ class Evaluator(ABC):
         """Return the ``config_digest`` of the description, which identifies the configuration in a store."""
         return config_digest(self.describe())
 
-    def with_checkpoints(self, folder: str, interval_seconds: float) -> Evaluator:
+    def with_checkpoints(self, checkpoint_dir: str, interval_seconds: float) -> Evaluator:
         """Return an evaluator that writes checkpoints, if it supports them; results are the same.
 
         Args:
-            folder: the directory of the checkpoints.
+            checkpoint_dir: the directory of the checkpoints.
             interval_seconds: minimum time between two checkpoints of a child.
         """
         return self
@@ -153,55 +154,3 @@ class Evaluator(ABC):
 
     def import_data(self, shared: Any) -> None:  # noqa: B027 - optional
         """Use data that ``export_data`` returned in another process, so that ``prepare`` does not load it again."""
-
-
-def config_digest(description: Mapping[str, Any]) -> str:
-    """Return the SHA-256, in hexadecimal digits, of a configuration that ``Evaluator.describe`` returned."""
-    return sha256_hex(json.dumps(description, sort_keys=True, default=str))
-
-
-def describe_search_space(space: SearchSpace) -> dict[str, Any]:
-    """Return everything that determines the networks of ``space``, as JSON values.
-
-    For a custom space, this includes the source files of its class and of its own base classes, without the part that runs
-    only if such a file is executed. It does not include other modules that they import.
-    """
-    described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
-    if type(space) not in SEARCH_SPACES.values():
-        described["class"] = import_path(space)
-        if source := "".join(map(_source, _own_classes(type(space)))):
-            described["source"] = sha256_hex(source)
-    return described
-
-
-def _own_classes(cls: type) -> list[type]:
-    """Return the first class of each module among a class and its base classes that are not part of this package."""
-    by_module = {each.__module__: each for each in reversed(cls.__mro__)}
-    return [each for name, each in by_module.items() if name.split(".")[0] not in ("nases_env", "builtins", "abc", "typing")]
-
-
-def _source(cls: type) -> str:
-    """Return the source of the module of a class, in an interactive session that of the class; empty if there is none."""
-    try:
-        text = inspect.getsource(inspect.getmodule(cls) or cls)
-        with warnings.catch_warnings():  # of the module, which Python has shown when it was imported
-            warnings.simplefilter("ignore")
-            body = ast.parse(text).body
-    except (OSError, TypeError, SyntaxError):
-        with contextlib.suppress(OSError, TypeError):
-            return inspect.getsource(cls)
-        return ""
-    lines = text.splitlines()
-    return "\n".join(
-        line for node in body if not _is_main_guard(node) for line in lines[_first_line(node) : node.end_lineno]
-    )
-
-
-def _first_line(node: ast.stmt) -> int:
-    """Return the index of the first line of a statement, which is that of its first decorator if it has one."""
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(decorator.lineno for decorator in decorators)]) - 1
-
-
-def _is_main_guard(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and "__name__" in {each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)}

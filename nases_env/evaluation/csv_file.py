@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class CSVEvaluator(Evaluator):
-    """Read results of architectures from a CSV file, the table, without training.
+    """Reads results of architectures from a CSV file, the table, without training.
 
     Each process reads the file once, and again after it has changed. The seed of an evaluation has no effect.
 

@@ -24,7 +24,7 @@ class Latency(NamedTuple):
         low: first quartile of all passes.
         median: their median.
         high: their third quartile.
-        best_round: lowest median of a turn. Other work on the machine makes passes slower, so this differs less between two
+        best_round: lowest median of a round. Other work on the machine makes passes slower, so this differs less between two
             measurements than ``median``.
         num_passes: number of passes.
     """
@@ -45,13 +45,13 @@ def measure_latencies(
 ) -> list[Latency]:
     """Measure the latency of ``models`` in evaluation mode, with one image, on the CPU with one thread.
 
-    The models take turns, so that other work on the machine affects all of them. Each turn begins with a warm-up.
+    The models take turns, so that other work on the machine affects all of them. Each round begins with a warm-up.
 
     Args:
         models: image classifiers on the CPU; their memory layout and their mode are changed.
         image_shape: (channels, height, width).
-        num_rounds: number of turns of each model.
-        round_seconds: minimum duration of a turn.
+        num_rounds: number of rounds.
+        round_seconds: minimum duration of a round of one model.
     """
     image = torch.zeros(1, *image_shape).contiguous(memory_format=torch.channels_last)
     prepared = [model.eval().to(memory_format=torch.channels_last) for model in models]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.objectives import COSTS, Cost
 from nases_env.evaluation.result import Evaluation
-from nases_env.units import MAX_NUMBER, Bytes, Count, Seconds, format_bytes, format_seconds
+from nases_env.units import MAX_NUMBER, Bytes, Count, Seconds
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,23 @@ class Limits:
         """Return the limits of costs that are known without a measurement."""
         return dataclasses.replace(self, **{kind.name: None for kind in KINDS if kind.is_measured})
 
-    def reason(self, costs: Evaluation) -> str:
-        """Return which limit ``costs`` exceed, and what to do if all children exceed it; empty if there is none."""
+    def reason(self, costs: Evaluation, *, has_fixed_size: bool = False) -> str:
+        """Return which limit ``costs`` exceed, and what to do if all children exceed it; empty if there is none.
+
+        Args:
+            costs: costs of a child.
+            has_fixed_size: whether no setting changes the size of the child.
+        """
         for kind in KINDS:
-            limit, cost = getattr(self, kind.name), kind.cost(costs)
+            limit, cost = getattr(self, kind.name), kind.cost.of(costs)
             if limit is not None and cost > limit:
-                return (
-                    f"{kind.describe(cost)}, more than {kind.name} = {kind.form(limit)}; "
-                    f"increase it, or decrease {kind.remedy}"
-                )
+                remedy = "" if has_fixed_size else f", or decrease {kind.remedy}"
+                return f"{kind.describe(cost)}, more than {kind.name} = {kind.cost.form(limit)}; increase it{remedy}"
         return ""
 
     def excess(self, costs: Evaluation) -> float:
         """Return the largest ratio of a cost to its limit; 0 without limits."""
-        limits = ((kind.cost(costs), getattr(self, kind.name)) for kind in KINDS)
+        limits = ((kind.cost.of(costs), getattr(self, kind.name)) for kind in KINDS)
         return max((cost / limit for cost, limit in limits if limit is not None), default=0.0)
 
     def describe(self) -> str:
@@ -82,52 +85,36 @@ class Limits:
 
 
 class _Kind(NamedTuple):
-    """A kind of cost: the name of its limit, how messages show it, and its value in an evaluation."""
+    """The limit of a cost, and how messages show it."""
 
-    name: str
+    cost: Cost
     example: str
-    describe: Callable[[float], str]
-    form: Callable[[float], str]
-    cost: Callable[[Evaluation], float]
+    text: str  # {} stands for the cost
     remedy: str = "num_filters or cells_per_stage"
     unit: str = ""
     is_measured: bool = False
 
+    @property
+    def name(self) -> str:
+        return self.cost.limit
 
-def _describe_memory(num_bytes: float) -> str:
-    return f"{format_bytes(num_bytes)} of activations"
+    def describe(self, cost: float) -> str:
+        return self.text.format(self.cost.form(cost))
 
 
 KINDS: tuple[_Kind, ...] = (
+    _Kind(COSTS["params"], "of parameters, such as 100_000", "{} parameters"),
     _Kind(
-        "max_params",
-        "of parameters, such as 100_000",
-        lambda number: f"{number:,} parameters",
-        lambda number: f"{number:,}",
-        lambda costs: costs.num_params,
-    ),
-    _Kind(
-        "max_flops",
+        COSTS["flops"],
         "of operations, such as 5e6",
-        lambda number: f"{number:,} FLOPs for one image",
-        lambda number: f"{number:,}",
-        lambda costs: costs.num_flops,
+        "{} FLOPs for one image",
         "image_size, num_filters or cells_per_stage",
     ),
+    _Kind(COSTS["memory"], "of bytes, such as 262_144", "{} of activations", "image_size or num_filters"),
     _Kind(
-        "max_memory",
-        "of bytes, such as 262_144",
-        _describe_memory,
-        format_bytes,
-        lambda costs: costs.activation_bytes,
-        "image_size or num_filters",
-    ),
-    _Kind(
-        "max_latency",
+        COSTS["latency"],
         "of seconds, such as 0.002",
-        lambda seconds: f"a latency of {format_seconds(seconds)}",
-        format_seconds,
-        lambda costs: costs.latency,
+        "a latency of {}",
         "image_size, num_filters or cells_per_stage",
         unit="s",
         is_measured=True,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
@@ -24,7 +25,7 @@ RUNGS = (12, 200)  # epochs after which the table has validation accuracies
 
 @dataclass(frozen=True)
 class NasBench201Evaluator(TableEvaluator):
-    """Return the validation accuracy that a cell of NAS-Bench-201 reached after 12 or 200 epochs, read from a table.
+    """Returns the validation accuracy that a cell of NAS-Bench-201 reached after 12 or 200 epochs, read from a table.
 
     The table is a CSV file with the header ``arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,
     test_accuracy_200_epochs`` and one row for each of the 15,625 cells: its string and three accuracies in percent. Each
@@ -87,8 +88,7 @@ class NasBench201Evaluator(TableEvaluator):
 
     @classmethod
     def parse_value(cls, column: str, text: str, value: float) -> float:
-        if not 0.0 <= value <= 100.0:
-            raise InputError(f"{text} is not an accuracy in percent")
+        require_percent(text, value)
         return value
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:

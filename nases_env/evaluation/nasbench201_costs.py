@@ -9,6 +9,7 @@ from typing import Any
 
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.limits import Limits
+from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
@@ -25,7 +26,7 @@ NUM_CLASSES, IMAGE_SHAPE = 10, (3, 32, 32)
 
 @dataclass(frozen=True)
 class NasBench201CostEvaluator(TableEvaluator):
-    """Return the validation accuracy of a cell of NAS-Bench-201 after 200 epochs, with the costs of its network.
+    """Returns the validation accuracy of a cell of NAS-Bench-201 after 200 epochs, with the costs of its network.
 
     The table is a CSV file with one row for each of the 15,625 cells. The column ``arch`` contains the string of the cell,
     ``valid_accuracy_200_epochs_cifar10`` an accuracy in percent, and a column ``ms_<device>`` the latency on a device in
@@ -49,6 +50,8 @@ class NasBench201CostEvaluator(TableEvaluator):
     space_class = NasBench201
     table_variable = "NASES_NASBENCH201_LATENCY_TABLE"
     table_name = "nasbench201-latency.csv"
+
+    has_fixed_sizes = True
 
     search_space: str | SearchSpace = "nasbench201"
     path: str | None = None
@@ -76,9 +79,9 @@ class NasBench201CostEvaluator(TableEvaluator):
 
     @classmethod
     def parse_value(cls, column: str, text: str, value: float) -> float:
-        if column == ACCURACY_COLUMN and not 0.0 <= value <= 100.0:
-            raise InputError(f"{text} is not an accuracy in percent")
-        if column != ACCURACY_COLUMN and not 0.0 < value < math.inf:
+        if column == ACCURACY_COLUMN:
+            require_percent(text, value)
+        elif not 0.0 < value < math.inf:
             raise InputError(f"{text} is not a latency in milliseconds")
         return value
 
@@ -98,7 +101,7 @@ class NasBench201CostEvaluator(TableEvaluator):
         if not limits:
             return None
         child = replace(self.costs(architecture, seed), status=Status.TOO_LARGE)
-        reason = limits.reason(child)
+        reason = limits.reason(child, has_fixed_size=True)
         return replace(child, reason=reason) if reason else None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:

@@ -13,7 +13,7 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 @dataclass(frozen=True)
 class QueryEvaluator(Evaluator):
-    """Use the result of the search space's ``query`` as validation and training accuracy.
+    """Uses the result of the search space's ``query`` as validation and training accuracy.
 
     The accuracy must depend on the network alone: an environment queries each architecture once.
 

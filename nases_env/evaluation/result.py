@@ -13,10 +13,10 @@ from nases_env.training import EpochRecord
 
 
 class Status(str, Enum):
-    """How an evaluation ended. All statuses except ``FAILED`` are properties of the child and are stored.
+    """How an evaluation ended. All statuses except ``TOO_LARGE``, which depends on the limits, and ``FAILED`` are stored.
 
     Executors set ``TIMED_OUT`` if every attempt exceeded the time limit, and ``FAILED`` if every attempt ended without a
-    result because the worker died or raised an error. ``FAILED`` is an infrastructure failure and is never stored.
+    result because the worker died or raised an error. ``FAILED`` is an infrastructure failure.
     """
 
     OK = "ok"
@@ -37,8 +37,8 @@ class Evaluation:
         status: how the evaluation ended.
         valid_accuracy: accuracy on the validation images, in [0, 1]; 0 unless the status is ``OK``.
         train_accuracy: accuracy on training images without augmentation, in [0, 1]; 0 unless the status is ``OK``.
-        num_params: number of trainable parameters; 0 if the evaluator builds no network.
-        num_flops: floating-point operations of a forward pass of one image; 0 if the evaluator builds no network.
+        num_params: number of trainable parameters; 0 if it is not known.
+        num_flops: floating-point operations of a forward pass of one image; 0 if it is not known.
         num_epochs: number of completed epochs.
         seconds: wall time of the evaluation; at a higher rung, including that of the lower rungs.
         device: the device of the evaluation.

@@ -18,7 +18,7 @@ LOGISTIC_SCALE = 2.0  # scores (standard deviation about 1) are divided by this 
 
 @dataclass(frozen=True)
 class OperatorShareEvaluator(Evaluator):
-    """Reward the share of a network's branches that apply one operator; a sanity check with a known optimum.
+    """Rewards the share of a network's branches that apply one operator; a sanity check with a known optimum.
 
     The optimum is 1: every branch applies ``operator``. The mean over uniform architectures is 1 / (number of operators).
     The reward depends only on the network, not on the seed or on how the architecture is encoded.
@@ -46,7 +46,7 @@ class OperatorShareEvaluator(Evaluator):
             )
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        graphs = get_search_space(self.search_space).cell_graphs(architecture)
+        graphs = _cell_graphs(self.search_space, architecture)
         operators = [branch.operator for graph in graphs for node in graph.nodes for branch in node]
         share = operators.count(self.operator) / len(operators)
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=share, train_accuracy=share)
@@ -54,7 +54,7 @@ class OperatorShareEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class RandomLandscapeEvaluator(Evaluator):
-    """Reward operators by their position and their predecessors, with random weights drawn from ``landscape_seed``.
+    """Rewards operators by their position and their predecessors, with random weights drawn from ``landscape_seed``.
 
     The score is a sum over the branches of all cells. Each branch contributes a standard-normal weight for (cell, depth of
     the node, operator) and one for (cell, operator, predecessor), where the predecessor is an input of the cell or each
@@ -74,10 +74,8 @@ class RandomLandscapeEvaluator(Evaluator):
     is_noisy = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        graphs = get_search_space(self.search_space).cell_graphs(architecture)
+        graphs = _cell_graphs(self.search_space, architecture)
         num_branches = sum(len(node) for graph in graphs for node in graph.nodes)
-        if num_branches == 0:
-            raise InputError(f"{architecture.key} has no cell graph with operators; use a different search space")
         score = sum(self._score(graph) for graph in graphs) / math.sqrt(2 * num_branches)
         reward = 1 / (1 + math.exp(-score / LOGISTIC_SCALE))
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=reward, train_accuracy=reward)
@@ -99,6 +97,18 @@ class RandomLandscapeEvaluator(Evaluator):
                 ]
                 score += sum(weights) / math.sqrt(max(1, len(predecessors)))
         return score
+
+
+def _cell_graphs(search_space: str | SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
+    """Return the cells of an architecture.
+
+    Raises:
+        InputError: if they have no branches.
+    """
+    graphs = get_search_space(search_space).cell_graphs(architecture)
+    if not any(node for graph in graphs for node in graph.nodes):
+        raise InputError(f"{architecture.key} has no cell graph with operators; use a different search space")
+    return graphs
 
 
 @lru_cache(maxsize=65536)

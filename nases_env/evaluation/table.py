@@ -17,7 +17,7 @@ MAX_ENUMERATED = 10**6  # lists of decisions
 
 @dataclass(frozen=True)
 class TableEvaluator(CSVEvaluator):
-    """Read results from the table of a tabular benchmark: a CSV file with a header and one row for each architecture.
+    """Reads results from the table of a tabular benchmark: a CSV file with a header and one row for each architecture.
 
     Each process reads the file once, and again after it has changed. The seed of an evaluation has no effect.
     ``TaskTableEvaluator`` is the base class for custom tables.
@@ -68,7 +68,10 @@ class TableEvaluator(CSVEvaluator):
 
 
 def _count_architectures(space: SearchSpace, num_found: int) -> int:
-    """Return the number of architectures of ``space``; of lists of decisions if they are as many, or too many to compare."""
+    """Return the number of distinct architectures of ``space``.
+
+    If ``num_found`` equals the number of lists of decisions, or there are too many to compare, return that number.
+    """
     num_lists = math.prod(space.decision_sizes)
     if num_found == num_lists or num_lists > MAX_ENUMERATED:
         return num_lists

@@ -16,7 +16,7 @@ from nases_env.search_spaces import Architecture
 
 @dataclass(frozen=True)
 class TaskTableEvaluator(TableEvaluator):
-    """Return the validation metric that an architecture reached in a task, read from a table.
+    """Returns the validation metric that an architecture reached in a task, read from a table.
 
     The table is a CSV file (UTF-8) with a header and one row for each architecture of the search space. The column ``arch``
     describes the architecture as ``SearchSpace.from_string`` parses it: by default, the genotype as JSON. The other columns

@@ -16,7 +16,8 @@ from torch import nn
 from nases_env.cpu import torch_threads
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError
-from nases_env.evaluation.base import Evaluator, describe_search_space
+from nases_env.evaluation.base import Evaluator
+from nases_env.evaluation.description import describe_search_space
 from nases_env.evaluation.latency import measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings
@@ -33,12 +34,12 @@ from nases_env.training.image_size import ImageSize
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
 
-LATENCY_ROUNDS, LATENCY_ROUND_SECONDS = 5, 0.02  # shorter than for a report, because many children are measured
+LATENCY_ROUND_SECONDS = 0.02  # shorter than for a report, because many children are measured
 
 
 @dataclass(frozen=True)
 class TrainingEvaluator(Evaluator):
-    """Build a child, train it and measure its validation accuracy (Algorithm 1, lines 5–7).
+    """Builds a child, trains it and measures its validation accuracy (Algorithm 1, lines 5–7).
 
     Attributes:
         search_space: the search space, or its name as ``get_search_space`` accepts it.
@@ -118,8 +119,8 @@ class TrainingEvaluator(Evaluator):
             **self.describe_rungs(),
         }
 
-    def with_checkpoints(self, folder: str, interval_seconds: float) -> TrainingEvaluator:
-        return replace(self, checkpoint_dir=folder, checkpoint_interval=interval_seconds)
+    def with_checkpoints(self, checkpoint_dir: str, interval_seconds: float) -> TrainingEvaluator:
+        return replace(self, checkpoint_dir=checkpoint_dir, checkpoint_interval=interval_seconds)
 
     def export_data(self) -> Any:
         return [(split.images.numpy(), split.labels.numpy(), split.class_names) for split in self.images()]
@@ -195,9 +196,9 @@ class TrainingEvaluator(Evaluator):
         limits = self.limits.exact()
         if not limits:
             return None
+        num_params = self._count_parameters(architecture)
         try:
             model: nn.Module | None = None
-            num_params = self._count_parameters(architecture)
             if num_params is None:
                 model = self.build(architecture, seed)
                 num_params = count_parameters(model)
@@ -227,12 +228,17 @@ class TrainingEvaluator(Evaluator):
         return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
-        """Return the lowest of five medians of repeated passes with one thread of the CPU, each after a warm-up."""
-        model = self.build(architecture, seed)
+        """Return the lowest of five medians of repeated passes with one thread of the CPU, each after a warm-up.
+
+        It is 0 if the network cannot be built, so that the child is feasible and ``evaluate`` reports the error.
+        """
         shape = self.images()[0].image_shape
-        return measure_latencies([model], shape, num_rounds=LATENCY_ROUNDS, round_seconds=LATENCY_ROUND_SECONDS)[
-            0
-        ].best_round
+        try:
+            model = self.build(architecture, seed)
+            (latency,) = measure_latencies([model], shape, round_seconds=LATENCY_ROUND_SECONDS)
+        except Exception:  # raised again by ``evaluate``, whose errors the executor handles
+            return 0.0
+        return latency.best_round
 
     def build(self, architecture: Architecture, seed: int) -> nn.Module:
         """Build the network of a child with its initial weights, which depend on ``seed``."""

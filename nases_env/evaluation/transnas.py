@@ -29,7 +29,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class TransNASEvaluator(TaskTableEvaluator):
-    """Return the validation metric that a cell of TransNAS-Bench-101, micro, reached in one of seven tasks.
+    """Returns the validation metric that a cell of TransNAS-Bench-101, micro, reached in one of seven tasks.
 
     The table is a CSV file with one row for each of the 4,096 cells. The column ``arch`` contains a tuple of the operators
     of the edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1 and 3<-2, such as ``"(3, 1, 3, 1, 1, 3)"``: 0 is none, 1 skip connection, 2

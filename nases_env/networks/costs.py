@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nases_env.networks.complexity import count_parameters
-
 
 class Costs(NamedTuple):
     """The exact costs of a network, which need no training.
@@ -27,6 +25,24 @@ class Costs(NamedTuple):
     num_flops: int
     activation_bytes: int
     file_bytes: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters, including those of an auxiliary head."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Return the number of floating-point operations of convolutions and matrix products for one image in evaluation mode.
+
+    A multiply-add counts as two, so papers that report multiply-adds (MACs) state half of this number. Pooling, activations,
+    batch norm and additions are not counted.
+
+    Args:
+        model: any image classifier.
+        image_shape: (channels, height, width).
+    """
+    return count_costs(model, image_shape).num_flops
 
 
 def count_file_bytes(model: nn.Module) -> int:
@@ -48,8 +64,9 @@ def count_costs(model: nn.Module, image_shape: tuple[int, int, int]) -> Costs:
     not count, and neither do results that nothing reads, such as the indices of max pooling. Views share the memory of their
     tensor, and an operation in place needs none.
 
-    As in ``count_flops``, only shapes are computed, and neither ``model`` nor a random generator changes. A network that
-    needs values in its forward pass, for example because it creates tensors on the CPU, classifies a black image instead.
+    Only shapes are computed (torch's "meta" device), and neither ``model`` nor a random generator changes. ``model`` may
+    itself be on the meta device. A network that needs values in its forward pass, for example because it creates tensors on
+    the CPU, classifies a black image instead.
 
     Args:
         model: any image classifier.

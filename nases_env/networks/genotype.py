@@ -57,11 +57,11 @@ def build_network(
         InputError: if it is not a genotype of a built-in search space, or a value is missing or out of range.
     """
     if not isinstance(genotype, Mapping):
-        raise InputError(f"a genotype must be a JSON object, such as the content of genotype.json, not {genotype!r}")
+        raise InputError(f"a genotype must be a JSON object, such as the content of genotype.json, not {shown(genotype)}")
     name = genotype.get("search_space")
     known = ["enas_micro", "enas_micro_sized", *SIX_EDGE_OPERATORS]
     if name not in known:
-        raise InputError(f"cannot build a network of the search space {name!r}; known: {', '.join(known)}")
+        raise InputError(f"cannot build a network of the search space {shown(name)}; known: {', '.join(known)}")
     given = {"network": network, "num_classes": num_classes, "image_shape": image_shape}
     values = {key: genotype.get(key) if value is None else value for key, value in given.items()}
     missing = [key for key in NETWORK_KEYS if values[key] is None]
@@ -86,24 +86,24 @@ def _settings(network: Any) -> NetworkSettings:
     if isinstance(network, NetworkSettings):
         return network
     names = [setting.name for setting in dataclasses.fields(NetworkSettings)]
-    if not isinstance(network, Mapping) or sorted(network) != sorted(names):
-        raise InputError(f"the network of a genotype must be an object with {', '.join(names)}, not {network!r}")
+    if not isinstance(network, Mapping) or set(network) != set(names):
+        raise InputError(f"the network of a genotype must be an object with {', '.join(names)}, not {shown(network)}")
     for name, value in network.items():
         kind = type(getattr(NetworkSettings, name))
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise InputError(f"the network of a genotype has the {name} {value!r}; it must be of type {kind.__name__}")
+            raise InputError(f"the network of a genotype has the {name} {shown(value)}; it must be of type {kind.__name__}")
     return NetworkSettings(**network)
 
 
 def _integer(num_classes: Any) -> int:
     if type(num_classes) is not int:
-        raise InputError(f"num_classes is {num_classes!r}; it must be an integer")
+        raise InputError(f"num_classes is {shown(num_classes)}; it must be an integer")
     return num_classes
 
 
 def _shape(image_shape: Any) -> tuple[int, int, int]:
     if not isinstance(image_shape, (list, tuple)) or [type(length) for length in image_shape] != [int] * 3:
-        raise InputError(f"image_shape is {image_shape!r}; it must be (channels, height, width), all integers")
+        raise InputError(f"image_shape is {shown(image_shape)}; it must be (channels, height, width), all integers")
     channels, height, width = image_shape
     return channels, height, width
 
@@ -118,7 +118,9 @@ def read_enas_micro(genotype: Any) -> tuple[Cell, Cell]:
         InputError: if it is not valid.
     """
     if not isinstance(genotype, Mapping) or set(genotype) != set(CELLS):
-        raise InputError(f"a genotype of enas_micro must be a dict with the cells {' and '.join(CELLS)}, not {genotype!r}")
+        raise InputError(
+            f"a genotype of enas_micro must be a dict with the cells {' and '.join(CELLS)}, not {shown(genotype)}"
+        )
     normal, reduction = (tuple(_read_nodes(name, genotype[name])) for name in CELLS)
     return normal, reduction
 
@@ -141,10 +143,12 @@ def read_enas_micro_sized(genotype: Any) -> tuple[Sizes, Cell, Cell]:
 
 def _read_nodes(name: str, nodes: Any) -> Iterator[Node]:
     if not isinstance(nodes, (list, tuple)) or len(nodes) != NUM_NODES:
-        raise InputError(f"the {name} cell of a genotype is a list of {NUM_NODES} nodes, not {nodes!r}")
+        raise InputError(f"the {name} cell of a genotype is a list of {NUM_NODES} nodes, not {shown(nodes)}")
     for index, node in enumerate(nodes):
         if not isinstance(node, (list, tuple)) or len(node) != 2:
-            raise InputError(f"node {index} of the {name} cell must be [[operator, input], [operator, input]], not {node!r}")
+            raise InputError(
+                f"node {index} of the {name} cell must be [[operator, input], [operator, input]], not {shown(node)}"
+            )
         one, other = (_read_branch(name, index, branch) for branch in node)
         yield (*one, *other)
 
@@ -152,14 +156,14 @@ def _read_nodes(name: str, nodes: Any) -> Iterator[Node]:
 def _read_branch(name: str, index: int, branch: Any) -> tuple[int, int]:
     """Parse a branch into (input, operator)."""
     if not isinstance(branch, (list, tuple)) or len(branch) != 2:
-        raise InputError(f"a branch of node {index} of the {name} cell must be [operator, input], not {branch!r}")
+        raise InputError(f"a branch of node {index} of the {name} cell must be [operator, input], not {shown(branch)}")
     operator, source = branch
     if operator not in OPERATORS:
-        hint = did_you_mean(str(operator), OPERATORS)
-        raise InputError(f"unknown operator {operator!r} in the {name} cell{hint}; known: {', '.join(OPERATORS)}")
+        hint = did_you_mean(operator, OPERATORS) if isinstance(operator, str) else ""
+        raise InputError(f"unknown operator {shown(operator)} in the {name} cell{hint}; known: {', '.join(OPERATORS)}")
     if type(source) is not int or not 0 <= source < index + NUM_CELL_INPUTS:
         raise InputError(
-            f"node {index} of the {name} cell reads input {source!r}; it may read 0..{index + NUM_CELL_INPUTS - 1}"
+            f"node {index} of the {name} cell reads input {shown(source)}; it may read 0..{index + NUM_CELL_INPUTS - 1}"
         )
     return source, OPERATORS.index(operator)
 
@@ -232,7 +236,7 @@ def read_six_edges(genotype: Any, search_space: str, operators: tuple[str, ...])
         InputError: if it is not valid.
     """
     if not isinstance(genotype, Mapping) or set(genotype) != {"cell"}:
-        raise InputError(f"a genotype of {search_space} must be a dict with the single key cell, not {genotype!r}")
+        raise InputError(f"a genotype of {search_space} must be a dict with the single key cell, not {shown(genotype)}")
     return parse_six_edges(genotype["cell"], search_space, operators)
 
 
@@ -244,7 +248,9 @@ def parse_six_edges(text: Any, search_space: str, operators: tuple[str, ...]) ->
     """
     match = _STRING_PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise InputError(f"a cell of {search_space} is written {_STRING.format(*['operator'] * len(EDGES))}, not {text!r}")
+        raise InputError(
+            f"a cell of {search_space} is written {_STRING.format(*['operator'] * len(EDGES))}, not {shown(text)}"
+        )
     for name in match.groups():
         if name not in operators:
             hint = did_you_mean(name, operators)

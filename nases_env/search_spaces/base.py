@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, shown
 from nases_env.json_io import parse_json
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces.graph import CellGraph, used_branches
@@ -30,8 +30,8 @@ class Architecture:
     Attributes:
         search_space: name of its search space.
         decisions: one choice per decision, ``0 <= decisions[i] < search_space.decision_sizes[i]``.
-        key: canonical key; architectures with equal keys describe the same network. The search space says which other ones
-            do.
+        key: canonical key; architectures with equal keys describe the same network. Whether architectures with different
+            keys can do so too depends on the search space.
     """
 
     search_space: str
@@ -116,7 +116,7 @@ class SearchSpace(ABC):
         """
         decisions = genotype.get("decisions") if isinstance(genotype, dict) and len(genotype) == 1 else None
         if not isinstance(decisions, (list, tuple)) or any(type(choice) is not int for choice in decisions):
-            raise InputError(f'a genotype of {self.name} must be {{"decisions": [choice, ...]}}, not {genotype!r}')
+            raise InputError(f'a genotype of {self.name} must be {{"decisions": [choice, ...]}}, not {shown(genotype)}')
         return self.architecture(decisions)
 
     def build(
@@ -249,7 +249,7 @@ class SearchSpace(ABC):
         return self._valid_architecture(tuple(rng.integers(self._sizes).tolist()))
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Change one decision: return a different network, uniform among all that differ in one decision.
+        """Change one decision: uniform among all changes that give a different network.
 
         Raises:
             InputError: if no single change gives a different network.
@@ -297,6 +297,6 @@ class SearchSpace(ABC):
         space = record.pop("search_space", self.name)
         if space != self.name:
             raise InputError(
-                f"this architecture belongs to the search space {space!r}, not {self.name!r}; pass that search space"
+                f"this architecture belongs to the search space {shown(space)}, not {self.name!r}; pass that search space"
             )
         return self.from_genotype(record)

@@ -1,4 +1,4 @@
-"""Paths through the cells of an architecture, which are equal if two architectures compute the same."""
+"""Paths through the cells of an architecture, to compare what architectures compute."""
 
 from __future__ import annotations
 

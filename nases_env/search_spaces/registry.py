@@ -42,7 +42,10 @@ def get_search_space(space: str | SearchSpace) -> SearchSpace:
 
 
 def import_path(space: SearchSpace) -> str:
-    """Return the argument of ``get_search_space`` for ``space``: a built-in name, otherwise ``MODULE:CLASS``."""
+    """Return the argument of ``get_search_space`` for ``space``: a built-in name, otherwise ``MODULE:CLASS``.
+
+    Arguments of the constructor, such as the order of the operators, are lost.
+    """
     cls = type(space)
     return space.name if cls in SEARCH_SPACES.values() else f"{cls.__module__}:{cls.__qualname__}"
 

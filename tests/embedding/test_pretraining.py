@@ -124,9 +124,18 @@ def test_divergence_is_an_input_error(space: SearchSpace) -> None:
         {"noise_std": float("inf")},
         {"num_calibration_rounds": -1},
         {"loss": "least_squares", "num_calibration_rounds": 5},
+        {"loss": "x"},
+        {"schedule": "linear"},
     ],
 )
 def test_invalid_settings_are_input_errors(change: dict[str, object]) -> None:
     with pytest.raises(InputError) as error:
         PretrainSettings(**change)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def test_messages_name_what_is_allowed() -> None:
+    with pytest.raises(InputError, match="noise_std must be a finite number of at least 0, not inf"):
+        PretrainSettings(noise_std=float("inf"))
+    with pytest.raises(InputError, match="schedule must be one of constant, cosine, not 'linear'"):
+        PretrainSettings(schedule="linear")  # type: ignore[arg-type]

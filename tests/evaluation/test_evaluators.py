@@ -207,6 +207,25 @@ def test_child_that_cannot_be_built_is_left_to_evaluate() -> None:
         evaluator.evaluate(ARCHITECTURE, seed=0)
 
 
+def test_latency_of_a_child_that_cannot_be_built_is_not_known() -> None:
+    """The executor handles the errors of ``evaluate``."""
+    evaluator = TrainingEvaluator(Unbuildable(), "digits", SMOKE, limits=Limits(max_latency=1e-9))
+    latency = evaluator.measure_latency(ARCHITECTURE, seed=0)
+    assert latency == 0
+    assert evaluator.screen_latency(ARCHITECTURE, 0, latency) is None
+
+
+class Uncountable(EnasMicro):
+    def count_parameters(self, *args: Any, **options: Any) -> Any:
+        raise AttributeError("no such setting")
+
+
+def test_error_in_count_parameters_does_not_disable_the_limit() -> None:
+    evaluator = TrainingEvaluator(Uncountable(), "digits", SMOKE, limits=Limits(max_params=10))
+    with pytest.raises(AttributeError, match="no such setting"):
+        evaluator.screen(ARCHITECTURE, seed=0)
+
+
 def test_to_dict_returns_json_values(evaluation: Evaluation) -> None:
     record = evaluation.to_dict()
     assert record["status"] == "ok"

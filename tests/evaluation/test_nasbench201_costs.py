@@ -47,8 +47,15 @@ def test_child_above_a_limit_is_infeasible(table: str) -> None:
     screened = limited.screen(child, 0)
     assert screened is not None
     assert screened.status is Status.TOO_LARGE
-    assert "1,531,546 parameters, more than max_params" in screened.reason
+    assert screened.reason == "1,531,546 parameters, more than max_params = 1,000,000; increase it"
     assert NasBench201CostEvaluator(path=table, limits=Limits(max_params=2 * 10**6)).screen(child, 0) is None
+
+
+def test_reason_of_a_latency_names_no_setting_of_the_networks(table: str) -> None:
+    limited = NasBench201CostEvaluator(path=table, device="ms_phone", limits=Limits(max_latency=0.01))
+    screened = limited.screen_latency(SPACE.from_string(CONVOLUTIONS), 0, 0.025)
+    assert screened is not None
+    assert screened.reason.endswith("more than max_latency = 10ms; increase it")
 
 
 def test_limit_of_the_latency_needs_a_device(table: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nases_env.errors import InputError
-from nases_env.evaluation import RandomLandscapeEvaluator
+from nases_env.evaluation import OperatorShareEvaluator, RandomLandscapeEvaluator
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search_spaces import get_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -62,3 +62,13 @@ def test_search_space_without_graphs_is_an_input_error() -> None:
     space = ListSpace((2, 3))
     with pytest.raises(InputError, match="has no cell graph with operators"):
         RandomLandscapeEvaluator(space).evaluate(space.architecture([0, 0]), 0)
+
+
+class Operators(ListSpace):
+    operators = ("pool", "conv")
+
+
+def test_share_of_an_operator_in_a_search_space_without_graphs_is_an_input_error() -> None:
+    space = Operators((2, 2))
+    with pytest.raises(InputError, match="has no cell graph with operators"):
+        OperatorShareEvaluator(space, "conv").evaluate(space.architecture([0, 0]), 0)

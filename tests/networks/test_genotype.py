@@ -109,9 +109,43 @@ def test_keyword_arguments_override_the_file(name: str) -> None:
         (genotype("nasbench201", image_shape=[3, 8]), r"image_shape is \[3, 8\]; it must be \(channels"),
         (genotype("nasbench201", image_shape=[3, 8, 8.0]), "all integers"),
         (genotype("nasbench201", image_shape="388"), "all integers"),
+        (genotype("nasbench201", network={1: 1, "a": 2}), "network of a genotype must be an object"),
     ],
 )
 def test_invalid_genotype_is_a_one_line_error(record: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build_network(record)
     assert "\n" not in str(caught.value)
+
+
+def nested_list() -> list[Any]:
+    """Return a list of thousands of levels, which has no ``repr``."""
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *(("enas_micro", key) for key in ("search_space", "third", "normal", "network", "num_classes", "image_shape")),
+        ("nasbench201", "cell"),
+        ("nasbench201", "third"),
+    ],
+)
+def test_deeply_nested_value_is_a_one_line_error(name: str, key: str) -> None:
+    with pytest.raises(InputError, match=r" <(list|dict)>"):
+        build_network(genotype(name, **{key: nested_list()}))
+
+
+def test_deeply_nested_part_of_a_cell_is_a_one_line_error() -> None:
+    nested = nested_list()
+    for node, message in (
+        (nested, "node 0 of the normal cell must be .* not <list>"),
+        ([nested, nested], "a branch of node 0 .* not <list>"),
+        ([[nested, 0], ["identity", 0]], "unknown operator <list> in the normal cell;"),
+        ([["identity", nested], ["identity", 0]], "node 0 of the normal cell reads input <list>"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_network(genotype("enas_micro", normal=[node] * 5))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
-from nases_env.search_spaces import SearchSpace
+from nases_env.search_spaces import EnasMicro, SearchSpace
+from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.embedding.spaces import ListSpace
 
 
@@ -70,6 +71,15 @@ def test_invalid_genotype_is_a_one_line_error(genotype: object, choice: object) 
 def test_genotype_out_of_range_is_an_input_error(decisions: list[int]) -> None:
     with pytest.raises(InputError, match="plain"):
         SPACE.from_genotype({"decisions": decisions})
+
+
+def test_deeply_nested_genotype_is_an_input_error() -> None:
+    nested: list[object] = []
+    for _ in range(5000):
+        nested = [nested]
+    for space in (SPACE, EnasMicro(), NasBench201()):
+        with pytest.raises(InputError, match=rf"a genotype of {space.name} must be .*, not <list>"):
+            space.from_genotype(nested)
 
 
 def test_genotype_of_another_search_space_is_an_input_error() -> None:

@@ -135,19 +135,28 @@ class SearchLoop:
             )
 
     def __enter__(self) -> SearchLoop:
-        for callback in self.callbacks:
-            callback.on_start(self)
+        started: list[SearchCallback] = []
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+                started.append(callback)
+        except BaseException:
+            self._end(started, interrupted=True)
+            raise
         return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end(self.callbacks, interrupted=error_type is not None)
+
+    def _end(self, started: Sequence[SearchCallback], *, interrupted: bool) -> None:
         try:
             self.close()
         finally:
             with ExitStack() as stack:  # calls all of them, even if one raises an exception
-                for callback in reversed(self.callbacks):
-                    stack.callback(callback.on_end, self, interrupted=error_type is not None)
+                for callback in reversed(started):
+                    stack.callback(callback.on_end, self, interrupted=interrupted)
 
     @property
     def done(self) -> bool:

@@ -190,7 +190,6 @@ class SearchRun:
         try:
             self.loop.__enter__()
         except BaseException:
-            self.env.close()
             self._directory.close()
             self._output.__exit__(None, None, None)
             raise

@@ -305,6 +305,20 @@ def test_on_end_of_every_callback_is_called_even_if_one_fails() -> None:
     assert recorder.events[-1] == "interrupted"
 
 
+def test_environment_is_closed_and_callbacks_end_if_a_later_one_cannot_start() -> None:
+    class Failing(SearchCallback):
+        def on_start(self, loop: SearchLoop) -> None:
+            raise OSError("disk full")
+
+    env = synthetic_env()
+    before, failing, after = Recorder(), Failing(), Recorder()
+    with pytest.raises(OSError, match="disk full"), SearchLoop(env, 5, callbacks=[before, failing, after]):
+        pass
+    assert not env.is_started
+    assert before.events == ["start", "interrupted"]
+    assert after.events == []
+
+
 def test_callback_can_stop_the_search() -> None:
     with SearchLoop(synthetic_env(), 50, num_envs=4, callbacks=[CallAfter(3, SearchLoop.stop)]) as loop:
         loop.run(RandomActions(loop.env))

@@ -238,8 +238,11 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             frames.append(self.env.render())
         return tuple(frames)
 
-    def close_extras(self) -> None:
-        """Cancel the evaluations in flight and stop all workers; ``close`` calls it. The next step starts new ones."""
+    def close_extras(self, **kwargs: Any) -> None:
+        """Cancel the evaluations in flight and stop all workers; ``close`` calls it. The next step starts new ones.
+
+        The arguments of ``close``, such as ``timeout`` in other vector environments, have no effect.
+        """
         self.env.close()
 
     def _evaluate(

@@ -260,6 +260,11 @@ def test_every_keyword_is_documented() -> None:
     ("options", "message"),
     [
         ({"preset": "cpuu"}, "unknown preset 'cpuu' .did you mean 'cpu'"),
+        ({"preset": None}, "preset must be the name of a preset such as 'cpu', not None"),
+        ({"num_threads": "2"}, "num_threads must be an integer, not '2'"),
+        ({"num_threads": 1.5}, "num_threads must be an integer, not 1.5"),
+        ({"num_threads": 0}, "num_threads must be at least 1, not 0"),
+        ({"execution": "processes"}, "execution must be a dictionary such as {'executor': 'processes'}, not 'processes'"),
         ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
         ({"num_epochs": 0}, "num_epochs must be at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),

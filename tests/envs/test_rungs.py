@@ -51,11 +51,20 @@ def test_last_rung_replaces_the_length_of_the_preset(env: ImageEnv) -> None:
     assert env.evaluator.at_fidelity(2).describe()["fidelity"] == 2
 
 
+def test_rungs_may_be_an_array(env: ImageEnv) -> None:
+    given = gym.make("NASES-Digits-v0", preset="smoke", rungs=np.array([1, 2, 4])).unwrapped
+    assert isinstance(given, ImageEnv)
+    assert given.evaluator == env.evaluator
+    assert given.evaluator.digest() == env.evaluator.digest()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"rungs": (4, 2)}, "rungs must be increasing numbers of epochs, not 4, 2"),
         ({"rungs": ("a",)}, "rungs must be increasing numbers of epochs, not a"),
+        ({"rungs": 3}, "rungs must be increasing numbers of epochs, such as .*, not 3"),
+        ({"rungs": "1,3"}, "rungs must be increasing numbers of epochs, such as .*, not '1,3'"),
         ({"num_epochs": 3}, "num_epochs has no effect with rungs; omit it"),
     ],
 )

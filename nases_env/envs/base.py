@@ -304,8 +304,15 @@ class NASESEnv(gym.Env[Observation, Action]):
 
         The current child, which ``architecture``, ``last_evaluation`` and ``render`` refer to, does not change until
         ``set_current`` is called. An architecture that was evaluated before, or is being evaluated, is not evaluated again.
+
+        Raises:
+            InputError: if ``fidelity`` is not a rung.
         """
-        return self._submit(architecture, self._child_seed(architecture), fidelity or self._fidelity)
+        if fidelity is None:
+            fidelity = self._fidelity
+        else:
+            self.evaluator.require_rung(fidelity)
+        return self._submit(architecture, self._child_seed(architecture), fidelity)
 
     def submit_again(self, architecture: Architecture) -> Future[Evaluation]:
         """Evaluate ``architecture`` with another seed, at the last rung if there are rungs; see ``submit``."""

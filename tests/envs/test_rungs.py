@@ -79,6 +79,14 @@ def test_invalid_fidelity_is_one_line(env: ImageEnv, fidelity: Any) -> None:
         env.reset(options={"fidelity": fidelity})
 
 
+@pytest.mark.parametrize("fidelity", [0, 3])
+def test_child_is_not_submitted_at_a_fidelity_other_than_a_rung(env: ImageEnv, fidelity: int) -> None:
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=rf"the fidelity is {fidelity}; it must be one of the rungs 1, 2, 4"):
+        env.submit(env.architecture, fidelity)
+    assert not env.is_started
+
+
 def test_fidelity_without_rungs_is_an_error() -> None:
     env = gym.make("NASES-Synthetic-v0").unwrapped
     with pytest.raises(InputError, match="it must be omitted, because there are no rungs"):

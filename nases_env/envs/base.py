@@ -260,7 +260,11 @@ class NASESEnv(gym.Env[Observation, Action]):
             self._fidelity = fidelity
         self._architecture = self.search_space.sample(self.np_random) if given is None else given
         self.last_evaluation = None
-        return self.search_space.encode(self._architecture), self._describe(self._architecture)
+        if self.info_text:
+            info = self._texts(self._architecture)
+        else:
+            info = self.info(self._architecture, Evaluation(self._architecture.key, 0, Status.FAILED))
+        return self.search_space.encode(self._architecture), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Decode ``action``, evaluate the child, and return its encoding as the observation; see the class docstring.
@@ -442,10 +446,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
         return f"validation accuracy {evaluation.valid_accuracy:.2%}{size} ({evaluation.status.value})"
 
-    def _describe(self, architecture: Architecture) -> dict[str, Any]:
-        """Return the information that ``reset`` returns."""
-        if not self.info_text:
-            return self.info(architecture, Evaluation(architecture.key, 0, Status.FAILED))
+    def _texts(self, architecture: Architecture) -> dict[str, Any]:
+        """Return the strings of the information that do not depend on the evaluation."""
         genotype = self.search_space.to_json(architecture)
         return {"key": architecture.key, "genotype": genotype, **self.evaluator.labels()}
 
@@ -465,7 +467,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
         if not self.info_text:
             return info
-        return {**self._describe(architecture), "status": evaluation.status.value, **info}
+        return {**self._texts(architecture), "status": evaluation.status.value, **info}
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit, HumanRendering, RenderCollection)

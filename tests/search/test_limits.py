@@ -172,7 +172,7 @@ def test_limits_that_nothing_meets_are_reported_before_the_search() -> None:
 
 
 def test_few_feasible_architectures_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nases_env.search.feasibility.FEW", 1.01)
+    monkeypatch.setattr("nases_env.search.feasibility.MIN_SHARE", 1.01)
     note = check_feasibility(digits(max_params=10**6), 0)
     assert note == "note: 10 of 10 sampled architectures meet the limits"
 

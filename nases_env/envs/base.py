@@ -93,7 +93,8 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
     stored by an earlier version, or if an infeasible child exceeds another limit.
-    ``reset`` returns only the strings; with ``info_text=False``, it returns the numbers, which are 0 except ``fidelity``.
+    ``reset`` returns only ``key`` and ``genotype``, and the labels of the evaluator such as ``task``; with
+    ``info_text=False``, it returns the numbers, which are 0 except ``fidelity``.
     The same seed and actions always produce the same information, except for measured latencies, which ``max_latency`` also
     compares. Values that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
@@ -244,7 +245,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         """Start from a random architecture, or from ``options["architecture"]``; see the class docstring.
 
         Raises:
-            InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
+            InputError: if the seed or an option is not valid, or the data set is missing.
         """
         options = to_options(options)
         seed = to_seed(seed)
@@ -271,6 +272,7 @@ class NASESEnv(gym.Env[Observation, Action]):
 
         Raises:
             InputError: if the action has the wrong shape or is not finite.
+            gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._require_reset()
         architecture = self.decode(action)
@@ -365,7 +367,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
+        """Measure the latency of an architecture once, or return the one in the store.
+
+        So a resumed search uses the same value.
+        """
         key = architecture.key
         if key not in self._latencies:
             store = None if self._executor is None else self._executor.store

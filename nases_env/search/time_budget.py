@@ -38,7 +38,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration as ``parse_duration`` reads it, such as 1h30m; fractions of a second are omitted."""
+    """Format a duration as ``parse_duration`` reads it, such as 1h30m; rounded to whole seconds, at least 1s."""
     parts = []
     rest = max(1, round(seconds))
     for unit, length in SECONDS.items():

@@ -448,8 +448,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         evaluation = self.last_evaluation
         if evaluation is None:
             return "not evaluated yet"
-        size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
-        return f"validation accuracy {evaluation.valid_accuracy:.2%}{size} ({evaluation.status.value})"
+        return f"{describe_result(evaluation)} ({evaluation.status.value})"
 
     def _texts(self, architecture: Architecture) -> dict[str, Any]:
         """Return the strings of the information that do not depend on the evaluation."""
@@ -473,6 +472,12 @@ class NASESEnv(gym.Env[Observation, Action]):
         if not self.info_text:
             return info
         return {**self._texts(architecture), "status": evaluation.status.value, **info}
+
+
+def describe_result(evaluation: Evaluation) -> str:
+    """Describe the accuracy and the size of a child in the title of a drawing."""
+    size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
+    return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit, HumanRendering, RenderCollection)

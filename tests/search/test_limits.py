@@ -20,7 +20,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Limits, TrainingEvaluator
 from nases_env.search import SearchLoop
 from nases_env.search.feasibility import check_feasibility
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_trajectory
 from tests.commands import error_of, run_here
 from tests.search.limited import limited_env

@@ -19,7 +19,7 @@ from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script

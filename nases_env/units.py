@@ -89,7 +89,7 @@ def _format_exactly(number: int, names: Sequence[str], units: Mapping[str, int],
     return f"{number // units[unit]}{unit}"
 
 
-def _option(metavar: str, parse: Any, form: Any) -> Any:
+def option(metavar: str, parse: Any, form: Any) -> Any:
     """Return the specification of an option for tyro; the word "none" means None."""
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
@@ -100,11 +100,11 @@ def _option(metavar: str, parse: Any, form: Any) -> Any:
     )
 
 
-Count = Annotated[int | None, _option("NUMBER", parse_count, format_count)]
+Count = Annotated[int | None, option("NUMBER", parse_count, format_count)]
 """Type of an option such as ``--max-params 100k``; None: no limit."""
 
-Bytes = Annotated[int | None, _option("BYTES", parse_bytes, format_bytes)]
+Bytes = Annotated[int | None, option("BYTES", parse_bytes, format_bytes)]
 """Type of an option such as ``--max-memory 256KB``; None: no limit."""
 
-Seconds = Annotated[float | None, _option("TIME", parse_seconds, format_seconds)]
+Seconds = Annotated[float | None, option("TIME", parse_seconds, format_seconds)]
 """Type of an option such as ``--max-latency 2ms``, in seconds; None: no limit."""

@@ -22,7 +22,7 @@ from benchmarks.common.interleave import Measurements, interleave
 from nases_env.execution import Store
 from nases_env.execution.store import COLUMNS
 from nases_env.search import SearchArgs, SearchRun, make_env
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import STORE, TRAJECTORY, read_trajectory
 
 ENV_ID = "NASES-Synthetic-v0"

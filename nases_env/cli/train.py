@@ -35,8 +35,10 @@ from nases_env.retraining.search_record import (
     searched_settings,
 )
 from nases_env.retraining.training import FinalTraining, require_final_settings
+from nases_env.search.make_env import make_env
 from nases_env.search.option_checks import require_at_least
-from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
+from nases_env.search.options import ChildOptions, SearchArgs
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import best_record, is_locked, read_config
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space, parse_architecture
 from nases_env.streams import optional_output

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def to_numbers(name: str, actions: Any, shape: tuple[int, ...] | None) -> NDArra
 
 
 def to_seed(seed: Any) -> int | None:
-    """Convert the seed of ``reset`` to an integer; None remains None.
+    """Convert a seed to an integer; None remains None.
 
     Raises:
         InputError: if it is not an integer, is negative, or has thousands of digits.
@@ -61,6 +62,19 @@ def to_count(name: str, value: Any) -> int:
     if count < 1:
         raise InputError(f"{name} must be at least 1, not {count}")
     return count
+
+
+def to_rungs(rungs: Any) -> tuple[Any, ...]:
+    """Convert the argument ``rungs`` to a tuple; None is empty. The evaluator rejects values that are not integers.
+
+    Raises:
+        InputError: if it is a text, or not a sequence.
+    """
+    if rungs is None:
+        return ()
+    if isinstance(rungs, str) or not isinstance(rungs, Iterable):
+        raise InputError(f"rungs must be increasing numbers of epochs, such as (1, 3, 7), not {shown(rungs)}")
+    return tuple(int(rung) if isinstance(rung, Integral) else rung for rung in rungs)
 
 
 def to_options(options: Any) -> dict[Any, Any]:

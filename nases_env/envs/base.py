@@ -93,7 +93,8 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     Costs of a child (``num_params`` to ``latency``) are 0 if they are not known: if nothing is built, if the result was
     stored by an earlier version, or if an infeasible child exceeds another limit.
-    ``reset`` returns only the strings; with ``info_text=False``, it returns the numbers, which are 0 except ``fidelity``.
+    ``reset`` returns only ``key`` and ``genotype``, and the labels of the evaluator such as ``task``; with
+    ``info_text=False``, it returns the numbers, which are 0 except ``fidelity``.
     The same seed and actions always produce the same information, except for measured latencies, which ``max_latency`` also
     compares. Values that are not reproducible, such as wall time, are in ``env.unwrapped.last_evaluation``.
 
@@ -244,7 +245,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         """Start from a random architecture, or from ``options["architecture"]``; see the class docstring.
 
         Raises:
-            InputError: if an option is unknown, the architecture is not valid, or the data set is missing.
+            InputError: if the seed or an option is not valid, or the data set is missing.
         """
         options = to_options(options)
         seed = to_seed(seed)
@@ -260,13 +261,18 @@ class NASESEnv(gym.Env[Observation, Action]):
             self._fidelity = fidelity
         self._architecture = self.search_space.sample(self.np_random) if given is None else given
         self.last_evaluation = None
-        return self.search_space.encode(self._architecture), self._describe(self._architecture)
+        if self.info_text:
+            info = self._texts(self._architecture)
+        else:
+            info = self.info(self._architecture, Evaluation(self._architecture.key, 0, Status.FAILED))
+        return self.search_space.encode(self._architecture), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Decode ``action``, evaluate the child, and return its encoding as the observation; see the class docstring.
 
         Raises:
             InputError: if the action has the wrong shape or is not finite.
+            gymnasium.error.ResetNeeded: before the first ``reset``.
         """
         self._require_reset()
         architecture = self.decode(action)
@@ -304,8 +310,15 @@ class NASESEnv(gym.Env[Observation, Action]):
 
         The current child, which ``architecture``, ``last_evaluation`` and ``render`` refer to, does not change until
         ``set_current`` is called. An architecture that was evaluated before, or is being evaluated, is not evaluated again.
+
+        Raises:
+            InputError: if ``fidelity`` is not a rung.
         """
-        return self._submit(architecture, self._child_seed(architecture), fidelity or self._fidelity)
+        if fidelity is None:
+            fidelity = self._fidelity
+        else:
+            self.evaluator.require_rung(fidelity)
+        return self._submit(architecture, self._child_seed(architecture), fidelity)
 
     def submit_again(self, architecture: Architecture) -> Future[Evaluation]:
         """Evaluate ``architecture`` with another seed, at the last rung if there are rungs; see ``submit``."""
@@ -354,7 +367,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the latency of an architecture once, or return the one in the store, so that a resumed search repeats."""
+        """Measure the latency of an architecture once, or return the one in the store.
+
+        So a resumed search uses the same value.
+        """
         key = architecture.key
         if key not in self._latencies:
             store = None if self._executor is None else self._executor.store
@@ -432,13 +448,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         evaluation = self.last_evaluation
         if evaluation is None:
             return "not evaluated yet"
-        size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
-        return f"validation accuracy {evaluation.valid_accuracy:.2%}{size} ({evaluation.status.value})"
+        return f"{describe_result(evaluation)} ({evaluation.status.value})"
 
-    def _describe(self, architecture: Architecture) -> dict[str, Any]:
-        """Return the information that ``reset`` returns."""
-        if not self.info_text:
-            return self.info(architecture, Evaluation(architecture.key, 0, Status.FAILED))
+    def _texts(self, architecture: Architecture) -> dict[str, Any]:
+        """Return the strings of the information that do not depend on the evaluation."""
         genotype = self.search_space.to_json(architecture)
         return {"key": architecture.key, "genotype": genotype, **self.evaluator.labels()}
 
@@ -458,7 +471,13 @@ class NASESEnv(gym.Env[Observation, Action]):
             info["fidelity"] = evaluation.fidelity or self._fidelity  # None if the child was not evaluated
         if not self.info_text:
             return info
-        return {**self._describe(architecture), "status": evaluation.status.value, **info}
+        return {**self._texts(architecture), "status": evaluation.status.value, **info}
+
+
+def describe_result(evaluation: Evaluation) -> str:
+    """Describe the accuracy and the size of a child in the title of a drawing."""
+    size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
+    return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit, HumanRendering, RenderCollection)

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nases_env.devices import resolve_device
+from nases_env.envs.arguments import to_count, to_rungs, to_seed
 from nases_env.envs.base import NASESEnv
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError, did_you_mean, shown
 from nases_env.evaluation import ChildSettings, Limits, TrainingEvaluator, auto_preset, resolve_preset
 from nases_env.search_spaces import SearchSpace
 
@@ -33,7 +34,7 @@ class ImageEnv(NASESEnv):
 
     For ``NASES-ImageFolder-v0``, ``data_dir`` is one of these. Without a split, every fifth image of each class is a test
     image. Images of one size keep their aspect ratio, others are stretched to squares; ``image_size`` is the longer side.
-    Values of other types than uint8 are converted with the range of each channel of the training images.
+    Values of types other than uint8 are converted with the range of each channel of the training images.
 
     - A directory with PNG, JPEG or TIFF files in ``train/<class>/`` and ``test/<class>/``, or in ``<class>/``.
     - An ``.npz`` file with the arrays ``images`` (numbers, shape (N, H, W), (N, H, W, C) or (N, C, H, W), up to 16 channels)
@@ -152,8 +153,13 @@ class ImageEnv(NASESEnv):
             if name not in known:  # Python's own words, which TorchRL looks for
                 close = did_you_mean(name, known)
                 raise TypeError(f"ImageEnv.__init__() got an unexpected keyword argument {name!r}{close}")
+        given_rungs, seed = to_rungs(rungs), to_seed(split_seed)
+        if seed is None:
+            raise InputError("split_seed must be an integer, not None")
+        if not isinstance(preset, str):
+            raise InputError(f"preset must be the name of a preset such as 'cpu', not {shown(preset)}")
         for name in ("num_epochs", "min_steps", "num_cycles"):
-            if rungs and name in overrides:
+            if given_rungs and name in overrides:
                 raise InputError(f"{name} has no effect with rungs; omit it")
         if preset == "auto":
             preset = auto_preset(dataset, data_dir)
@@ -166,9 +172,9 @@ class ImageEnv(NASESEnv):
             data_dir=data_dir,
             download=download,
             device=device,
-            split_seed=split_seed,
-            num_threads=num_threads,
-            rungs=tuple(rungs or ()),
+            split_seed=seed,
+            num_threads=to_count("num_threads", num_threads),
+            rungs=given_rungs,
             limits=Limits(max_params, max_flops, max_memory, max_latency),  # type: ignore[arg-type] # it converts 5e6
         )
         self.settings = evaluator.settings

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from nases_env.envs.arguments import to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.envs.image import ImageEnv
 from nases_env.errors import InputError
@@ -178,7 +179,7 @@ class MONasBench201Env(MOEnv):
         names = parse_objectives(given, (*counted, *(devices or [f"{DEVICE_PREFIX}<device>"])))
         super().__init__(
             NasBench201CostEvaluator(
-                NasBench201(NasBench201.order_operators(operator_permutation_seed)),
+                NasBench201(NasBench201.order_operators(to_seed(operator_permutation_seed))),
                 table,
                 devices[0] if devices else None,
                 counts_costs=any(name in counted[1:] for name in names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nases_env.envs.arguments import to_rungs, to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.evaluation import NasBench201Evaluator
 from nases_env.search_spaces.nasbench201 import NasBench201
@@ -85,9 +86,9 @@ class NasBench201Env(NASESEnv):
         render_mode: str | None = None,
         info_text: bool = True,
     ) -> None:
-        space = NasBench201(NasBench201.order_operators(operator_permutation_seed))
+        space = NasBench201(NasBench201.order_operators(to_seed(operator_permutation_seed)))
         super().__init__(
-            NasBench201Evaluator(space, table, tuple(rungs or ()), dataset=dataset),
+            NasBench201Evaluator(space, table, to_rungs(rungs), dataset=dataset),
             embedding=embedding,
             execution=execution,
             render_mode=render_mode,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nases_env.envs.arguments import to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import OperatorShareEvaluator, RandomLandscapeEvaluator
@@ -50,12 +51,13 @@ class SyntheticEnv(NASESEnv):
         render_mode: str | None = None,
         info_text: bool = True,
     ) -> None:
-        if operator is not None and landscape_seed is not None:
+        seed = to_seed(landscape_seed)
+        if operator is not None and seed is not None:
             raise InputError("pass either operator or landscape_seed, not both")
         evaluator = (
             OperatorShareEvaluator(search_space, operator or "sep_conv_3x3")
-            if landscape_seed is None
-            else RandomLandscapeEvaluator(search_space, landscape_seed)
+            if seed is None
+            else RandomLandscapeEvaluator(search_space, seed)
         )
         super().__init__(
             evaluator,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nases_env.envs.arguments import to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.evaluation import TransNASEvaluator
 from nases_env.search_spaces.transnas_micro import TransNASMicro
@@ -88,7 +89,7 @@ class TransNASMicroEnv(NASESEnv):
         render_mode: str | None = None,
         info_text: bool = True,
     ) -> None:
-        space = TransNASMicro(TransNASMicro.order_operators(operator_permutation_seed))
+        space = TransNASMicro(TransNASMicro.order_operators(to_seed(operator_permutation_seed)))
         super().__init__(
             TransNASEvaluator(space, table, task),
             embedding=embedding,

@@ -60,8 +60,8 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
     starts according to ``autoreset_mode``, as in Gymnasium's ``SyncVectorEnv``:
 
     - ``"NextStep"``, the default as in Gymnasium: the next step starts it, ignores the action of this sub-environment and
-      returns the reward 0. So one step per 100 children resets instead of evaluating. Wrappers such as
-      ``gymnasium.wrappers.vector.NormalizeObservation`` require this mode.
+      returns the reward 0. So one step per ``max_episode_steps`` children resets instead of evaluating. Wrappers such
+      as ``gymnasium.wrappers.vector.NormalizeObservation`` require this mode.
     - ``"SameStep"``: the same step starts it and returns the observation of the new random architecture; the reward, and
       ``final_obs`` and ``final_info`` in ``infos``, are those of the last child.
     - ``"Disabled"``: ``reset(options={"reset_mask": truncations})`` starts it, which you must call before the next step.
@@ -191,7 +191,8 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
 
         Raises:
             InputError: if the actions have the wrong shape or are not finite.
-            gymnasium.error.ResetNeeded: in the mode ``DISABLED``, if an episode has ended and was not reset.
+            gymnasium.error.ResetNeeded: before the first ``reset``; in the mode ``DISABLED``, also if an episode has ended
+                and was not reset.
         """
         self._require_reset()
         given = to_numbers("the actions", actions, self.action_space.shape)
@@ -238,8 +239,11 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             frames.append(self.env.render())
         return tuple(frames)
 
-    def close_extras(self) -> None:
-        """Cancel the evaluations in flight and stop all workers; ``close`` calls it. The next step starts new ones."""
+    def close_extras(self, **kwargs: Any) -> None:
+        """Cancel the evaluations in flight and stop all workers; ``close`` calls it. The next step starts new ones.
+
+        The arguments of ``close``, such as ``timeout`` in other vector environments, have no effect.
+        """
         self.env.close()
 
     def _evaluate(

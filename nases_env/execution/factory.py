@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from typeguard import TypeCheckError, check_type
 
-from nases_env.errors import InputError, did_you_mean
+from nases_env.errors import InputError, did_you_mean, shown
 from nases_env.evaluation import Evaluator
 from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.executor import Executor, SerialExecutor
@@ -89,6 +89,8 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
     Raises:
         InputError: if an option does not exist, or a value has the wrong type or is out of range.
     """
+    if not isinstance(options, Mapping | None):
+        raise InputError(f"execution must be a dictionary such as {{'executor': 'processes'}}, not {shown(options)}")
     options = dict(options or {})
     known = typing.get_type_hints(ExecutionSettings)
     for option, value in options.items():

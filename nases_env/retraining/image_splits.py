@@ -7,7 +7,8 @@ from pathlib import Path
 from nases_env.errors import InputError
 from nases_env.retraining.folder import CONFIG, FinalFolder
 from nases_env.retraining.training import digest_images, sample_images
-from nases_env.search.options import SearchArgs, load_args
+from nases_env.search.options import SearchArgs
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config
 from nases_env.training import ImageSet, load_images, split_train_valid
 

@@ -3,7 +3,10 @@
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop
-from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env, run_search
+from nases_env.search.make_env import make_env
+from nases_env.search.options import ChildOptions, SearchArgs
+from nases_env.search.parsing import run_search
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run import SearchRun
 from nases_env.search.trials import Trial
 

@@ -54,4 +54,7 @@ class SearchCallback:
         """Run about once a second while the search waits for an evaluation or a feasible proposal."""
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        """Run once after the last trial, even after an exception or an interrupt (``interrupted``)."""
+        """Run once after the last trial, even after an exception or an interrupt (``interrupted``).
+
+        If ``on_start`` of a callback raises an exception, this runs for the callbacks before it.
+        """

@@ -8,9 +8,9 @@ from nases_env.evaluation import Evaluation
 from nases_env.seeding import numpy_generator
 
 NUM_SAMPLES = 300
-ENOUGH = 10  # feasible ones, after which no more are sampled
+MAX_FEASIBLE = 10  # feasible architectures, after which no more are sampled
 MAX_MEASURED = 20  # latencies
-FEW = 0.1  # share of feasible architectures that is worth a note
+MIN_SHARE = 0.1  # share of feasible architectures below which there is a note
 
 
 def check_feasibility(env: NASESEnv, seed: int) -> str:
@@ -27,7 +27,7 @@ def check_feasibility(env: NASESEnv, seed: int) -> str:
     rng = numpy_generator(seed, "feasibility")
     infeasible: list[Evaluation] = []
     num_feasible = num_measured = 0
-    while num_feasible < ENOUGH and num_feasible + len(infeasible) < NUM_SAMPLES and num_measured < MAX_MEASURED:
+    while num_feasible < MAX_FEASIBLE and num_feasible + len(infeasible) < NUM_SAMPLES and num_measured < MAX_MEASURED:
         architecture = env.search_space.sample(rng)
         screened = evaluator.screen(architecture, seed)
         if screened is None and limits.max_latency is not None:
@@ -41,6 +41,6 @@ def check_feasibility(env: NASESEnv, seed: int) -> str:
     if not num_feasible:
         smallest = min(infeasible, key=limits.excess)
         raise InputError(f"none of {num_samples} sampled architectures meets the limits; the closest has {smallest.reason}")
-    if num_feasible < FEW * num_samples:
+    if num_feasible < MIN_SHARE * num_samples:
         return f"note: {num_feasible} of {num_samples} sampled architectures meet the limits"
     return ""

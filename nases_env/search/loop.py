@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nases_env.envs import NASESEnv, unwrap
-from nases_env.errors import InputError
+from nases_env.envs.arguments import to_count
+from nases_env.errors import InputError, require_minimum
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
@@ -57,15 +58,16 @@ class SearchLoop:
             ``num_envs`` concurrent evaluations if it is not running.
         budget: number of children, at least 1. Repeated architectures count; infeasible proposals and promotions do not.
             ``propose_no_more`` reduces it.
-        num_envs: number of concurrent evaluations.
+        num_envs: number of concurrent evaluations, at least 1.
         callbacks: called in this order.
         recorded: the evaluations of the trials that a resumed search repeats, in order, and whether the trial was new
             (``Trial.is_new``); they are read one at a time.
         num_replayed: the number of these trials.
-        reduction_factor: with rungs, the inverse of the fraction of children that are promoted to the next rung.
+        reduction_factor: with rungs, the inverse of the fraction of children that are promoted to the next rung, at
+            least 2.
         pauses: with rungs, the budgets that a resumed search had before: it finishes the promotions of each one first.
-        num_finalists: number of children to evaluate again with other seeds at the end, to choose the best one; 0: the best
-            one is that with the highest reward.
+        num_finalists: number of children to evaluate again with other seeds at the end, to choose the best one, at least 2;
+            0: the best one is that with the highest reward.
 
     Attributes:
         env: the ``NASESEnv`` itself.
@@ -81,7 +83,8 @@ class SearchLoop:
         num_infeasible: number of infeasible proposals, which are not evaluated.
 
     Raises:
-        InputError: if ``env`` has another wrapper, or its first step has started it for one evaluation at a time.
+        InputError: if ``env`` has another wrapper, or its first step has started it for one evaluation at a time; if
+            ``budget`` or ``num_envs`` is not an integer, or a number is out of range.
         gymnasium.error.ResetNeeded: if ``env`` was not reset.
     """
 
@@ -100,8 +103,11 @@ class SearchLoop:
     ) -> None:
         self.env: NASESEnv = unwrap(env)
         _ = self.env.architecture  # the seeds of the children are derived from that of the reset
-        self.budget = budget
-        self.num_envs = num_envs
+        self.budget = to_count("budget", budget)
+        self.num_envs = to_count("num_envs", num_envs)
+        require_minimum(2, reduction_factor=reduction_factor)
+        if num_finalists < 0 or num_finalists == 1:
+            raise InputError(f"num_finalists must be 0 or at least 2, not {num_finalists}")
         self.callbacks = list(callbacks)
         self.num_replayed = num_replayed
         self.trials: list[Trial] = []
@@ -135,19 +141,28 @@ class SearchLoop:
             )
 
     def __enter__(self) -> SearchLoop:
-        for callback in self.callbacks:
-            callback.on_start(self)
+        started: list[SearchCallback] = []
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+                started.append(callback)
+        except BaseException:
+            self._end(started, interrupted=True)
+            raise
         return self
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end(self.callbacks, interrupted=error_type is not None)
+
+    def _end(self, started: Sequence[SearchCallback], *, interrupted: bool) -> None:
         try:
             self.close()
         finally:
             with ExitStack() as stack:  # calls all of them, even if one raises an exception
-                for callback in reversed(self.callbacks):
-                    stack.callback(callback.on_end, self, interrupted=error_type is not None)
+                for callback in reversed(started):
+                    stack.callback(callback.on_end, self, interrupted=interrupted)
 
     @property
     def done(self) -> bool:

@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.console import Console
+from nases_env.envs.base import describe_result
 from nases_env.escaping import printable
 from nases_env.evaluation import Limits, Status
 from nases_env.progress import Progress
@@ -148,7 +149,7 @@ class TensorBoardLogger(SearchCallback):
     def _add_image(self, loop: SearchLoop, trial: Trial) -> None:
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"child {trial.number}: {_describe(trial)}"
+        title = f"child {trial.number}: {describe_result(trial.evaluation)}"
         image = visualization.to_array(visualization.draw(loop.env.search_space, trial.architecture, title))
         with self._translate_errors():
             self._writer.add_image("trial/best_cells", image, trial.number, dataformats="HWC")
@@ -201,7 +202,7 @@ class BestArtifacts(SearchCallback):
                 write_finalists(self._folder, loop.finalists)
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"{self._env_id}: {_describe(best)}, seed {self._seed}"
+        title = f"{self._env_id}: {describe_result(best.evaluation)}, seed {self._seed}"
         figure = visualization.draw(loop.env.search_space, best.architecture, title)
         for name in BEST_DRAWINGS:
             visualization.save(figure, self._folder / name)
@@ -291,13 +292,6 @@ def _hyperparameter_summaries(values: Hyperparameters) -> tuple[Event, Event, Ev
         column.differs = column.name in FIRST_HYPERPARAMETERS
     plugin_data.content = content.SerializeToString()
     return columns, start, end
-
-
-def _describe(trial: Trial) -> str:
-    """Describe a trial in the title of a drawing."""
-    evaluation = trial.evaluation
-    size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
-    return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
 
 
 def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:

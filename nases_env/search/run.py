@@ -28,7 +28,8 @@ from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.feasibility import check_feasibility
 from nases_env.search.loop import SearchLoop
-from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs, make_env
+from nases_env.search.make_env import make_env
+from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
     STORE,
@@ -190,7 +191,6 @@ class SearchRun:
         try:
             self.loop.__enter__()
         except BaseException:
-            self.env.close()
             self._directory.close()
             self._output.__exit__(None, None, None)
             raise

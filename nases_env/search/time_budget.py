@@ -7,12 +7,11 @@ import re
 import time
 from typing import Annotated
 
-import tyro
-
 from nases_env.errors import InputError
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.loop import SearchLoop
 from nases_env.search.trials import Trial
+from nases_env.units import option
 
 UNLIMITED_BUDGET = 10**9
 """Children of a search that only its duration limits."""
@@ -38,7 +37,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration as ``parse_duration`` reads it, such as 1h30m; fractions of a second are omitted."""
+    """Format a duration as ``parse_duration`` reads it, such as 1h30m; rounded to whole seconds, at least 1s."""
     parts = []
     rest = max(1, round(seconds))
     for unit, length in SECONDS.items():
@@ -59,25 +58,14 @@ def format_progress(num_children: int, budget: int) -> str:
     return f"{num_children} children" if budget >= UNLIMITED_BUDGET else f"{num_children} of {budget} children"
 
 
-def _parse(texts: list[str]) -> float | None:
-    if texts[0] == "none":
-        return None
+def _parse_option(text: str) -> float:
     try:
-        return parse_duration(texts[0])
+        return parse_duration(text)
     except InputError as error:
         raise InputError(f"--time: {error}") from None
 
 
-Duration = Annotated[
-    float | None,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="DURATION",
-        instance_from_str=_parse,
-        is_instance=lambda value: value is None or isinstance(value, float),
-        str_from_instance=lambda seconds: ["none" if seconds is None else format_duration(seconds)],
-    ),
-]
+Duration = Annotated[float | None, option("DURATION", _parse_option, format_duration)]
 """Type of the option ``--time``: seconds; None: no limit."""
 
 

@@ -97,7 +97,7 @@ class Ranking:
 
 
 class SeenChildren:
-    """The children of a search, of which 8 bytes are kept for each recorded one, as there may be a million.
+    """The children of a search; keeps 8 bytes for each recorded child, because there may be a million.
 
     Children are compared by a hash of 64 bits: two of a million have the same one with a probability of 3e-8.
     """

@@ -14,7 +14,7 @@ from nases_agents.reward_model import RewardModel
 from nases_agents.transfer import EarlierSearch, earlier_rewards
 
 from nases_env.errors import InputError
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import CONFIG, TRAJECTORY
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import ROOT, error_of, run_here, script

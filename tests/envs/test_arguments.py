@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from nases_env.envs import NASESEnv, NASESVectorEnv, SyntheticEnv
+from nases_env.envs import (
+    ImageEnv,
+    MONasBench201Env,
+    NasBench201Env,
+    NASESEnv,
+    NASESVectorEnv,
+    SyntheticEnv,
+    TransNASMicroEnv,
+)
 from nases_env.errors import InputError
 from nases_env.search_spaces import Architecture
 
@@ -61,6 +70,29 @@ def test_actions_may_have_any_numeric_type(dtype: str, env: NASESEnv | NASESVect
 def test_seeds_that_are_not_integers_from_0_are_rejected(seed: Any, env: NASESEnv | NASESVectorEnv) -> None:
     with pytest.raises(InputError, match="a seed must be"):
         env.reset(seed=seed)
+
+
+SEEDS: dict[str, Callable[[Any], NASESEnv]] = {
+    "split_seed": lambda seed: ImageEnv("digits", preset="smoke", split_seed=seed),
+    "landscape_seed": lambda seed: SyntheticEnv(landscape_seed=seed),
+    "operator_permutation_seed": lambda seed: NasBench201Env(operator_permutation_seed=seed),
+    "with objectives": lambda seed: MONasBench201Env(operator_permutation_seed=seed),
+    "of TransNAS-Bench-101": lambda seed: TransNASMicroEnv(operator_permutation_seed=seed),
+}
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a"])
+@pytest.mark.parametrize("name", SEEDS)
+def test_seeds_of_constructors_that_are_not_integers_from_0_are_rejected(name: str, seed: Any) -> None:
+    with pytest.raises(InputError, match="a seed must be"):
+        SEEDS[name](seed)
+
+
+def test_seeds_of_constructors_may_be_integers_of_numpy() -> None:
+    for name in ("split_seed", "landscape_seed"):
+        assert SEEDS[name](np.int64(3)).evaluator == SEEDS[name](3).evaluator
+    with pytest.raises(InputError, match="split_seed must be an integer, not None"):
+        SEEDS["split_seed"](None)
 
 
 def test_seed_may_be_an_integer_of_numpy(env: NASESEnv | NASESVectorEnv) -> None:

@@ -19,8 +19,9 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
+from nases_env.envs.base import describe_result
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, Evaluation
+from nases_env.evaluation import ChildSettings, Evaluation, Status
 from nases_env.execution import CachingExecutor, SerialExecutor
 from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 from tests.datasets import TinyDatasets
@@ -239,6 +240,11 @@ def test_render_shows_the_current_child() -> None:
         NASESEnv(unwrapped(env).evaluator, render_mode="human")
 
 
+def test_title_of_a_trained_network_has_its_parameters() -> None:
+    evaluation = Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234)
+    assert describe_result(evaluation) == "validation accuracy 50.00%, 1,234 parameters"
+
+
 def test_environment_is_picklable_and_can_be_closed_twice() -> None:
     env = make()
     env.reset(seed=0)
@@ -260,6 +266,11 @@ def test_every_keyword_is_documented() -> None:
     ("options", "message"),
     [
         ({"preset": "cpuu"}, "unknown preset 'cpuu' .did you mean 'cpu'"),
+        ({"preset": None}, "preset must be the name of a preset such as 'cpu', not None"),
+        ({"num_threads": "2"}, "num_threads must be an integer, not '2'"),
+        ({"num_threads": 1.5}, "num_threads must be an integer, not 1.5"),
+        ({"num_threads": 0}, "num_threads must be at least 1, not 0"),
+        ({"execution": "processes"}, "execution must be a dictionary such as {'executor': 'processes'}, not 'processes'"),
         ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
         ({"num_epochs": 0}, "num_epochs must be at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),

@@ -51,11 +51,20 @@ def test_last_rung_replaces_the_length_of_the_preset(env: ImageEnv) -> None:
     assert env.evaluator.at_fidelity(2).describe()["fidelity"] == 2
 
 
+def test_rungs_may_be_an_array(env: ImageEnv) -> None:
+    given = gym.make("NASES-Digits-v0", preset="smoke", rungs=np.array([1, 2, 4])).unwrapped
+    assert isinstance(given, ImageEnv)
+    assert given.evaluator == env.evaluator
+    assert given.evaluator.digest() == env.evaluator.digest()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"rungs": (4, 2)}, "rungs must be increasing numbers of epochs, not 4, 2"),
         ({"rungs": ("a",)}, "rungs must be increasing numbers of epochs, not a"),
+        ({"rungs": 3}, "rungs must be increasing numbers of epochs, such as .*, not 3"),
+        ({"rungs": "1,3"}, "rungs must be increasing numbers of epochs, such as .*, not '1,3'"),
         ({"num_epochs": 3}, "num_epochs has no effect with rungs; omit it"),
     ],
 )
@@ -68,6 +77,14 @@ def test_invalid_arguments_are_one_line(options: dict[str, Any], message: str) -
 def test_invalid_fidelity_is_one_line(env: ImageEnv, fidelity: Any) -> None:
     with pytest.raises(InputError, match=r"it must be one of the rungs 1, 2, 4"):
         env.reset(options={"fidelity": fidelity})
+
+
+@pytest.mark.parametrize("fidelity", [0, 3])
+def test_child_is_not_submitted_at_a_fidelity_other_than_a_rung(env: ImageEnv, fidelity: int) -> None:
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=rf"the fidelity is {fidelity}; it must be one of the rungs 1, 2, 4"):
+        env.submit(env.architecture, fidelity)
+    assert not env.is_started
 
 
 def test_fidelity_without_rungs_is_an_error() -> None:

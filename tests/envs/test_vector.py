@@ -425,7 +425,7 @@ def test_close_closes_the_environment_once() -> None:
     env = Closing()
     envs = NASESVectorEnv(env, 2)
     envs.reset(seed=0)
-    envs.close()
+    envs.close(timeout=1)  # an argument of other vector environments
     envs.close()
     assert env.num_closed == 1
     envs.step(actions_for(2))

@@ -29,7 +29,7 @@ from nases_env.evaluation import (
 from nases_env.execution.store import Store
 from nases_env.networks import count_parameters
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import best_record, read_trials
 from nases_env.search.run_report import read_run
 from nases_env.search_spaces import EnasMicro, get_search_space

@@ -71,9 +71,10 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
         ({"checkpoint_interval": -1.0}, "checkpoint_interval must be 0 or a number of seconds"),
         ({"num_worker": 1}, r"unknown option 'num_worker' of execution \(did you mean 'num_workers'\?\)"),
         ({"num_workers": "two"}, "num_workers of execution must be"),
+        ("processes", "execution must be a dictionary such as {'executor': 'processes'}, not 'processes'"),
     ],
 )
-def test_invalid_settings_are_input_errors(options: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_input_errors(options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         resolve_execution(options)
     assert "\n" not in str(caught.value)

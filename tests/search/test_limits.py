@@ -20,7 +20,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Limits, TrainingEvaluator
 from nases_env.search import SearchLoop
 from nases_env.search.feasibility import check_feasibility
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_trajectory
 from tests.commands import error_of, run_here
 from tests.search.limited import limited_env
@@ -172,7 +172,7 @@ def test_limits_that_nothing_meets_are_reported_before_the_search() -> None:
 
 
 def test_few_feasible_architectures_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nases_env.search.feasibility.FEW", 1.01)
+    monkeypatch.setattr("nases_env.search.feasibility.MIN_SHARE", 1.01)
     note = check_feasibility(digits(max_params=10**6), 0)
     assert note == "note: 10 of 10 sampled architectures meet the limits"
 

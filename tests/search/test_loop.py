@@ -280,6 +280,25 @@ def test_environment_of_another_kind_is_an_input_error() -> None:
         SearchLoop(gym.make("CartPole-v1"), 5)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": 0}, "budget must be at least 1, not 0"),
+        ({"budget": -1}, "budget must be at least 1, not -1"),
+        ({"budget": 2.5}, "budget must be an integer, not 2.5"),
+        ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
+        ({"reduction_factor": 0}, "reduction_factor must be at least 2, not 0"),
+        ({"num_finalists": -3}, "num_finalists must be 0 or at least 2, not -3"),
+        ({"num_finalists": 1}, "num_finalists must be 0 or at least 2, not 1"),
+    ],
+)
+def test_numbers_out_of_range_are_input_errors(arguments: dict[str, Any], message: str) -> None:
+    env = synthetic_env()
+    with pytest.raises(InputError, match=message):
+        SearchLoop(env, **{"budget": 5, **arguments})
+    assert not env.is_started
+
+
 def test_callbacks_are_called_in_order() -> None:
     recorder = Recorder()
     with SearchLoop(synthetic_env(), 2, callbacks=[recorder]) as loop:
@@ -303,6 +322,20 @@ def test_on_end_of_every_callback_is_called_even_if_one_fails() -> None:
     ):
         loop.run(RandomActions(loop.env))
     assert recorder.events[-1] == "interrupted"
+
+
+def test_environment_is_closed_and_callbacks_end_if_a_later_one_cannot_start() -> None:
+    class Failing(SearchCallback):
+        def on_start(self, loop: SearchLoop) -> None:
+            raise OSError("disk full")
+
+    env = synthetic_env()
+    before, failing, after = Recorder(), Failing(), Recorder()
+    with pytest.raises(OSError, match="disk full"), SearchLoop(env, 5, callbacks=[before, failing, after]):
+        pass
+    assert not env.is_started
+    assert before.events == ["start", "interrupted"]
+    assert after.events == []
 
 
 def test_callback_can_stop_the_search() -> None:

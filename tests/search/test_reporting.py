@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchRun, Trial
-from nases_env.search.reporting import TensorBoardLogger, _describe, _top_table
+from nases_env.search.reporting import TensorBoardLogger, _top_table
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.acting import RandomActions
@@ -61,11 +61,6 @@ def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
     drawing = (tmp_path / "run" / "best.svg").read_text()
     assert f">NASES-Synthetic-v0: validation accuracy {accuracy:.2%}, seed 7</text>" in drawing
     assert (tmp_path / "run" / "best.pdf").stat().st_size > 1000
-
-
-def test_title_of_a_trained_network_has_its_parameters() -> None:
-    trial = Trial(1, Architecture("x", (), "a"), Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234))
-    assert _describe(trial) == "validation accuracy 50.00%, 1,234 parameters"
 
 
 def test_curves_show_only_what_is_known(tmp_path: Path) -> None:

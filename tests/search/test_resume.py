@@ -22,7 +22,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS
 from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script

@@ -21,7 +21,7 @@ from nases_env.evaluation import Evaluation
 from nases_env.execution import ExecutionSettings, Store
 from nases_env.retraining.search_record import read_search
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import FINALISTS, STORE, best_record, read_finalists
 from nases_env.training.train_step import TrainingStep
 from tests.commands import ROOT, error_of, run_here, script

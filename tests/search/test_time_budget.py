@@ -19,7 +19,7 @@ from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
@@ -172,10 +172,11 @@ def test_time_is_reserved_for_finalists_at_the_last_rung(monkeypatch: pytest.Mon
     assert run.loop.num_children == 12
 
 
-def test_recorded_time_can_be_removed(clock: Clock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("no_limit", ["none", "None"])
+def test_recorded_time_can_be_removed(no_limit: str, clock: Clock, tmp_path: Path) -> None:
     search(args(tmp_path / "run", time=3.0))
     run = script(ROOT / "agents" / "random_search.py")
-    result = run_here(run, "--resume", str(tmp_path / "run"), "--time", "none", "--budget", "9")
+    result = run_here(run, "--resume", str(tmp_path / "run"), "--time", no_limit, "--budget", "9")
     assert result.returncode == 0
     assert sum(1 for _ in read_trajectory(tmp_path / "run")) == 9
 

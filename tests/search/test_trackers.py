@@ -16,7 +16,7 @@ from nases_agents.random_search import RandomSearch
 
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.options import load_args
+from nases_env.search.recorded_args import load_args
 from nases_env.search.trackers import TRACKERS, MlflowTracker, WandbTracker
 from tests.commands import ROOT, error_of, run_here, script
 from tests.processes import run_forked

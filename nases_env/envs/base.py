@@ -378,7 +378,7 @@ class NASESEnv(gym.Env[Observation, Action]):
             known = None if store is None else store.get_latency(key, digest)
             if known is None:
                 known = self.evaluator.measure_latency(architecture, seed)
-                if store is not None:
+                if known and store is not None:  # one that is not known may be measured by a later search
                     known = store.put_latency(key, digest, known)
             self._latencies[key] = known
         return self._latencies[key]

@@ -134,8 +134,8 @@ class FinalFolder:
             changed += [name for name in settings if before["settings"].get(name) != settings[name]]
         if changed:
             raise InputError(
-                f"{self.path} was started with different values of {', '.join(changed)}; pass the original values to resume "
-                "it, or choose a different --output"
+                f"{self.path} was started with different values of {', '.join(changed)}; restore them to resume it, or "
+                "choose a different --output"
             )
 
     def read_config(self) -> dict[str, Any]:

@@ -296,8 +296,7 @@ def test_automatic_preset_is_that_of_the_data(tmp_path: Path) -> None:
     [
         (
             ["--child.num-epochs", 4],
-            "different values of num_epochs, cutout_length; pass the original values to resume it, or choose a different "
-            "--output",
+            "different values of num_epochs, cutout_length; restore them to resume it, or choose a different --output",
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--num-threads", 0], "--num-threads must be at least 1, not 0"),

@@ -237,7 +237,9 @@ def describe_training(config: Mapping[str, Any], results: Sequence[FinalResult])
         "with auxiliary head" if settings["auxiliary_head"] else "no auxiliary head",
     ]
     size = settings["image_size"]
-    pixels = "" if size is None else f" at {size if isinstance(size, str) else f'{size} x {size}'} pixels at most"
+    pixels = "" if size is None else f" at {size} x {size} pixels at most"
+    if isinstance(size, str):
+        pixels = f" at {size} pixels"
     return (
         f"Trained on {images} training images of {configuration['dataset']}"
         f"{pixels}, {results[0].num_epochs} epochs, N = "

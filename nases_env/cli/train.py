@@ -34,7 +34,7 @@ from nases_env.retraining.search_record import (
     read_search,
     searched_settings,
 )
-from nases_env.retraining.training import FinalTraining, require_final_settings
+from nases_env.retraining.training import FinalTraining, TrainingFailedError, require_final_settings
 from nases_env.search.option_checks import require_at_least
 from nases_env.search.options import ChildOptions, SearchArgs, load_args, make_env
 from nases_env.search.run_dir import best_record, is_locked, read_config
@@ -135,7 +135,7 @@ def train_command(args: TrainArgs) -> None:
 
     Raises:
         InputError: if an argument is invalid, data is missing, the output directory belongs to a different training run, or
-            training fails.
+            the training of a seed fails; the other seeds are trained and reported nevertheless.
     """
     require_at_least(args, 1, "seeds", "num_threads")
     require_at_least(args, 0, "seed")
@@ -155,18 +155,23 @@ def train_command(args: TrainArgs) -> None:
         if search is not None:
             changes = describe_changes(changed_settings(search.settings, training.settings))
             console.print(search.describe(), changes, sep="\n")
-        for seed in range(args.seed, args.seed + args.seeds):
-            _train(folder, training, seed)
+        errors = [_train(folder, training, seed) for seed in range(args.seed, args.seed + args.seeds)]
+    failure = next((error for error in errors if error), None)
+    if failure and not folder.results():
+        raise failure
     report = write_report(folder, search)
     Console().print(seeds_table(folder.results()))
     console.print(report["sentence"])
     console.print(f"results: {folder.path}")
+    if failure:
+        raise failure
 
 
-def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
+def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> TrainingFailedError | None:
+    """Train one seed; return the error if it fails, so that the others are trained."""
     if folder.is_finished(seed):
         print(f"seed {seed} is finished", file=sys.stderr)
-        return
+        return None
     with Progress(f"seed {seed}", training.num_epochs, "epochs") as progress:
 
         def show(record: EpochRecord) -> None:
@@ -180,6 +185,9 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
             progress.close()
             print("interrupted; rerun the command to resume after the last epoch", file=sys.stderr)
             raise
+        except TrainingFailedError as error:
+            return error
+    return None
 
 
 def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:

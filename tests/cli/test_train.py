@@ -35,6 +35,7 @@ from nases_env.networks import build_network
 from nases_env.retraining import FinalFolder, folder, report
 from nases_env.retraining.report import summarize, write_report
 from nases_env.retraining.result import FinalResult
+from nases_env.retraining.training import FinalTraining, TrainingFailedError
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_dir import RunDir, best_record
 from nases_env.training.datasets import IMAGE_CACHE
@@ -137,6 +138,27 @@ def test_checkpoint_of_a_training_that_was_killed_after_its_result_is_removed(fi
     train(run_dir, "--child.cutout-length", 2)
     assert not checkpoint.exists()
     assert result.read_bytes() == before
+
+
+def test_failed_seed_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1)
+    run = FinalTraining.run
+
+    def run_or_fail(training: FinalTraining, seed: int, *arguments: Any) -> Any:
+        if seed < 2:
+            raise TrainingFailedError(f"seed {seed} failed")
+        return run(training, seed, *arguments)
+
+    monkeypatch.setattr(FinalTraining, "run", run_or_fail)
+    with pytest.raises(TrainingFailedError, match=r"^seed 0 failed$"):
+        train(*options, "--seeds", 2)
+    assert not list((tmp_path / "final").glob("report.*"))
+    with pytest.raises(TrainingFailedError, match=r"^seed 1 failed$"):
+        train(*options, "--seeds", 2, "--seed", 1)
+    assert [seed["seed"] for seed in json.loads((tmp_path / "final" / "report.json").read_text())["seeds"]] == [2]
+    assert "over 1 seed\n" in capsys.readouterr().out
 
 
 def test_settings_default_to_those_of_the_search(custom_run: Path) -> None:

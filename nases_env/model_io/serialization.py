@@ -240,7 +240,8 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             )
     except (InvalidFileError, OSError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} is damaged or not a NASES model ({one_line(error)}); copy it again, or retrain it with `nases train`"
+            f"{file} is damaged or not a NASES model ({one_line(error)}); copy it again, or remove it and rerun "
+            "`nases train`"
         ) from error
     return record, tensors
 

@@ -140,6 +140,23 @@ def test_checkpoint_of_a_training_that_was_killed_after_its_result_is_removed(fi
     assert result.read_bytes() == before
 
 
+def test_missing_model_is_trained_again(tmp_path: Path) -> None:
+    options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 2)
+    train(*options)
+    folder, model = tmp_path / "final", tmp_path / "final" / "seed-0" / "model.safetensors"
+    before = safetensors.torch.load(model.read_bytes())
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"is damaged .*; copy it again, or remove it and rerun `nases train`"):
+        nases_env.load_model(folder)
+    model.unlink()
+    assert not FinalFolder(folder).is_finished(0)
+    train(*options)
+    after = safetensors.torch.load(model.read_bytes())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    events = EventAccumulator(str(folder / "seed-0")).Reload()
+    assert [event.step for event in events.Scalars("final/train_loss")] == [1, 2]
+
+
 def test_failed_seed_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

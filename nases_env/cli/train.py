@@ -21,7 +21,7 @@ from nases_env.evaluation import (
     final_settings,
     resolve_preset,
 )
-from nases_env.input_files import read_file
+from nases_env.input_files import read_text
 from nases_env.paths import require_utf8
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
@@ -238,11 +238,7 @@ def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
 
 
 def _from_file(args: TrainArgs) -> FinalTraining:
-    try:
-        text = read_file(args.source).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"cannot read {args.source} ({reason}); pass a run directory or an architecture file") from None
+    text = read_text(args.source, "pass a run directory or an architecture file")
     if args.dataset is None:
         raise InputError(f"an architecture file does not specify a data set; pass --dataset: {', '.join(DATASETS)}")
     space, architecture = parse_architecture(text, args.search_space)

@@ -124,7 +124,9 @@ def _program(model: TrainedModel, batch_size: int | None) -> torch.export.Export
         with torch.no_grad():
             return torch.export.export(model, (example,), dynamic_shapes=shapes)
     except Exception as error:  # tracing a custom network can raise any exception
-        raise InputError(f"the network cannot be exported by torch.export ({_first_line(error)})") from error
+        raise InputError(
+            f"the network cannot be exported by torch.export ({_first_line(error)}); try another version of torch"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -72,7 +72,7 @@ def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, 
     with folder.locked():  # a report of another process with fewer seeds must not replace this one
         results = folder.results()
         if not results:
-            raise InputError(f"{folder.path} has no finished training run to report on")
+            raise InputError(f"{folder.path} has no finished training run to report on; run `nases train` again")
         config = folder.read_config()
         configuration = config["configuration"]
         sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"

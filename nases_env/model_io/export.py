@@ -72,7 +72,7 @@ class VerifiedExport(NamedTuple):
     """An export whose logits equal the model's.
 
     Attributes:
-        function: the export, loaded again with one thread: maps images to logits.
+        function: the export, loaded again (an ONNX model with one thread): maps images to logits.
         content: the content of its file.
         difference: the largest absolute difference between a logit of the model and of the export.
     """

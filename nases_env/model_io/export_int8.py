@@ -33,12 +33,12 @@ that follows a convolution is folded into it and is not affected."""
 
 
 class Measured(NamedTuple):
-    """What was measured of an export.
+    """Measurements of an export.
 
     Attributes:
         accuracy: on the validation images, in [0, 1].
         num_bytes: the size of the file.
-        seconds: the median of the seconds of a pass.
+        seconds: the median duration of a pass in seconds.
     """
 
     accuracy: float

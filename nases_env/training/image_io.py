@@ -90,7 +90,7 @@ def read_any_image(
         value_range: the range of the training images; None: they had 8 bits, so 16-bit values are divided by 256.
 
     Raises:
-        InputError: as ``read_image``; also if the image has 8 bits and the training images had values of another scale.
+        InputError: as ``read_image``; also if the image has 8 bits and the training images had values on a different scale.
     """
     with _open(path) as image:
         _draft(image, size, value_range)

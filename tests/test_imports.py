@@ -26,7 +26,7 @@ LEAVES: dict[str, set[str]] = {
     "extras": {"errors"},
     "file_lock": set(),
     "hashing": set(),
-    "input_files": set(),
+    "input_files": {"errors"},
     "json_io": {"input_files"},
     "pareto": set(),
     "paths": {"errors"},

@@ -9,9 +9,8 @@ from pathlib import Path
 import tyro
 
 from nases_env.command_line import parse
-from nases_env.errors import InputError
 from nases_env.escaping import printable
-from nases_env.input_files import read_file
+from nases_env.input_files import read_text
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -46,10 +45,7 @@ def draw_command(args: DrawArgs) -> None:
     Raises:
         InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
     """
-    try:
-        text = read_file(args.architecture).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {args.architecture} ({error}); pass a JSON file with a genotype") from None
+    text = read_text(args.architecture, "pass a JSON file with a genotype")
     search_space, architecture = parse_architecture(text, args.search_space)
     from nases_env import visualization  # imports matplotlib, which is slow
 

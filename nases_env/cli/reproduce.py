@@ -195,6 +195,8 @@ def _check_config(plan: Plan) -> bool:
         if before["preset"] != plan.preset:
             before = {**_config(plan), "preset": before["preset"]}  # the other options depend on it
         before.setdefault("limits", _limits_of_earlier_version(before.get("child")))
+        if not isinstance(before["limits"], dict):
+            raise ValueError("limits must be an object")
         for name, presets in (("child", PRESETS), ("final", RETRAIN_PRESETS)):  # the defaults of earlier versions
             before[name] = dataclasses.asdict(load_settings(before.get(name), presets[plan.preset]))
     except FileNotFoundError:

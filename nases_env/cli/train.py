@@ -21,7 +21,7 @@ from nases_env.evaluation import (
     final_settings,
     resolve_preset,
 )
-from nases_env.input_files import read_file
+from nases_env.input_files import read_text
 from nases_env.paths import require_utf8
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
@@ -34,7 +34,7 @@ from nases_env.retraining.search_record import (
     read_search,
     searched_settings,
 )
-from nases_env.retraining.training import FinalTraining, require_final_settings
+from nases_env.retraining.training import FinalTraining, TrainingFailedError, require_final_settings
 from nases_env.search.make_env import make_env
 from nases_env.search.option_checks import require_at_least
 from nases_env.search.options import ChildOptions, SearchArgs
@@ -137,7 +137,7 @@ def train_command(args: TrainArgs) -> None:
 
     Raises:
         InputError: if an argument is invalid, data is missing, the output directory belongs to a different training run, or
-            training fails.
+            the training of a seed fails; the other seeds are trained and reported nevertheless.
     """
     require_at_least(args, 1, "seeds", "num_threads")
     require_at_least(args, 0, "seed")
@@ -157,18 +157,23 @@ def train_command(args: TrainArgs) -> None:
         if search is not None:
             changes = describe_changes(changed_settings(search.settings, training.settings))
             console.print(search.describe(), changes, sep="\n")
-        for seed in range(args.seed, args.seed + args.seeds):
-            _train(folder, training, seed)
+        errors = [_train(folder, training, seed) for seed in range(args.seed, args.seed + args.seeds)]
+    failure = next((error for error in errors if error), None)
+    if failure and not folder.results():
+        raise failure
     report = write_report(folder, search)
     Console().print(seeds_table(folder.results()))
     console.print(report["sentence"])
     console.print(f"results: {folder.path}")
+    if failure:
+        raise failure
 
 
-def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
+def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> TrainingFailedError | None:
+    """Train one seed; return the error if it fails, so that the others are trained."""
     if folder.is_finished(seed):
         print(f"seed {seed} is finished", file=sys.stderr)
-        return
+        return None
     with Progress(f"seed {seed}", training.num_epochs, "epochs") as progress:
 
         def show(record: EpochRecord) -> None:
@@ -182,6 +187,9 @@ def _train(folder: FinalFolder, training: FinalTraining, seed: int) -> None:
             progress.close()
             print("interrupted; rerun the command to resume after the last epoch", file=sys.stderr)
             raise
+        except TrainingFailedError as error:
+            return error
+    return None
 
 
 def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
@@ -232,11 +240,7 @@ def _best_architecture(space: SearchSpace, run_dir: Path) -> Architecture:
 
 
 def _from_file(args: TrainArgs) -> FinalTraining:
-    try:
-        text = read_file(args.source).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"cannot read {args.source} ({reason}); pass a run directory or an architecture file") from None
+    text = read_text(args.source, "pass a run directory or an architecture file")
     if args.dataset is None:
         raise InputError(f"an architecture file does not specify a data set; pass --dataset: {', '.join(DATASETS)}")
     space, architecture = parse_architecture(text, args.search_space)

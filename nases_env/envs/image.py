@@ -86,7 +86,8 @@ class ImageEnv(NASESEnv):
         **overrides: fields of ``nases_env.evaluation.ChildSettings`` by name; they replace the values of the preset:
 
             - num_epochs: Number of epochs.
-            - min_steps: Minimum number of training steps (batches): with few images, training lasts more than num_epochs.
+            - min_steps: Minimum number of training steps (batches): with few images, training takes more than num_epochs
+              epochs.
             - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last the whole
               training.
             - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for

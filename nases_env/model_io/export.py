@@ -72,7 +72,7 @@ class VerifiedExport(NamedTuple):
     """An export whose logits equal the model's.
 
     Attributes:
-        function: the export, loaded again with one thread: maps images to logits.
+        function: the export, loaded again (an ONNX model with one thread): maps images to logits.
         content: the content of its file.
         difference: the largest absolute difference between a logit of the model and of the export.
     """
@@ -124,7 +124,9 @@ def _program(model: TrainedModel, batch_size: int | None) -> torch.export.Export
         with torch.no_grad():
             return torch.export.export(model, (example,), dynamic_shapes=shapes)
     except Exception as error:  # tracing a custom network can raise any exception
-        raise InputError(f"the network cannot be exported by torch.export ({_first_line(error)})") from error
+        raise InputError(
+            f"the network cannot be exported by torch.export ({_first_line(error)}); try another version of torch"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from nases_env.model_io.export_timing import median_seconds
 from nases_env.model_io.model import TrainedModel
 from nases_env.seeding import torch_generator
 from nases_env.training import ImageSet
+from nases_env.training.metrics import num_correct
 
 NUM_CALIBRATION_IMAGES = 256
 BATCH_SIZE = 64
@@ -32,12 +33,12 @@ that follows a convolution is folded into it and is not affected."""
 
 
 class Measured(NamedTuple):
-    """What was measured of an export.
+    """Measurements of an export.
 
     Attributes:
         accuracy: on the validation images, in [0, 1].
         num_bytes: the size of the file.
-        seconds: the median of the seconds of a pass.
+        seconds: the median duration of a pass in seconds.
     """
 
     accuracy: float
@@ -115,18 +116,14 @@ def export_int8(
         raise InputError("the logits of the quantized network are not finite; export it without --int8")
     seconds = median_seconds((exported.function, function), (batch_size or 1, *model.image_shape))
     quantized = Quantized(
-        Measured(_accuracy(full, valid), len(exported.content), seconds[0]),
-        Measured(_accuracy(int8, valid), len(content), seconds[1]),
+        Measured(num_correct(full, valid) / len(valid), len(exported.content), seconds[0]),
+        Measured(num_correct(int8, valid) / len(valid), len(content), seconds[1]),
         float((full.argmax(1) == int8.argmax(1)).double().mean()),
         len(order),
         len(valid),
     )
     write_atomically(Path(path), content)
     return quantized
-
-
-def _accuracy(logits: Tensor, images: ImageSet) -> float:
-    return float((logits.argmax(1) == images.labels).double().mean())
 
 
 def _batches(images: Tensor, batch_size: int | None) -> Iterator[Tensor]:

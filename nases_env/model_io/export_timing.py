@@ -16,7 +16,7 @@ NUM_WARM_UP_PASSES = 3  # in each round
 
 
 def median_seconds(functions: Sequence[Callable[[Tensor], Tensor]], shape: tuple[int, ...]) -> list[float]:
-    """Return the median of the seconds of a pass of each function, with one thread of torch.
+    """Return the median duration of a pass of each function in seconds, with one thread of torch.
 
     The functions take turns, so that other work on the machine affects all of them. Each turn begins with a warm-up.
 

@@ -91,7 +91,8 @@ class TrainedModel(nn.Module):
         Args:
             image: a PNG, JPEG or TIFF file, an ``.npy`` file with one image of shape (H, W), (H, W, C) or (C, H, W), or an
                 image in memory. Large JPEG files are decoded at reduced resolution, as in the data sets; an image in memory
-                is not, so its values may differ slightly.
+                is not, so its values may differ slightly. Values of mode "I" have 16 bits; for a model of uint8 images, they
+                are divided by 256, and mode "F" is refused.
 
         Raises:
             InputError: if the file cannot be read, or its channels or values are not those of the training images.

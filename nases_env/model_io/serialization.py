@@ -236,11 +236,12 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if record["format_version"] > FORMAT_VERSION:
             raise InputError(
                 f"{file} has format version {record['format_version']}, but this version of NASES reads versions up to "
-                f"{FORMAT_VERSION}; pip install --upgrade nases-env"
+                f"{FORMAT_VERSION}; update NASES"
             )
     except (InvalidFileError, OSError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} is damaged or not a NASES model ({one_line(error)}); copy it again, or retrain it with `nases train`"
+            f"{file} is damaged or not a NASES model ({one_line(error)}); copy it again, or remove it and rerun "
+            "`nases train`"
         ) from error
     return record, tensors
 

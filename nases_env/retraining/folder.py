@@ -134,8 +134,8 @@ class FinalFolder:
             changed += [name for name in settings if before["settings"].get(name) != settings[name]]
         if changed:
             raise InputError(
-                f"{self.path} was started with different values of {', '.join(changed)}; pass the original values to resume "
-                "it, or choose a different --output"
+                f"{self.path} was started with different values of {', '.join(changed)}; restore them to resume it, or "
+                "choose a different --output"
             )
 
     def read_config(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class FinalFolder:
             ) from error
 
     def train(self, training: FinalTraining, seed: int, on_epoch: OnEpoch) -> FinalResult:
-        """Train one network, or resume its training, unless its result is on disk.
+        """Train one network, or resume its training, unless its result and its model are on disk.
 
         Args:
             training: the configuration.
@@ -173,7 +173,7 @@ class FinalFolder:
             for name in (MODEL, RESULT):
                 remove_leftovers(folder / name)
             result = read_result(folder / RESULT)
-            if result is None:
+            if result is None or not (folder / MODEL).is_file():
                 with _Curves(folder) as curves:
 
                     def record_epoch(record: EpochRecord) -> None:
@@ -198,12 +198,13 @@ class FinalFolder:
         return read_result(self.path / f"seed-{seed}" / RESULT)
 
     def is_finished(self, seed: int) -> bool:
-        """Return whether ``train`` has nothing left to do for ``seed``: its result is written and its checkpoint removed.
+        """Return whether ``train`` has nothing left to do for ``seed``: its result and model exist, but no checkpoint.
 
         Raises:
             InputError: if the result cannot be read.
         """
-        return self.result(seed) is not None and not (self.path / f"seed-{seed}" / CHECKPOINT).exists()
+        folder = self.path / f"seed-{seed}"
+        return self.result(seed) is not None and (folder / MODEL).is_file() and not (folder / CHECKPOINT).exists()
 
     def results(self) -> list[FinalResult]:
         """Return the results of all finished seeds, sorted by seed.
@@ -254,8 +255,8 @@ class _Curves:
         self._writer: SummaryWriter | None = None
 
     def write(self, record: EpochRecord) -> None:
-        if self._writer is None:  # a resumed run discards the epochs after its checkpoint
-            self._writer = SummaryWriter(str(self._folder), purge_step=record.epoch if record.epoch > 1 else None)
+        if self._writer is None:  # discards the epochs that follow the checkpoint, and those of a lost model
+            self._writer = SummaryWriter(str(self._folder), purge_step=record.epoch)
         for name, value in dataclasses.asdict(record).items():
             if name != "epoch":
                 self._writer.add_scalar(f"final/{name}", value, record.epoch)

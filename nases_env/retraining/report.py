@@ -72,7 +72,7 @@ def write_report(folder: FinalFolder, search: SearchRecord | None) -> dict[str, 
     with folder.locked():  # a report of another process with fewer seeds must not replace this one
         results = folder.results()
         if not results:
-            raise InputError(f"{folder.path} has no finished training run to report on")
+            raise InputError(f"{folder.path} has no finished training run to report on; run `nases train` again")
         config = folder.read_config()
         configuration = config["configuration"]
         sentence = f"test error {format_test_error(results)}% over {len(results)} seed{'s' * (len(results) > 1)}"
@@ -237,7 +237,9 @@ def describe_training(config: Mapping[str, Any], results: Sequence[FinalResult])
         "with auxiliary head" if settings["auxiliary_head"] else "no auxiliary head",
     ]
     size = settings["image_size"]
-    pixels = "" if size is None else f" at {size if isinstance(size, str) else f'{size} x {size}'} pixels at most"
+    pixels = "" if size is None else f" at {size} x {size} pixels at most"
+    if isinstance(size, str):
+        pixels = f" at {size} pixels"
     return (
         f"Trained on {images} training images of {configuration['dataset']}"
         f"{pixels}, {results[0].num_epochs} epochs, N = "

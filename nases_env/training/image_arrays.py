@@ -53,12 +53,12 @@ def read_arrays(path: Path, *, train: bool, image_size: ImageSize | None) -> Ima
     """Read the training images or the test images of an ``.npz`` file, or of a directory of ``.npy`` files.
 
     It contains the arrays ``images`` and ``labels``, or the arrays in ``ARRAYS``. In a directory, the array ``images`` is
-    the file ``images.npy``; such files are mapped into the memory, so they may be larger than it.
+    the file ``images.npy``; such files are memory-mapped, so they may be larger than the main memory.
 
     - Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 to ``MAX_CHANNELS`` channels. The axis of the
-      channels is the one of 1 or 3; otherwise, the one of at most ``MAX_CHANNELS``. If both or none are, the entry
-      ``channels`` must be ``first`` or ``last``. Any type other than uint8 is converted with the ``ValueRange`` of the
-      training images.
+      channels is the one of length 1 or 3, otherwise the one of length at most ``MAX_CHANNELS``. If this holds for both axes
+      or for neither, the entry ``channels`` must be ``first`` or ``last``. Any type other than uint8 is converted with the
+      ``ValueRange`` of the training images.
     - Labels are integers or texts, shape (N,) or (N, 1), or one-hot, shape (N, classes).
     - ``class_names`` is optional: the name of each label in increasing order.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +34,8 @@ _SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 _NUM_MEASURED = 100  # images whose sizes determine the size of all
 TEST_STEP = 5  # of the images of a class in a directory without a split, this one is a test image
 _CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
+_CACHE_FILE = re.compile(r"(images|range)-[0-9a-f]{32}\.safetensors")
+_CACHE_DAYS = 30  # without a use, after which a cache file is removed
 
 
 def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) -> ImageSet:
@@ -87,7 +91,8 @@ def read_files(
 ) -> ImageSet:
     """Read image files of one ``ImageFormat``.
 
-    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes and times of change of the files.
+    The decoded images are cached in ``cache_dir()``, under a digest of the paths, sizes, modification times and change times
+    of the files. What was not used for ``_CACHE_DAYS`` is removed from there.
 
     Args:
         root: a directory that contains the files.
@@ -201,7 +206,7 @@ def _value_range(root: Path, training: Sequence[Path], image_format: ImageFormat
         try:
             of_file = ValueRange.of(values[None])
         except ValueError as error:
-            raise InputError(f"{path} cannot be used ({one_line(error)})") from None
+            raise InputError(f"{path} cannot be used ({one_line(error)}); replace or remove it") from None
         value_range = of_file if value_range is None else value_range.union(of_file)
     assert value_range is not None, "there is a file"
     low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (value_range.low, value_range.high))
@@ -218,7 +223,7 @@ def _digest(
 ) -> str:
     """Return the name of a cache file. It is never recorded with results, which have digests of the pixels.
 
-    Files that were unpacked over others can have their sizes and modification times, but not their times of change.
+    Files that were unpacked over others can have the same sizes and modification times, but not the same change times.
     """
     side = size[0] if size is not None and size[0] == size[1] else size
     parts = [f"{_CACHE_FORMAT}\0{side}\0{folder.resolve()}"]
@@ -269,16 +274,28 @@ def _read_cache(cache_file: Path, num_images: int) -> torch.Tensor | None:
 
 def _read_tensors(cache_file: Path) -> dict[str, torch.Tensor] | None:
     try:
-        return load_file(cache_file)
+        tensors = load_file(cache_file)
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
         logger.warning("cannot read the cached images in %s (%s); decoding the files again", cache_file, error)
         return None
+    with suppress(OSError):  # the file of another user
+        os.utime(cache_file)
+    return tensors
 
 
 def _write_cache(cache_file: Path, tensors: dict[str, torch.Tensor]) -> None:
     try:
         write_atomically(cache_file, save(tensors))  # ``save_file`` writes files that only the user can read
+        _remove_unused(cache_file.parent)
     except InputError as error:
         logger.warning("cannot cache the images in %s (%s); they will be decoded again next time", cache_file, error)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the files of directories that have changed since, or are no longer used."""
+    for path in folder.glob("*.safetensors"):
+        with suppress(OSError):  # removed by another process, or the file of another user
+            if _CACHE_FILE.fullmatch(path.name) and path.stat().st_mtime < time.time() - _CACHE_DAYS * 86_400:
+                path.unlink()

@@ -90,7 +90,7 @@ def read_any_image(
         value_range: the range of the training images; None: they had 8 bits, so 16-bit values are divided by 256.
 
     Raises:
-        InputError: as ``read_image``; also if the image has 8 bits and the training images had values of another scale.
+        InputError: as ``read_image``; also if the image has 8 bits and the training images had values on a different scale.
     """
     with _open(path) as image:
         _draft(image, size, value_range)
@@ -100,7 +100,12 @@ def read_any_image(
 def convert_image(
     image: Image.Image, size: tuple[int, int] | None, *, channels: int, value_range: ValueRange | None
 ) -> torch.Tensor:
-    """Convert an image in memory for a trained model; see ``read_any_image``. The image is not changed."""
+    """Convert an image in memory for a trained model; see ``read_any_image``. The image is not changed.
+
+    Raises:
+        InputError: as ``read_any_image``; also if there is no ``value_range`` and the image has mode "F", or values of more
+            than 16 bits in mode "I".
+    """
     try:
         return _convert_any("the image", image, size, channels, value_range)
     except ValueError as error:
@@ -231,8 +236,14 @@ def shrink(images: torch.Tensor, side: ImageSize | None) -> torch.Tensor:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB; raise ``ValueError`` if the range of its values is unknown."""
+    if image.mode == "F":
+        raise ValueError('mode F has no fixed range of values; scale them to 0 to 255 and convert it to mode "L"')
     if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip instead of scale
-        image = Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        if image.mode == "I" and not 0 <= values.min() <= values.max() < 2**16:
+            raise ValueError('it has values that do not fit into 16 bits; scale them to 0 to 255 and convert it to mode "L"')
+        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -40,7 +40,8 @@ class TrainingSettings:
     min_steps: int = field(
         default=0,
         metadata={
-            "help": "Minimum number of training steps (batches): with few images, training lasts more than num_epochs."
+            "help": "Minimum number of training steps (batches): with few images, training takes more than num_epochs "
+            "epochs."
         },
     )
     num_cycles: int = field(

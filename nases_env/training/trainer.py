@@ -117,8 +117,8 @@ def train_classifier(
     saved epoch and gives the same weights, curve and accuracies as an uninterrupted run. This requires that the model has no
     state except parameters, buffers and torch's generators. The file is removed at the end, unless the training raises an
     exception or ``checkpoint.keep`` is set. A file that is damaged or belongs to a different training run (seed, settings,
-    ``flip``, training images, initial weights, device type, number of threads, torch version or ``checkpoint.identity``)
-    is logged as a warning, and the training starts from the beginning.
+    ``flip``, ``rungs``, training images, initial weights, device type, number of threads, torch version or
+    ``checkpoint.identity``) is logged as a warning, and the training starts from the beginning.
 
     With ``stop_epoch``, the training is interrupted after that epoch and the model is evaluated. A checkpoint is written,
     unless its interval is inf, and kept. A later call with a larger ``stop_epoch``, or without it, continues the training,
@@ -142,8 +142,8 @@ def train_classifier(
             criterion must change ``checkpoint.identity``.
 
     Raises:
-        InputError: if there are fewer than two training images, which batch norm requires, or a checkpoint cannot be
-            written.
+        InputError: if there are fewer than two training images, which batch norm requires, a training step cannot be
+            captured as a CUDA graph, or a checkpoint cannot be written.
     """
     if len(train) < 2:
         raise InputError(f"training needs at least 2 images, got {len(train)}; raise num_train_images or add images")

@@ -42,7 +42,7 @@ class ValueRange:
         return ValueRange(tuple(map(min, self.low, other.low)), tuple(map(max, self.high, other.high)))
 
     def scale_error(self, images: NDArray[Any]) -> str:
-        """Return why images for a trained model have values of another scale than the training images; empty if not.
+        """Return why images for a model have values on a different scale from its training images; empty if they do not.
 
         Integers are not fractions of 1, and those of 8 bits are neither standardized values nor those of a larger range.
         """

@@ -280,6 +280,14 @@ def test_limit_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path)
         command._check_config(plan_of(*options))
 
 
+@pytest.mark.parametrize("limits", [None, 5, []])
+def test_damaged_limits_are_an_input_error(folder: Path, tmp_path: Path, limits: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "limits": limits}))
+    with pytest.raises(InputError, match=r"cannot read .*config.json \(limits must be an object\); choose a different"):
+        command._check_config(plan_of("--preset", "smoke", "--output", str(tmp_path)))
+
+
 def plan_of(*options: str) -> Plan:
     return make_plan(parse_reproduce(options))
 

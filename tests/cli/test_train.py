@@ -35,6 +35,7 @@ from nases_env.networks import build_network
 from nases_env.retraining import FinalFolder, folder, report
 from nases_env.retraining.report import summarize, write_report
 from nases_env.retraining.result import FinalResult
+from nases_env.retraining.training import FinalTraining, TrainingFailedError
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_dir import RunDir, best_record
 from nases_env.training.datasets import IMAGE_CACHE
@@ -137,6 +138,44 @@ def test_checkpoint_of_a_training_that_was_killed_after_its_result_is_removed(fi
     train(run_dir, "--child.cutout-length", 2)
     assert not checkpoint.exists()
     assert result.read_bytes() == before
+
+
+def test_missing_model_is_trained_again(tmp_path: Path) -> None:
+    options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 2)
+    train(*options)
+    folder, model = tmp_path / "final", tmp_path / "final" / "seed-0" / "model.safetensors"
+    before = safetensors.torch.load(model.read_bytes())
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"is damaged .*; copy it again, or remove it and rerun `nases train`"):
+        nases_env.load_model(folder)
+    model.unlink()
+    assert not FinalFolder(folder).is_finished(0)
+    train(*options)
+    after = safetensors.torch.load(model.read_bytes())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    events = EventAccumulator(str(folder / "seed-0")).Reload()
+    assert [event.step for event in events.Scalars("final/train_loss")] == [1, 2]
+
+
+def test_failed_seed_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (architecture_file(tmp_path), "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", 1)
+    run = FinalTraining.run
+
+    def run_or_fail(training: FinalTraining, seed: int, *arguments: Any) -> Any:
+        if seed < 2:
+            raise TrainingFailedError(f"seed {seed} failed")
+        return run(training, seed, *arguments)
+
+    monkeypatch.setattr(FinalTraining, "run", run_or_fail)
+    with pytest.raises(TrainingFailedError, match=r"^seed 0 failed$"):
+        train(*options, "--seeds", 2)
+    assert not list((tmp_path / "final").glob("report.*"))
+    with pytest.raises(TrainingFailedError, match=r"^seed 1 failed$"):
+        train(*options, "--seeds", 2, "--seed", 1)
+    assert [seed["seed"] for seed in json.loads((tmp_path / "final" / "report.json").read_text())["seeds"]] == [2]
+    assert "over 1 seed\n" in capsys.readouterr().out
 
 
 def test_settings_default_to_those_of_the_search(custom_run: Path) -> None:
@@ -296,8 +335,7 @@ def test_automatic_preset_is_that_of_the_data(tmp_path: Path) -> None:
     [
         (
             ["--child.num-epochs", 4],
-            "different values of num_epochs, cutout_length; pass the original values to resume it, or choose a different "
-            "--output",
+            "different values of num_epochs, cutout_length; restore them to resume it, or choose a different --output",
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--num-threads", 0], "--num-threads must be at least 1, not 0"),

@@ -99,7 +99,10 @@ def data_dependent() -> TrainedModel:
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(noisy, "the logits of the export differ from the model's by"), (data_dependent, "cannot be exported by torch.export")],
+    [
+        (noisy, "the logits of the export differ from the model's by"),
+        (data_dependent, r"cannot be exported by torch.export .*; try another version of torch$"),
+    ],
 )
 def test_failed_export_writes_no_file(make: Callable[[], TrainedModel], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:

@@ -216,7 +216,7 @@ def test_other_files_and_newer_versions_are_input_errors(tmp_path: Path) -> None
     assert "is damaged or not a NASES model" in error_of(tmp_path / "list.safetensors")
     save_model(tiny_model(), tmp_path / "new.safetensors")
     rewrite(tmp_path / "new.safetensors", format_version=3)
-    assert "this version of NASES reads versions up to 2" in error_of(tmp_path / "new.safetensors")
+    assert "this version of NASES reads versions up to 2; update NASES" in error_of(tmp_path / "new.safetensors")
 
 
 def test_unknown_device_is_an_input_error(tmp_path: Path) -> None:

@@ -122,6 +122,17 @@ def test_report_states_how_many_images_were_used(num_images: int | None, limit: 
     assert describe_training(config, [final_result()]).startswith(f"Trained on {text} training images of digits")
 
 
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "digits, 2 epochs"), (32, "digits at 32 x 32 pixels at most, 2"), ("32x24", "digits at 32x24 pixels, 2")],
+)
+def test_report_states_the_size_of_the_images(size: int | str | None, text: str) -> None:
+    settings = dataclasses.asdict(dataclasses.replace(RETRAIN_PRESETS["smoke"], image_size=size))
+    assert f" of {text}" in describe_training(
+        {"configuration": {"dataset": "digits", "settings": settings}}, [final_result()]
+    )
+
+
 def test_table_fits_into_80_columns() -> None:
     shown = io.StringIO()
     Console(file=shown, width=80).print(seeds_table([dataclasses.replace(final_result(), on_gpu=False, seconds=1.4)]))

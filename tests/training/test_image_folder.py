@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,26 @@ def test_changed_files_or_side_invalidate_the_cache(tmp_path: Path) -> None:
     assert torch.equal(changed.images[1:], first.images[1:])
     path.rename(tmp_path / "train/dog/9999.png")
     assert read_image_folder(tmp_path, train=True, size=(8, 8)).labels.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+def test_cached_images_that_are_not_used_for_a_month_are_removed(tmp_path: Path) -> None:
+    for name in ("used", "unused"):
+        write_folder(tmp_path / name)
+        read_image_folder(tmp_path / name, train=True, size=(8, 8))
+        if name == "used":
+            (used,) = cache_files()
+    (unused,) = set(cache_files()) - {used}
+    of_user = cache_dir() / "images-mine.safetensors"
+    of_user.write_bytes(b"")
+    days = time.time() - 31 * 86_400
+    for path in cache_files():
+        os.utime(path, (days, days))
+    read_image_folder(tmp_path / "used", train=True, size=(8, 8))
+    assert unused.exists()
+    read_image_folder(tmp_path / "used", train=False, size=(8, 8))
+    assert not unused.exists()
+    assert used.exists()
+    assert of_user.exists()
 
 
 def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_decoded(tmp_path: Path) -> None:

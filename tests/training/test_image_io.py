@@ -3,12 +3,16 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from nases_env.errors import InputError
-from nases_env.training.image_io import MAX_PIXELS, image_size, read_image, resize, shrink
+from nases_env.training.image_io import MAX_PIXELS, convert_image, image_size, read_image, resize, shrink
 from tests.training.images import write_image
 
 
@@ -72,3 +76,22 @@ def test_image_of_the_largest_size_is_decoded(tmp_path: Path) -> None:
     assert image_size(tmp_path / "image.png") == (10_000, 8_000)
     with pytest.raises(InputError, match="not a valid PNG, JPEG or TIFF image"):
         read_image(tmp_path / "image.png", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0.0, 1.0]], np.float32), "mode F has no fixed range of values; scale them to 0 to 255"),
+        (np.array([[0, 70_000]], np.int32), "it has values that do not fit into 16 bits; scale them"),
+        (np.array([[-1, 0]], np.int32), "it has values that do not fit into 16 bits; scale them"),
+    ],
+)
+def test_image_in_memory_of_an_unknown_range_is_an_error(values: NDArray[Any], message: str) -> None:
+    for channels in (1, 3):
+        with pytest.raises(InputError, match=rf"^the image cannot be used \({message}"):
+            convert_image(Image.fromarray(values), None, channels=channels, value_range=None)
+
+
+def test_image_of_mode_i_in_memory_has_16_bits() -> None:
+    image = Image.fromarray(np.array([[255, 2**15, 2**16 - 1]], np.int32))
+    assert convert_image(image, None, channels=1, value_range=None).tolist() == [[[0, 128, 255]]]

@@ -102,7 +102,7 @@ class Args:
     num_processes: int = os.cpu_count() or 1
     """Number of parallel trainings, with one thread each."""
     num_resamples: int = 1000
-    """Number of bootstrap samples of the intervals."""
+    """Number of bootstrap samples of the intervals, and of random subsets for the rung schedules."""
     work_dir: Path = Path("runs/fidelity")
     """Directory of the trainings."""
     archive: Path | None = None
@@ -115,7 +115,8 @@ class Args:
     def __post_init__(self) -> None:
         if self.num_cells < MIN_CELLS or self.num_seeds < 2 or self.num_processes < 1:
             raise InputError(f"fidelity needs at least {MIN_CELLS} --num-cells, 2 --num-seeds and 1 --num-processes")
-        require_at_least(self, 0, "num_trainings", "num_resamples")
+        require_at_least(self, 0, "num_trainings")
+        require_at_least(self, 1, "num_resamples")
         for name in self.trainings:
             if name not in SHORT_TRAININGS:
                 hint = did_you_mean(name, SHORT_TRAININGS)

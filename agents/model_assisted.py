@@ -36,7 +36,7 @@ from nases_agents.transfer import TransferArgs, earlier_rewards
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
-from nases_env.search.option_checks import require_at_least, require_default, require_fraction
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_non_negative
 from nases_env.search_spaces import Architecture
 
 NUM_ELITES = 10  # best children, which are mutated
@@ -80,7 +80,8 @@ class Args(PolicyArgs, TransferArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
-        require_at_least(self, 0, "num_prior_candidates", "num_mutants", "imagined_ucb_kappa", "ucb_kappa")
+        require_at_least(self, 0, "num_prior_candidates", "num_mutants")
+        require_non_negative(self, "imagined_ucb_kappa", "ucb_kappa")
         require_fraction(self, "extra_mutation_prob")
         if self.acquisition == "expected_improvement":
             require_default(self, "with --acquisition expected_improvement", "ucb_kappa")

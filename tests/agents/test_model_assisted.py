@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,15 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{"imagined_batch_size": 0}, {"extra_mutation_prob": 1.0}, {"std": 0.0}, {"ucb_kappa": -1.0}]
+    "options",
+    [
+        {"imagined_batch_size": 0},
+        {"extra_mutation_prob": 1.0},
+        {"std": 0.0},
+        {"ucb_kappa": -1.0},
+        {"ucb_kappa": math.inf},
+        {"imagined_ucb_kappa": math.inf},
+    ],
 )
 def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):

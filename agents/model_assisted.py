@@ -83,6 +83,8 @@ class Args(PolicyArgs, TransferArgs):
         require_at_least(self, 0, "num_prior_candidates", "num_mutants")
         require_non_negative(self, "imagined_ucb_kappa", "ucb_kappa")
         require_fraction(self, "extra_mutation_prob")
+        if self.gradient_steps == 0:
+            require_default(self, "with --gradient-steps 0", "imagined_batch_size", "imagined_ucb_kappa")
         if self.acquisition == "expected_improvement":
             require_default(self, "with --acquisition expected_improvement", "ucb_kappa")
 

@@ -24,7 +24,7 @@ from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs
 from nases_env.search.agent import Agent, Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction, require_positive
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_positive
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
@@ -65,6 +65,8 @@ class PolicyArgs(SearchArgs):
         require_at_least(self, 0, "num_mutations", "learning_starts", "gradient_steps")
         require_positive(self, "std", "learning_rate")
         require_fraction(self, "elite_geometric_decay")
+        if self.gradient_steps == 0:
+            require_default(self, "with --gradient-steps 0", "learning_rate")
 
     @property
     def resolved_learning_starts(self) -> int:

@@ -8,8 +8,8 @@ uses the training split, and is measured on the validation split after each epoc
 The numbers of parameters and of FLOPs are signals that need no training. Each signal is compared with the mean final
 validation accuracy of each cell (used to choose settings) and with its mean final test accuracy (only reported); the
 signals of the final training itself, which are those of the first seed, with the means of the other seeds. Seconds are CPU
-seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the teacher, which is
-trained once before the other trainings. Its training is not part of their seconds.
+seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the teacher, which
+is trained once before the other trainings. Its training is not part of their seconds.
 
 The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint. With ``--archive``,
 finished trainings are also kept in one file, from which another machine continues.

@@ -53,7 +53,7 @@ class PolicyArgs(SearchArgs):
     between the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 20, or half of the budget if that is less."""
+    Default: 20, or half of the budget if that is less; with --time alone, 20. Pass fewer for a short search."""
     std: float = 0.1
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     gradient_steps: int = 4

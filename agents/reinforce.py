@@ -45,7 +45,7 @@ class Args(SearchArgs):
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 20, or half of the budget if that is less."""
+    Default: 20, or half of the budget if that is less; with --time alone, 20. Pass fewer for a short search."""
     unseen: bool = True
     """Avoid repeats: sample again, with a larger standard deviation per attempt, if a child was proposed before."""
     learning_rate: float = 3e-4

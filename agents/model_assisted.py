@@ -13,7 +13,6 @@ the rung as an input.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -226,7 +225,6 @@ def architectures_of(samples: Sequence[PolicySample]) -> list[Architecture]:
 
 def main(args: Args) -> None:
     """Search with model-assisted REINFORCE in the embedding space."""
-    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts)  # for a resume with a larger budget
     with SearchRun(args, agent="model_assisted") as run:
         run.search(ModelAssisted(run.env, args))
 

@@ -50,7 +50,7 @@ class Args(PolicyArgs, TransferArgs):
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
     learning_starts: int = 5
-    """Children before the controller and the model are used."""
+    """Children before the controller and the model are used, which need at least four."""
     screen: bool = True
     """Choose these children among 300 samples of the prior: large ones, if sizes are known, with --transfer-from every
     second one by the earlier searches, and every fourth one at random. False: decode them from random embeddings."""

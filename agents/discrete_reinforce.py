@@ -47,7 +47,8 @@ class Args(SearchArgs):
 
     controller: Literal["lstm", "independent"] = "lstm"
     """lstm: each decision is conditioned on the previous ones, as in the cited papers. independent: separate logits per
-    decision, initially 0, as in the REINFORCE of NAS-Bench-201's authors (Dong and Yang, 2020)."""
+    decision, as in the REINFORCE of NAS-Bench-201's authors (Dong and Yang, 2020); they are initially 0, and the baseline,
+    the entropy and the learning rate are those of this agent."""
     hidden_size: int = 100
     """Hidden units of the one-layer LSTM and size of its input embeddings; 100 in Zoph et al. (2018) and ENAS."""
     learning_rate: float | None = None

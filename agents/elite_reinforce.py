@@ -4,9 +4,10 @@
 
 ``agents/reinforce.py`` is REINFORCE as in the paper. To find better children within few of them, this agent adds to it: the
 controller reads a mutated good child, so that the search starts near it; of several samples of the policy, the one nearest
-to that child is evaluated; updates replay earlier children with advantages that depend on the ranks of the rewards. It is
-thus evolution in the embedding space whose policy is also trained. With rungs, promoted children have their comparable
-rewards.
+to that child is evaluated; updates replay earlier children with advantages that depend on the ranks of the rewards. The log
+probability is that of a sample of the policy: it contains neither the choice of the nearest one nor the rejection of
+repeats, so the gradient is biased. The agent is thus evolution in the embedding space whose policy is also trained. With
+rungs, promoted children have their comparable rewards.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Args(elite_reinforce.Args):
     where r = 1 is the best child for the weights. Different weights already select different children."""
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 10, or half of the budget if that is less."""
+    Default: 10, or half of the budget if that is less; with --time alone, 10. Pass fewer for a short search."""
 
     def check_env(self, env: NASESEnv) -> None:
         require_objectives(env, "mo_reinforce")

@@ -13,7 +13,6 @@ the rung as an input.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,7 +35,7 @@ from nases_agents.transfer import TransferArgs, earlier_rewards
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
-from nases_env.search.option_checks import require_at_least, require_default, require_fraction
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_non_negative
 from nases_env.search_spaces import Architecture
 
 NUM_ELITES = 10  # best children, which are mutated
@@ -51,7 +50,7 @@ class Args(PolicyArgs, TransferArgs):
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
     learning_starts: int = 5
-    """Children before the controller and the model are used."""
+    """Children before the controller and the model are used, which need at least four."""
     screen: bool = True
     """Choose these children among 300 samples of the prior. Every fourth one is random. The others are among the largest 5%;
     with --transfer-from, every second one is instead among the best 5% by the earlier searches. Without known sizes or
@@ -80,8 +79,11 @@ class Args(PolicyArgs, TransferArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
-        require_at_least(self, 0, "num_prior_candidates", "num_mutants", "imagined_ucb_kappa", "ucb_kappa")
+        require_at_least(self, 0, "num_prior_candidates", "num_mutants")
+        require_non_negative(self, "imagined_ucb_kappa", "ucb_kappa")
         require_fraction(self, "extra_mutation_prob")
+        if self.gradient_steps == 0:
+            require_default(self, "with --gradient-steps 0", "imagined_batch_size", "imagined_ucb_kappa")
         if self.acquisition == "expected_improvement":
             require_default(self, "with --acquisition expected_improvement", "ucb_kappa")
 
@@ -223,7 +225,6 @@ def architectures_of(samples: Sequence[PolicySample]) -> list[Architecture]:
 
 def main(args: Args) -> None:
     """Search with model-assisted REINFORCE in the embedding space."""
-    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts)  # for a resume with a larger budget
     with SearchRun(args, agent="model_assisted") as run:
         run.search(ModelAssisted(run.env, args))
 

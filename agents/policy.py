@@ -24,7 +24,7 @@ from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs
 from nases_env.search.agent import Agent, Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction, require_positive
+from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_positive
 from nases_env.search_spaces import Architecture
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
@@ -46,14 +46,15 @@ class PolicyArgs(SearchArgs):
     """Geometric decay of the probability that a child is selected as elite: P(rank r) is proportional to decay^(r - 1),
     where r = 1 is the best child; the worst child has the remaining probability."""
     num_mutations: int = 1
-    """Decisions of the elite that are resampled before the controller reads it. Mutations change single decisions; noise in
-    the embedding changes all of them a little."""
+    """Mutations of the elite before the controller reads it. Each one changes a single decision; noise in the embedding
+    changes all of them a little."""
     residual: bool = True
     """If the simulator's output for an elite does not decode to that elite, as usual in enas_micro, add the difference
-    between the elite's original embedding and that output to the policy mean, so that the search starts at the elite."""
+    between the elite's original embedding and that output to the policy mean, so that the search starts at the elite.
+    Mutants that model_assisted selects were not decoded from an embedding, so nothing is added for them."""
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 20, or half of the budget if that is less."""
+    Default: 20, or half of the budget if that is less; with --time alone, 20. Pass fewer for a short search."""
     std: float = 0.1
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     gradient_steps: int = 4
@@ -65,6 +66,8 @@ class PolicyArgs(SearchArgs):
         require_at_least(self, 0, "num_mutations", "learning_starts", "gradient_steps")
         require_positive(self, "std", "learning_rate")
         require_fraction(self, "elite_geometric_decay")
+        if self.gradient_steps == 0:
+            require_default(self, "with --gradient-steps 0", "learning_rate")
 
     @property
     def resolved_learning_starts(self) -> int:
@@ -96,7 +99,8 @@ class Transition:
     Attributes:
         sample: the proposal.
         reward: the reward of the child.
-        residual: its embedding minus the simulator's output for it, shape (n,); 0 if that output decodes to the child.
+        residual: its embedding minus the simulator's output for it, shape (n,); 0 if that output decodes to the child
+            or if the child is a mutant.
     """
 
     sample: PolicySample
@@ -143,7 +147,7 @@ class EmbeddingPolicy(Agent):
         """Sample elites, mutate and encode them.
 
         Args:
-            num_mutations: number of decisions to resample, shape (B,).
+            num_mutations: number of mutations, shape (B,).
 
         Returns:
             The inputs of the controller, shape (B, m), and the residuals to add to its outputs, shape (B, n).

@@ -8,7 +8,8 @@ next child is decoded from a sample of this policy.
 
 The paper leaves the exploration, the baseline and the learning rate open. With a small standard deviation the simulator
 reproduces the child that it reads, so the search stays near its first child. Therefore the default deviation is large, the
-first children are random, and repeats are sampled again. ``--std 0.1 --learning-starts 0 --no-unseen`` turns this off.
+first children are random, and repeats are sampled again; the rejection is not part of the log probability.
+``--std 0.1 --learning-starts 0 --no-unseen`` turns this off.
 ``examples/reinforce_single_file.py`` is the same algorithm as one loop. With rungs, it learns from the first one only.
 """
 
@@ -44,7 +45,7 @@ class Args(SearchArgs):
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
     learning_starts: int | None = None
     """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 20, or half of the budget if that is less."""
+    Default: 20, or half of the budget if that is less; with --time alone, 20. Pass fewer for a short search."""
     unseen: bool = True
     """Avoid repeats: sample again, with a larger standard deviation per attempt, if a child was proposed before."""
     learning_rate: float = 3e-4

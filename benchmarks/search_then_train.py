@@ -36,10 +36,9 @@ from nases_env.model_io import TrainedModel, save_model
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.timing import time_training
 from nases_env.search import SearchLoop, make_env
+from nases_env.search.time_budget import UNLIMITED_BUDGET
 from nases_env.search_spaces import get_search_space
 from nases_env.training import EpochRecord
-
-UNLIMITED_BUDGET = 10**9  # children; the time limit always ends the search first
 
 
 @dataclass(frozen=True)

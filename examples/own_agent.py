@@ -14,12 +14,11 @@ from nases_agents.random_search import RandomSearch
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import Agent, Proposal, SearchArgs, SearchLoop
-from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
 
 
 class HillClimbing(Agent):
-    """Resample one decision of the best architecture so far."""
+    """Change one decision of the best architecture so far."""
 
     def __init__(self, env: NASESEnv, args: SearchArgs) -> None:
         self.search_space = env.search_space
@@ -28,19 +27,12 @@ class HillClimbing(Agent):
         self.best_reward = 0.0
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
-        return [Proposal(self.neighbor()) for _ in range(num_children)]
+        return [Proposal(self.search_space.mutate(self.best, self.rng)) for _ in range(num_children)]
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         if evaluation.reward >= self.best_reward:
             self.best, self.best_reward = proposal.architecture, evaluation.reward
         return {}
-
-    def neighbor(self) -> Architecture:
-        """Return the best architecture with another choice for one random decision."""
-        decisions = list(self.best.decisions)
-        index = self.rng.integers(len(decisions))
-        decisions[index] = int(self.rng.integers(self.search_space.decision_sizes[index]))
-        return self.search_space.architecture(decisions)
 
 
 def best_reward(make_agent: Callable[[NASESEnv, SearchArgs], Agent], seed: int, budget: int) -> float:

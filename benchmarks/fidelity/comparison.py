@@ -2,12 +2,14 @@
 
     python -m benchmarks.fidelity --output fidelity.json --table fidelity.csv
 
-Random cells are trained with the recipe of the final training, with several seeds, and with short variants of a preset. The
-final training uses the training split, and is measured on the validation split after each epoch and on the test images
-once, at its end. The numbers of parameters and of FLOPs are signals that need no training. Each signal is compared with the
-mean final validation accuracy of each cell (used to choose settings) and with its mean final test accuracy (only reported).
-Seconds are CPU seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the
-teacher, which is trained once before the other trainings. Its training is not part of their seconds.
+Random cells are trained with the recipe of the final training, with several seeds, and with short variants of a preset.
+Trainings of a cell with the same number of the seed have the same initial weights, unlike in a search. The final training
+uses the training split, and is measured on the validation split after each epoch and on the test images once, at its end.
+The numbers of parameters and of FLOPs are signals that need no training. Each signal is compared with the mean final
+validation accuracy of each cell (used to choose settings) and with its mean final test accuracy (only reported); the
+signals of the final training itself, which are those of the first seed, with the means of the other seeds. Seconds are CPU
+seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the teacher, which
+is trained once before the other trainings. Its training is not part of their seconds.
 
 The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint. With ``--archive``,
 finished trainings are also kept in one file, from which another machine continues.
@@ -102,7 +104,7 @@ class Args:
     num_processes: int = os.cpu_count() or 1
     """Number of parallel trainings, with one thread each."""
     num_resamples: int = 1000
-    """Number of bootstrap samples of the intervals, and of random subsets for the rungs; at least 1."""
+    """Number of bootstrap samples of the intervals, and of random subsets for the rung schedules; at least 1."""
     work_dir: Path = Path("runs/fidelity")
     """Directory of the trainings."""
     archive: Path | None = None

@@ -21,8 +21,8 @@ from nases_env.execution import ExecutionSettings
 from nases_env.hashing import sha256_hex
 from nases_env.search import SearchArgs, SearchCallback, SearchLoop, Trial, make_env
 from nases_env.search.agent import Agent
+from nases_env.search.time_budget import UNLIMITED_BUDGET
 
-UNLIMITED_BUDGET = 10**9  # children; the time limit always ends the search first
 NUM_FINALISTS = 5  # as by default in a search
 
 

@@ -20,7 +20,7 @@ from nases_env.pareto import hypervolume
 from nases_env.seeding import numpy_generator
 
 REFERENCE_FACTOR = 10  # the cost of the reference point, relative to the highest limit
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def analyze(rows: Mapping[int, Sequence[Row]], reference: str) -> Report:

@@ -42,7 +42,7 @@ def require_default(args: Any, reason: str, *options: str) -> None:
 
     Args:
         args: the options of the command.
-        reason: why the options have no effect, such as "with --advantage rank".
+        reason: why the options have no effect, such as "with --controller independent".
         *options: names of fields of ``args``.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(args)}

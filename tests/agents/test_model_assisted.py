@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_beats_random_search_with_half_the_budget() -> None:
 def test_predicted_rewards_alone_train_the_controller() -> None:
     """Samples of the trained policy have higher rewards than those of the initial one."""
     env = synthetic_env()
-    agent = ModelAssisted(env, Args(gradient_steps=0, learning_starts=60, learning_rate=3e-3))
+    agent = ModelAssisted(env, Args(learning_starts=60, learning_rate=3e-3))
     for proposal in agent.ask(60):
         agent.tell(proposal, evaluation(proposal.architecture, env.evaluate(proposal.architecture).reward))
     agent.model.fit()
@@ -123,11 +124,28 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{"imagined_batch_size": 0}, {"extra_mutation_prob": 1.0}, {"std": 0.0}, {"ucb_kappa": -1.0}]
+    "options",
+    [
+        {"imagined_batch_size": 0},
+        {"extra_mutation_prob": 1.0},
+        {"std": 0.0},
+        {"ucb_kappa": -1.0},
+        {"ucb_kappa": math.inf},
+        {"imagined_ucb_kappa": math.inf},
+    ],
 )
 def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(options)).replace('_', '-')} must"):
         Args(**options)
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {"imagined_batch_size": 7}, {"imagined_ucb_kappa": 2.0}])
+def test_options_of_the_training_are_input_errors_without_gradient_steps(options: dict[str, Any]) -> None:
+    Args(gradient_steps=0)
+    Args(gradient_steps=1, **options)
+    name = next(iter(options)).replace("_", "-")
+    with pytest.raises(InputError, match=f"--{name} has no effect with --gradient-steps 0; omit it"):
+        Args(gradient_steps=0, **options)
 
 
 def test_candidates_are_samples_of_the_policy_and_of_the_prior_and_mutants_of_the_best() -> None:

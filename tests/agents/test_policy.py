@@ -10,6 +10,7 @@ from nases_agents.policy import PRIOR_BATCH_SIZE, log_density, rank_normalize
 from torch.distributions import Normal
 
 from nases_env.envs import ACTION_SCALE
+from nases_env.errors import InputError
 from tests.agents.driving import drive_synthetic, hamming_distance, synthetic_env
 
 
@@ -27,6 +28,12 @@ def test_controller_starts_with_the_weights_of_the_simulator() -> None:
     torch.testing.assert_close(agent.controller(vectors), env.embedding.simulator(vectors), rtol=0, atol=0)
     random = EliteReinforce(env, Args(init="random"))
     assert not torch.allclose(random.controller(vectors), agent.controller(vectors))
+
+
+def test_learning_rate_is_an_input_error_without_gradient_steps() -> None:
+    Args(gradient_steps=0)
+    with pytest.raises(InputError, match="--learning-rate has no effect with --gradient-steps 0; omit it"):
+        Args(gradient_steps=0, learning_rate=0.1)
 
 
 def test_elites_are_mutated() -> None:

@@ -354,6 +354,10 @@ def test_unfinished_cells_and_invalid_options_are_input_errors(tmp_path: Path) -
         main(Args(dataset="digits", preset="smoke", num_cells=3, num_trainings=0, work_dir=tmp_path))
     with pytest.raises(InputError, match="at least 3 --num-cells"):
         Args(num_cells=2)
+    with pytest.raises(InputError, match="--num-resamples must be at least 1, not 0"):
+        Args(num_resamples=0)
+    with pytest.raises(InputError, match="--num-trainings must be at least 0, not -1"):
+        Args(num_trainings=-1)
     with pytest.raises(InputError, match=f"unknown training 'lr_0.5'.*known: {', '.join(SHORT_TRAININGS)[:20]}"):
         Args(trainings=("lr_0.5",))
     with pytest.raises(InputError, match="unknown preset"):

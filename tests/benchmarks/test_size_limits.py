@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks.real_search.analysis import Row
+from benchmarks.real_search.searches import AGENTS
 from benchmarks.real_search.trainings import BASELINE_SPACES
-from benchmarks.size_limits.analysis import analyze
+from benchmarks.size_limits.analysis import COLORS, analyze
 from benchmarks.size_limits.comparison import BASELINES, Args
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS
@@ -76,6 +77,10 @@ def test_hypervolume_is_that_of_the_seeds_with_all_limits() -> None:
     assert areas["random_search"]["values"] == {0: pytest.approx((0.4 - 0.3) * 3)}
     assert areas["search"]["difference"]["value"] == pytest.approx(0.8 - 0.3)
     assert report["limits"][str(LIMITS[1])]["methods"]["search"]["num_failed"] == 1
+
+
+def test_each_method_has_its_own_color_in_the_figure() -> None:
+    assert len(set(COLORS)) == len(COLORS) >= len(AGENTS) + len(BASELINES)
 
 
 @pytest.mark.parametrize("name", BASELINES)

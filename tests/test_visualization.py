@@ -262,6 +262,24 @@ def test_named_decisions_and_choices_are_shown() -> None:
     assert text.get_window_extent().width < box.get_window_extent().width
 
 
+@pytest.mark.parametrize("fixed_size", [False, True])
+@pytest.mark.parametrize(("space", "architecture"), [(SPACE, CHAIN), (Named(), Named().architecture([1, 2]))])
+def test_title_that_is_too_long_ends_with_an_ellipsis(
+    space: SearchSpace, architecture: Architecture, fixed_size: bool
+) -> None:
+    title = "best of 1,000 in NASES-CIFAR10-v0, " * 9
+    figure = visualization.draw(space, architecture, title, fixed_size=fixed_size)
+    text = next(text for text in figure.axes[0].texts if text.get_text().startswith("best of"))
+    assert text.get_text().endswith("…")
+    assert title.startswith(text.get_text()[:-1])
+    extent = text.get_window_extent()
+    assert extent.x0 > 0
+    assert extent.x1 < figure.bbox.width
+    short = title[: len(text.get_text())]
+    figure = visualization.draw(space, architecture, short, fixed_size=fixed_size)
+    assert short in [text.get_text() for text in figure.axes[0].texts]
+
+
 def test_scene_of_fixed_size_does_not_depend_on_the_title() -> None:
     space = Named()
     scenes = [make_scene(space, space.architecture([1, 2]), title, fixed_size=True) for title in ("", "a long title" * 4)]

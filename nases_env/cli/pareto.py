@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,14 +90,16 @@ def pareto_command(args: ParetoArgs) -> None:
     """Run ``nases pareto``.
 
     Raises:
-        InputError: if an option is not valid, a run directory cannot be read, no child has a known cost, or the figure
-            cannot be written.
+        InputError: if an option is not valid, a run directory is given twice or cannot be read, no child has a known cost,
+            or the figure cannot be written.
     """
     _, name, *others = parse_objectives(args.objectives)
     if others:
         raise InputError(f"--objectives must be {ACCURACY} and one cost; omit {', '.join(others)}")
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one or more in runs/")
+    if len(set(map(os.path.realpath, args.run_dirs))) < len(args.run_dirs):
+        raise InputError("a run directory is given more than once; pass each one once")
     if args.reference is not None and not (0 <= args.reference[0] < 1 and 0 < args.reference[1] < float("inf")):
         raise InputError("--reference must be an accuracy from 0 to less than 1 and a cost above 0, such as 0.5 1e6")
     configs = [read_config(path) for path in args.run_dirs]

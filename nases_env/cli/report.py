@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +54,13 @@ def report_command(args: ReportArgs) -> None:
     """Run ``nases report``.
 
     Raises:
-        InputError: if no run directory is given, one cannot be read or measured, or the page cannot be written.
+        InputError: if no run directory is given, one is given twice or cannot be read or measured, or the page cannot be
+            written.
     """
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one in runs/, or several to compare them")
+    if len(set(map(os.path.realpath, args.run_dirs))) < len(args.run_dirs):
+        raise InputError("a run directory is given more than once; pass each one once")
     if args.output is not None and args.output.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output must end in {' or '.join(SUFFIXES)}, not {args.output.name}")
     output = args.output or (args.run_dirs[0] / REPORT if len(args.run_dirs) == 1 else COMPARISON)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from nases_env.console import Console
@@ -45,10 +46,13 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         print_line(line)
     train, valid = evaluator.images()
     settings = evaluator.settings
-    num_epochs = settings.total_epochs(len(train))
+    rungs = evaluator.rungs or (settings.total_epochs(len(train)),)
+    epochs = [f"each is trained for {count(rungs[0], 'epoch')}"]
+    for index, rung in enumerate(rungs[1:], start=1):
+        epochs.append(f"the best 1 of {args.reduction_factor**index:,} for {count(rung, 'epoch')}")
     _, height, width = train.image_shape
     print_line(
-        f"plan: {agent} searches {budget}, {args.num_envs} at a time; each is trained for {count(num_epochs, 'epoch')} on "
+        f"plan: {agent} searches {budget}, {args.num_envs} at a time; {', '.join(epochs)} on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
     if limits := evaluator.limits.describe():
@@ -56,7 +60,12 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     timed = time_training(
         get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
     )
-    per_child = timed.estimate(num_epochs) + timed.per_epoch * FORWARD_SHARE * len(valid) / len(train)
+    measuring = timed.per_epoch * FORWARD_SHARE * len(valid) / len(train)
+    # Promoted children continue their training from the rung below.
+    per_child = sum(
+        (timed.estimate(end - start) + measuring) * (args.budget // args.reduction_factor**index) / args.budget
+        for index, (start, end) in enumerate(pairwise((0, *rungs)))
+    )
     where = device_name(resolve_device(args.device))
     if math.isnan(per_child):
         print_line(f"estimate: none, because the training of {NUM_NETWORKS} random networks failed on {where}")
@@ -65,8 +74,9 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         num_children = max(1, math.floor(((args.time or 0) - START_SECONDS) * args.num_envs / per_child))
         print_line(f"estimate: {per_child:.1f} s per child on {where}, so about {num_children:,} children")
         return
-    num_rounds = math.ceil(args.budget / args.num_envs) + math.ceil(resolve_num_finalists(args, evaluator) / args.num_envs)
-    seconds = START_SECONDS + num_rounds * per_child
+    num_finalists = min(args.budget, resolve_num_finalists(args, evaluator))
+    seconds = START_SECONDS + math.ceil(args.budget / args.num_envs) * per_child
+    seconds += math.ceil(num_finalists / args.num_envs) * (timed.estimate(rungs[-1]) + measuring)
     at_most = "" if args.time is None else f", at most {format_duration(args.time)}"
     print_line(
         f"estimate: {per_child:.1f} s per child on {where}, about {format_duration(seconds)} in all{at_most} (from a few "

@@ -262,12 +262,23 @@ def _command(run: Run) -> str:
     return f"nases {options}" if Path(program).stem == "nases" else f"python {run.command}"
 
 
+def _search_program(run: Run) -> str:
+    """Return the program that resumes a search: the one that started it, because only this one knows a custom agent."""
+    try:
+        program = Path(next(iter(shlex.split(run.command)), "nases"))
+    except ValueError:  # the command is damaged
+        program = Path("nases")
+    if program.stem == "nases" or program.parts[-2:] == ("nases_env", "__main__.py"):
+        return "nases search"
+    return f"python {shlex.quote(str(program))}"
+
+
 def _next_commands(run: Run) -> list[tuple[str, str]]:
     """Return the commands that are useful next, with what they do."""
     name = shlex.quote(run.name)
     commands = []
     if run.state == "stopped":
-        commands.append((f"nases search --resume {name}", "resumes the search"))
+        commands.append((f"{_search_program(run)} --resume {name}", "resumes the search"))
     if run.is_trained and run.best is not None:
         commands.append((f"nases train {name}", "trains the best child with a longer schedule and tests it once"))
         if not run.latencies:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from nases_env.escaping import printable
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def printable_lines(text: str) -> str:
@@ -34,13 +34,16 @@ def compact(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Format a duration with two units at most."""
+    if seconds < 10:
+        return f"{seconds:.3g} s"
+    seconds = round(seconds)
     if seconds < MINUTE:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds} s"
     if seconds < HOUR:
-        return f"{seconds // MINUTE:.0f} min {seconds % MINUTE:.0f} s"
+        return f"{seconds // MINUTE} min {seconds % MINUTE} s"
     if seconds < DAY:
-        return f"{seconds // HOUR:.0f} h {seconds % HOUR // MINUTE:.0f} min"
-    return f"{seconds // DAY:,.0f} d {seconds % DAY // HOUR:.0f} h"
+        return f"{seconds // HOUR} h {seconds % HOUR // MINUTE} min"
+    return f"{seconds // DAY:,} d {seconds % DAY // HOUR} h"
 
 
 def milliseconds(seconds: float) -> str:

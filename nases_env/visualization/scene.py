@@ -121,7 +121,7 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
     Args:
         search_space: the search space of the architecture.
         architecture: the architecture.
-        title: printed above the cells.
+        title: printed above the cells; if it is wider than the drawing can be, an ellipsis replaces its end.
         fixed_size: whether the drawing has the same size for all architectures, such as for the frames of a video.
     """
     graphs = drawn_graphs(search_space, architecture)
@@ -153,6 +153,8 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
 
 
 def _title(title: str, scene: Scene) -> Text:
+    if TITLE_CHARACTER_WIDTH * len(title) > scene.width:
+        title = f"{title[: int(scene.width / TITLE_CHARACTER_WIDTH) - 1]}…"
     return Text(Point(scene.width / 2, scene.height - TITLE_HEIGHT / 2), title, TITLE_FONT_SIZE, is_centered=True)
 
 

@@ -120,6 +120,7 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ((), "no run directory is given; pass one or more in runs/"),
+        (("RUN", "RUN/"), "a run directory is given more than once; pass each one once"),
         (("RUN",), "params is known of no child; choose another of params, flops, memory, latency"),
         (("RUN", "--objectives", "accuracy,speed"), "unknown objective 'speed'"),
         (("RUN", "--objectives", "params,accuracy"), "they must be accuracy and then distinct costs"),
@@ -130,7 +131,7 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
     ],
 )
 def test_invalid_input_is_one_line(options: tuple[str, ...], message: str, runs: list[Path]) -> None:
-    words = [str(runs[0]) if word == "RUN" else word for word in options]
+    words = [word.replace("RUN", str(runs[0])) for word in options]
     assert message in error_of(run_here(cli.main, "pareto", *words))
 
 

@@ -58,6 +58,13 @@ def test_invalid_input_is_a_one_line_error(
     assert not list(tmp_path.iterdir())
 
 
+def test_same_search_is_not_compared_with_itself(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(runs[0])
+    error = error_of(run_here(main, "report", str(runs[0]), str(tmp_path / "link"), "--output", str(tmp_path / "both.html")))
+    assert error == "error: a run directory is given more than once; pass each one once"
+    assert not (tmp_path / "both.html").exists()
+
+
 def test_report_imports_neither_matplotlib_nor_pandas(runs: list[Path]) -> None:
     code = f"""
 import sys

@@ -14,9 +14,11 @@ import nases_agents
 import numpy as np
 import pytest
 
+from nases_env.cli import search_plan
 from nases_env.cli.agents import AGENTS, require_agent
 from nases_env.cli.main import main
 from nases_env.errors import InputError
+from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
 from tests.commands import error_of, run_here
 from tests.training.images import write_image
@@ -96,6 +98,28 @@ def test_time_is_converted_to_a_number_of_children() -> None:
     assert re.search(r"so about [\d,]+ children", result.stdout)
     result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h", "--budget", "5")
     assert "at most 1h" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("budget", "factor", "epochs", "mean", "total"),
+    [
+        # 16 children for one epoch, four of them for 2 more, one of them for 24 more; the finalists for 27 each
+        ("16", "4", "the best 1 of 4 for 3 epochs, the best 1 of 16 for 27 epochs", "30.0 s per child", "30m34s"),
+        ("3", "3", "the best 1 of 3 for 3 epochs, the best 1 of 9 for 27 epochs", "16.7 s per child", "14m24s"),
+        ("2", "3", "the best 1 of 3 for 3 epochs, the best 1 of 9 for 27 epochs", "10.0 s per child", "9m24s"),
+    ],
+)
+def test_plan_counts_the_epochs_of_the_rungs(
+    budget: str, factor: str, epochs: str, mean: str, total: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_plan, "time_training", lambda *_, **__: TrainingTime(per_epoch=10.0, overhead=0.0))
+    monkeypatch.setattr(search_plan, "FORWARD_SHARE", 0.0)
+    options = ("--preset", "smoke", "--rungs", "1,3,27", "--budget", budget, "--reduction-factor", factor, "--num-envs", "1")
+    result = run_here(main, "search", "digits", "--dry-run", "--agent", "random_search", *options)
+    assert result.returncode == 0, result.stderr
+    assert f"each is trained for 1 epoch, {epochs} on" in result.stdout
+    assert f"estimate: {mean} on" in result.stdout
+    assert f"about {total} in all" in result.stdout
 
 
 @pytest.mark.parametrize("option", ["--num-envs", "--num_envs"])

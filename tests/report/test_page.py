@@ -78,6 +78,22 @@ def test_page_on_one_search_has_all_parts() -> None:
         assert text in page, text
 
 
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("/usr/bin/nases search digits --agent reinforce", "nases search"),
+        ("/usr/lib/nases_env/__main__.py search digits", "nases search"),
+        ("my_agent.py --budget 3", "python my_agent.py"),
+        ("'my agents/one.py' --resume runs/test", "python &#39;my agents/one.py&#39;"),
+        ("", "nases search"),
+        ("'damaged", "nases search"),
+    ],
+)
+def test_stopped_search_is_resumed_by_the_program_that_started_it(command: str, program: str) -> None:
+    page = render([make_run(make_children(3), state="stopped", command=command)])
+    assert f"<code>{program} --resume runs/test</code>" in page
+
+
 def test_reward_other_than_the_accuracy_is_a_number_next_to_it() -> None:
     children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
     run = make_run(children, has_accuracy_rewards=False)

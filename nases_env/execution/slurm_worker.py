@@ -141,10 +141,13 @@ def _parse(options: str | None) -> dict[str, Any]:
             raise InputError(
                 f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
             )
-        is_number = re.fullmatch("[0-9]{1,18}", value) is not None
-        if name in SUBMITIT_OPTIONS and not is_number:
-            raise InputError(f"{name} in slurm_options must be a number, not {value}")
-        parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_number else value
+        is_integer = re.fullmatch("[0-9]{1,18}", value) is not None
+        if name == "mem_gb" and re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", value):
+            parsed[name] = float(value)
+        elif name in SUBMITIT_OPTIONS and not is_integer:
+            raise InputError(f"{name} in slurm_options must be a {'' if name == 'mem_gb' else 'whole '}number, not {value}")
+        else:
+            parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_integer else value
     return parsed
 
 

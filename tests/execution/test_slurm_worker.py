@@ -149,9 +149,11 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
     [
         ("partition", "invalid option 'partition' in slurm_options"),
         ("=3", "invalid option '=3' in slurm_options"),
-        ("timeout_min=x", "timeout_min in slurm_options must be a number, not x"),
-        ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a number, not 999"),
-        ("timeout_min=²", "timeout_min in slurm_options must be a number, not ²"),
+        ("timeout_min=x", "timeout_min in slurm_options must be a whole number, not x"),
+        ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a whole number, not 999"),
+        ("timeout_min=²", "timeout_min in slurm_options must be a whole number, not ²"),
+        ("cpus_per_task=1.5", "cpus_per_task in slurm_options must be a whole number, not 1.5"),
+        ("mem_gb=1e3", "mem_gb in slurm_options must be a number, not 1e3"),
         ("partition=gpu\ntouch stolen,timeout_min=5", "invalid option 'partition=gpu.ntouch stolen' in slurm_options"),
         ("partition=gpu", "Slurm needs a time limit for jobs in minutes"),
     ],
@@ -160,6 +162,12 @@ def test_invalid_options_are_input_errors(options: str, message: str, tmp_path: 
     with pytest.raises(InputError, match=message) as caught:
         slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")
     assert "\n" not in str(caught.value)
+
+
+def test_memory_may_be_a_decimal_number(tmp_path: Path) -> None:
+    options = "timeout_min=5,mem_gb=1.5,partition=2.5"
+    assert slurm_worker._parse(options) == {"timeout_min": 5, "mem_gb": 1.5, "slurm_partition": "2.5"}
+    slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed here")

@@ -22,6 +22,7 @@ from nases_env.execution.pool import Worker, WorkerPoolExecutor
 from nases_env.execution.process_worker import default_num_workers, process_workers
 from nases_env.execution.slurm_worker import slurm_workers
 from nases_env.execution.store import Store
+from nases_env.json_io import describe_type
 from nases_env.search_spaces import Architecture
 
 EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
@@ -101,7 +102,7 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
         try:
             check_type(value, known[option])
         except TypeCheckError:
-            raise InputError(f"{option} of execution must be {known[option]}, not {value!r}") from None
+            raise InputError(f"{option} of execution must be {describe_type(known[option])}, not {value!r}") from None
     return ExecutionSettings(**options)
 
 

@@ -70,7 +70,8 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
         ({"max_retries": -1}, "max_retries must be at least 0"),
         ({"checkpoint_interval": -1.0}, "checkpoint_interval must be 0 or a number of seconds"),
         ({"num_worker": 1}, r"unknown option 'num_worker' of execution \(did you mean 'num_workers'\?\)"),
-        ({"num_workers": "two"}, "num_workers of execution must be"),
+        ({"num_workers": "two"}, r"num_workers of execution must be int \| None, not 'two'"),
+        ({"max_retries": "a"}, "max_retries of execution must be int, not 'a'"),
     ],
 )
 def test_invalid_settings_are_input_errors(options: dict[str, Any], message: str) -> None:

@@ -162,9 +162,24 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
     if sys.platform == "win32":
         raise InputError(f"the executor {name} needs Linux or macOS; use the executor serial")
     folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir).absolute()
+    try:
+        workers = _make_workers(evaluator, settings, name, max_in_flight, folder)
+    except BaseException:
+        if settings.work_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    executor = WorkerPoolExecutor(evaluator, workers, max_retries=settings.max_retries)
+    if settings.work_dir is None:
+        weakref.finalize(executor, _remove_without_logs, folder)
+    return executor
+
+
+def _make_workers(
+    evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int, folder: Path
+) -> Sequence[Worker]:
     num_workers = settings.num_workers
     if name == "processes":
-        workers: Sequence[Worker] = process_workers(
+        return process_workers(
             evaluator,
             num_workers or default_num_workers(evaluator, max_in_flight, settings.workers_per_gpu),
             workers_per_gpu=settings.workers_per_gpu,
@@ -172,10 +187,10 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             time_limit=settings.time_limit,
             memory_limit=settings.memory_limit,
         )
-    elif name == "ray":
+    if name == "ray":
         from nases_env.execution.ray_worker import ray_workers  # requires the extra ``ray``
 
-        workers = ray_workers(
+        return ray_workers(
             evaluator,
             num_workers or max_in_flight,
             address=settings.ray_address,
@@ -183,15 +198,16 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             log_dir=folder / "logs",
             time_limit=settings.time_limit,
         )
-    else:
-        workers = slurm_workers(
-            evaluator,
-            num_workers or max_in_flight,
-            folder=folder / "slurm",
-            options=settings.slurm_options,
-            time_limit=settings.time_limit,
-        )
-    executor = WorkerPoolExecutor(evaluator, workers, max_retries=settings.max_retries)
-    if settings.work_dir is None:
-        weakref.finalize(executor, shutil.rmtree, folder, ignore_errors=True)
-    return executor
+    return slurm_workers(
+        evaluator,
+        num_workers or max_in_flight,
+        folder=folder / "slurm",
+        options=settings.slurm_options,
+        time_limit=settings.time_limit,
+    )
+
+
+def _remove_without_logs(folder: Path) -> None:
+    """Remove a temporary folder, unless it contains logs, which the reasons of failed children name."""
+    if not any((*folder.glob("logs/*"), *folder.glob("slurm/*/*.err"))):
+        shutil.rmtree(folder, ignore_errors=True)

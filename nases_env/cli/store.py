@@ -261,7 +261,8 @@ def _merge(args: MergeArgs) -> None:
 
 
 def _result(row: Row) -> str:
-    return f"{row['status']} {row['valid_accuracy']}"
+    score = "" if row["score"] is None else f" with the reward {row['score']}"
+    return f"{row['status']} {row['valid_accuracy']}{score}"
 
 
 def _verify(args: VerifyArgs) -> None:

@@ -22,6 +22,7 @@ from nases_env.execution.pool import Worker, WorkerPoolExecutor
 from nases_env.execution.process_worker import default_num_workers, process_workers
 from nases_env.execution.slurm_worker import slurm_workers
 from nases_env.execution.store import Store
+from nases_env.json_io import describe_type
 from nases_env.search_spaces import Architecture
 
 EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
@@ -31,7 +32,7 @@ EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
 class ExecutionSettings:
     """Where and how children are evaluated. These settings do not affect results, except for the limits.
 
-    A child that exceeds ``time_limit`` or ``memory_limit`` has the reward 0, and so it has in searches that share the store.
+    A child that exceeds ``time_limit`` or ``memory_limit`` has the reward 0, also in searches that share the store.
 
     Raises:
         InputError: if a value is out of range.
@@ -60,12 +61,13 @@ class ExecutionSettings:
     """slurm: options of sbatch or submitit as NAME=VALUE,NAME=VALUE, such as partition=gpu,timeout_min=120."""
     checkpoint_interval: float = 120.0
     """Minimum seconds of training between two checkpoints of a child, from which it continues after a crash; 0: after every
-    epoch; inf: never."""
+    epoch; inf: never. No effect without a run directory or work_dir."""
     store: str | None = None
     """Path of the result store (SQLite). Searches that share a store reuse each other's results. Default: a file in the run
     directory."""
     work_dir: str | None = None
-    """Folder for worker logs and checkpoints of children. Default: the run directory, if there is one."""
+    """Folder for worker logs and checkpoints of children. Default: the run directory. Without one, there are no checkpoints, and
+    logs are in a temporary folder."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
@@ -103,7 +105,7 @@ def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
         try:
             check_type(value, known[option])
         except TypeCheckError:
-            raise InputError(f"{option} of execution must be {known[option]}, not {value!r}") from None
+            raise InputError(f"{option} of execution must be {describe_type(known[option])}, not {value!r}") from None
     return ExecutionSettings(**options)
 
 
@@ -163,9 +165,24 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
     if sys.platform == "win32":
         raise InputError(f"the executor {name} needs Linux or macOS; use the executor serial")
     folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir).absolute()
+    try:
+        workers = _make_workers(evaluator, settings, name, max_in_flight, folder)
+    except BaseException:
+        if settings.work_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    executor = WorkerPoolExecutor(evaluator, workers, max_retries=settings.max_retries)
+    if settings.work_dir is None:
+        weakref.finalize(executor, _remove_without_logs, folder)
+    return executor
+
+
+def _make_workers(
+    evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int, folder: Path
+) -> Sequence[Worker]:
     num_workers = settings.num_workers
     if name == "processes":
-        workers: Sequence[Worker] = process_workers(
+        return process_workers(
             evaluator,
             num_workers or default_num_workers(evaluator, max_in_flight, settings.workers_per_gpu),
             workers_per_gpu=settings.workers_per_gpu,
@@ -173,10 +190,10 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             time_limit=settings.time_limit,
             memory_limit=settings.memory_limit,
         )
-    elif name == "ray":
+    if name == "ray":
         from nases_env.execution.ray_worker import ray_workers  # requires the extra ``ray``
 
-        workers = ray_workers(
+        return ray_workers(
             evaluator,
             num_workers or max_in_flight,
             address=settings.ray_address,
@@ -184,15 +201,16 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
             log_dir=folder / "logs",
             time_limit=settings.time_limit,
         )
-    else:
-        workers = slurm_workers(
-            evaluator,
-            num_workers or max_in_flight,
-            folder=folder / "slurm",
-            options=settings.slurm_options,
-            time_limit=settings.time_limit,
-        )
-    executor = WorkerPoolExecutor(evaluator, workers, max_retries=settings.max_retries)
-    if settings.work_dir is None:
-        weakref.finalize(executor, shutil.rmtree, folder, ignore_errors=True)
-    return executor
+    return slurm_workers(
+        evaluator,
+        num_workers or max_in_flight,
+        folder=folder / "slurm",
+        options=settings.slurm_options,
+        time_limit=settings.time_limit,
+    )
+
+
+def _remove_without_logs(folder: Path) -> None:
+    """Remove a temporary folder, unless it contains logs, which the reasons of failed children name."""
+    if not any((*folder.glob("logs/*"), *folder.glob("slurm/*/*.err"))):
+        shutil.rmtree(folder, ignore_errors=True)

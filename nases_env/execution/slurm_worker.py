@@ -7,6 +7,7 @@ import math
 import re
 import threading
 import time
+import traceback
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.process_worker_main import describe
 
 POLL_SECONDS = 1.0
 NUM_LOG_LINES = 20
@@ -49,9 +51,11 @@ class SlurmWorker(Worker):
         try:
             kind, value = job.result()
         except Exception as error:  # submitit raises many types
-            log = _log(job)
-            reason = f"its job {job.job_id} returned no result ({str(error).splitlines()[0]}); see {job.paths.stderr}"
-            raise AttemptError(reason, log=log) from error
+            first_line = (str(error) or type(error).__name__).splitlines()[0]  # the log of the job follows
+            reason = f"its job {job.job_id} returned no result ({first_line}); see {job.paths.stderr}"
+            raise AttemptError(reason, log=_log(job)) from error
+        if kind == "raised":
+            raise AttemptError(f"raised {value}; see {job.paths.stderr}", log=_log(job))
         for path in Path(self._executor.folder).glob(f"{job.job_id}_*"):
             path.unlink(missing_ok=True)
         if kind == "input_error":
@@ -137,10 +141,13 @@ def _parse(options: str | None) -> dict[str, Any]:
             raise InputError(
                 f"invalid option {option!r} in slurm_options; use NAME=VALUE,NAME=VALUE: partition=gpu,timeout_min=120"
             )
-        is_number = re.fullmatch("[0-9]{1,18}", value) is not None
-        if name in SUBMITIT_OPTIONS and not is_number:
-            raise InputError(f"{name} in slurm_options must be a number, not {value}")
-        parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_number else value
+        is_integer = re.fullmatch("[0-9]{1,18}", value) is not None
+        if name == "mem_gb" and re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", value):
+            parsed[name] = float(value)
+        elif name in SUBMITIT_OPTIONS and not is_integer:
+            raise InputError(f"{name} in slurm_options must be a {'' if name == 'mem_gb' else 'whole '}number, not {value}")
+        else:
+            parsed[name if name in SUBMITIT_OPTIONS else f"slurm_{name}"] = int(value) if is_integer else value
     return parsed
 
 
@@ -150,6 +157,9 @@ def _evaluate(evaluator: Evaluator, task: Task) -> tuple[str, Any]:
         return "done", task.run(evaluator)
     except InputError as error:
         return "input_error", str(error)
+    except Exception as error:  # submitit ends a job that it has requeued with SystemExit
+        traceback.print_exc()
+        return "raised", describe(error)
 
 
 def _log(job: Any) -> str:

@@ -207,6 +207,11 @@ class TestMerge:
             f"{other}: 0 added, 3 known, 1 differing",
             f"  {ARCHITECTURES[1].key}, seed 1: ok 0.875; {path} keeps ok 0.75",
         ]
+        change(other, "UPDATE evaluations SET valid_accuracy = 0.75, score = 0.5 WHERE seed = 1")
+        with pytest.raises(SystemExit):
+            run_store_command(tyro.cli(StoreCommands, args=["merge", str(path), str(other)]))
+        line = capsys.readouterr().out.splitlines()[1]
+        assert line.endswith(f"seed 1: ok 0.75 with the reward 0.5; {path} keeps ok 0.75")
 
     def test_merge_with_itself_changes_nothing(self, path: Path, nases_store: Callable[..., str]) -> None:
         assert nases_store("merge", path, path) == f"{path}: 0 added, 4 known, 0 differing\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nases_env.errors import InputError
@@ -14,6 +16,8 @@ from nases_env.evaluation import PRESETS, OperatorShareEvaluator, TrainingEvalua
 from nases_env.execution import ExecutionSettings, Executor, SerialExecutor, Store, make_executor, resolve_execution
 from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.pool import WorkerPoolExecutor
+from nases_env.search_spaces import get_search_space
+from tests.execution.faulty import FaultyEvaluator
 
 CHEAP = OperatorShareEvaluator("nasbench201", "skip_connect")
 EXPENSIVE = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
@@ -60,6 +64,34 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
     assert executor.evaluator.describe() == EXPENSIVE.describe()
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_temporary_folder_is_removed_unless_it_has_the_log_of_a_failed_child(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    evaluator = FaultyEvaluator(folder=str(tmp_path))
+    evaluator.inject(0, *(["raise"] if fails else []))
+    executor = executor_of(evaluator, executor="processes", max_retries=0)
+    architecture = get_search_space("nasbench201").sample(np.random.default_rng(0))
+    evaluation = executor.submit(architecture, 0).result(timeout=60)
+    executor.shutdown()
+    del executor
+    gc.collect()
+    logs = list((tmp_path / "temporary").glob("*/logs/*"))
+    assert evaluation.reason.endswith("".join(f"; see {path}" for path in logs))
+    assert (len(logs), len(list((tmp_path / "temporary").iterdir()))) == ((1, 1) if fails else (0, 0))
+
+
+@pytest.mark.parametrize("options", ["partition=gpu", "partition", "timeout_min=x"])
+def test_invalid_options_leave_no_temporary_folder(options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(InputError):
+        executor_of(CHEAP, executor="slurm", slurm_options=options)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -70,8 +102,9 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
         ({"max_retries": -1}, "max_retries must be at least 0"),
         ({"checkpoint_interval": -1.0}, "checkpoint_interval must be 0 or a number of seconds"),
         ({"num_worker": 1}, r"unknown option 'num_worker' of execution \(did you mean 'num_workers'\?\)"),
-        ({"num_workers": "two"}, "num_workers of execution must be"),
         ("processes", "execution must be a dictionary such as {'executor': 'processes'}, not 'processes'"),
+        ({"num_workers": "two"}, r"num_workers of execution must be int \| None, not 'two'"),
+        ({"max_retries": "a"}, "max_retries of execution must be int, not 'a'"),
     ],
 )
 def test_invalid_settings_are_input_errors(options: Any, message: str) -> None:

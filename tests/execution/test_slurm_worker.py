@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, Status, TrainingEvaluator
-from nases_env.execution import SerialExecutor, Task
+from nases_env.execution import SerialExecutor, Task, slurm_worker
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.execution.slurm_worker import slurm_workers
 from nases_env.search_spaces import Architecture, get_search_space
@@ -77,9 +78,30 @@ def test_failed_job_is_retried(tmp_path: Path) -> None:
         futures[1].result(timeout=60)
     failed = futures[2].result(timeout=60)
     assert failed.status is Status.FAILED
-    assert "returned no result" in failed.reason
+    assert failed.reason.startswith("raised ValueError: no such thing as this; see ")
     jobs.shutdown()
     assert any("no such thing" in path.read_text() for path in (tmp_path / "jobs").glob("*/*.err"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(OSError("job 7 has no output\nlog of the job"), "job 7 has no output"), (RuntimeError(), "RuntimeError")],
+)
+def test_job_without_a_result_is_a_failed_attempt(error: Exception, expected: str) -> None:
+    job = Mock(job_id="7", paths=Mock(stderr="7.err"))
+    job.result.side_effect = error
+    job.stdout.return_value, job.stderr.return_value = "line 1\n", None
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job), None)
+    with pytest.raises(AttemptError) as caught:
+        worker.evaluate(Task(children(1)[0], 0))
+    assert caught.value.reason == f"its job 7 returned no result ({expected}); see 7.err"
+    assert caught.value.log == "line 1"
+
+
+def test_job_that_submitit_requeues_is_not_a_failed_attempt() -> None:
+    """Submitit then ends the process with an exception, and the job returns its result later."""
+    with pytest.raises(SystemExit):
+        slurm_worker._evaluate(FaultyEvaluator(), Mock(run=Mock(side_effect=SystemExit(-1))))
 
 
 def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> None:
@@ -127,9 +149,11 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
     [
         ("partition", "invalid option 'partition' in slurm_options"),
         ("=3", "invalid option '=3' in slurm_options"),
-        ("timeout_min=x", "timeout_min in slurm_options must be a number, not x"),
-        ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a number, not 999"),
-        ("timeout_min=²", "timeout_min in slurm_options must be a number, not ²"),
+        ("timeout_min=x", "timeout_min in slurm_options must be a whole number, not x"),
+        ("timeout_min=" + 5000 * "9", "timeout_min in slurm_options must be a whole number, not 999"),
+        ("timeout_min=²", "timeout_min in slurm_options must be a whole number, not ²"),
+        ("cpus_per_task=1.5", "cpus_per_task in slurm_options must be a whole number, not 1.5"),
+        ("mem_gb=1e3", "mem_gb in slurm_options must be a number, not 1e3"),
         ("partition=gpu\ntouch stolen,timeout_min=5", "invalid option 'partition=gpu.ntouch stolen' in slurm_options"),
         ("partition=gpu", "Slurm needs a time limit for jobs in minutes"),
     ],
@@ -138,6 +162,12 @@ def test_invalid_options_are_input_errors(options: str, message: str, tmp_path: 
     with pytest.raises(InputError, match=message) as caught:
         slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")
     assert "\n" not in str(caught.value)
+
+
+def test_memory_may_be_a_decimal_number(tmp_path: Path) -> None:
+    options = "timeout_min=5,mem_gb=1.5,partition=2.5"
+    assert slurm_worker._parse(options) == {"timeout_min": 5, "mem_gb": 1.5, "slurm_partition": "2.5"}
+    slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="Slurm is installed here")

@@ -763,6 +763,14 @@ class TestMerge:
             (copied,) = [row for row in target.rows() if row["seed"] == 1]
             assert (copied["created"], copied["host"]) == ("then", "there")
 
+    def test_results_with_different_rewards_differ(self, path: Path) -> None:
+        with Store(path) as target, Store(path.with_name("other.sqlite")) as source:
+            target.put(replace(child(1), score=0.25), DIGEST, GENOTYPE)
+            source.put(replace(child(1), score=0.75), DIGEST, GENOTYPE)
+            merged = target.merge(source)
+            assert merged.num_known == 0
+            assert [(kept["score"], differing["score"]) for kept, differing in merged.differing] == [(0.25, 0.75)]
+
     def test_configurations_of_copied_evaluations_are_copied_while_a_search_writes(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

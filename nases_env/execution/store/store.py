@@ -38,7 +38,7 @@ from nases_env.version import __version__
 
 logger = logging.getLogger(__name__)
 
-RESULT_COLUMNS = ("status", "valid_accuracy", "train_accuracy", "num_params", "num_flops", "num_epochs")
+RESULT_COLUMNS = ("status", "valid_accuracy", "train_accuracy", "score", "num_params", "num_flops", "num_epochs")
 """Columns in which two evaluations of the same child must agree."""
 
 HEARTBEAT_TIMEOUT = 60.0

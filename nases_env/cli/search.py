@@ -24,7 +24,7 @@ from nases_env.cpu import num_cores
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError, did_you_mean
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
-from nases_env.search.make_env import make_env
+from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
 from nases_env.search.parsing import parse_and_search
 from nases_env.search.run_dir import read_config

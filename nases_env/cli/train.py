@@ -35,7 +35,7 @@ from nases_env.retraining.search_record import (
     searched_settings,
 )
 from nases_env.retraining.training import FinalTraining, TrainingFailedError, require_final_settings
-from nases_env.search.make_env import make_env
+from nases_env.search.environment import make_env
 from nases_env.search.option_checks import require_at_least
 from nases_env.search.options import ChildOptions, SearchArgs
 from nases_env.search.recorded_args import load_args

@@ -20,7 +20,7 @@ from nases_env.errors import InputError, require_minimum
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution import ExecutionSettings
 from nases_env.progress import Progress
-from nases_env.search.make_env import make_env
+from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import changed_configuration, read_config, read_trajectory

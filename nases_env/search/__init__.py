@@ -2,8 +2,8 @@
 
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.environment import make_env
 from nases_env.search.loop import SearchLoop
-from nases_env.search.make_env import make_env
 from nases_env.search.options import ChildOptions, SearchArgs
 from nases_env.search.parsing import run_search
 from nases_env.search.recorded_args import load_args

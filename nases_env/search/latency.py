@@ -9,7 +9,7 @@ from nases_env.cpu import cpu_name
 from nases_env.errors import InputError
 from nases_env.evaluation import TrainingEvaluator, measure_latencies
 from nases_env.report import Latency, Run
-from nases_env.search.make_env import make_env
+from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import changed_configuration, read_config, read_trials

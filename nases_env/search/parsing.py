@@ -11,7 +11,7 @@ from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, resolve_preset
-from nases_env.search.make_env import resolved_preset
+from nases_env.search.environment import resolved_preset
 from nases_env.search.options import OUTPUT_OPTIONS, Args, SearchArgs
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import is_finished

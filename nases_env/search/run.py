@@ -26,9 +26,9 @@ from nases_env.evaluation import Evaluator
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.environment import make_env
 from nases_env.search.feasibility import check_feasibility
 from nases_env.search.loop import SearchLoop
-from nases_env.search.make_env import make_env
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (

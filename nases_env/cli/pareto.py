@@ -215,14 +215,15 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
     return {
         "objectives": [ACCURACY, name],
         "num_children": len(front.children),
-        "reference": {ACCURACY: front.reference[0], name: front.reference[1]},
+        "reference": {"reward": front.reference[0], name: front.reference[1]},
         "hypervolume": front.hypervolume,
         "limit": limit,
         "front": [
             {
                 "run": str(run_dirs[child.run]),
                 "child": child.number,
-                ACCURACY: child.evaluation.reward,
+                "reward": child.evaluation.reward,
+                "valid_accuracy": child.evaluation.valid_accuracy,
                 name: COSTS[name].of(child.evaluation),
                 "is_knee": index == front.knee,
                 "genotype": genotypes[child.run, child.number],

@@ -125,7 +125,7 @@ def _find_front(run_dirs: Sequence[Path], name: str, reference: tuple[float, flo
         if not children:
             raise InputError("no child has a result yet; wait for the search, or resume it")
         raise InputError(
-            f"{name} is known of no child; choose another of {', '.join(COSTS)}, or search where it is measured"
+            f"{name} is not known for any child; choose another of {', '.join(COSTS)}, or search where it is measured"
         )
     costs = np.array([cost.of(child.evaluation) for child in known], np.float64)
     rewards = np.array([child.evaluation.reward for child in known], np.float64)

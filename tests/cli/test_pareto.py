@@ -138,7 +138,7 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
     [
         ((), "no run directory is given; pass one or more in runs/"),
         (("RUN", "RUN/"), "a run directory is given more than once; pass each one once"),
-        (("RUN",), "params is known of no child; choose another of params, flops, memory, latency"),
+        (("RUN",), "params is not known for any child; choose another of params, flops, memory, latency"),
         (("RUN", "--objectives", "accuracy,speed"), "unknown objective 'speed'"),
         (("RUN", "--objectives", "params,accuracy"), "they must be accuracy and then distinct costs"),
         (("RUN", "--objectives", "accuracy,params,flops"), "--objectives must be accuracy and one cost; omit flops"),

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from nases_env.cell_layout import OUTPUT, Item, arrange, drawn_graphs, lines_between, num_crossings
+from nases_env.cell_layout import OUTPUT, Item, arrange, drawn_graphs, lines_between, node_lines, num_crossings
 from nases_env.search_spaces import EnasMicro
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -45,4 +45,15 @@ def test_line_passes_through_the_columns_between() -> None:
         {Item(2), Item(0, is_here=False)},
         {Item(3)},
         {Item(OUTPUT)},
+    ]
+
+
+def test_nodes_are_written_as_sums_of_their_branches() -> None:
+    space = NasBench201()
+    (graph,) = drawn_graphs(space, space.architecture([3, 0, 0, 1, 0, 2]))
+    assert node_lines(graph) == [
+        "node 1 = nor conv 3×3(input)",
+        "node 2 = zero",
+        "node 3 = skip connect(input) + nor conv 1×1(node 2)",
+        "output = node 3",
     ]

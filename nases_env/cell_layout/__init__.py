@@ -1,4 +1,4 @@
-"""The layout of a cell, from left to right, and the names of operators, for all drawings of cells."""
+"""The layout of a cell, from left to right, and the names of operators and nodes, for all drawings of cells."""
 
 from nases_env.cell_layout.columns import (
     OUTPUT,
@@ -9,16 +9,18 @@ from nases_env.cell_layout.columns import (
     num_crossings,
     reads,
 )
-from nases_env.cell_layout.names import operator_name, short_name
+from nases_env.cell_layout.names import ZERO, node_lines, operator_name, short_name
 from nases_env.cell_layout.positions import Layout
 
 __all__ = [
     "OUTPUT",
+    "ZERO",
     "Item",
     "Layout",
     "arrange",
     "drawn_graphs",
     "lines_between",
+    "node_lines",
     "num_crossings",
     "operator_name",
     "reads",

@@ -1,6 +1,11 @@
-"""Names of operators in drawings."""
+"""Names of operators in drawings, and nodes as text."""
 
 from __future__ import annotations
+
+from nases_env.search_spaces.graph import CellGraph
+
+ZERO = "zero"
+"""Label of a node without branches."""
 
 SHORT_NAMES = {
     "identity": "identity",
@@ -24,3 +29,13 @@ def operator_name(operator: str) -> str:
 def short_name(operator: str) -> str:
     """Return the name of an operator in its box, which is its full name if there is no short one."""
     return SHORT_NAMES.get(operator) or operator_name(operator)
+
+
+def node_lines(graph: CellGraph) -> list[str]:
+    """Return one line per node of a cell, such as "node 1 = sep conv 3×3(input 1) + identity(input 2)", and its output."""
+    names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
+    lines = []
+    for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
+        terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
+        lines.append(f"{name} = {' + '.join(terms) or ZERO}")
+    return [*lines, f"output = {', '.join(names[value] for value in graph.outputs)}"]

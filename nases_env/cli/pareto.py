@@ -125,7 +125,7 @@ def _find_front(run_dirs: Sequence[Path], name: str, reference: tuple[float, flo
         if not children:
             raise InputError("no child has a result yet; wait for the search, or resume it")
         raise InputError(
-            f"{name} is known of no child; choose another of {', '.join(COSTS)}, or search where it is measured"
+            f"{name} is not known for any child; choose another of {', '.join(COSTS)}, or search where it is measured"
         )
     costs = np.array([cost.of(child.evaluation) for child in known], np.float64)
     rewards = np.array([child.evaluation.reward for child in known], np.float64)
@@ -215,14 +215,15 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
     return {
         "objectives": [ACCURACY, name],
         "num_children": len(front.children),
-        "reference": {ACCURACY: front.reference[0], name: front.reference[1]},
+        "reference": {"reward": front.reference[0], name: front.reference[1]},
         "hypervolume": front.hypervolume,
         "limit": limit,
         "front": [
             {
                 "run": str(run_dirs[child.run]),
                 "child": child.number,
-                ACCURACY: child.evaluation.reward,
+                "reward": child.evaluation.reward,
+                "valid_accuracy": child.evaluation.valid_accuracy,
                 name: COSTS[name].of(child.evaluation),
                 "is_knee": index == front.knee,
                 "genotype": genotypes[child.run, child.number],

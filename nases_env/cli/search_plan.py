@@ -39,7 +39,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     evaluator = env.evaluator
     budget = format_budget(args.budget, args.time)
     if not isinstance(evaluator, TrainingEvaluator):
-        print_line(f"plan: {agent} searches {budget} in {args.env_id}, which trains no networks")
+        print_line(f"plan: {agent} evaluates {budget} in {args.env_id}, which trains no networks")
         return
     evaluator.prepare()
     for line in _describe_data(evaluator):
@@ -52,7 +52,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         epochs.append(f"the best 1 of {args.reduction_factor**index:,} for {count(rung, 'epoch')}")
     _, height, width = train.image_shape
     print_line(
-        f"plan: {agent} searches {budget}, {args.num_envs} at a time; {', '.join(epochs)} on "
+        f"plan: {agent} evaluates {budget}, {args.num_envs} at a time; {', '.join(epochs)} on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
     if limits := evaluator.limits.describe():

@@ -144,7 +144,7 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     yield f"{run_dir}: {config['agent']} in {config['arguments']['env_id']}, {state}"
     leases, problem = _leases(run_dir, config)
     promoted = f", {trials.num_promoted} promoted" if trials.num_promoted else ""
-    in_flight = "in flight not known" if problem else f"{len(leases)} in flight"
+    in_flight = "number in flight not known" if problem else f"{len(leases)} in flight"
     yield f"{format_progress(num_children, budget)}{promoted}, {in_flight}, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from nases_env.cell_layout import OUTPUT, Item, Layout, operator_name, short_name
+from nases_env.cell_layout import OUTPUT, ZERO, Item, Layout, node_lines, short_name
 from nases_env.report.svg import element, join, number
 from nases_env.search_spaces.graph import CellGraph
 
@@ -92,7 +92,7 @@ class _Cell:
             width=self._width,
             height=self._height,
             role="img",
-            aria_label=f"{graph.name} of {owner}: {_describe(graph)}",
+            aria_label=f"{graph.name} of {owner}: {'; '.join(node_lines(graph))}",
             class_="cell",
             style=f"min-width:{number(MIN_SCALE * self._width)}px",
         )
@@ -115,7 +115,7 @@ class _Cell:
             boxes.append(self._box(x, at, short_name(branch.operator), css_class))
             lines.append(self._line(branch.source, (x, at), column))
         if not branches:
-            boxes.append(self._box(x, y, "zero", "value"))
+            boxes.append(self._box(x, y, ZERO, "value"))
         boxes.append(element("circle", cx=right, cy=y, r=SUM_RADIUS, class_=f"frame {color}"))
         boxes.append(element("text", f"+{node + 1}", x=right, y=y + 3.5, class_="sum middle"))
         return lines
@@ -144,12 +144,3 @@ class _Cell:
 
 def _value_class(value: int) -> str:
     return f"v{value % NUM_VALUE_COLORS}"
-
-
-def _describe(graph: CellGraph) -> str:
-    names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
-    lines = [
-        f"{name} = {' + '.join(f'{operator_name(branch.operator)}({names[branch.source]})' for branch in node) or 'zero'}"
-        for name, node in zip(names[len(graph.inputs) :], graph.nodes, strict=True)
-    ]
-    return "; ".join([*lines, f"output = {', '.join(names[value] for value in graph.outputs)}"])

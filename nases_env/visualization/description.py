@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from nases_env.cell_layout import drawn_graphs, operator_name
+from nases_env.cell_layout import drawn_graphs, node_lines
 from nases_env.search_spaces import Architecture, SearchSpace
-
-ZERO = "zero"  # label of a node without branches
 
 
 def describe(search_space: SearchSpace, architecture: Architecture) -> str:
@@ -15,12 +13,7 @@ def describe(search_space: SearchSpace, architecture: Architecture) -> str:
     """
     lines = []
     for graph in drawn_graphs(search_space, architecture):
-        names = [*graph.inputs, *(f"node {index}" for index in range(1, len(graph.nodes) + 1))]
-        lines.append(graph.name)
-        for name, branches in zip(names[len(graph.inputs) :], graph.nodes, strict=True):
-            terms = [f"{operator_name(branch.operator)}({names[branch.source]})" for branch in branches]
-            lines.append(f"  {name} = {' + '.join(terms) or ZERO}")
-        lines.append(f"  output = {', '.join(names[value] for value in graph.outputs)}")
+        lines += [graph.name, *(f"  {line}" for line in node_lines(graph))]
     if not lines:
         prefix = "" if search_space.decision_names else "decision "
         lines = [prefix + text for text in describe_decisions(search_space, architecture)]

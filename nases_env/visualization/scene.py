@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nases_env.cell_layout import OUTPUT, Item, Layout, drawn_graphs, short_name
+from nases_env.cell_layout import OUTPUT, ZERO, Item, Layout, drawn_graphs, short_name
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
-from nases_env.visualization.description import ZERO, describe_decisions, longest_description
+from nases_env.visualization.description import describe_decisions, longest_description
 
 # The palette of Okabe and Ito, which color-blind readers can distinguish. Each box also has the name of its operator.
 COLORS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from nases_agents.random_search import Args, main
 
 from nases_env.cli import main as cli
 from nases_env.evaluation import Limits
-from nases_env.search.run_dir import read_trials
+from nases_env.search.run_dir import TRAJECTORY, read_trials
 from tests.commands import error_of, run_here
 from tests.evaluation.latency_table import write_latency_table
 
@@ -65,11 +66,27 @@ def test_json_has_the_children_that_no_other_dominates(runs: list[Path], num_run
         if not any(other[0] >= reward and other[1] <= latency and other != (reward, latency) for other in points)
     }
     shown = front_of(*runs[:num_runs])
-    assert {(child["accuracy"], child["latency"]) for child in shown["front"]} == expected
+    assert {(child["reward"], child["latency"]) for child in shown["front"]} == expected
     assert len(shown["front"]) == len(expected)
     assert shown["limit"] == 0.02
     assert {child["run"] for child in shown["front"]} <= {str(run) for run in runs[:num_runs]}
     assert all(set(child["genotype"]) == {"cell"} for child in shown["front"])
+
+
+def test_reward_other_than_the_accuracy_is_not_called_accuracy(runs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "run")
+    path = tmp_path / "run" / TRAJECTORY
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["score"] = record["valid_accuracy"] / 2
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    shown = front_of(tmp_path / "run")
+    assert [child["child"] for child in shown["front"]] == [child["child"] for child in front_of(runs[0])["front"]]
+    assert all(child["reward"] == child["valid_accuracy"] / 2 > 0 for child in shown["front"])
+    assert "accuracy" not in shown["front"][0].keys() | shown["reference"].keys()
+    table = run_here(cli.main, "pareto", str(tmp_path / "run"), "--objectives", "accuracy,latency").stdout
+    assert "accuracy" not in table
+    assert "reference point: reward 0, latency" in table
 
 
 def test_hypervolume_is_the_area_between_the_front_and_the_reference_point(runs: list[Path]) -> None:
@@ -82,12 +99,12 @@ def test_hypervolume_is_the_area_between_the_front_and_the_reference_point(runs:
         dominated |= (samples[:, 0] <= reward) & (samples[:, 1] >= np.log10(latency))
     area = 0.7 * (np.log10(0.018) + 3.0)
     assert shown["hypervolume"] == pytest.approx(dominated.mean() * area, abs=0.02)
-    assert shown["reference"] == {"accuracy": 0.3, "latency": 0.018}
+    assert shown["reference"] == {"reward": 0.3, "latency": 0.018}
 
 
 def test_default_reference_point_is_the_accuracy_0_and_the_highest_cost(runs: list[Path]) -> None:
     assert front_of(*runs)["reference"] == {
-        "accuracy": 0.0,
+        "reward": 0.0,
         "latency": max(latency for _, latency in points_of(*runs)),
     }
 
@@ -121,7 +138,7 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
     [
         ((), "no run directory is given; pass one or more in runs/"),
         (("RUN", "RUN/"), "a run directory is given more than once; pass each one once"),
-        (("RUN",), "params is known of no child; choose another of params, flops, memory, latency"),
+        (("RUN",), "params is not known for any child; choose another of params, flops, memory, latency"),
         (("RUN", "--objectives", "accuracy,speed"), "unknown objective 'speed'"),
         (("RUN", "--objectives", "params,accuracy"), "they must be accuracy and then distinct costs"),
         (("RUN", "--objectives", "accuracy,params,flops"), "--objectives must be accuracy and one cost; omit flops"),

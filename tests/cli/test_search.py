@@ -66,7 +66,7 @@ def test_directory_of_images_is_described_and_searched() -> None:
     assert "note: cat has 4 times as many images as dog" in result.stdout
     assert "note: with 4 validation images, one image is 25.0 points of accuracy" in result.stdout
     assert "photographs" not in result.stdout
-    assert "plan: model_assisted searches 2 children, 1 at a time; each is trained for 1 epoch on 36" in result.stdout
+    assert "plan: model_assisted evaluates 2 children, 1 at a time; each is trained for 1 epoch on 36" in result.stdout
     assert re.search(r"estimate: \d+\.\d s per child on .*, about \d+s in all", result.stdout)
     assert "the best of 2 architectures" in result.stdout
     config = read_config(the_run())
@@ -80,7 +80,7 @@ def test_dry_run_only_prints_the_plan() -> None:
     result = run_here(main, "search", "images", "--dry-run", "--preset", "smoke", "--budget", "7")
     assert result.returncode == 0, result.stderr
     assert "note: if these are natural photographs, fine-tuning a pretrained network" in result.stdout
-    assert "plan: model_assisted searches 7 children" in result.stdout
+    assert "plan: model_assisted evaluates 7 children" in result.stdout
     assert not Path("runs").exists()
 
 
@@ -94,7 +94,7 @@ def test_missing_test_images_are_a_note() -> None:
 
 def test_time_is_converted_to_a_number_of_children() -> None:
     result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h")
-    assert "plan: model_assisted searches children for 1h" in result.stdout
+    assert "plan: model_assisted evaluates children for 1h" in result.stdout
     assert re.search(r"so about [\d,]+ children", result.stdout)
     result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--time", "1h", "--budget", "5")
     assert "at most 1h" in result.stdout
@@ -125,7 +125,7 @@ def test_plan_counts_the_epochs_of_the_rungs(
 @pytest.mark.parametrize("option", ["--num-envs", "--num_envs"])
 def test_number_of_concurrent_children_is_that_of_the_option(option: str) -> None:
     result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--budget", "7", option, "3")
-    assert "searches 7 children, 3 at a time" in result.stdout
+    assert "evaluates 7 children, 3 at a time" in result.stdout
 
 
 @pytest.mark.parametrize("limit", [("--budget", "2"), ("--time", "1h")])
@@ -150,7 +150,7 @@ def test_arrays_and_tables_are_searched() -> None:
 
 def test_environment_without_training() -> None:
     result = run_here(main, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search")
-    assert "plan: random_search searches 3 children in NASES-Synthetic-v0, which trains no networks" in result.stdout
+    assert "plan: random_search evaluates 3 children in NASES-Synthetic-v0, which trains no networks" in result.stdout
     assert sum(1 for _ in read_trajectory(the_run())) == 3
 
 

@@ -50,7 +50,7 @@ def test_status_does_not_need_the_store(finished_run: Path, tmp_path: Path, caps
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "store.sqlite").unlink()
     shown = status(tmp_path / "run", capsys)
-    assert "2 of 3 children, in flight not known, 0 failed" in shown
+    assert "2 of 3 children, number in flight not known, 0 failed" in shown
     assert "in flight: not known (there is no store" in shown
 
 

@@ -139,14 +139,14 @@ def make_table(report: Report, labels: Mapping[str, str]) -> TextTable:
     headings = ["method", "seeds", "test accuracy in % (95%)", f"minus {reference} (95%)", "reward %", "children"]
     headings += [f"{unit} of search", "of training", "parameters"]
     table_rows = []
-    for name, metrics in sorted(report["methods"].items(), key=lambda item: -_accuracy(item[1])):
+    for name, metrics in sorted(report["methods"].items(), key=lambda item: -mean_accuracy(item[1])):
         failed = f" ({metrics['num_failed']} failed)" if metrics["num_failed"] else ""
         table_rows.append(
             [
                 labels[name],
                 f"{len((metrics['test_accuracy'] or {'values': ()})['values'])}{failed}",
-                _interval(metrics["test_accuracy"]),
-                _interval(metrics["difference"], sign="+"),
+                format_summary(metrics["test_accuracy"]),
+                format_summary(metrics["difference"], sign="+"),
                 _number(metrics["reward"], 100, ".2f"),
                 _number(metrics["num_children"], 1, ".1f"),
                 _number(metrics["search_seconds"], 1, ",.0f"),
@@ -159,11 +159,13 @@ def make_table(report: Report, labels: Mapping[str, str]) -> TextTable:
     return TextTable(title + (f"; {unfinished} jobs are not finished" if unfinished else ""), headings, table_rows)
 
 
-def _accuracy(metrics: Report) -> float:
+def mean_accuracy(metrics: Report) -> float:
+    """Return the mean test accuracy of a method; 0 if none is known."""
     return metrics["test_accuracy"]["mean"] if metrics["test_accuracy"] else 0.0
 
 
-def _interval(summary: Report | None, sign: str = "") -> str:
+def format_summary(summary: Report | None, sign: str = "") -> str:
+    """Format a mean over seeds, with its interval, in percent; a dash without a seed."""
     if summary is None:
         return "–"
     if summary["low"] is None:

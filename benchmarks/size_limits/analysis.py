@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from benchmarks.common import statistics
-from benchmarks.common.report import TextTable, format_interval
+from benchmarks.common.report import TextTable
 from benchmarks.real_search import analysis
 from benchmarks.real_search.analysis import Report, Row
 from nases_env.errors import InputError
@@ -88,11 +87,11 @@ def make_table(report: Report, labels: Mapping[str, str]) -> list[TextTable]:
         [
             f"{int(limit):,}",
             labels[name],
-            *(_percent(metrics[key], sign) for key, sign in (("test_accuracy", ""), ("difference", "+"))),
+            *(analysis.format_summary(metrics[key], sign) for key, sign in (("test_accuracy", ""), ("difference", "+"))),
             *(_number(metrics[key]) for key in ("num_params", "num_flops", "num_children", "training_seconds")),
         ]
         for limit, of_limit in report["limits"].items()
-        for name, metrics in sorted(of_limit["methods"].items(), key=lambda item: -_accuracy(item[1]))
+        for name, metrics in sorted(of_limit["methods"].items(), key=lambda item: -analysis.mean_accuracy(item[1]))
     ]
     unfinished = report["num_unfinished_jobs"]
     title = f"{settings['env_id']}, {settings['search_seconds']:g} {unit} per search"
@@ -114,18 +113,6 @@ def make_table(report: Report, labels: Mapping[str, str]) -> list[TextTable]:
         TextTable(title, [*headings, f"{unit} of training"], rows),
         TextTable("hypervolume over all limits", ["method", "mean (95%)", "minus random search (95%)"], areas),
     ]
-
-
-def _accuracy(metrics: Mapping[str, Any]) -> float:
-    return metrics["test_accuracy"]["mean"] if metrics["test_accuracy"] else 0.0
-
-
-def _percent(summary: Mapping[str, Any] | None, sign: str) -> str:
-    if summary is None:
-        return "–"
-    if summary["low"] is None:
-        return f"{100 * summary['mean']:{sign}.2f}"
-    return format_interval(summary["mean"], summary["low"], summary["high"], sign=sign)
 
 
 def _area(area: Mapping[str, float | None] | None, sign: str = "") -> str:

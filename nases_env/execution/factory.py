@@ -32,7 +32,7 @@ EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
 class ExecutionSettings:
     """Where and how children are evaluated. These settings do not affect results, except for the limits.
 
-    A child that exceeds ``time_limit`` or ``memory_limit`` has the reward 0, and so it has in searches that share the store.
+    A child that exceeds ``time_limit`` or ``memory_limit`` has the reward 0, also in searches that share the store.
 
     Raises:
         InputError: if a value is out of range.
@@ -61,12 +61,13 @@ class ExecutionSettings:
     """slurm: options of sbatch or submitit as NAME=VALUE,NAME=VALUE, such as partition=gpu,timeout_min=120."""
     checkpoint_interval: float = 120.0
     """Minimum seconds of training between two checkpoints of a child, from which it continues after a crash; 0: after every
-    epoch; inf: never."""
+    epoch; inf: never. No effect without a run directory or work_dir."""
     store: str | None = None
     """Path of the result store (SQLite). Searches that share a store reuse each other's results. Default: a file in the run
     directory."""
     work_dir: str | None = None
-    """Folder for worker logs and checkpoints of children. Default: the run directory, if there is one."""
+    """Folder for worker logs and checkpoints of children. Default: the run directory; without one, a temporary folder for
+    logs, and no checkpoints."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:

@@ -41,7 +41,7 @@ _TABLE_WIDTH = 120
 
 @dataclass(frozen=True)
 class LsArgs:
-    """List the children in a store, best first, and the children under evaluation."""
+    """List the children in a store, best reward first, and the children under evaluation."""
 
     path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
     limit: int = field(default=20, metadata={"help": "Maximum number of children to list; 0 lists all."})
@@ -159,15 +159,22 @@ def _ls(args: LsArgs) -> None:
 
 
 def _ranking_key(row: Row) -> tuple[float, int]:
-    return row["valid_accuracy"], -row["num_params"]
+    return _reward(row), -row["num_params"]
+
+
+def _reward(row: Row) -> float:
+    reward: float = row["valid_accuracy"] if row["score"] is None else row["score"]
+    return reward
 
 
 def _table(rows: Iterable[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("accuracy", "status", "parameters", "seed", "digest", "key", "created"):
-        table.add_column(name, justify="right" if name in ("accuracy", "parameters", "seed") else "left", no_wrap=True)
+    numbers = ("reward", "accuracy", "parameters", "seed")
+    for name in ("reward", "accuracy", "status", "parameters", "seed", "digest", "key", "created"):
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
     for row in rows:
         table.add_row(
+            format_known(_reward(row), ".4f", row["status"] == Status.OK),
             format_known(row["valid_accuracy"], ".4f", row["status"] == Status.OK),
             row["status"],
             format_known(row["num_params"], ",", row["num_params"] > 0),

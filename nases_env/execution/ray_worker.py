@@ -79,6 +79,8 @@ class RayWorker(Worker):
         except ray.exceptions.LocalRayletDiedError as error:
             raise InputError("the Ray node of this machine has died; restart it and continue with --resume") from error
         except ray.exceptions.TaskCancelledError as error:
+            if location is not None:
+                self._remote.delete_log(location)
             raise AttemptError("canceled") from error
         except ray.exceptions.RayError as error:
             if isinstance(error, ray.exceptions.ObjectLostError):
@@ -402,6 +404,14 @@ class _RemoteEvaluate:
             return None
         return log
 
+    def delete_log(self, location: _TaskLocation) -> None:
+        """Delete the log of the child at ``location``, if its node still answers."""
+        if _is_here(location):  # a task would need seconds to start
+            with contextlib.suppress(OSError):
+                os.unlink(location.log)
+        else:
+            self.fetch_log(location)
+
 
 class _SharedEvaluator:
     """An evaluator whose data is in the object store, from which each node fetches it once.
@@ -465,9 +475,13 @@ def _failure(error: Exception) -> AttemptError:
 
 def _node_suffix(location: _TaskLocation | None) -> str:
     """Return text that names the node; empty if it is the node of this machine."""
-    if location is None or location.node == ray.get_runtime_context().get_node_id():
-        return ""
-    return f" (on the Ray node {location.host})"
+    return "" if location is None or _is_here(location) else f" (on the Ray node {location.host})"
+
+
+def _is_here(location: _TaskLocation) -> bool:
+    """Return whether the task runs on the node of this machine."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return location.node == node
 
 
 # The code below runs in the worker processes of Ray.

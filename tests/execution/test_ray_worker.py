@@ -225,16 +225,19 @@ def test_output_is_written_to_the_log(cluster: None, tmp_path: Path) -> None:
     worker.close()
 
 
-def test_shutdown_stops_a_running_child(cluster: None, tmp_path: Path) -> None:
+def test_shutdown_stops_a_running_child_and_removes_its_log(cluster: None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
     evaluator.inject(0, "sleep")
     executor = WorkerPoolExecutor(evaluator, make_workers(evaluator, tmp_path / "logs"))
     future = executor.submit(CHILDREN[0], 0)
     pid_file = tmp_path / "0.pid"
     wait_until(pid_file.exists)
+    log = Path("/proc", pid_file.read_text(), "fd/1").readlink()
+    assert log.name.startswith("nases-")
     executor.shutdown()
     assert future.done()
     wait_until(lambda: not Path("/proc", pid_file.read_text()).exists())
+    assert not log.exists()
 
 
 def test_time_limit_does_not_include_the_time_in_the_queue(cluster: None, tmp_path: Path) -> None:

@@ -300,7 +300,10 @@ def start_cluster(**options: Any) -> tempfile.TemporaryDirectory[str]:
             ray.init(address="local", **options)
     except Exception as error:  # Ray raises many types, including bare Exception
         folder.cleanup()
-        raise InputError(f"cannot start Ray on this machine ({describe(error)})") from error
+        raise InputError(
+            f"cannot start Ray on this machine ({describe(error)}); check its memory and free disk space, "
+            "or use --executor processes"
+        ) from error
     return folder
 
 
@@ -309,7 +312,7 @@ def _loopback_only() -> Iterator[None]:
     """Let a cluster that is started in this context listen on the loopback interface only, as Ray does on macOS and Windows.
 
     Raises:
-        RuntimeError: if this version of Ray listens on another interface all the same.
+        RuntimeError: if this version of Ray listens on another interface anyway.
     """
     constants: Any = importlib.import_module("ray._private.ray_constants")
     before, variable = constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTER_VARIABLE)
@@ -382,7 +385,7 @@ class _RemoteEvaluate:
         num_gpus = 1 / workers_per_gpu if on_gpu else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):
-            required = f"num_threads = {num_cpus} CPUs" + (" and a GPU" if on_gpu else "")
+            required = f"{num_cpus} CPUs (num_threads)" + (" and a GPU" if on_gpu else "")
             raise InputError(f"no node of the Ray cluster has the {required} that a child requires; add such a node")
         # One object in flight: the task continues after this process has received its location. The pool retries, not Ray.
         self.evaluate = ray.remote(

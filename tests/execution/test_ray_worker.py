@@ -267,7 +267,7 @@ def test_invalid_arguments_are_input_errors(cluster: None, tmp_path: Path) -> No
     unpicklable = FaultyEvaluator(folder=str(tmp_path))
     object.__setattr__(unpicklable, "lock", socket.socket())
     invalid: list[tuple[Evaluator, dict[str, Any], str]] = [
-        (demanding, {}, "no node of the Ray cluster has the num_threads = 1000 CPUs"),
+        (demanding, {}, "no node of the Ray cluster has the 1000 CPUs \\(num_threads\\)"),
         (unpicklable, {}, "cannot be sent to a Ray cluster"),
         (FaultyEvaluator(), {"address": "127.0.0.1:1"}, "is already connected to the Ray cluster at "),
     ]

@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
-    """Defer signals that arrive inside the context; their handler runs on exit.
+    """Defer signals that arrive inside the context; their handler runs on exit, unless the context raises an exception.
 
     A ``KeyboardInterrupt`` in the middle of a write would leave it incomplete, and one raised while compiled code calls
     back into Python may surface as a different error. Signals that are ignored or have the default action are not

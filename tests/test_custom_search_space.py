@@ -82,7 +82,7 @@ def test_agents_without_embedding_search_without_one(agent: str, tmp_path: Path)
     assert searched.returncode == 0, searched.stderr
     resumed = run_here(main, "--resume", str(tmp_path / "run"), "--budget", "2")
     assert resumed.returncode == 0, resumed.stderr
-    assert run_here(cli, "validate", str(tmp_path / "run")).stdout.endswith("children reproduce\n")
+    assert run_here(cli, "validate", str(tmp_path / "run")).stdout.endswith("children were reproduced\n")
 
 
 @pytest.mark.usefixtures("in_examples")

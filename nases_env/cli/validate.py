@@ -94,7 +94,7 @@ def validate_command(args: ValidateArgs) -> None:
                 progress.update(number)
     finally:
         env.close()
-    console.print(f"{len(records) - num_wrong} of {len(records)} children reproduce")
+    console.print(f"{len(records) - num_wrong} of {len(records)} children were reproduced")
     if num_wrong:
         sys.exit(1)
 
@@ -113,7 +113,7 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
         chosen = numpy_generator(args.seed, "validate").permutation(len(records))[: args.sample]
         records = [records[index] for index in sorted(chosen)]
     if not records:
-        raise InputError(f"{args.run_dir} has no child with a result to retrain")
+        raise InputError(f"{args.run_dir} has no child with a result to retrain; wait for the search, or resume it")
     return records
 
 

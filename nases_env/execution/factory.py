@@ -66,8 +66,8 @@ class ExecutionSettings:
     """Path of the result store (SQLite). Searches that share a store reuse each other's results. Default: a file in the run
     directory."""
     work_dir: str | None = None
-    """Folder for worker logs and checkpoints of children. Default: the run directory. Without one, there are no checkpoints,
-    and logs are in a temporary folder."""
+    """Folder for worker logs and checkpoints of children. Default: the run directory; without one, a temporary folder for
+    logs, and no checkpoints."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:

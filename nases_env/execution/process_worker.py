@@ -23,7 +23,7 @@ import torch
 
 from nases_env.atomic_io import write_error
 from nases_env.cpu import num_cores
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
@@ -293,7 +293,7 @@ def _pickle(evaluator: Evaluator) -> bytes:
         _Pickler(buffer).dump(evaluator)
     except Exception as error:  # attributes may raise any exception
         raise InputError(
-            f"the evaluator cannot be sent to another process ({' '.join(str(error).split())}); "
+            f"the evaluator cannot be sent to another process ({one_line(error)}); "
             "define its parts in an importable module, or use --executor serial"
         ) from error
     return buffer.getvalue()

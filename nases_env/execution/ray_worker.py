@@ -79,6 +79,8 @@ class RayWorker(Worker):
         except ray.exceptions.LocalRayletDiedError as error:
             raise InputError("the Ray node of this machine has died; restart it and continue with --resume") from error
         except ray.exceptions.TaskCancelledError as error:
+            if location is not None:
+                self._remote.delete_log(location)
             raise AttemptError("canceled") from error
         except ray.exceptions.RayError as error:
             if isinstance(error, ray.exceptions.ObjectLostError):
@@ -298,7 +300,10 @@ def start_cluster(**options: Any) -> tempfile.TemporaryDirectory[str]:
             ray.init(address="local", **options)
     except Exception as error:  # Ray raises many types, including bare Exception
         folder.cleanup()
-        raise InputError(f"cannot start Ray on this machine ({describe(error)})") from error
+        raise InputError(
+            f"cannot start Ray on this machine ({describe(error)}); check its memory and free disk space, "
+            "or use --executor processes"
+        ) from error
     return folder
 
 
@@ -307,7 +312,7 @@ def _loopback_only() -> Iterator[None]:
     """Let a cluster that is started in this context listen on the loopback interface only, as Ray does on macOS and Windows.
 
     Raises:
-        RuntimeError: if this version of Ray listens on another interface all the same.
+        RuntimeError: if this version of Ray listens on another interface anyway.
     """
     constants: Any = importlib.import_module("ray._private.ray_constants")
     before, variable = constants.ENABLE_RAY_CLUSTER, os.environ.get(_CLUSTER_VARIABLE)
@@ -380,7 +385,7 @@ class _RemoteEvaluate:
         num_gpus = 1 / workers_per_gpu if on_gpu else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):
-            required = f"num_threads = {num_cpus} CPUs" + (" and a GPU" if on_gpu else "")
+            required = f"{num_cpus} CPUs (num_threads)" + (" and a GPU" if on_gpu else "")
             raise InputError(f"no node of the Ray cluster has the {required} that a child requires; add such a node")
         # One object in flight: the task continues after this process has received its location. The pool retries, not Ray.
         self.evaluate = ray.remote(
@@ -401,6 +406,14 @@ class _RemoteEvaluate:
         except ray.exceptions.RayError:  # includes timeouts
             return None
         return log
+
+    def delete_log(self, location: _TaskLocation) -> None:
+        """Delete the log of the child at ``location``, if its node still answers."""
+        if _is_here(location):  # a task would need seconds to start
+            with contextlib.suppress(OSError):
+                os.unlink(location.log)
+        else:
+            self.fetch_log(location)
 
 
 class _SharedEvaluator:
@@ -465,9 +478,13 @@ def _failure(error: Exception) -> AttemptError:
 
 def _node_suffix(location: _TaskLocation | None) -> str:
     """Return text that names the node; empty if it is the node of this machine."""
-    if location is None or location.node == ray.get_runtime_context().get_node_id():
-        return ""
-    return f" (on the Ray node {location.host})"
+    return "" if location is None or _is_here(location) else f" (on the Ray node {location.host})"
+
+
+def _is_here(location: _TaskLocation) -> bool:
+    """Return whether the task runs on the node of this machine."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return location.node == node
 
 
 # The code below runs in the worker processes of Ray.

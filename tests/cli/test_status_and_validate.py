@@ -146,7 +146,7 @@ def test_validate_reproduces_a_run(finished_run: Path, capsys: pytest.CaptureFix
     validate_command(ValidateArgs(finished_run, sample=1))
     shown = capsys.readouterr().out
     assert shown.count("✔") == 1
-    assert "1 of 1 children reproduce" in shown
+    assert "1 of 1 children were reproduced" in shown
 
 
 def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +162,7 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
     assert shown.count("✔") == 1
     assert "✘ child 2: valid_accuracy" in shown
     validate_command(ValidateArgs(tmp_path / "run", tolerance=0.05))
-    assert "2 of 2 children reproduce" in capsys.readouterr().out
+    assert "2 of 2 children were reproduced" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"execution": ExecutionSettings(store="s")}, "retrains the children, so it has no --store; omit it"),
         ({"tolerance": -1.0}, "tolerance must be at least 0"),
-        ({}, "no child with a result"),
+        ({}, "no child with a result to retrain; wait for the search, or resume it"),
     ],
 )
 def test_invalid_input_to_validate_is_a_one_line_error(options: dict[str, Any], message: str, tmp_path: Path) -> None:

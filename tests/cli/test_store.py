@@ -69,7 +69,7 @@ def change(path: Path, statement: str, *values: Any) -> None:
 
 
 class TestLs:
-    def test_children_are_sorted_by_accuracy(self, path: Path, nases_store: Callable[..., str]) -> None:
+    def test_children_are_sorted_by_reward(self, path: Path, nases_store: Callable[..., str]) -> None:
         with Store(path) as store:
             assert store.acquire("a child", DIGEST, 5)
             out = nases_store("ls", path)
@@ -78,6 +78,16 @@ class TestLs:
         assert DIGEST[:8] in out
         assert "evaluations: 4\nconfigurations: 1\nunder evaluation: 1\n" in out
         assert f"  a child, seed 5: process {os.getpid()} on " in out
+        change(path, "UPDATE evaluations SET score = 0.875 WHERE seed = 0")
+        change(path, "UPDATE evaluations SET score = 0.0625 WHERE seed = 1")
+        rows = [line.split()[:2] for line in nases_store("ls", path).splitlines()[:5]]
+        assert rows == [
+            ["reward", "accuracy"],
+            ["0.8750", "0.2500"],
+            ["0.5000", "0.5000"],
+            ["0.0625", "0.7500"],
+            ["–", "–"],
+        ]
 
     def test_limit_and_status_filter_the_list(self, path: Path, nases_store: Callable[..., str]) -> None:
         assert "0.7500" in (out := nases_store("ls", path, "--limit", "1"))

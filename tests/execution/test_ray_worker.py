@@ -225,16 +225,19 @@ def test_output_is_written_to_the_log(cluster: None, tmp_path: Path) -> None:
     worker.close()
 
 
-def test_shutdown_stops_a_running_child(cluster: None, tmp_path: Path) -> None:
+def test_shutdown_stops_a_running_child_and_removes_its_log(cluster: None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
     evaluator.inject(0, "sleep")
     executor = WorkerPoolExecutor(evaluator, make_workers(evaluator, tmp_path / "logs"))
     future = executor.submit(CHILDREN[0], 0)
     pid_file = tmp_path / "0.pid"
     wait_until(pid_file.exists)
+    log = Path("/proc", pid_file.read_text(), "fd/1").readlink()
+    assert log.name.startswith("nases-")
     executor.shutdown()
     assert future.done()
     wait_until(lambda: not Path("/proc", pid_file.read_text()).exists())
+    assert not log.exists()
 
 
 def test_time_limit_does_not_include_the_time_in_the_queue(cluster: None, tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def test_invalid_arguments_are_input_errors(cluster: None, tmp_path: Path) -> No
     unpicklable = FaultyEvaluator(folder=str(tmp_path))
     object.__setattr__(unpicklable, "lock", socket.socket())
     invalid: list[tuple[Evaluator, dict[str, Any], str]] = [
-        (demanding, {}, "no node of the Ray cluster has the num_threads = 1000 CPUs"),
+        (demanding, {}, "no node of the Ray cluster has the 1000 CPUs \\(num_threads\\)"),
         (unpicklable, {}, "cannot be sent to a Ray cluster"),
         (FaultyEvaluator(), {"address": "127.0.0.1:1"}, "is already connected to the Ray cluster at "),
     ]

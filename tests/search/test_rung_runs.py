@@ -186,7 +186,7 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "4 of 4 children, 3 promoted, 0 in flight, 0 failed" in shown
     validate_command(ValidateArgs(trained))
-    assert "7 of 7 children reproduce" in capsys.readouterr().out
+    assert "7 of 7 children were reproduced" in capsys.readouterr().out
     search = read_search(trained)
     assert search.num_children == 4
     assert search.reward == finalists(trained)[0]["mean_reward"]

@@ -1,4 +1,4 @@
-"""The store of results: schema, access, and the liveness of lease owners."""
+"""The store of results: schema, access, the liveness of lease owners, and checks of all entries."""
 
 from nases_env.execution.store.liveness import Lease, host_identity, process_start_time
 from nases_env.execution.store.schema import (

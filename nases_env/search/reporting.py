@@ -353,7 +353,7 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), lim
 
 def _program() -> str:
     """Return the command that started this program, without its options."""
-    if Path(sys.argv[0]).stem == "nases":
-        return "nases search"
     module = getattr(sys.modules["__main__"], "__spec__", None)
+    if Path(sys.argv[0]).stem == "nases" or (module is not None and module.name == "nases_env.__main__"):
+        return "nases search"
     return f"python -m {module.name}" if module is not None else f"python {shlex.quote(sys.argv[0])}"

@@ -49,7 +49,7 @@ def format_duration(seconds: float) -> str:
 
 def format_budget(budget: int, seconds: float | None = None) -> str:
     """Describe the budget of a search: a number of children, a duration, or both."""
-    children = "children" if budget >= UNLIMITED_BUDGET else f"{budget} children"
+    children = "children" if budget >= UNLIMITED_BUDGET else f"{budget} {'child' if budget == 1 else 'children'}"
     return children if seconds is None else f"{children} for {format_duration(seconds)}"
 
 

@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nases_env.cli.main import main
 from nases_env.errors import InputError
 from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
-from tests.commands import error_of, run_here
+from tests.commands import error_of, module, run_here
 from tests.training.images import write_image
 
 SMOKE = ("--preset", "smoke", "--budget", "2", "--num-finalists", "0", "--num-envs", "1")
@@ -163,14 +164,17 @@ def test_search_is_resumed(agent: str) -> None:
     assert "is finished (5 children)" in run_here(main, "search", "--resume", str(the_run())).stdout
 
 
-def test_interrupted_search_names_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("program", [nases, module("nases_env")])
+def test_interrupted_search_names_the_command_to_resume(
+    program: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nases_agents import random_search
 
     def fail(*args: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(random_search.RandomSearch, "tell", fail)
-    result = run_here(nases, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search")
+    result = run_here(program, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search")
     assert result.returncode == 130
     assert f"resume with: nases search --resume {the_run()}" in result.stdout
 

@@ -21,7 +21,7 @@ from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budg
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
-from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_duration, parse_duration
+from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_budget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.rungs import ToyRungs
 
@@ -68,6 +68,14 @@ def test_other_texts_are_errors(text: str) -> None:
 @given(st.integers(1, 10**7))
 def test_formatted_duration_is_parsed_again(seconds: int) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds", "text"),
+    [(1, None, "1 child"), (5, 90.0, "5 children for 1m30s"), (UNLIMITED_BUDGET, 60.0, "children for 1m")],
+)
+def test_budget_is_described(budget: int, seconds: float | None, text: str) -> None:
+    assert format_budget(budget, seconds) == text
 
 
 def args(path: Path, **options: Any) -> SearchArgs:

@@ -400,7 +400,12 @@ class SizeScores:
 
 def expected_improvement(posterior: Posterior) -> Tensor:
     """Compute the expected improvement of each candidate over the best mean (Mockus, 1975), shape (C,)."""
-    gain = (posterior.mean - posterior.best) / posterior.std
+    return normal_excess(posterior, posterior.mean.new_tensor([posterior.best]))[:, 0]
+
+
+def normal_excess(posterior: Posterior, levels: Tensor) -> Tensor:
+    """Compute E[max(0, X - level)] for each candidate and level from normal distributions, shape (C, L); exact."""
+    gain = (posterior.mean[:, None] - levels) / posterior.std[:, None]
     density = torch.exp(-0.5 * gain.square()) / math.sqrt(2 * math.pi)
-    improvement: Tensor = posterior.std * (gain * torch.special.ndtr(gain) + density)
-    return improvement
+    excess = posterior.std[:, None] * (gain * torch.special.ndtr(gain) + density)
+    return torch.where(levels.isinf(), 0.0, excess)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores
+from nases_agents.gaussian_process import GaussianProcess, PathEncoder, Posterior, SizeScores, normal_excess
 from nases_agents.local_search import sample_mutants
 from nases_agents.policy import rank_normalize
 from nases_agents.reward_model import NUM_SCREENED, best_feasible, sample_feasible
@@ -304,14 +304,6 @@ def expected_hypervolume_improvement(first: Excess, second: Excess, front: Front
 def mean_excess(quantiles: Tensor, levels: Tensor) -> Tensor:
     """Compute E[max(0, X - level)] for each candidate and level from equally probable values (C, Q), shape (C, L)."""
     return (quantiles[:, :, None] - levels).clamp_min(0).mean(1)
-
-
-def normal_excess(posterior: Posterior, levels: Tensor) -> Tensor:
-    """Compute E[max(0, X - level)] for each candidate and level from normal distributions, shape (C, L); exact."""
-    gain = (posterior.mean[:, None] - levels) / posterior.std[:, None]
-    density = torch.exp(-0.5 * gain.square()) / math.sqrt(2 * math.pi)
-    excess = posterior.std[:, None] * (gain * torch.special.ndtr(gain) + density)
-    return torch.where(levels.isinf(), 0.0, excess)
 
 
 def main(args: Args) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from nases_agents import mo_model_assisted, mo_reinforce, nsga2
-from nases_agents.gaussian_process import Posterior
+from nases_agents.gaussian_process import Posterior, normal_excess
 from nases_agents.mo_model_assisted import (
     Front,
     MOModelAssisted,
     Scale,
     expected_hypervolume_improvement,
     mean_excess,
-    normal_excess,
 )
 from nases_agents.mo_reinforce import MOReinforce
 from nases_agents.nsga2 import NSGA2

@@ -123,7 +123,7 @@ def local_ray_cluster(folder: Path) -> Iterator[None]:
     """Start a Ray cluster on this machine, on the loopback interface, with ``folder`` as its home folder."""
     import ray
 
-    from nases_env.execution.ray_worker import start_cluster
+    from nases_env.execution.ray_cluster import start_cluster
 
     home = os.environ.get("HOME")
     os.environ["HOME"] = str(folder)

@@ -28,7 +28,8 @@ from nases_env.search_spaces import Architecture, get_search_space
 from tests.execution.faulty import FaultyEvaluator
 
 ray: Any = pytest.importorskip("ray")
-ray_worker: Any = importlib.import_module("nases_env.execution.ray_worker")  # requires Ray
+ray_cluster: Any = importlib.import_module("nases_env.execution.ray_cluster")  # requires Ray
+ray_worker: Any = importlib.import_module("nases_env.execution.ray_worker")
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0  # timeout of a test that hangs
@@ -92,7 +93,7 @@ def cluster(home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     signal.signal(signal.SIGTERM, before)
     yield
     assert ray.is_initialized()
-    folder = Path(ray_worker._connection._folder.name)
+    folder = Path(ray_cluster.connection._folder.name)
     first.close()
     first.close()
     assert not ray.is_initialized()
@@ -127,7 +128,7 @@ def test_own_cluster_listens_on_the_loopback_interface_only_and_has_private_file
     assert len(listening) > 3  # of the head node, the raylet and the workers
     assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}
     assert not any("dashboard.py" in command for command, _ in listening)
-    folder = Path(ray_worker._connection._folder.name)
+    folder = Path(ray_cluster.connection._folder.name)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "ray").is_dir()
     assert any(str(folder) in word for each in processes for word in each.cmdline())
@@ -301,6 +302,7 @@ def test_evaluator_that_no_node_can_import_is_an_input_error(
 def test_missing_ray_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "nases_env.execution.ray_worker")
+    monkeypatch.delitem(sys.modules, "nases_env.execution.ray_cluster")
     with pytest.raises(InputError, match=r"pip install 'nases-env\[ray\]'"):
         importlib.import_module("nases_env.execution.ray_worker")
 
@@ -341,7 +343,7 @@ def on_two_nodes(log_dir: Path) -> None:
     assert not ray.is_initialized()
 
     ray.init(address, log_to_driver=False)  # the cluster was disconnected, not shut down
-    ray_worker._LOST_SECONDS = 2.0
+    ray_cluster._LOST_SECONDS = 2.0
     faulty = FaultyEvaluator(folder=str(log_dir))
     faulty.inject(0, "sleep")
     executor = WorkerPoolExecutor(faulty, make_workers(faulty, log_dir))
@@ -390,9 +392,9 @@ SCRIPT = """
 def test_evaluator_can_be_defined_in_the_script(cluster: None, tmp_path: Path) -> None:
     """The script joins the cluster of the other tests, which saves the start of another one."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), ray_worker._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
     done = subprocess.run(
-        [sys.executable, "script.py", ray_worker._gcs_address()],
+        [sys.executable, "script.py", ray_cluster._gcs_address()],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -89,7 +89,7 @@ class ImageEnv(NASESEnv):
             - min_steps: Minimum number of training steps (batches): with few images, training takes more than num_epochs
               epochs.
             - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last the whole
-              training.
+              training. No effect with the schedule triangular.
             - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for
               very short training runs.
             - lr_max: Learning rate at the start of a cosine cycle, or the peak of the triangle.
@@ -116,7 +116,7 @@ class ImageEnv(NASESEnv):
               over the epochs). The latter is for short trainings in which the network sees each image a few times.
             - flops_exponent: Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects
               for the advantage of small networks in a short training; 0: no correction; None: as the search space
-              recommends.
+              recommends. Range: -10 to 10.
 
     Raises:
         InputError: if a value has the wrong type or is out of range.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from nases_env.errors import InputError
@@ -44,6 +45,12 @@ def require_other_file(output: str | Path, source: str | Path) -> None:
     """Raise ``InputError`` if ``output`` is the file ``source``, which it would replace."""
     if Path(output).resolve() == Path(source).resolve():
         raise InputError(f"--output {output} would replace the file that is read; choose a different file")
+
+
+def require_distinct(run_dirs: Sequence[Path]) -> None:
+    """Raise ``InputError`` if two of ``run_dirs`` are the same directory."""
+    if len(set(map(os.path.realpath, run_dirs))) < len(run_dirs):
+        raise InputError("a run directory is given more than once; pass each one once")
 
 
 def require_no_link(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.evaluation import ACCURACY, COSTS, Cost, Evaluation, Status, parse_objectives
 from nases_env.pareto import hypervolume, knee, pareto_front
+from nases_env.paths import require_distinct
 from nases_env.search.run_dir import read_config, read_genotypes, read_trials
 
 
@@ -98,8 +98,7 @@ def pareto_command(args: ParetoArgs) -> None:
         raise InputError(f"--objectives must be {ACCURACY} and one cost; omit {', '.join(others)}")
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one or more in runs/")
-    if len(set(map(os.path.realpath, args.run_dirs))) < len(args.run_dirs):
-        raise InputError("a run directory is given more than once; pass each one once")
+    require_distinct(args.run_dirs)
     if args.reference is not None and not (0 <= args.reference[0] < 1 and 0 < args.reference[1] < float("inf")):
         raise InputError("--reference must be an accuracy from 0 to less than 1 and a cost above 0, such as 0.5 1e6")
     configs = [read_config(path) for path in args.run_dirs]

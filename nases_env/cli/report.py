@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.command_line import parse
 from nases_env.errors import InputError
 from nases_env.escaping import printable
+from nases_env.paths import require_distinct
 from nases_env.report import render
 from nases_env.search.latency import with_latencies
 from nases_env.search.run_dir import REPORT
@@ -59,8 +59,7 @@ def report_command(args: ReportArgs) -> None:
     """
     if not args.run_dirs:
         raise InputError("no run directory is given; pass one in runs/, or several to compare them")
-    if len(set(map(os.path.realpath, args.run_dirs))) < len(args.run_dirs):
-        raise InputError("a run directory is given more than once; pass each one once")
+    require_distinct(args.run_dirs)
     if args.output is not None and args.output.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output must end in {' or '.join(SUFFIXES)}, not {args.output.name}")
     output = args.output or (args.run_dirs[0] / REPORT if len(args.run_dirs) == 1 else COMPARISON)

@@ -7,15 +7,13 @@ of the child that was evaluated last; its output is the mean of a Gaussian polic
 next child is decoded from a sample of this policy.
 
 The paper leaves the exploration, the baseline and the learning rate open. With a small standard deviation the simulator
-reproduces the child that it reads, so the search stays near its first child. Therefore the default deviation is large, the
-first children are random, and repeats are sampled again; the rejection is not part of the log probability.
-``--std 0.1 --learning-starts 0 --no-unseen`` turns this off.
+reproduces the child that it reads, so the search stays near its first child. Therefore the default deviation is large, and
+repeats are sampled again; the rejection is not part of the log probability. ``--std 0.1 --no-unseen`` turns this off.
 ``examples/reinforce_single_file.py`` is the same algorithm as one loop. With rungs, it learns from the first one only.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +26,7 @@ from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
-from nases_env.search.option_checks import require_at_least, require_fraction, require_positive
+from nases_env.search.option_checks import require_fraction, require_positive
 from nases_env.seeding import derive_seed, numpy_generator, torch_generator
 
 MAX_RESAMPLES = 20  # attempts to find an unseen child
@@ -41,27 +39,18 @@ class Args(SearchArgs):
 
     init: Literal["simulator", "random"] = "simulator"
     """Initial weights of the controller: the simulator's, as in the paper, or random ones, as an ablation."""
-    std: float = 0.6
+    std: float = 0.9
     """Standard deviation of the Gaussian policy, in standard deviations of the embedding."""
-    learning_starts: int | None = None
-    """Children decoded from random embeddings (standard normal) before the controller is used; it is not trained on them.
-    Default: 20, or half of the budget if that is less; with --time alone, 20. Pass fewer for a short search."""
     unseen: bool = True
     """Avoid repeats: sample again, with a larger standard deviation per attempt, if a child was proposed before."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 6e-3
     """Learning rate of Adam, whose steps do not depend on the scale of the rewards."""
     baseline_decay: float = 0.9
     """Decay of the moving average of the rewards per child, which is the baseline."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "learning_starts")
         require_positive(self, "std", "learning_rate")
         require_fraction(self, "baseline_decay")
-
-    @property
-    def resolved_learning_starts(self) -> int:
-        """``learning_starts``, or its default for the budget."""
-        return min(20, self.budget // 2) if self.learning_starts is None else self.learning_starts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,12 +59,12 @@ class Sample(Proposal):
 
     Attributes:
         embedding: the sample, shape (n,).
-        state: the architecture vector that the controller read, shape (m,); None if the child is random.
+        state: the architecture vector that the controller read, shape (m,).
         std: the standard deviation of the sample.
     """
 
     embedding: Tensor
-    state: Tensor | None
+    state: Tensor
     std: float
 
 
@@ -90,7 +79,6 @@ class Reinforce(Agent):
     def __init__(self, env: gym.Env[Any, Any], args: Args) -> None:
         self.env = unwrap(env)
         self.args = args
-        self.learning_starts = args.resolved_learning_starts
         self.controller = self.env.embedding.controller(args.init, derive_seed(args.seed, "policy", "controller"))
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
@@ -98,7 +86,6 @@ class Reinforce(Agent):
         self.last = self.env.architecture
         self.baseline: float | None = None
         self.proposed: set[str] = set()
-        self.num_proposed = 0
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         return [self._next_child() for _ in range(num_children)]
@@ -109,29 +96,22 @@ class Reinforce(Agent):
         baseline = evaluation.reward if self.baseline is None else self.baseline
         advantage = evaluation.reward - baseline
         self.baseline = baseline + (1 - self.args.baseline_decay) * advantage
-        metrics = {"policy/baseline": self.baseline}
-        if proposal.state is not None:
-            policy = Normal(self.controller(proposal.state[None])[0], proposal.std)
-            loss = -advantage * policy.log_prob(proposal.embedding).sum()  # type: ignore[no-untyped-call]
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            metrics["policy/loss"] = loss.item()
-        return metrics
+        policy = Normal(self.controller(proposal.state[None])[0], proposal.std)
+        loss = -advantage * policy.log_prob(proposal.embedding).sum()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"policy/baseline": self.baseline, "policy/loss": loss.item()}
 
     def tell_infeasible(self, proposal: Proposal) -> None:
-        self.num_proposed -= 1  # it stays in ``proposed``, so that it is not proposed again
         # All children near the last one may be infeasible. Read a random architecture, as in the beginning.
         self.last = self.env.search_space.sample(self.rng)
 
     @torch.no_grad()
     def _next_child(self) -> Sample:
-        """Sample the next child from the standard normal distribution or the policy; avoid repeats if ``args.unseen``."""
-        if self.num_proposed < self.learning_starts:
-            state, mean, std = None, torch.zeros(self.env.embedding.embedding_size), 1.0
-        else:
-            state = torch.from_numpy(self.env.search_space.encode(self.last))
-            mean, std = self.controller(state[None])[0], self.args.std
+        """Sample the next child from the policy; avoid repeats if ``args.unseen``."""
+        state = torch.from_numpy(self.env.search_space.encode(self.last))
+        mean, std = self.controller(state[None])[0], self.args.std
         child = self._sample(state, mean, std)
         for _ in range(MAX_RESAMPLES if self.args.unseen else 0):
             if child.architecture.key not in self.proposed:
@@ -139,10 +119,9 @@ class Reinforce(Agent):
             std *= STD_GROWTH
             child = self._sample(state, mean, std)
         self.proposed.add(child.architecture.key)
-        self.num_proposed += 1
         return child
 
-    def _sample(self, state: Tensor | None, mean: Tensor, std: float) -> Sample:
+    def _sample(self, state: Tensor, mean: Tensor, std: float) -> Sample:
         embedding = mean + std * torch.randn(mean.shape, generator=self.generator)
         action = (embedding / ACTION_SCALE).clamp(-1, 1).numpy()
         return Sample(self.env.decode(action), action, embedding=embedding, state=state, std=std)
@@ -150,8 +129,6 @@ class Reinforce(Agent):
 
 def main(args: Args) -> None:
     """Search with REINFORCE in the embedding space."""
-    # Recorded, so that a search that is resumed with a larger budget keeps its random children.
-    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts)
     with SearchRun(args, agent="reinforce") as run:
         run.search(Reinforce(run.env, args))
 

@@ -29,9 +29,9 @@ class Args:
     """Keyword arguments of the environment as NAME VALUE pairs, such as preset cpu num_epochs 1."""
     num_children: int = 200
     """Number of children to evaluate."""
-    std: float = 0.5
+    std: float = 0.9
     """Standard deviation of the policy, in standard deviations of the embedding."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     """Learning rate of Adam."""
     baseline_decay: float = 0.9
     """Decay of the moving average of the rewards, which is the baseline."""

@@ -83,7 +83,7 @@ from nases_env.search.agent import Agent
 from nases_env.signals import defer_signals
 
 NO_LEARNING = 1e-12  # a learning rate
-ALGORITHM_1: dict[str, Any] = {"std": 0.1, "learning_starts": 0, "unseen": False}  # options of reinforce
+ALGORITHM_1: dict[str, Any] = {"std": 0.1, "unseen": False}  # options of reinforce
 
 
 class Entry(NamedTuple):
@@ -188,16 +188,17 @@ BASELINE = "random_search"
 DIFFERENCES: dict[str, tuple[str, str]] = {
     "model-assisted – model-free": ("model_assisted", "elite_reinforce"),
     "model-assisted – Bayesian optimization": ("model_assisted", "bayesian_optimization"),
-    "simulator weights – random weights": ("elite_reinforce", "elite_reinforce_random_weights"),
-    "simulator weights – random weights (without elites)": ("reinforce", "reinforce_random_weights"),
+    "simulator weights – random weights (REINFORCE with elites)": ("elite_reinforce", "elite_reinforce_random_weights"),
+    "simulator weights – random weights (REINFORCE)": ("reinforce", "reinforce_random_weights"),
     "simulator weights – random weights (Algorithm 1)": ("reinforce_paper", "reinforce_paper_random_weights"),
     "REINFORCE with elites – REINFORCE on discrete actions, LSTM": ("elite_reinforce", "discrete_reinforce"),
     "REINFORCE with elites – REINFORCE on discrete actions, independent": (
         "elite_reinforce",
         "discrete_reinforce_independent",
     ),
-    "learning – no learning": ("elite_reinforce", "elite_reinforce_no_learning"),
-    "learning – no learning (without elites)": ("reinforce", "reinforce_no_learning"),
+    "learning – no learning (REINFORCE with elites)": ("elite_reinforce", "elite_reinforce_no_learning"),
+    "learning – no learning (REINFORCE)": ("reinforce", "reinforce_no_learning"),
+    "REINFORCE – random search": ("reinforce", "random_search"),
     "elites – no elites": ("elite_reinforce", "reinforce"),
     "REINFORCE with elites – Algorithm 1": ("elite_reinforce", "reinforce_paper"),
     "learning – no learning (model-assisted)": ("model_assisted", "model_assisted_no_learning"),

@@ -37,7 +37,7 @@ class ProtocolPreset:
     agent_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-ALGORITHM_1 = ("--std", "0.1", "--learning-starts", "0", "--no-unseen")  # options of reinforce
+ALGORITHM_1 = ("--std", "0.1", "--no-unseen")  # options of reinforce
 
 PROTOCOL_PRESETS: dict[str, ProtocolPreset] = {
     # The paper does not state the number of children; its released code runs 120 iterations.

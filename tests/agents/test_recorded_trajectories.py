@@ -47,7 +47,6 @@ NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "reinforce": {"learning_starts": 1},
     "elite_reinforce": {"learning_starts": 20, "train_freq": 10},
     "model_assisted": {"learning_starts": 20, "screen": False, "num_policy_candidates": 300, "num_mutants": 0},
 }

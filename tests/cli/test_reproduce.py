@@ -304,7 +304,7 @@ def test_preset_paper_runs_algorithm_1() -> None:
     searches = [step for step in plan_of("--preset", "paper", "--seeds", "1").steps() if step.stage == "search"]
     assert [step.agent for step in searches] == ["reinforce", "random_search"]
     args = parse(reinforce.Args, args=searches[0].options())
-    assert (args.std, args.learning_starts, args.unseen) == (0.1, 0, False)
+    assert (args.std, args.unseen) == (0.1, False)
     assert "--std" not in searches[1].options()
     (search, *_) = [step for step in plan_of("--preset", "gpu", "--agents", "reinforce").steps() if step.stage == "search"]
     assert "--std" not in search.options()

@@ -186,7 +186,7 @@ def test_help() -> None:
         assert name in result.stdout
     result = run_here(main, "search", "digits", "--agent", "reinforce", "--help")
     assert "usage: nases search DATA" in result.stdout
-    assert "--learning-starts" in result.stdout
+    assert "--baseline-decay" in result.stdout
     assert not list(Path().iterdir())
 
 

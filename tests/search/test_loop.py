@@ -126,7 +126,7 @@ def trajectory_of(env: NASESEnv, num_concurrent: int | None, ask_batch_size: int
         inner = ReverseExecutor(inner, num_concurrent)
     env._executor = CachingExecutor(inner, None, env.search_space.to_json)
     search = SearchLoop(env, 24, 4, **options)
-    search.run(Reinforce(env, Args(learning_starts=6, num_envs=4)), ask_batch_size)
+    search.run(Reinforce(env, Args(num_envs=4)), ask_batch_size)
     return [trial.evaluation for trial in search.trials]
 
 
@@ -355,7 +355,6 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
         preset="smoke",
         budget=5,
         num_envs=2,
-        learning_starts=3,
         num_finalists=0,
         run_dir=run_dir,
         execution=ExecutionSettings(**execution),

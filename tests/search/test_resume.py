@@ -33,8 +33,8 @@ BUDGET = 14
 LIMITED = "tests.search.limited:Limited-v0"
 
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "reinforce": ("reinforce", {"learning_starts": 4}),
-    "algorithm_1": ("reinforce", {"std": 0.1, "learning_starts": 0, "unseen": False}),
+    "reinforce": ("reinforce", {}),
+    "algorithm_1": ("reinforce", {"std": 0.1, "unseen": False}),
     "elite_reinforce": ("elite_reinforce", {"learning_starts": 4, "train_freq": 4}),
     "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
     "random_search": ("random_search", {}),
@@ -284,7 +284,7 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     cases = {
         ("--resume", "absent"): "absent is not a run directory",
-        ("--resume", "run", "--std", "3"): "--std is 0.6 in run and cannot be changed with --resume",
+        ("--resume", "run", "--std", "3"): "--std is 0.9 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
         (

@@ -23,7 +23,7 @@ from tests.processes import run_forked
 
 RANDOM_SEARCH = ROOT / "agents" / "random_search.py"
 REINFORCE = ROOT / "agents" / "reinforce.py"
-SEARCH = ("--env-id", "NASES-Synthetic-v0", "--run-dir", "run", "--learning-starts", "1")
+SEARCH = ("--env-id", "NASES-Synthetic-v0", "--run-dir", "run")
 
 
 def search(folder: Path, tracker: str, *options: str, variable: str, value: str) -> None:

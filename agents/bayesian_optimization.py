@@ -45,11 +45,11 @@ class Args(TransferArgs):
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
     num_init: int = 5
-    """Children before the model is fitted."""
+    """Number of first children, before the model is fitted."""
     screen: bool = True
-    """Choose these children among 300 random architectures. Every fourth one is random. The others are among the largest 5%;
-    with --transfer-from, every second one is instead among the best 5% by the earlier searches. Without known sizes or
-    earlier searches, all are random. --no-screen: all are random."""
+    """Choose the first children (--num-init) among 300 random architectures. Every fourth one is random. The others are
+    among the largest 5%; with --transfer-from, every second one is instead among the best 5% by the earlier searches.
+    Without known sizes or earlier searches, all are random. --no-screen: all are random."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300

@@ -5,8 +5,8 @@
 
 The search distribution is a Gaussian over actions, initially that of random embeddings. It is updated with the rewards of
 each generation of samples. A sample that decodes to a known architecture has the known reward and is not evaluated again, so
-a generation may need fewer children than samples. When no sample is a new architecture any more, the distribution restarts
-from its initial state.
+a generation may need fewer children than samples. The distribution restarts from its initial state if ``MAX_RESAMPLES``
+samples in a row yield no new architecture, or if a stopping criterion of cmaes is met.
 
 With several children in flight, a generation consists of the next samples whose rewards arrive, although some of them were
 sampled before the last update.
@@ -41,7 +41,7 @@ class Args(SearchArgs):
     (2016)."""
     std: float = 1.0
     """Initial standard deviation of the distribution, in standard deviations of the embedding; with 1 the first children are
-    as diverse as random embeddings."""
+    as diverse as those of random embeddings."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 4, "population_size")

@@ -2,12 +2,15 @@
 
     python agents/elite_reinforce.py --env-id NASES-CIFAR10-v0 --budget 100
 
-``agents/reinforce.py`` is REINFORCE as in the paper. To find better children within few of them, this agent adds to it: the
-controller reads a mutated good child, so that the search starts near it; of several samples of the policy, the one nearest
-to that child is evaluated; updates replay earlier children with advantages that depend on the ranks of the rewards. The log
-probability is that of a sample of the policy: it contains neither the choice of the nearest one nor the rejection of
-repeats, so the gradient is biased. The agent is thus evolution in the embedding space whose policy is also trained. With
-rungs, promoted children have their comparable rewards.
+``agents/reinforce.py`` is REINFORCE as in the paper. To find better children with a small budget, this agent differs in
+three ways. The controller reads a mutated good child (an elite), so that the search starts near it. Of several samples of
+the policy, the one nearest to that child is evaluated. Updates replay earlier children, with advantages that depend on the
+ranks of the rewards.
+
+The log probability is that of a single sample of the policy. It includes neither the choice of the nearest sample nor the
+rejection of repeats, so the gradient is biased. The agent is therefore an evolutionary algorithm in the embedding space that
+also trains its policy. With rungs, the reward of a promoted child is its comparable reward
+(``SuccessiveHalving.comparable_rewards``).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least
 
 STD_GROWTH = 1.1  # the standard deviation is multiplied by this on each attempt to find an unseen child
-REPLAY_BATCH_SIZE = 16  # children per gradient step, sampled from all previous ones, as in the paper's released code
+REPLAY_BATCH_SIZE = 16  # earlier samples of the policy per gradient step, as in the paper's released code
 
 
 @dataclass
@@ -38,7 +41,8 @@ class Args(PolicyArgs):
 
     num_proposals: int = 32
     """Samples of the policy per child; the one with the smallest Hamming distance to the child that the controller read is
-    evaluated. Because n < m, a small step in the embedding changes several decisions; this rejection counteracts it."""
+    evaluated. If the embedding has fewer dimensions than the architecture has decisions, a small step in the embedding
+    changes several decisions; this selection counteracts that."""
     train_freq: int | None = None
     """Children between two updates. Default: 10, or fewer if there would be fewer than three updates before the last
     ten children."""

@@ -121,13 +121,13 @@ class GaussianProcess:
     which is 0 if the choices of different decisions are unrelated.
 
     If the search space has cells, a third term is ``exp(-path_inverse_lengthscale * P)``, where P is the normalized squared
-    distance of the square roots of the path counts (``nases_env.search_spaces.count_paths``): architectures that compute the
-    same are equal.
+    distance of the square roots of the path counts (``nases_env.search_spaces.count_paths``). P is 0 for architectures that
+    differ only in branches without effect.
 
-    Fewer than ``MIN_SELECTION`` observations do not determine a kernel; it is then fixed. With trend scores, such as the
-    sizes of architectures, the values then have a linear trend over them, whose prior favors high scores (``TREND_SLOPE``).
-    The observations determine the slopes, which may become negative. With more observations, the scores are not used,
-    or, with ``keeps_trend``, the marginal likelihood selects whether they are.
+    With fewer than ``MIN_SELECTION`` observations, which do not determine a kernel, the kernel is fixed. If there are trend
+    scores, such as the sizes of architectures, the values then have a linear trend in these scores. The prior of the slopes
+    favors high scores (``TREND_SLOPE``); the observations may make the slopes negative. With more observations, the trend
+    is not used or, with ``keeps_trend``, is used if the marginal likelihood selects it.
 
     With observations at several rungs, the kernel is multiplied by ``rung_correlation`` to the power of the number of rungs
     between two observations, and the posterior is that at the highest rung.

@@ -45,7 +45,7 @@ class Args(SearchArgs):
 
 
 class LocalSearch(Agent):
-    """Hill climbing with restarts. While the next move waits for children in flight, it asks for restart candidates.
+    """Hill climbing with restarts. While the next move waits for children in flight, it proposes restart candidates.
 
     Attributes:
         proposed: keys of the proposed children.

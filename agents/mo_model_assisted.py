@@ -2,15 +2,19 @@
 
     python agents/mo_model_assisted.py --env-id NASES-MO-Digits-v0 --budget 40
 
-The environment has two objectives (``nases_env.envs.MOEnv``). The first children are random, at evenly spaced quantiles of
-the size if the search space knows it. Then a Gaussian process is fitted to the ranks of the accuracies
-(``agents/reward_model.py``) and another one to the ranks of the costs. The next child is the one with the highest expected
-hypervolume improvement (Emmerich et al., 2006) among mutants of the Pareto-optimal children and random architectures: the
-expected area that it adds to what the front dominates. For every second child, this is an area of values, and otherwise one
-of ranks: the former finds the cheapest networks that are not much worse, the latter the most accurate ones. The area is a
-sum over the steps of the front, because the predictions of both processes are independent. If the environment builds
-networks, the costs of the best candidates are computed instead of predicted. Pending children reduce the predicted variance
-of similar candidates. With rungs, the agent learns from the lowest rung only.
+The environment has two objectives (``nases_env.envs.MOEnv``). The first children are random; if the search space knows the
+sizes of architectures, they are at evenly spaced quantiles of the size. Then a Gaussian process
+(``agents/gaussian_process.py``) is fitted to the ranks of the accuracies, and another one to the ranks of the costs.
+
+The next child is the candidate with the highest expected hypervolume improvement (Emmerich et al., 2006): the expected
+increase of the area that the Pareto front dominates. The candidates are mutants of the Pareto-optimal children and random
+architectures. The area is computed alternately from values and from ranks. With values, the agent finds the cheapest
+networks that are not much worse; with ranks, it finds the most accurate networks. The predictions of the two processes are
+independent, so the expected area is a sum over the steps of the front.
+
+If the environment builds networks, the costs of the best candidates are computed instead of predicted, except for the
+latency, which must be measured. Pending children reduce the predicted variance of similar candidates. With rungs, the agent
+learns from the lowest rung only.
 """
 
 from __future__ import annotations
@@ -73,7 +77,9 @@ class Front(NamedTuple):
 
 
 class Scale:
-    """Values of an objective by their scores: linear between children, and beyond them as steep as between the quartiles.
+    """Converts between the values of an objective and their scores, by linear interpolation between the children.
+
+    ``quantiles`` extrapolates beyond the children with the slope between the quartiles.
 
     Args:
         scores: the scores of the children, which are those of ``rank_normalize``, shape (N,).
@@ -199,7 +205,8 @@ class MOModelAssisted(Agent):
         inputs = self.processes[0].inputs(self.children)
         self.processes[0].fit(inputs, accuracies := rank_normalize(values[:, 0]))
         costs = rank_normalize(values[known, 1])
-        # A cost grows with the size of the network, as the trend of the process does: fitted to the cost, not to its value.
+        # The targets are the ranks of the cost, not of the objective, which is its negated logarithm: the trend of the
+        # process assumes that the targets grow with the size of the network.
         self.processes[1].fit(inputs[known.numpy()], -costs)
         self.scales = Scale(accuracies, values[:, 0]), Scale(costs, values[known, 1])
         self.score_front = Front.of(torch.stack([accuracies[known], costs], dim=1), SCORE_MARGIN)
@@ -307,7 +314,7 @@ def mean_excess(quantiles: Tensor, levels: Tensor) -> Tensor:
 
 
 def main(args: Args) -> None:
-    """Search the Pareto front of accuracy and a cost by Bayesian optimization."""
+    """Search for the Pareto front of accuracy and a cost by Bayesian optimization."""
     with SearchRun(args, agent="mo_model_assisted") as run:
         run.search(MOModelAssisted(run.env, args))
 

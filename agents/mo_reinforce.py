@@ -2,13 +2,14 @@
 
     python agents/mo_reinforce.py --env-id NASES-MO-Digits-v0 --budget 100
 
-This is ``agents/elite_reinforce.py`` with a policy that is conditioned on the preference of the child: weights of the
-objectives that sum to 1. They cover the simplex evenly, as a scrambled Sobol sequence. A linear layer that is initialized to
-zero adds a shift for the weights to the output of the controller, so the search starts as the pretrained simulator does.
+This is ``agents/elite_reinforce.py`` with a policy that is conditioned on a preference: one weight per objective, with a sum
+of 1. The weights of each child are the next point of a scrambled Sobol sequence, so they cover the simplex evenly. A linear
+layer maps the weights to a shift of the controller's output. It is initialized to zero, so the search starts as the
+pretrained simulator does.
 
-For given weights, the value of a child is the augmented Chebyshev scalarization of the ranks of its objectives. Ranks do not
-depend on the units and the outliers of the objectives; children without a result have the lowest ones. Other than a weighted
-sum, Chebyshev's scalarization can prefer any Pareto-optimal child, also where the front is not convex.
+For given weights, the value of a child is the augmented Chebyshev scalarization of the ranks of its objectives. Ranks depend
+neither on the units nor on the outliers of the objectives; children without a result have the lowest ranks. Unlike a
+weighted sum, the Chebyshev scalarization can prefer any Pareto-optimal child, even where the front is not convex.
 
 The controller reads a mutant of one of the best children for the weights of the next child. In an update, the advantage of
 a replayed child is the normal quantile of the rank of its value among those of all children for its weights, so the baseline
@@ -180,7 +181,7 @@ def scalarize(ranks: Tensor, weights: Tensor) -> Tensor:
 
 
 def main(args: Args) -> None:
-    """Search the Pareto front with REINFORCE whose policy is conditioned on the preference between the objectives."""
+    """Search for the Pareto front with REINFORCE, with a policy conditioned on the preference between the objectives."""
     # Recorded, so that a search that is resumed with a larger budget keeps its schedule.
     args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts, train_freq=args.resolved_train_freq)
     with SearchRun(args, agent="mo_reinforce") as run:

@@ -3,8 +3,8 @@
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
-process is fitted to all evaluated children (``agents/reward_model.py``). Before each batch of children, the controller takes
-policy-gradient steps from the simulator's weights on the rewards that the process predicts: model-based reinforcement
+process is fitted to all evaluated children (``agents/reward_model.py``). Before each batch of children, the controller is
+reset to its initial weights and trained by policy gradient on rewards that the process predicts: model-based reinforcement
 learning in the style of Dyna (Sutton, 1990). The next children are those with the highest expected improvement among
 samples of the policy, samples of the prior, and mutants of the best children. Several can be requested together
 (``--ask-batch-size``): pending children reduce the predicted variance of similar candidates. With rungs, the process takes
@@ -45,22 +45,23 @@ IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
 @dataclass
 class Args(PolicyArgs, TransferArgs):
-    """Options of the agent. Lengths are in standard deviations of the embedding."""
+    """Options of model-assisted REINFORCE."""
 
     ask_batch_size: int = 5
     """Children requested together; the model is refitted before each batch."""
     learning_starts: int = 5
-    """Children before the controller and the model are used, which need at least four."""
+    """Number of first children, before the controller and the model are used. The model needs at least four evaluated
+    children."""
     screen: bool = True
-    """Choose these children among 300 samples of the prior. Every fourth one is random. The others are among the largest 5%;
-    with --transfer-from, every second one is instead among the best 5% by the earlier searches. Without known sizes or
-    earlier searches, all are random. --no-screen: all are random."""
+    """Choose the first children (--learning-starts) among 300 samples of the prior. Every fourth one is random. The others
+    are among the largest 5%; with --transfer-from, every second one is instead among the best 5% by the earlier searches.
+    Without known sizes or earlier searches, all are random. --no-screen: all are random."""
     learning_rate: float = 6e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20
     """Gradient steps before each batch of children, from the initial weights of the controller."""
     imagined_batch_size: int = 64
-    """Imagined children per gradient step."""
+    """Imagined children per gradient step: samples of the policy whose rewards are predicted by the model."""
     imagined_ucb_kappa: float = 0.5
     """The predicted reward is the mean of the model plus kappa standard deviations, which favors uncertain children."""
     num_policy_candidates: int = 100

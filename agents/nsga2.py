@@ -31,7 +31,7 @@ class Args(SearchArgs):
     uses_embedding: ClassVar[bool] = False
 
     population_size: int = 20
-    """Children of a generation; 50 in Optuna, whose first generation is random."""
+    """Children per generation; the first generation is random. Default of Optuna: 50."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "population_size")
@@ -67,7 +67,7 @@ class NSGA2(OptunaAgent):
 
 
 def main(args: Args) -> None:
-    """Search the Pareto front with Optuna's NSGA-II on the decisions, without an embedding."""
+    """Search for the Pareto front with Optuna's NSGA-II on the decisions, without an embedding."""
     import_optuna("NSGA-II")  # before anything is written
     with SearchRun(args, agent="nsga2") as run:
         run.search(NSGA2(run.env, args))

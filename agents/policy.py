@@ -1,8 +1,8 @@
 """A Gaussian policy in the embedding space that samples near good children.
 
 It is the base of ``elite_reinforce`` and ``model_assisted``. The mean is the output of a controller, which starts as the
-pretrained simulator and reads a mutated good child (an elite). The controller is trained by policy gradient with the
-clipped ratio of PPO (Schulman et al., 2017).
+pretrained simulator and reads an elite (a good child) after random mutations of its decisions. The controller is trained by
+policy gradient with PPO's clipped objective (Schulman et al., 2017).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PolicySample(Proposal):
 
     Attributes:
         embedding: the sampled embedding, shape (n,).
-        state: the input of the controller, shape (m,).
+        state: the input of the controller, shape (m,), or (m + objectives,) in ``mo_reinforce``.
         offset: the residual added to the output of the controller, shape (n,).
         log_prob: the log density of the embedding when it was sampled, up to a constant; None for the prior.
     """
@@ -212,7 +212,7 @@ class EmbeddingPolicy(Agent):
         return [sample for key, sample in reversed(first.items()) if key not in self.proposed]
 
     def filter_feasible(self, samples: list[PolicySample]) -> list[PolicySample]:
-        """Return the feasible ones of ``samples`` that were proposed before; all of them if none is feasible."""
+        """Return the feasible ``samples``, or all of them if none is feasible; for samples that are all repeats."""
         return [sample for sample in samples if self.env.is_feasible(sample.architecture)] or samples
 
     def mark_proposed(self, sample: PolicySample) -> PolicySample:

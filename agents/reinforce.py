@@ -3,13 +3,18 @@
     python agents/reinforce.py --env-id NASES-CIFAR10-v0 --budget 100
 
 The controller is the pretrained simulator, fine-tuned by policy gradient (Williams, 1992). It reads the architecture vector
-of the child that was evaluated last; its output is the mean of a Gaussian policy in the standardized embedding space. The
-next child is decoded from a sample of this policy.
+of the child that was evaluated last: m numbers in [0, 1], one per decision. Its output is the mean of a Gaussian policy in
+the standardized embedding space of n dimensions (m = 40 and n = 20 in ``enas_micro``). The next child is decoded from a
+sample of this policy.
 
-The paper leaves the exploration, the baseline and the learning rate open. With a small standard deviation the simulator
-reproduces the child that it reads, so the search stays near its first child. Therefore the default deviation is large, and
-repeats are sampled again; the rejection is not part of the log probability. ``--std 0.1 --no-unseen`` turns this off.
-``examples/reinforce_single_file.py`` is the same algorithm as one loop. With rungs, it learns from the first one only.
+The paper does not specify the exploration, the baseline or the learning rate. With a small standard deviation, the next
+child is often equal or similar to the child that the controller reads, so the search stays near its first child. Therefore
+the default standard deviation is large, and repeats are sampled again; the log probability ignores this rejection.
+``--std 0.1 --no-unseen`` turns both off. ``examples/reinforce_single_file.py`` is the same algorithm as one loop, but does
+not sample repeats again.
+
+With several children in flight, a child may be older than the last update. Its log probability is computed with the current
+weights; no importance correction is applied. With rungs, the agent learns from the lowest rung only.
 """
 
 from __future__ import annotations
@@ -58,9 +63,9 @@ class Sample(Proposal):
     """A child decoded from a sampled embedding.
 
     Attributes:
-        embedding: the sample, shape (n,).
-        state: the architecture vector that the controller read, shape (m,).
-        std: the standard deviation of the sample.
+        embedding: the sample in the standardized embedding space, before clipping, shape (n,).
+        state: the architecture vector that the controller read, in [0, 1], shape (m,).
+        std: the standard deviation of the policy when it was sampled.
     """
 
     embedding: Tensor
@@ -93,6 +98,7 @@ class Reinforce(Agent):
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
         assert isinstance(proposal, Sample), "the proposal must come from ask"
         self.last = proposal.architecture
+        # Algorithm 1, line 8: one policy-gradient step. The first reward is its own baseline, so the first advantage is 0.
         baseline = evaluation.reward if self.baseline is None else self.baseline
         advantage = evaluation.reward - baseline
         self.baseline = baseline + (1 - self.args.baseline_decay) * advantage
@@ -109,7 +115,7 @@ class Reinforce(Agent):
 
     @torch.no_grad()
     def _next_child(self) -> Sample:
-        """Sample the next child from the policy; avoid repeats if ``args.unseen``."""
+        """Sample the next child from the policy (Algorithm 1, lines 9 and 10); avoid repeats if ``args.unseen``."""
         state = torch.from_numpy(self.env.search_space.encode(self.last))
         mean, std = self.controller(state[None])[0], self.args.std
         child = self._sample(state, mean, std)
@@ -122,6 +128,13 @@ class Reinforce(Agent):
         return child
 
     def _sample(self, state: Tensor, mean: Tensor, std: float) -> Sample:
+        """Sample an embedding and decode it. The action is clipped to [-1, 1]; the log probability ignores the clipping.
+
+        Args:
+            state: the architecture vector that the controller read, shape (m,).
+            mean: the output of the controller, shape (n,).
+            std: the standard deviation of the policy.
+        """
         embedding = mean + std * torch.randn(mean.shape, generator=self.generator)
         action = (embedding / ACTION_SCALE).clamp(-1, 1).numpy()
         return Sample(self.env.decode(action), action, embedding=embedding, state=state, std=std)

@@ -93,11 +93,11 @@ class RewardModel:
     ) -> list[int]:
         """Choose the first children of a search among sampled architectures.
 
-        They are large ones, because large networks are more accurate on average if they are trained long enough. With
-        earlier searches, every second child is one of the best by their predictions instead. Every fourth child is the
-        next sample: without it, the model could not learn from the first children that small networks, or those that
-        earlier searches do not predict, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen. All
-        children are feasible. Few samples are tested for it, because that can mean building their networks.
+        Most of them are large, because large networks are more accurate on average if they are trained long enough. With
+        earlier searches, every second child is instead one of the best by their predictions. Every fourth child is the
+        next sample, of any size: otherwise the model could not learn from the first children that small networks, or
+        networks with low predictions, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen. Only
+        feasible children are chosen; as few samples as possible are checked, because a check can build a network.
 
         Args:
             samples: distinct sampled architectures.

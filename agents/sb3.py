@@ -67,8 +67,8 @@ class Args(SearchArgs):
     gradient_steps: int | None = None
     """ppo: epochs per update; sac, td3: gradient steps per child. Default: 10, 2 and 4. SB3: 10, 1 and 1."""
     std: float = 1.0
-    """Initial exploration width in standard deviations of the embedding; with 1 the first children are as diverse as random
-    embeddings. SB3's ppo and a2c start with 3. td3 keeps this width; the others learn theirs."""
+    """Initial exploration width in standard deviations of the embedding; with 1 the first children are as diverse as
+    those of random embeddings. SB3's ppo and a2c start with 3. td3 keeps this width; the others learn theirs."""
     ent_coef: float = 0.05
     """sac: fixed entropy coefficient, relative to standardized rewards. SB3 learns it, starting at 1, where the entropy
     dominates the reward for hundreds of children; values below 0.05 learn faster but end with few distinct children."""
@@ -97,7 +97,8 @@ class Args(SearchArgs):
             require_default(self, reason, "ent_coef")
         if self.ask_batch_size != 1:
             raise InputError(
-                f"--ask-batch-size must be 1, not {self.ask_batch_size}; Stable-Baselines3 chooses one child per --num-envs"
+                f"--ask-batch-size must be 1, not {self.ask_batch_size}; "
+                "Stable-Baselines3 proposes --num-envs children at a time"
             )
 
     def setting(self, option: str) -> Any:
@@ -156,7 +157,7 @@ def make_model(loop: SearchLoop, args: Args) -> BaseAlgorithm:
             return A2C("MlpPolicy", env, **options)
         return PPO("MlpPolicy", env, batch_size=n_steps * num_envs, n_epochs=args.setting("gradient_steps"), **options)
     options |= {
-        # Not that of the budget: infeasible children are in the buffer too, and a resumed search may have a larger budget.
+        # Not the budget: the buffer also holds infeasible children, and a resumed search may have a larger budget.
         "buffer_size": MAX_BUFFER_SIZE,
         "learning_starts": args.learning_starts,
         "batch_size": args.batch_size,

@@ -1,11 +1,12 @@
-"""The tree-structured Parzen estimator (Bergstra et al., 2011, "Algorithms for Hyper-Parameter Optimization") of Optuna.
+"""Optuna's tree-structured Parzen estimator (Bergstra et al., 2011, "Algorithms for Hyper-Parameter Optimization").
 
     pip install 'nases-env[baselines]'
     python agents/tpe.py --env-id NASES-Digits-v0 --budget 40
 
 Each decision is a categorical parameter. One density is fitted to the good children and one to the others; the next child is
-the sample of the first density with the largest ratio of both. Children in flight count as bad, so that others are not close
-to them. A repeat is not evaluated again: the study learns its known reward and is asked again. No embedding is used.
+the sample of the first density with the largest ratio of the first density to the second. Children in flight count as bad,
+so that others are not close to them. A repeat is not evaluated again: the study learns its known reward and is asked again.
+No embedding is used.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 The agents with a reward model (``agents/reward_model.py``) take the run directories of earlier searches in the same search
 space (``--transfer-from``). One reward model is fitted to each of them. Every second one of the first children of the new
-search is among those with the highest predictions; then the predictions are the trend of its Gaussian process, whose slopes
-its own rewards determine, so that an earlier search that is not related has little effect.
+search is among those with the highest predictions. After that, the predictions are the trend of the new search's Gaussian
+process. The slopes of the trend are learned from the rewards of the new search, so an unrelated earlier search has little
+effect.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class EarlierSearch:
         ]
         if len(children) < MIN_CHILDREN:
             raise InputError(
-                f"{self.path} has {len(children)} evaluated children, of which --transfer-from needs {MIN_CHILDREN}; omit it"
+                f"{self.path} has {len(children)} evaluated children, but --transfer-from needs at least {MIN_CHILDREN}; "
+                "omit it"
             )
         return children
 
@@ -140,7 +142,7 @@ class EarlierRewards:
         self._known: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, decisions: Tensor) -> Tensor:
-        """Return the predicted scores of architectures, of shape (architectures, m), shape (architectures, models)."""
+        """Return the predicted scores, shape (architectures, models), of architectures ``decisions`` (architectures, m)."""
         keys = [tuple(each) for each in decisions.tolist()]
         if len(self._known) > MAX_ENCODED:
             self._known.clear()

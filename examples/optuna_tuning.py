@@ -44,7 +44,11 @@ def best_rewards(agent_args: AgentArgs, landscapes: Sequence[int], budget: int) 
 
 
 def tune(args: Args) -> tuple[dict[str, int], float, float]:
-    """Return the best hyperparameters, and the mean reward on new landscapes of the defaults and of these."""
+    """Tune the hyperparameters, and compare the best ones with the defaults on new landscapes.
+
+    Returns:
+        The best hyperparameters, and the mean of the best rewards with the defaults and with the best hyperparameters.
+    """
 
     def objective(trial: optuna.Trial) -> float:
         population_size = trial.suggest_int("population_size", 5, 100, log=True)

@@ -1,7 +1,7 @@
 """REINFORCE in the embedding space as a single loop over ``env.step``: lines 3 to 11 of Algorithm 1 in the NASES paper.
 
 Run ``python examples/reinforce_single_file.py --env-id NASES-Digits-v0 --num-children 40 --env-kwargs preset cpu``. The
-paper does not state the standard deviation and the learning rate; these learn within 200 children.
+paper does not state the standard deviation and the learning rate; with the defaults, the agent learns within 200 children.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def train(args: Args) -> list[float]:
 
     actor = ContinuousActorProbabilistic(preprocess_net=network(), action_shape=actions.shape, unbounded=True)
     torch.nn.init.orthogonal_(actor.mu.get_parameter("model.0.weight"), 0.01)
-    # An action is an embedding divided by 3: with this deviation, the first children are as diverse as random embeddings.
+    # An action is an embedding divided by 3: with this deviation, the first children are about as diverse as random ones.
     torch.nn.init.constant_(actor.sigma_param, math.log(0.3))
     policy = ProbabilisticActorPolicy(actor=actor, dist_fn=normal, action_space=actions, action_scaling=False)
     critic = ContinuousCritic(preprocess_net=network())

@@ -39,7 +39,7 @@ def train(args: Args) -> list[float]:
     env.set_seed(args.seed)
     num_actions = env.action_spec.shape[-1]
 
-    # An action is an embedding divided by 3: with a scale of 0.3, the first children are as diverse as random embeddings.
+    # An action is an embedding divided by 3: with a scale of 0.3, the first children are about as diverse as random ones.
     scale = NormalParamExtractor("biased_softplus_0.3")
     output = nn.Linear(64, 2 * num_actions)
     nn.init.orthogonal_(output.weight, 0.01)

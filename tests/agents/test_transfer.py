@@ -126,7 +126,7 @@ def test_invalid_earlier_searches_are_one_line(tmp_path: Path, pooling: str) -> 
     few = search_at_random("avg_pool_3x3", tmp_path / "few", budget=4)
     for path, message in [
         (str(tmp_path / "missing"), r"^\S*missing is not a run directory"),
-        (few, r"^\S*few has 4 evaluated children, of which --transfer-from needs 5; omit it"),
+        (few, r"^\S*few has 4 evaluated children, but --transfer-from needs at least 5; omit it"),
     ]:
         args = model_assisted.Args(**options("avg_pool_3x3", run_dir=tmp_path / "run", transfer_from=(path,)))
         with pytest.raises(InputError, match=message):

@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency --output latency.json
 
-Each process measures the same networks as ``--max-latency`` does in a search, in an order of its own. The difference of a
-network is that of its highest and its lowest latency, relative to their mean. Close other programs first.
+Each process measures the same networks as ``--max-latency`` does in a search, in a different order. The difference of a
+network is its highest minus its lowest latency, divided by the mean of these two. Close other programs first.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python -m benchmarks.pareto_quality --output pareto_quality.json
 
-For each device and agent: the hypervolume of the children of a search, relative to that of the true front, with two
-reference points. Both have the highest latency of the table; the accuracy is the lowest one, or the median, so that only
-good networks count. A latency counts by its logarithm. For each device on which enough cells are that fast, also how much
-less accurate than the best cell is the best child of a search in which the latency is limited to a third of the median. The
-seed determines the order of the operators.
+The first measure, for each device and agent, is the hypervolume of the children of a search, relative to that of the true
+front. There are two reference points, both with the highest latency of the table: one with the lowest accuracy, and one with
+the median accuracy, so that only good networks count. Latencies are on a logarithmic scale. The second measure is from
+searches whose latency is limited to a third of the median: the accuracy of the best cell within the limit minus that of the
+best child. It is omitted for a device if less than 1% of its cells are within the limit. The seed determines the order of
+the operators.
 
 The table is that of ``NASES-MO-NASBench201-v0``.
 """

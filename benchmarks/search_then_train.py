@@ -3,7 +3,7 @@
     python -m benchmarks.search_then_train --search-minutes 10 --train-minutes 10 --output session.json
 
 REINFORCE with elites evaluates as many children as fit into the minutes of the search, ``--num-envs`` of them concurrently.
-The child with the best validation accuracy is trained on all training images and tested once. The number of epochs is
+The child with the highest reward is trained on all training images and tested once. The number of epochs is
 computed from the measured time per epoch. No choice depends on the test images.
 """
 

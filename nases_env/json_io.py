@@ -87,9 +87,9 @@ def read_object(path: Path, types: Mapping[str, Any], *, allow_infinity: bool = 
 def require_type(name: str, value: Any, hint: Any, *, allow_infinity: bool = False) -> None:
     """Check the type of a value and of all values in it.
 
-    Also check that no number is a bool, which ``isinstance`` counts as an integer, NaN, or an integer of 2^63 or more, and
-    that every text could be an argument of a command, such as a path: without a NUL or a lone surrogate. Values in one whose
-    type contains ``Any`` are not checked.
+    Also reject bools in place of numbers (``isinstance`` counts them as integers), NaN, integers with a magnitude of 2^63 or
+    more, and strings with a NUL or a lone surrogate, which cannot be arguments of a command. If ``hint`` contains ``Any``,
+    these additional checks are omitted.
 
     Args:
         name: name of the value; ``seed`` may be any integer, as on the command line.

@@ -27,7 +27,7 @@ def pareto_front(points: Points) -> NDArray[np.int64]:
 
 
 def hypervolume(points: Points, reference: Points) -> float:
-    """Return the area that ``points`` dominate and that dominates ``reference``; exact.
+    """Return the exact hypervolume: the area that ``points`` dominate, bounded by ``reference``.
 
     Args:
         points: shape (N, 2); those that are not better than ``reference`` in both objectives add nothing.

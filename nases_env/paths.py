@@ -54,6 +54,9 @@ def require_distinct(run_dirs: Sequence[Path]) -> None:
 
 
 def require_no_link(path: Path) -> None:
-    """Raise ``InputError`` if ``path``, a file of a run directory, is a symbolic link: in a copy, it could name any file."""
+    """Raise ``InputError`` if ``path``, a file of a run directory, is a symbolic link.
+
+    In a run directory that was copied from elsewhere, a link could point to any file.
+    """
     if path.is_symlink():
-        raise InputError(f"{path} is a symbolic link, to whose target a search would write; replace it by a copy")
+        raise InputError(f"{path} is a symbolic link, and a search would write to its target; replace it with a copy")

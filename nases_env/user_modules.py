@@ -30,8 +30,8 @@ def import_user_module(name: str) -> ModuleType:
 def import_recorded_module(name: str, run_dir: Path) -> None:
     """Import the module ``name``, which a file in ``run_dir`` names, from installed packages or the working directory.
 
-    A module in ``run_dir``, or in the directory of the working directory that contains it, is not imported, because a copied
-    directory could contain any code. The files that are imported are printed to standard error.
+    A module in ``run_dir``, or in the subdirectory of the working directory that contains ``run_dir``, is not imported,
+    because a copied directory could contain any code. The files that are imported are printed to standard error.
 
     Raises:
         InputError: if there is no such module elsewhere, or its import fails.
@@ -61,7 +61,10 @@ def import_recorded_module(name: str, run_dir: Path) -> None:
 
 
 def _copied_folder(run_dir: Path) -> Path:
-    """Return the directory with which ``run_dir`` may have been copied: the one in the working directory, or itself."""
+    """Return the directory that ``run_dir`` may be part of a copy of.
+
+    It is the subdirectory of the working directory that contains ``run_dir``, or ``run_dir`` itself.
+    """
     directory = Path.cwd().resolve()
     if run_dir == directory or not run_dir.is_relative_to(directory):
         return run_dir

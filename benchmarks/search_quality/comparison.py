@@ -199,7 +199,7 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "learning – no learning (REINFORCE with elites)": ("elite_reinforce", "elite_reinforce_no_learning"),
     "learning – no learning (REINFORCE)": ("reinforce", "reinforce_no_learning"),
     "REINFORCE – random search": ("reinforce", "random_search"),
-    "elites – no elites": ("elite_reinforce", "reinforce"),
+    "REINFORCE with elites – REINFORCE": ("elite_reinforce", "reinforce"),
     "REINFORCE with elites – Algorithm 1": ("elite_reinforce", "reinforce_paper"),
     "learning – no learning (model-assisted)": ("model_assisted", "model_assisted_no_learning"),
     "learning – no learning (50 samples of the policy)": ("model_assisted_50", "model_assisted_50_no_learning"),

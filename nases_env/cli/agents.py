@@ -10,7 +10,7 @@ from nases_env.errors import InputError, did_you_mean
 AGENTS = {
     "model_assisted": "REINFORCE with a Gaussian-process reward model",
     "reinforce": "policy gradient from the pretrained simulator, as in the paper",
-    "elite_reinforce": "the same from mutated good architectures, with replay",
+    "elite_reinforce": "policy gradient from mutations of good architectures, with replay",
     "bayesian_optimization": "Gaussian process and expected improvement, without a policy",
     "local_search": "hill climbing with restarts: neighbors that differ in one decision",
     "regularized_evolution": "mutations of recent architectures",

@@ -18,7 +18,7 @@ COMMANDS = {
     "status": "show the progress of a search, a final training or a reproduction",
     "report": "write a report on searches as an HTML page",
     "watch": "show the report on a running search in a browser",
-    "pareto": "show the best compromises between accuracy and a cost",
+    "pareto": "show the Pareto front of accuracy and a cost",
     "validate": "retrain children of a search and compare them with the recorded results",
     "train": "train the best architecture of a search to convergence and test it",
     "reproduce": "run the protocol of the paper: pretrain, search and train for several seeds",

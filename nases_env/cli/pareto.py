@@ -1,4 +1,4 @@
-"""``nases pareto``: show the best compromises between accuracy and a cost among the children of searches."""
+"""``nases pareto``: show the Pareto front of accuracy and a cost among the children of searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``nases validate``: retrain children of a run and compare them with the recorded results."""
+"""``nases validate``: retrain children of a search and compare them with the recorded results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge durin
 
 @dataclass(frozen=True)
 class ValidateArgs:
-    """Retrain children of a run from the recorded architectures and seeds, and compare the results.
+    """Retrain children of a search from the recorded architectures and seeds, and compare the results.
 
     Print one line per child, starting with a check mark or a cross. The exit status is 1 if a result differs.
     """
@@ -45,7 +45,7 @@ class ValidateArgs:
         default=None,
         metadata={"help": f"Allowed difference of an accuracy in [0, 1]. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
     )
-    device: str | None = field(default=None, metadata={"help": "Torch device. Default: the run's device."})
+    device: str | None = field(default=None, metadata={"help": "Torch device. Default: that of the search."})
     num_envs: int = field(default=1, metadata={"help": "Number of concurrent evaluations."})
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(
         default_factory=ExecutionSettings, metadata={"help": "Where and how children are evaluated:"}
@@ -81,7 +81,7 @@ def validate_command(args: ValidateArgs) -> None:
         env.start(args.execution, max_in_flight=args.num_envs)
         changed = changed_configuration(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
-            console.print(f"warning: changed since the run: {', '.join(changed)}")
+            console.print(f"warning: changed since the search: {', '.join(changed)}")
         num_wrong = 0
         with Progress("validate", len(records), "children") as progress:
             for number, (record, evaluation) in enumerate(_evaluate(env, records), start=1):
@@ -100,7 +100,7 @@ def validate_command(args: ValidateArgs) -> None:
 
 
 def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
-    """Return the records to check in the order of the run: each architecture and rung once, without failed evaluations."""
+    """Return the records to check in the order of the search: each architecture and rung once, without failures."""
     results = {
         (record["key"], record.get("fidelity")): record
         for record in read_trajectory(args.run_dir)

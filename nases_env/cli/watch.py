@@ -59,7 +59,7 @@ def watch_command(args: WatchArgs) -> None:
 
 
 class LivePage:
-    """The page on a search, which is rendered again after its files have changed, but not all the time.
+    """The page on a search. It is rendered again after the files of the search have changed, at a limited rate.
 
     Args:
         run_dir: the run directory.
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ReportServer
 
     def do_GET(self) -> None:
-        # Another name would be that of a web site which resolves it to this machine to read the page.
+        # Reject other host names: a web site could let its name resolve to this machine to read the page (DNS rebinding).
         port = self.server.server_address[1]
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             self.send_error(HTTPStatus.FORBIDDEN)

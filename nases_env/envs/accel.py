@@ -33,7 +33,7 @@ class AccelEnv(NASESEnv):
     networks in the table, so that all rewards are of the same kind. The status is always ``ok``.
 
     The best network of the space is not known, and there are no test accuracies. Agents are compared by the best reward of a
-    search, the accuracy of the surrogate.
+    search, which is an accuracy predicted by the surrogate.
 
     ## Information
 

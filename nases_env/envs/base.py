@@ -359,7 +359,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.screen(architecture) is None
 
     def size(self, architecture: Architecture) -> float | None:
-        """Return a number with which the reward probably grows, without training; see ``Evaluator.size``."""
+        """Return a zero-cost proxy of the reward, which needs no training; see ``Evaluator.size``."""
         return self.evaluator.size(architecture)
 
     def costs(self, architecture: Architecture) -> Evaluation | None:

@@ -88,10 +88,10 @@ class ImageEnv(NASESEnv):
             - num_epochs: Number of epochs.
             - min_steps: Minimum number of training steps (batches): with few images, training takes more than num_epochs
               epochs.
-            - num_cycles: Number of SGDR cycles, each twice as long as the previous one; together they last the whole
+            - num_cycles: Number of cosine cycles, each twice as long as the previous one; together they last the whole
               training. No effect with the schedule triangular.
-            - schedule: Learning rate per batch. cosine: SGDR. triangular: one cycle from 0 to lr_max and back to 0, for
-              very short training runs.
+            - schedule: Learning rate per batch. cosine: cosine annealing with warm restarts (SGDR). triangular: one cycle
+              from 0 to lr_max and back to 0, for very short training runs.
             - lr_max: Learning rate at the start of a cosine cycle, or the peak of the triangle.
             - lr_min: Learning rate at the end of a cosine cycle.
             - momentum: Nesterov momentum.
@@ -113,9 +113,9 @@ class ImageEnv(NASESEnv):
               disables it.
             - auxiliary_head: Train an auxiliary classifier at two thirds of the depth.
             - reward_signal: What the reward is computed from: valid_accuracy, or training_speed, exp(-mean training loss
-              over the epochs). The latter is for short trainings in which the network sees each image a few times.
+              over the epochs). The latter is for short training runs in which the network sees each image a few times.
             - flops_exponent: Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects
-              for the advantage of small networks in a short training; 0: no correction; None: as the search space
+              for the advantage of small networks in a short training run; 0: no correction; None: as the search space
               recommends. Range: -10 to 10.
 
     Raises:

@@ -50,8 +50,8 @@ class MOEnv(NASESEnv):
     | ``memory`` | -log10 of the peak memory of the activations of one image in bytes | [-16, 0] |
     | ``latency`` | -log10 of the time to classify one image in nanoseconds | [-16, 0] |
 
-    So half the cost always adds 0.3. A child without a result has the lowest value of every objective, and so has a child
-    above a limit.
+    Halving a cost increases its objective by log10(2), about 0.3. A child without a result has the lowest value of every
+    objective, as does a child above a limit.
 
     A search is the same as with one objective: ``Evaluation.reward`` is the first one, and the best child of a search is the
     one with the highest accuracy. Agents with several objectives use ``reward_of``. ``nases pareto`` shows the Pareto front.

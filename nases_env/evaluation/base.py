@@ -30,7 +30,7 @@ class Evaluator(ABC):
     """Whether results depend on the seed of the evaluation."""
 
     has_fixed_sizes: ClassVar[bool] = False
-    """Whether no setting changes the sizes of the networks, so that only a higher limit allows more children."""
+    """Whether the sizes of the networks do not depend on the settings, so that only a higher limit admits more children."""
 
     rungs: tuple[int, ...] = ()
     """The numbers of epochs after which a child can be evaluated, increasing; empty: only after its whole training.
@@ -82,7 +82,7 @@ class Evaluator(ABC):
         return None
 
     def size(self, architecture: Architecture) -> float | None:
-        """Return a number with which the reward probably grows, without training; None if no such number is known.
+        """Return a zero-cost proxy of the reward: a number that tends to increase with it; None if there is none.
 
         Agents may evaluate children with high numbers first, and learn from the rewards whether they are better. The default
         is ``SearchSpace.size``. Call ``prepare`` first.
@@ -124,7 +124,7 @@ class Evaluator(ABC):
         return described
 
     def labels(self) -> dict[str, str]:
-        """Return strings by which the information of an environment names the task; empty by default."""
+        """Return strings to add to the information of an environment, such as the name of the task; empty by default."""
         return {}
 
     def describe_rungs(self) -> dict[str, Any]:

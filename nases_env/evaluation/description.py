@@ -53,8 +53,8 @@ def is_custom(cls: type) -> bool:
 def source_digest(cls: type) -> str:
     """Return the digest of the source files of a custom class and of its own base classes.
 
-    It does not include the part that runs only if such a file is executed, and other modules that they import. If a source
-    cannot be read, the digest is valid in this process only, so that no result of an earlier version of it is used.
+    It excludes the blocks ``if __name__ == "__main__"`` and other modules that these files import. If a source cannot be
+    read, the digest is valid in this process only, so that no result of an earlier version of it is used.
     """
     own = [
         each for each in reversed(cls.__mro__) if is_custom(each) and each.__module__ not in ("builtins", "abc", "typing")

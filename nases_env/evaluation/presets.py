@@ -32,14 +32,14 @@ class ChildSettings(NetworkSettings, TrainingSettings):
         default="valid_accuracy",
         metadata={
             "help": "What the reward is computed from: valid_accuracy, or training_speed, exp(-mean training loss over the "
-            "epochs). The latter is for short trainings in which the network sees each image a few times."
+            "epochs). The latter is for short training runs in which the network sees each image a few times."
         },
     )
     flops_exponent: float | None = field(
         default=0.0,
         metadata={
             "help": "Multiply the odds of the reward by the number of MFLOPs to this power. Above 0, it corrects for the "
-            "advantage of small networks in a short training; 0: no correction; None: as the search space recommends. "
+            "advantage of small networks in a short training run; 0: no correction; None: as the search space recommends. "
             "Range: -10 to 10."
         },
     )

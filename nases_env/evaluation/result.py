@@ -15,8 +15,8 @@ from nases_env.training import EpochRecord
 class Status(str, Enum):
     """How an evaluation ended. All statuses except ``TOO_LARGE``, which depends on the limits, and ``FAILED`` are stored.
 
-    Executors set ``TIMED_OUT`` if every attempt exceeded the time limit, and ``FAILED`` if every attempt ended without a
-    result because the worker died or raised an error. ``FAILED`` is an infrastructure failure.
+    Executors set ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if every attempt exceeded that limit, and ``FAILED`` if all attempts
+    failed in any other way, for example because the worker died. ``FAILED`` is an infrastructure failure.
     """
 
     OK = "ok"
@@ -48,7 +48,7 @@ class Evaluation:
         activation_bytes: peak memory of the activations of one image (``nases_env.networks.count_costs``); 0 if it is not
             known, because the evaluator builds no network or an earlier version wrote the result.
         file_bytes: bytes of the tensors in a weights file (``count_file_bytes``); 0 if it is not known.
-        latency: measured seconds of a forward pass of one image; 0 if it was not measured, because there is no limit of it.
+        latency: measured seconds of a forward pass of one image; 0 without ``max_latency`` or the objective ``latency``.
         score: the reward of a child with the status ``OK``, in [0, 1]; None: the validation accuracy.
     """
 

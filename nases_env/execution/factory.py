@@ -43,8 +43,8 @@ class ExecutionSettings:
     ray: on a Ray cluster. slurm: each child as a Slurm job. auto: processes if children are trained and several can be in
     flight, or if a limit is set; else serial."""
     num_workers: int | None = None
-    """Number of workers. Default: the number of children in flight, limited for processes by the number of CPU cores, or of
-    GPUs if children are trained on GPUs."""
+    """Number of workers. Default: the number of children in flight; for processes at most workers_per_gpu per GPU, or, if
+    children are trained on the CPU, the number of CPU cores divided by num_threads."""
     workers_per_gpu: int = 1
     """Number of workers that share a GPU, if children are trained on GPUs."""
     time_limit: float | None = None
@@ -66,8 +66,8 @@ class ExecutionSettings:
     """Path of the result store (SQLite). Searches that share a store reuse each other's results. Default: a file in the run
     directory."""
     work_dir: str | None = None
-    """Folder for worker logs and checkpoints of children. Default: the run directory; without one, a temporary folder for
-    logs, and no checkpoints."""
+    """Directory for worker logs and checkpoints of children. Default: the run directory; without one, a temporary directory
+    for logs, and no checkpoints."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:

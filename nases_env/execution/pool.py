@@ -179,7 +179,7 @@ class WorkerPoolExecutor(Executor):
                 log = f"; end of its log: {last_lines}" if last_lines else ""
                 raise InputError(
                     f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
-                    "fix this and start again, a search with --resume"
+                    "fix the cause and start again; resume a search with --resume"
                 )
         return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, reason=reason)
 

@@ -49,7 +49,7 @@ class ProcessWorker(Worker):
     Args:
         evaluator: the evaluator; it is pickled for the process.
         environment: environment variables of the process, in addition to those of this process, which they override.
-        log_dir: the folder for logs; it is created if it does not exist.
+        log_dir: the directory for logs; it is created if it does not exist.
         time_limit: maximum duration of an attempt in seconds, not counting the start of the process; None: unlimited.
         memory_limit: maximum main memory of the process and its subprocesses in GiB, without memory shared with other
             processes, such as libraries (known on Linux only); None: unlimited.

@@ -160,7 +160,7 @@ def ray_workers(
         address: HOST:PORT of a running cluster that this machine is a node of, or "auto"; None: the cluster that this
             process is connected to, else a new cluster on this machine, which is shut down with the last worker.
         workers_per_gpu: number of children that share a GPU.
-        log_dir: the folder for logs on this machine; it is created if it does not exist.
+        log_dir: the directory for logs on this machine; it is created if it does not exist.
         time_limit: maximum duration of an attempt in seconds, not counting the time in the queue; None: unlimited.
 
     Raises:

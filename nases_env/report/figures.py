@@ -289,7 +289,7 @@ def reward_by(
     ends = [f"{text(value(child))} ({run.format_reward(child.reward)})" for child in (cheapest, best)]
     finding = f"From {ends[0]} to {ends[1]}."
     rung = f" at {count(highest, 'epoch')}" if highest else ""
-    extra = f"The line joins the children{rung} that no cheaper child surpasses."
+    extra = f"The line is the Pareto front{rung}: the children that no cheaper child surpasses."
     return Figure(title, finding, [drawing], note_on_points(len(shown), total, extra))
 
 
@@ -382,7 +382,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
     what = "embeddings (actions)" if run.is_embedded else "architecture vectors; not every child has an action"
     finding = f"Principal components of the {what}."
     dimensions = run.vectors.shape[1]
-    extra = f"Two of {dimensions} dimensions, {shares.sum():.0%} of the variance. Without a unit; both axes have one scale."
+    extra = f"Two of {dimensions} dimensions, {shares.sum():.0%} of the variance. The axes have no unit and the same scale."
     return Figure("Map of the children", finding, [drawing], note_on_points(len(shown), run.totals.num_trials, extra))
 
 

@@ -106,7 +106,8 @@ def _to_markdown(
     if search is not None:
         device = "GPU" if search.on_gpu else "CPU"
         parts += [
-            f"{escape_markdown(search.describe())} Evaluating them took {format_time(search.seconds)} of {device} time.",
+            f"{escape_markdown(search.describe())} Evaluating them took {format_time(search.seconds)} on a {device} "
+            "(wall time, summed).",
             escape_markdown(describe_changes(report["changed_settings"])),
         ]
         if not search.has_same_images:
@@ -181,9 +182,8 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int,
 
 def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
     """Return the cells of a table with one row per seed; the first row contains the headings."""
-    rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs", "GPU time"]]
-    if not results[0].on_gpu:
-        rows[0][-1] = "CPU time"
+    rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs"]]
+    rows[0].append("time (GPU)" if results[0].on_gpu else "time (CPU)")
     for result in results:
         low, high = result.test_error_interval
         rows.append(

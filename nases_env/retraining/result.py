@@ -63,10 +63,10 @@ class FinalResult:
 
     @property
     def test_error_interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the test error, for a binomial number of errors.
+        """The Wilson 95% confidence interval of the test error, for a binomial number of errors.
 
-        The interval is the uncertainty of this network due to the finite test set; the deviation over seeds is between
-        networks.
+        The interval reflects the finite size of the test set for this network; the standard deviation over seeds reflects
+        the variation between networks.
         """
         from scipy.stats import binomtest  # slow to import
 

@@ -134,7 +134,7 @@ class FinalTraining:
         costs = count_costs(network, self.train_images.image_shape)
         reason = self.limits.exact().reason(Evaluation(self.architecture.key, 0, Status.TOO_LARGE, **costs._asdict()))
         if reason:
-            raise InputError(f"the final network has {reason} (none: no limit)")
+            raise InputError(f"the final network has {reason} (set the limit to none to disable it)")
 
     def run(self, seed: int, checkpoint: Path, on_epoch: OnEpoch = lambda record: None) -> tuple[TrainedModel, FinalResult]:
         """Train and test one network.

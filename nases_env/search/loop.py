@@ -71,10 +71,10 @@ class SearchLoop:
 
     Attributes:
         env: the ``NASESEnv`` itself.
-        trials: the history, in proposal order, without the trials that a resumed search repeats.
-        num_trials: number of trials, with those.
-        num_children: number of them that are not promotions.
-        num_distinct: number of distinct architectures among them.
+        trials: the history, in proposal order, without the trials that a resumed search replays.
+        num_trials: number of trials, including the replayed ones.
+        num_children: number of trials that are not promotions.
+        num_distinct: number of distinct architectures among these children.
         recent_rewards: the rewards of the last ``NUM_RECENT`` children, without promotions.
         best: the first trial with the highest reward at the highest rung, or the trial of the chosen finalist; None before
             the first trial.

@@ -73,8 +73,8 @@ class SearchArgs:
     budget: int = 30
     """Number of children to evaluate, including repeats, which are served from the cache."""
     time: Duration = None
-    """Duration of the search, such as 90s, 45m or 1h30m, with the second evaluation of the finalists. A resumed search gets
-    the full time again. Default: none. If it is given, the default of --budget is unlimited."""
+    """Duration of the search, such as 90s, 45m or 1h30m, including the second evaluation of the finalists. A resumed search
+    gets the full time again. Default: no limit. With --time, --budget is unlimited by default."""
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
@@ -103,8 +103,8 @@ class SearchArgs:
     quiet: bool = False
     """Print errors only."""
     log_json: bool = False
-    """Print a JSON object for each trial, finalist and the end, in place of the progress bar and the table. A resumed search
-    prints its last recorded trial again."""
+    """Print JSON objects, one per line, instead of the progress bar and the table: for the start, each trial, each finalist
+    and the end. A resumed search prints its last recorded trial again."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
     images, otherwise gpu if there is a GPU, otherwise cpu."""
@@ -125,7 +125,7 @@ class SearchArgs:
     """File with a pretrained embedding, as written by `nases pretrain`, for agents that use one. Default: the built-in
     one."""
     limits: tyro.conf.OmitArgPrefixes[Limits] = field(default_factory=Limits)
-    """Limits of the children; those above one are not evaluated:"""
+    """Limits on the costs of a child; children that exceed a limit are not evaluated:"""
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(default_factory=ExecutionSettings)
     """Where and how children are evaluated; has no effect on results, except for --time-limit and --memory-limit:"""
     child: ChildOptions = None

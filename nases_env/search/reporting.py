@@ -91,7 +91,7 @@ class TensorBoardLogger(SearchCallback):
     known about the networks, and ``update/`` the metrics of the agent.
 
     Args:
-        log_dir: folder of the event files.
+        log_dir: directory of the event files.
         hyperparameters: logged as text and, with the best reward, as hyperparameters.
 
     Raises:

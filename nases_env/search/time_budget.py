@@ -73,8 +73,8 @@ class TimeBudget(SearchCallback):
     """Ends a search early enough that it is finished after about ``seconds``.
 
     No new children are proposed when the time that is left is needed for the children in flight and for the second
-    evaluation of the finalists, assuming that each takes the mean time of the previous ones. With rungs, a finalist takes
-    as many times longer than a child at the first rung as the last rung has more epochs.
+    evaluation of the finalists, assuming that each takes the mean time of the previous ones. With rungs, the time of a
+    finalist is that of a child at the first rung, multiplied by the ratio of the epochs of the last and the first rung.
 
     Args:
         seconds: the duration, from the first trial that is not a replay.

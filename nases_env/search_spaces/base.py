@@ -77,8 +77,10 @@ class SearchSpace(ABC):
     """Relative number of parameters of each operator that has any; see ``size``."""
 
     flops_exponent: ClassVar[float] = 0.5
-    """The ``flops_exponent`` of ``ChildSettings`` for very short trainings, as in the preset ``cpu``. 0 if the width or the
-    depth of the network is searched: the more FLOPs a network of limited size has, the narrower it is."""
+    """The ``flops_exponent`` of ``ChildSettings`` for very short training runs, as in the preset ``cpu``.
+
+    It is 0 if the width or the depth of the network is searched: of the networks within a limit on the number of
+    parameters, those with more FLOPs are narrower."""
 
     decision_names: ClassVar[tuple[str, ...]] = ()
     """Name of each decision, for drawings and texts; empty to show their indices."""

@@ -21,7 +21,8 @@ from nases_env.training.image_tiff import is_tiff, read_tiff
 from nases_env.training.value_range import ValueRange
 
 MAX_PIXELS = 80_000_000
-"""Pixels of an image file that is decoded, which needs 240 MB. A small file can be an image that would fill the memory."""
+"""Maximum number of pixels of an image file; decoding it needs 240 MB. A small file can decompress to an image that would
+fill the memory."""
 
 
 class ImageFormat(NamedTuple):

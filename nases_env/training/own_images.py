@@ -27,8 +27,8 @@ def read_own_images(path: Path, *, train: bool, image_size: ImageSize | None) ->
     images = _read(path, train=train, image_size=image_size)
     if len(images.class_names) == 1:
         raise InputError(
-            f"{path} has a single class, {images.class_names[0]}, but at least two are needed; add another one, or, for "
-            "directories of images, pass the directory that contains those of the classes"
+            f"{path} has a single class, {images.class_names[0]}, but at least two are needed; add another class, or, for "
+            "directories of images, pass the parent directory of the class directories"
         )
     return images
 

@@ -47,14 +47,14 @@ class TrainingSettings:
     num_cycles: int = field(
         default=3,
         metadata={
-            "help": "Number of SGDR cycles, each twice as long as the previous one; together they last the whole training. "
-            "No effect with the schedule triangular."
+            "help": "Number of cosine cycles, each twice as long as the previous one; together they last the whole "
+            "training. No effect with the schedule triangular."
         },
     )
     schedule: Schedule = field(
         default="cosine",
         metadata={
-            "help": "Learning rate per batch. cosine: SGDR. "
+            "help": "Learning rate per batch. cosine: cosine annealing with warm restarts (SGDR). "
             "triangular: one cycle from 0 to lr_max and back to 0, for very short training runs."
         },
     )

@@ -171,7 +171,7 @@ def test_consecutive_failures_raise_input_error(make_executor: MakeExecutor) -> 
             result(executor, seed)
         assert str(caught.value) == (
             f"{count} consecutive children failed in every attempt, the last one: raised OSError; "
-            "end of its log: line 1 OSError: no disk; fix this and start again, a search with --resume"
+            "end of its log: line 1 OSError: no disk; fix the cause and start again; resume a search with --resume"
         )
     assert result(executor, 8).status is Status.OK
     assert result(executor, 9).status is FAILED

@@ -159,7 +159,7 @@ def test_log_that_is_a_link_is_refused(make_executor: MakeExecutor, faulty: Faul
     log.symlink_to(tmp_path / "other")
     error = make_executor(faulty, 1, max_retries=0).submit(ARCHITECTURES[0], 0).exception(timeout=SECONDS)
     assert isinstance(error, InputError)
-    assert "is a symbolic link, to whose target a search would write; replace it by a copy" in str(error)
+    assert "is a symbolic link, and a search would write to its target; replace it with a copy" in str(error)
     assert not (tmp_path / "other").exists()
 
 

@@ -706,7 +706,7 @@ class TestFiles:
             assert writer.acquire("space:0", DIGEST, 2)
             assert reader.get("space:0", DIGEST, 1) == child(1)
             assert len(reader.leases()) == 1
-            with pytest.raises(InputError, match="make the file and its folder writable"):
+            with pytest.raises(InputError, match="make the file and its directory writable"):
                 reader.put(child(3), DIGEST, GENOTYPE)
         assert seeds(path) == {1}
 
@@ -737,7 +737,7 @@ def test_read_only_file_can_be_read(start: Callable[..., ChildProcess]) -> None:
         existing, new, new_folder, read = start(use_without_permission, path).receive_all()
         folder.chmod(0o755)
         assert f"cannot use the store {path} " in existing
-        assert "make the file and its folder" in existing
+        assert "make the file and its directory" in existing
         assert f"cannot use the store {folder / 'new.sqlite'} " in new
         assert f"cannot create the directory {folder / 'new'} " in new_folder
         assert read == (60, [])

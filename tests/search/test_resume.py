@@ -322,7 +322,7 @@ def test_trajectory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     (run_dir / TRAJECTORY).symlink_to(target)
-    with pytest.raises(InputError, match=rf"run/{TRAJECTORY} is a symbolic link, .*; replace it by a copy"):
+    with pytest.raises(InputError, match=rf"run/{TRAJECTORY} is a symbolic link, .*; replace it with a copy"):
         SearchRun(SearchArgs(env_id="NASES-Synthetic-v0", budget=1, run_dir=run_dir), agent="test")
     assert target.read_text() == "text\n"
     assert [path.name for path in run_dir.iterdir()] == [TRAJECTORY]

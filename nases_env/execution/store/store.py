@@ -95,7 +95,7 @@ class Store:
     All methods raise ``InputError`` if the user has to act: the disk is full, or the file is corrupt, locked or missing.
 
     Args:
-        path: the file; it and its folder are created if they do not exist. A file of an older version is migrated.
+        path: the file; it and its directory are created if they do not exist. A file of an older version is migrated.
         read_only: open an existing file without modifying it; an older version is migrated in memory.
         heartbeat_timeout: seconds without a heartbeat after which a lease of another host is taken over.
         busy_timeout: seconds to wait for the transaction of another process.
@@ -622,8 +622,8 @@ class Store:
 _ADVICE = {
     "full": "free some space there or choose another file",
     "I/O": "free some space there, check the disk, or choose another file",
-    "readonly": "make the file and its folder writable or choose another file",
-    "unable to open": "make the file and its folder readable and writable or choose another file",
+    "readonly": "make the file and its directory writable or choose another file",
+    "unable to open": "make the file and its directory readable and writable or choose another file",
     "locked": "another program is using it: close that program and start again",
 }
 """Advice by a word in the message of SQLite."""

@@ -214,7 +214,13 @@ def test_options_in_the_guides_exist() -> None:
     commands = [*cli.COMMANDS, *(f"store {name}" for name in ("ls", "show", "export", "merge", "verify"))]
     for command in commands:
         shown += run_here(cli.main, *command.split(), "--help").stdout
-    known = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+[a-z]", shown)) | {"--help", "--logdir", "--head", "--address"}
+    known = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]+[a-z]", shown)) | {
+        "--help",
+        "--logdir",
+        "--head",
+        "--address",
+        "--generate",
+    }
     for page in (README, *DOCS):
         if page.parent.name != "results" and page.name != "examples.md":
             text = re.sub(r"^python -m benchmarks.*", "", page.read_text(), flags=re.MULTILINE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import platform
 import re
 import threading
 import time
@@ -33,18 +35,22 @@ class SlurmWorker(Worker):
         evaluator: the evaluator; it is pickled for each job.
         executor: the executor of submitit.
         time_limit: maximum run time of a job in seconds; None: limited by Slurm only.
+        device_type: "cpu" or "cuda", where children are trained; None: not known.
     """
 
-    def __init__(self, evaluator: Evaluator, executor: Any, time_limit: float | None) -> None:
+    def __init__(
+        self, evaluator: Evaluator, executor: Any, time_limit: float | None, device_type: str | None = None
+    ) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._time_limit = time_limit
+        self._device_type = device_type
         self._is_canceled = threading.Event()
 
     def evaluate(self, task: Task) -> Evaluation:
         self._is_canceled.clear()
         try:
-            job = self._executor.submit(_evaluate, self._evaluator, task)
+            job = self._executor.submit(_evaluate, self._evaluator, task, self._device_type)
         except Exception as error:  # sbatch fails or is missing
             raise AttemptError(f"cannot submit its job ({one_line(error)})") from error
         self._wait(job)
@@ -108,19 +114,27 @@ def slurm_workers(
         cluster: where submitit runs the jobs, such as "slurm" or "local".
 
     Raises:
-        InputError: if submitit or Slurm is not installed, an option is invalid, or neither ``time_limit`` nor ``options``
-            limits the run time of a job (the default of submitit is only 5 minutes).
+        InputError: if submitit or Slurm is not installed, an option is invalid or requests GPUs for children that are
+            trained on the CPU, or neither ``time_limit`` nor ``options`` limits the run time of a job (the default of
+            submitit is only 5 minutes).
     """
     try:
         import submitit
     except ImportError:
         raise InputError("the executor slurm needs submitit: pip install 'nases-env[slurm]'") from None
     parameters: dict[str, Any] = {"cpus_per_task": getattr(evaluator, "num_threads", 1)}
-    if resolve_device(getattr(evaluator, "device", "cpu")).type == "cuda":
+    device = getattr(evaluator, "device", None)
+    device_type = None if device is None else resolve_device(device).type
+    if device_type == "cuda":
         parameters["gpus_per_node"] = 1
     if time_limit is not None and time_limit < math.inf:
         parameters["timeout_min"] = math.ceil(time_limit / 60) + EXTRA_MINUTES
     parameters |= _parse(options)
+    if device_type == "cpu" and parameters.get("gpus_per_node"):
+        raise InputError(
+            "gpus_per_node in slurm_options requests GPUs, but the device of this search is the CPU; "
+            "omit it, or start the search on a machine with a GPU"
+        )
     if not {"timeout_min", "slurm_time"} & parameters.keys():
         raise InputError("Slurm needs a time limit for jobs in minutes: --slurm-options timeout_min=120")
     try:
@@ -130,7 +144,7 @@ def slurm_workers(
         raise InputError(
             f"cannot use Slurm ({one_line(error)}); run this on a machine with sbatch, and check --slurm-options"
         ) from None
-    return [SlurmWorker(evaluator, executor, time_limit) for _ in range(num_workers)]
+    return [SlurmWorker(evaluator, executor, time_limit, device_type) for _ in range(num_workers)]
 
 
 def _parse(options: str | None) -> dict[str, Any]:
@@ -151,9 +165,16 @@ def _parse(options: str | None) -> dict[str, Any]:
     return parsed
 
 
-def _evaluate(evaluator: Evaluator, task: Task) -> tuple[str, Any]:
-    """Evaluate a child; the function that runs in the job."""
+def _evaluate(evaluator: Evaluator, task: Task, device_type: str | None) -> tuple[str, Any]:
+    """Evaluate a child on the type of device in the configuration of its result; the function that runs in the job."""
     try:
+        if device_type == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the device auto would be a GPU on a node that has one
+        elif device_type == "cuda" and resolve_device("auto").type != "cuda":
+            raise InputError(
+                f"PyTorch finds no GPU on the node {platform.node()}; request GPUs, for example with "
+                "--slurm-options partition=gpu,gpus_per_node=1"
+            )
         return "done", task.run(evaluator)
     except InputError as error:
         return "input_error", str(error)

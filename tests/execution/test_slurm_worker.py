@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, Status, TrainingEvaluator
@@ -98,10 +100,29 @@ def test_job_without_a_result_is_a_failed_attempt(error: Exception, expected: st
     assert caught.value.log == "line 1"
 
 
+def test_job_trains_on_the_device_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    task = Mock(run=lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert slurm_worker._evaluate(FaultyEvaluator(), task, None) == ("done", "0")
+    assert slurm_worker._evaluate(FaultyEvaluator(), task, "cpu") == ("done", "")
+    monkeypatch.setattr(slurm_worker, "resolve_device", lambda _: torch.device("cpu"))
+    kind, reason = slurm_worker._evaluate(FaultyEvaluator(), task, "cuda")
+    assert kind == "input_error"
+    assert reason.startswith("PyTorch finds no GPU on the node ")
+
+
+def test_gpus_for_children_on_the_cpu_are_refused(tmp_path: Path) -> None:
+    evaluator = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
+    options = "timeout_min=5,gpus_per_node=1"
+    with pytest.raises(InputError, match="requests GPUs, but the device of this search is the CPU; omit it"):
+        slurm_workers(evaluator, 1, folder=tmp_path, options=options, cluster="local")
+    assert len(slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")) == 1
+
+
 def test_job_that_submitit_requeues_is_not_a_failed_attempt() -> None:
     """Submitit then ends the process with an exception, and the job returns its result later."""
     with pytest.raises(SystemExit):
-        slurm_worker._evaluate(FaultyEvaluator(), Mock(run=Mock(side_effect=SystemExit(-1))))
+        slurm_worker._evaluate(FaultyEvaluator(), Mock(run=Mock(side_effect=SystemExit(-1))), None)
 
 
 def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> None:

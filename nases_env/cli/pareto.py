@@ -225,7 +225,10 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
                 "valid_accuracy": child.evaluation.valid_accuracy,
                 name: COSTS[name].of(child.evaluation),
                 "is_knee": index == front.knee,
-                "genotype": genotypes[child.run, child.number],
+                "genotype": {
+                    "search_space": child.evaluation.key.partition(":")[0],  # for `nases train` and `nases draw`
+                    **genotypes[child.run, child.number],
+                },
             }
             for index, child in zip(front.indices, on_front, strict=True)
         ],

@@ -98,7 +98,7 @@ class ImageEnv(NASESEnv):
             - weight_decay: Weight decay of all parameters.
             - batch_size: Images per batch.
             - crop_padding: Random crop: zero padding in pixels on each side; 0 disables it. Default: an eighth of the
-              image size, as in the paper (4 for 32 pixels).
+              shorter side, as in the paper (4 for 32 pixels).
             - flip: Random horizontal flip with probability 0.5. Default: on, except for data sets of digits.
             - cutout_length: Cutout: side of the square in pixels; 0 disables it.
             - precision: auto: bfloat16 autocast on GPUs that support it, float32 otherwise.

@@ -45,7 +45,7 @@ class MOEnv(NASESEnv):
 
     | objective | value | range |
     | --- | --- | --- |
-    | ``accuracy`` | the reward of the environment with one objective | [0, 1] |
+    | ``accuracy`` | the reward of the environment with one objective; NAS-Bench-201: accuracy after 200 epochs | [0, 1] |
     | ``params``, ``flops`` | -log10 of the number of parameters, or of operations for one image | [-16, 0] |
     | ``memory`` | -log10 of the peak memory of the activations of one image in bytes | [-16, 0] |
     | ``latency`` | -log10 of the time to classify one image in nanoseconds | [-16, 0] |

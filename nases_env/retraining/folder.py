@@ -117,7 +117,7 @@ class FinalFolder:
             self.path / GENOTYPE,
             training.search_space,
             training.architecture,
-            training.settings,
+            dataclasses.replace(training.settings, auxiliary_head=False),  # the saved model has none
             num_classes=len(images.class_names),
             image_shape=images.image_shape,
         )

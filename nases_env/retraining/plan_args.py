@@ -63,7 +63,7 @@ class ReproduceArgs:
 
     preset: Literal["auto", "paper", "gpu", "small", "cpu", "smoke"] = "auto"
     """Defaults of --env-id, --budget, --seeds, --agents, --child and --final. auto: gpu if there is a GPU, otherwise cpu.
-    With paper, the agent reinforce runs Algorithm 1 exactly as published."""
+    With paper, the agent reinforce has --std 0.1 --no-unseen: Algorithm 1 with little exploration."""
     output: Path | None = None
     """Output directory. Default: runs/reproduction-PRESET."""
     dry_run: bool = False

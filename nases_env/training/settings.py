@@ -69,7 +69,7 @@ class TrainingSettings:
         default=None,
         metadata={
             "help": "Random crop: zero padding in pixels on each side; 0 disables it. "
-            "Default: an eighth of the image size, as in the paper (4 for 32 pixels)."
+            "Default: an eighth of the shorter side, as in the paper (4 for 32 pixels)."
         },
     )
     flip: bool | None = field(

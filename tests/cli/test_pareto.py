@@ -15,6 +15,7 @@ from nases_agents.random_search import Args, main
 from nases_env.cli import main as cli
 from nases_env.evaluation import Limits
 from nases_env.search.run_dir import TRAJECTORY, read_trials
+from nases_env.search_spaces import parse_architecture
 from tests.commands import error_of, run_here
 from tests.evaluation.latency_table import write_latency_table
 
@@ -70,7 +71,10 @@ def test_json_has_the_children_that_no_other_dominates(runs: list[Path], num_run
     assert len(shown["front"]) == len(expected)
     assert shown["limit"] == 0.02
     assert {child["run"] for child in shown["front"]} <= {str(run) for run in runs[:num_runs]}
-    assert all(set(child["genotype"]) == {"cell"} for child in shown["front"])
+    assert all(set(child["genotype"]) == {"search_space", "cell"} for child in shown["front"])
+    for child in shown["front"]:
+        space, architecture = parse_architecture(json.dumps(child["genotype"]))
+        assert (space.name, architecture.search_space) == ("nasbench201", "nasbench201")
 
 
 def test_reward_other_than_the_accuracy_is_not_called_accuracy(runs: list[Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 
 from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings
-from nases_env.networks import count_costs
-from nases_env.retraining import FinalTraining
+from nases_env.networks import build_network, count_costs
+from nases_env.retraining import FinalFolder, FinalTraining
 from nases_env.training import load_images
 from tests.retraining.architectures import SPACE, some_architecture
 
@@ -53,7 +54,9 @@ def test_returned_model_is_the_tested_model(tmp_path: Path, auxiliary_head: bool
     assert result.num_test_images == len(test)
     assert 0.05 < result.test_error < 0.95
     assert model.class_names == tuple("0123456789")
-    assert not any("auxiliary" in name for name in model.state_dict())
+    FinalFolder(tmp_path / "final").open(training(settings))
+    network = build_network(json.loads((tmp_path / "final" / "genotype.json").read_text()))
+    network.load_state_dict(model.network.state_dict())  # without the auxiliary head
     costs = count_costs(model.network, model.image_shape)
     assert (result.num_params, result.num_flops, result.activation_bytes, result.file_bytes) == costs
     assert epochs == [record.epoch for record in result.curve] == [1]

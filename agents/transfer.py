@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 import tyro
@@ -64,6 +64,15 @@ class TransferArgs(SearchArgs):
         return {f"--transfer-from {each}": EarlierSearch(each).digest(search_space) for each in self.transfer_from}
 
 
+class EarlierChild(NamedTuple):
+    """A child of an earlier search."""
+
+    search_space: str
+    """Name of its search space."""
+    genotype: dict[str, Any]
+    reward: float
+
+
 @dataclass(frozen=True)
 class EarlierSearch:
     """The children of an earlier search.
@@ -75,15 +84,15 @@ class EarlierSearch:
     path: str
 
     @cached_property
-    def children(self) -> list[tuple[dict[str, Any], float]]:
-        """The genotypes and rewards of the distinct children, in order; with rungs, the rewards at the lowest one.
+    def children(self) -> list[EarlierChild]:
+        """The distinct children, in order; with rungs, with the rewards at the lowest one.
 
         Raises:
             InputError: if it is not a run directory, or has few children.
         """
         read_config(Path(self.path))
         children = [
-            (record["genotype"], float(record["reward"]))
+            EarlierChild(record["key"].partition(":")[0], record["genotype"], float(record["reward"]))
             for record in read_trajectory(Path(self.path))
             if record["is_new"] and not record["is_promotion"] and record["status"] != Status.FAILED
         ]
@@ -100,11 +109,13 @@ class EarlierSearch:
         Raises:
             InputError: if one is not in ``search_space``.
         """
-        genotypes = [genotype for genotype, _ in self.children]
+        for child in self.children:
+            if child.search_space != search_space.name:
+                raise InputError(f"{self.path} is not a search in {search_space.name} but in {child.search_space}; omit it")
         try:
-            return [search_space.from_genotype(genotype) for genotype in genotypes]
+            return [search_space.from_genotype(child.genotype) for child in self.children]
         except InputError as error:
-            raise InputError(f"{self.path} is not a search in {search_space.name} ({error}); omit it") from None
+            raise InputError(f"{self.path} is not a search in this {search_space.name} ({error}); omit it") from None
 
     def digest(self, search_space: SearchSpace) -> str:
         """Return a digest of the architectures and rewards of the children.
@@ -113,7 +124,7 @@ class EarlierSearch:
             InputError: if an architecture is not in ``search_space``.
         """
         keys = [architecture.key for architecture in self.architectures(search_space)]
-        return sha256_hex(repr([(key, reward) for key, (_, reward) in zip(keys, self.children, strict=True)]))
+        return sha256_hex(repr([(key, child.reward) for key, child in zip(keys, self.children, strict=True)]))
 
     def reward_model(self, search_space: SearchSpace) -> RewardModel:
         """Return a model that is fitted to the children.
@@ -122,8 +133,8 @@ class EarlierSearch:
             InputError: if a child is not in ``search_space``.
         """
         model = RewardModel(search_space)
-        for architecture, (_, reward) in zip(self.architectures(search_space), self.children, strict=True):
-            model.add(architecture, reward)
+        for architecture, child in zip(self.architectures(search_space), self.children, strict=True):
+            model.add(architecture, child.reward)
         model.fit()
         return model
 

@@ -334,6 +334,8 @@ class NASESEnv(gym.Env[Observation, Action]):
             future: Future[Evaluation] = Future()
             future.set_result(infeasible)
             return future
+        if self.measures_latency:
+            self._latency(architecture, seed)  # for ``with_latency``
         return self.executor.submit(architecture, seed, fidelity)
 
     def screen(self, architecture: Architecture) -> Evaluation | None:
@@ -343,13 +345,14 @@ class NASESEnv(gym.Env[Observation, Action]):
         the agent for another one; ``step`` returns the reward 0. Answers are cached in memory and not stored, because they
         depend on the limits.
         """
-        if type(self.evaluator).screen is Evaluator.screen and not self.measures_latency:  # all children are feasible
+        limits_latency = self.evaluator.limits.max_latency is not None
+        if type(self.evaluator).screen is Evaluator.screen and not limits_latency:  # all children are feasible
             return None
         seed = self._child_seed(architecture)
         child = (architecture.key, seed)
         if child not in self._screened:
             screened = self.evaluator.screen(architecture, seed)
-            if screened is None and self.measures_latency:
+            if screened is None and limits_latency:
                 screened = self.evaluator.screen_latency(architecture, seed, self._latency(architecture, seed))
             self._screened[child] = screened
         return self._screened[child]

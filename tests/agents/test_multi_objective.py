@@ -27,9 +27,11 @@ from nases_agents.random_search import RandomSearch
 
 from nases_env.envs import MOEnv, MOImageEnv, MONasBench201Env
 from nases_env.errors import InputError
+from nases_env.evaluation import TrainingEvaluator
 from nases_env.pareto import hypervolume
 from nases_env.search import SearchArgs, SearchLoop
 from nases_env.search.agent import Agent
+from nases_env.search_spaces import Architecture
 from tests.agents.driving import synthetic_env
 from tests.evaluation.latency_table import all_points, write_latency_table
 
@@ -127,6 +129,22 @@ def test_exact_costs_are_computed_from_the_network() -> None:
     (proposal,) = agent.ask()
     computed = agent.exact_costs[proposal.architecture.key]
     assert computed == pytest.approx(env.reward_of(env.evaluate(proposal.architecture))[1])
+
+
+@pytest.mark.usefixtures("tiny_children")
+def test_latencies_are_measured_for_evaluated_children_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure_latency(evaluator: TrainingEvaluator, architecture: Architecture, seed: int) -> float:
+        measured.append(architecture.key)
+        return 0.001
+
+    monkeypatch.setattr(TrainingEvaluator, "measure_latency", measure_latency)
+    env = MOImageEnv("digits", preset="smoke", objectives="accuracy,latency")
+    env.reset(seed=0)
+    loop = SearchLoop(env, 3)
+    loop.run(MOModelAssisted(env, mo_model_assisted.Args()))
+    assert measured == [trial.architecture.key for trial in loop.trials]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -40,7 +40,7 @@ from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.timing import NUM_NETWORKS, time_pretraining, time_training
 from nases_env.search import SearchArgs, make_env
-from nases_env.search_spaces import get_search_space
+from nases_env.search_spaces import get_search_space, import_path
 from nases_env.seeding import numpy_generator
 from nases_env.streams import optional_output
 
@@ -85,6 +85,7 @@ def reproduce_command(args: ReproduceArgs) -> None:
     require_utf8(plan.output)
     _check_config(plan)
     evaluator = _prepare_evaluator(plan)
+    plan = dataclasses.replace(plan, search_space=import_path(get_search_space(evaluator.search_space)))
     if args.dry_run:
         _print_dry_run(plan, evaluator)
         return

@@ -123,7 +123,10 @@ def data_options(data: str) -> list[str]:
         return ["--env-id", ENV_ID_BY_DATASET[data]]
     if path.exists():
         return ["--env-id", "NASES-ImageFolder-v0", "--data-dir", data]
-    if data in (*ENV_IDS, *MO_ENV_IDS) or (":" in data and not Path(data).suffix):
+    module, _, env_id = data.partition(":")
+    if data in (*ENV_IDS, *MO_ENV_IDS) or (
+        env_id and not Path(env_id).suffix and all(part.isidentifier() for part in module.split("."))
+    ):
         return ["--env-id", data]
     known = [*ENV_ID_BY_DATASET, *ENV_IDS, *MO_ENV_IDS]
     raise InputError(

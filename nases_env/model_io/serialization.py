@@ -222,7 +222,8 @@ def find_model(path: Path) -> Path:
         seeds = {match[1]: file for file in directory.glob(f"seed-*/{MODEL_FILE}") if (match := _seed(file))}
         if seeds:
             return seeds[min(seeds, key=int)]
-    raise InputError(f"{path} contains no trained model; train one with `nases train {path}`")
+    run_dir = path.parent if path.name == "final" else path
+    raise InputError(f"{path} contains no trained model; train one with `nases train {run_dir}`")
 
 
 def _seed(file: Path) -> re.Match[str] | None:

@@ -148,7 +148,7 @@ class Run:
         agent: name of the agent.
         env_id: id of the environment.
         seed: seed of the search.
-        budget: number of children that the search is to evaluate.
+        budget: number of children that the search is to evaluate; None: only its time is limited.
         state: ``finished``, ``running`` or ``stopped``.
         started: when the search was started or resumed, in ISO format.
         finished: when it finished; None if it has not.
@@ -178,7 +178,7 @@ class Run:
     agent: str
     env_id: str
     seed: int
-    budget: int
+    budget: int | None
     state: str
     started: str
     finished: str | None

@@ -128,7 +128,10 @@ def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
 def _subtitle(run: Run) -> str:
     num_promotions = run.totals.num_promotions
     num_children = run.totals.num_trials - num_promotions
-    parts = [f"Seed {run.seed}", f"{num_children:,} of {count(run.budget, 'child', 'children')}"]
+    progress = count(num_children, "child", "children")
+    if run.budget is not None:
+        progress = f"{num_children:,} of {count(run.budget, 'child', 'children')}"
+    parts = [f"Seed {run.seed}", progress]
     if num_promotions:
         parts.append(count(num_promotions, "promotion"))
     if run.is_trained and "preset" in run.settings:

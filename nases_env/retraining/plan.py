@@ -16,6 +16,7 @@ from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.training import require_final_settings
 from nases_env.search.options import SearchArgs
 from nases_env.search.run_dir import CONFIG, is_finished
+from nases_env.search_spaces import EnasMicro
 from nases_env.units import NO_LIMIT
 
 Stage = Literal["pretrain", "search", "train"]
@@ -35,6 +36,7 @@ class Plan:
         child: settings of the children of the searches.
         final: settings of the final training runs.
         args: all other options.
+        search_space: argument of ``get_search_space`` for the search space of the environment.
     """
 
     preset: str
@@ -46,6 +48,7 @@ class Plan:
     child: ChildSettings
     final: ChildSettings
     args: ReproduceArgs
+    search_space: str = EnasMicro.name
 
     def steps(self) -> Iterator[Step]:
         """Iterate over all steps in order."""
@@ -121,6 +124,7 @@ class Step:
         if self.agent is None:
             return [
                 *("--output", str(plan.embedding(self.seed)), "--seed", str(self.seed)),
+                *_option_unless_default("search-space", plan.search_space, EnasMicro.name),
                 *_option_unless_default("preset", args.embedding, "default"),
                 *_option_unless_default("num-steps", PROTOCOL_PRESETS[plan.preset].pretrain_steps, None),
             ]

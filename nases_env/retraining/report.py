@@ -38,6 +38,9 @@ class TableRow:
     days: str
 
 
+SIZES = ("num_params", "num_flops", "activation_bytes", "file_bytes")
+"""Attributes of a result; they differ between seeds if each seed has its own search."""
+
 PAPER_ROWS = (
     TableRow("DenseNet-BC", "3.46", "25.6", "–"),
     TableRow("AmoebaNet-B + cutout", "2.13", "34.9", "3150"),
@@ -147,16 +150,13 @@ def format_percent(mean: float, std: float | None, sign: str = "") -> str:
 
 
 def summarize(results: Sequence[FinalResult]) -> dict[str, Any]:
-    """Summarize results over seeds as JSON values: mean and standard deviation of the test error in [0, 1], and sizes."""
+    """Summarize results over seeds as JSON values: mean and standard deviation of the test error in [0, 1], mean sizes."""
     mean, std = mean_and_std([result.test_error for result in results])
     return {
         "num_seeds": len(results),
         "test_error_mean": mean,
         "test_error_std": std,
-        "num_params": results[0].num_params,
-        "num_flops": results[0].num_flops,
-        "activation_bytes": results[0].activation_bytes,
-        "file_bytes": results[0].file_bytes,
+        **{name: round(statistics.mean(getattr(result, name) for result in results)) for name in SIZES},
         "hours": sum(result.hours for result in results),
         "on_gpu": results[0].on_gpu,
     }
@@ -176,7 +176,7 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int,
         cutout_length: side of the cutout square in the training; 0 is off.
         days: GPU days of the search.
     """
-    params = results[0].num_params / 1e6
+    params = statistics.mean(result.num_params for result in results) / 1e6
     return TableRow(method + (" + cutout" if cutout_length else ""), format_test_error(results), f"{params:.2g}", days)
 
 

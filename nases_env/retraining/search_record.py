@@ -9,6 +9,7 @@ from typing import Any
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
 from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
+from nases_env.search.time_budget import UNLIMITED_BUDGET
 
 OTHER_IMAGES = "The images are not those of the search."
 
@@ -19,7 +20,7 @@ class SearchRecord:
 
     Attributes:
         agent: name of the agent.
-        budget: number of children that the search was to evaluate.
+        budget: number of children that the search was to evaluate; None: it was stopped, and only its time was limited.
         num_children: number of evaluated children; less than ``budget`` if the search was stopped.
         seconds: wall time of the evaluations, summed.
         on_gpu: whether they ran on a GPU.
@@ -30,7 +31,7 @@ class SearchRecord:
     """
 
     agent: str
-    budget: int
+    budget: int | None
     num_children: int
     seconds: float
     on_gpu: bool
@@ -43,7 +44,9 @@ class SearchRecord:
         children = f"{self.num_children} {'child' if self.num_children == 1 else 'children'}"
         reward = "validation accuracy" if self.settings.rewards_accuracy else "reward"
         text = f"The architecture is the best of {children} of {self.agent} by {reward} ({self.reward:.2%})."
-        if self.num_children < self.budget:
+        if self.budget is None:
+            text += f" The search was stopped after {children}."
+        elif self.num_children < self.budget:
             text += f" The search was stopped after {self.num_children} of {self.budget} children."
         return text
 
@@ -62,7 +65,7 @@ def read_search(run_dir: Path) -> SearchRecord:
     best = best_record(run_dir, [record for record, _ in trials])
     return SearchRecord(
         agent=str(config["agent"]),
-        budget=config["arguments"]["budget"],
+        budget=budget if (budget := config["arguments"]["budget"]) < UNLIMITED_BUDGET else None,
         num_children=sum(not record["is_promotion"] for record, _ in trials),
         seconds=sum(evaluation.seconds for evaluation in evaluations),
         on_gpu=any(evaluation.device != "cpu" for evaluation in evaluations),

@@ -169,6 +169,11 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a run directory: cannot read {CONFIG} ({reason}); pass a directory in runs/"
         ) from None
+    if isinstance(config, dict) and "arguments" not in config:
+        if {"preset", "agents"} <= config.keys():
+            raise InputError(f"{path} is a reproduction; pass the run directory of one of its searches")
+        if "configuration" in config:
+            raise InputError(f"{path} is a final training; pass the run directory of its search")
     if not (isinstance(config, dict) and isinstance(config.get("arguments"), dict)):
         raise InputError(f"{path / CONFIG} was not written by this version of NASES; start a new search")
     try:

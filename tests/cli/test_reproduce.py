@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from nases_agents import reinforce
 
 from nases_env.cli import main as cli
@@ -320,6 +322,19 @@ def test_options_of_the_final_training_change_only_what_they_name() -> None:
     assert re.search(r"--final\.num-filters .*?\(default: 3\)", shown, re.DOTALL)
     with pytest.raises(InputError, match=r"--final.num-valid-images has no effect on a final training; omit it"):
         plan_of("--preset", "smoke", "--final.num-valid-images", "9")
+
+
+def test_embeddings_are_those_of_the_search_space_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keywords = {"dataset": "digits", "search_space": "nasbench201"}
+    monkeypatch.setitem(
+        gymnasium.registry, "Digits201-v0", EnvSpec("Digits201-v0", "nases_env.envs:ImageEnv", kwargs=keywords)
+    )
+    words = ("--preset", "smoke", "--env-id", "Digits201-v0", "--output", tmp_path / "new", "--dry-run")
+    reproduce(*words)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("nases pretrain") == shown.count("--search-space nasbench201") == 2
 
 
 def test_another_directory_is_not_changed(tmp_path: Path) -> None:

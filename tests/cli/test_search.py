@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from nases_env.cli import search_plan
 from nases_env.cli.agents import AGENTS, require_agent
 from nases_env.cli.main import main
+from nases_env.cli.search import data_options
 from nases_env.errors import InputError
 from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
@@ -85,10 +87,25 @@ def test_dry_run_only_prints_the_plan() -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("data", ["my_envs:Widths-v0", "my_package.envs:Widths-v0"])
+def test_environment_of_a_module_is_not_a_path(data: str) -> None:
+    assert data_options(data) == ["--env-id", data]
+
+
+@pytest.mark.parametrize("data", ["C:/images.csv", "images.csv", "my-envs:Widths-v0", "my_envs:"])
+def test_other_names_are_paths(data: str) -> None:
+    with pytest.raises(InputError, match="is neither a directory, a file nor the name of a data set"):
+        data_options(data)
+
+
 def test_missing_test_images_are_a_note() -> None:
     write_classes(Path("images/train"), cat=5, dog=5)
     note = f"note: {Path('images/test').absolute()} does not exist; nases train needs its images to test the final network"
     assert note in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+    write_classes(Path("images/val"), cat=1, dog=1)
+    note = f"note: the images in {Path('images/val').absolute()} are not used; to train on them, move them to "
+    assert note in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+    shutil.rmtree("images/val")
     write_classes(Path("images/test"), cat=1, dog=1)
     assert "note: /" not in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
 

@@ -38,6 +38,7 @@ from nases_env.retraining.result import FinalResult
 from nases_env.retraining.training import FinalTraining, TrainingFailedError
 from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_dir import RunDir, best_record
+from nases_env.search.time_budget import UNLIMITED_BUDGET
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import module, run_here
 from tests.processes import processes
@@ -112,6 +113,15 @@ def test_tensorboard_has_the_curves(final_dir: Path) -> None:
         recorded = [(event.step, event.value) for event in events.Scalars(f"final/{name}")]
         expected = [(record.epoch, pytest.approx(getattr(record, name))) for record in result.curve]
         assert recorded == expected
+
+
+def test_directory_of_the_final_training_is_not_a_search(final_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="final is a final training; pass the run directory of its search"):
+        train(final_dir)
+    (tmp_path / "final").mkdir()
+    with pytest.raises(InputError, match="final contains no trained model") as error:
+        nases_env.load_model(tmp_path / "final")
+    assert str(error.value).endswith(f"`nases train {tmp_path}`")
 
 
 def test_model_and_genotype_can_be_loaded(run_dir: Path, final_dir: Path) -> None:
@@ -260,8 +270,13 @@ def test_search_that_is_resumed_while_it_is_read_is_refused(tmp_path: Path, monk
     assert not output.exists()
 
 
-def test_stopped_search_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = SearchArgs(preset="smoke", budget=30, run_dir=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("budget", "time", "children"), [(30, None, "2 of 30 children"), (UNLIMITED_BUDGET, 600.0, "2 children")]
+)
+def test_stopped_search_can_be_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: int, time: float | None, children: str
+) -> None:
+    args = SearchArgs(preset="smoke", budget=budget, time=time, run_dir=tmp_path / "run")
     assert args.run_dir is not None
     with SearchRun(args, agent="random_search") as run:
         space, rng = run.env.search_space, np.random.default_rng(0)
@@ -271,11 +286,12 @@ def test_stopped_search_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFix
     assert run.loop.best is not None
     (args.run_dir / "best.json").write_text(space.to_json(space.sample(rng)))  # of another child
     train(args.run_dir, "--child.num-epochs", 1)
-    sentence = "The search was stopped after 2 of 30 children."
+    sentence = f"The search was stopped after {children}."
     assert sentence in capsys.readouterr().out
     assert sentence in (args.run_dir / "final" / "report.md").read_text()
     report = json.loads((args.run_dir / "final" / "report.json").read_text())
-    assert (report["search"]["num_children"], report["search"]["budget"]) == (2, 30)
+    assert (report["search"]["num_children"], report["search"]["budget"]) == (2, 30 if time is None else None)
+    assert f" · {children} · " in (args.run_dir / "report.html").read_text()
     assert report["num_params"] == run.loop.best.evaluation.num_params
     config = json.loads((args.run_dir / "final" / "config.json").read_text())
     assert config["configuration"]["key"] == run.loop.best.architecture.key

@@ -91,6 +91,9 @@ def test_results_are_summarized_over_seeds() -> None:
     assert summarize(results)["test_error_mean"] == pytest.approx(0.035)
     assert summarize(results)["test_error_std"] == pytest.approx(0.01 / math.sqrt(2))
     assert summarize(results)["hours"] == 4.0
+    larger = dataclasses.replace(results[0], num_params=results[0].num_params + 2_000_000)
+    assert summarize([results[0], larger])["num_params"] == results[0].num_params + 1_000_000
+    assert table_1_row("reinforce", [results[0], larger], 0, "–").params == f"{results[0].num_params / 1e6 + 1:.2g}"
     assert summarize(results[:1])["test_error_std"] is None
     assert format_test_error(results) == "3.50 ± 0.71"
     assert format_test_error(results[:1]) == "4.00"

@@ -17,6 +17,7 @@ from benchmarks.fidelity import comparison, trainings
 from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables
 from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
+    METRICS,
     SHORT_TRAININGS,
     Signal,
     ceiling,
@@ -135,6 +136,8 @@ def test_metrics_of_known_signals() -> None:
     assert wrong["regret_3"][0] == pytest.approx(0.1)
     constant = describe(Signal("constant", np.zeros(4), 1.0), accuracies, rng, num_resamples=100)
     assert constant["spearman"] == [None, None, None]
+    equal = describe(Signal("signal", accuracies, 1.0), np.full(4, 0.1), rng, num_resamples=100)
+    assert equal == {name: [None, None, None] for name in METRICS}
     assert regret(np.array([1.0, 2.0]), np.array([0.5, 0.7]), 1) == 0.0
 
 

@@ -71,7 +71,7 @@ def analyze(accuracies: np.ndarray) -> dict[str, float]:
     """Estimate the variance components of ``accuracies``, shape (architectures, seeds), in [0, 1].
 
     Returns:
-        Mean and standard deviations in percentage points, and the ICC.
+        Mean and standard deviations in percentage points, and the ICC; it is NaN if all accuracies are equal.
     """
     num_seeds = accuracies.shape[1]
     within = accuracies.var(axis=1, ddof=1).mean()
@@ -80,12 +80,14 @@ def analyze(accuracies: np.ndarray) -> dict[str, float]:
         "mean": float(100 * accuracies.mean()),
         "sd_between_architectures": 100 * math.sqrt(between),
         "sd_between_seeds": 100 * math.sqrt(within),
-        "icc": float(between / (between + within)) if between + within else math.nan,
+        "icc": float(between / (between + within)) if np.ptp(accuracies) > 0 else math.nan,
     }
 
 
 def icc_interval(accuracies: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the ICC, from resampled architectures."""
+    """Return the 95% bootstrap interval of the ICC, from resampled architectures; NaN if all accuracies are equal."""
+    if np.ptp(accuracies) == 0:
+        return math.nan, math.nan
     result = scipy.stats.bootstrap(
         (np.arange(len(accuracies)),),
         lambda rows: analyze(accuracies[rows])["icc"],

@@ -10,7 +10,6 @@ computed from the measured time per epoch. No choice depends on the test images.
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +34,7 @@ from nases_env.execution import ExecutionSettings
 from nases_env.model_io import TrainedModel, save_model
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.timing import time_training
-from nases_env.search import SearchLoop, make_env
+from nases_env.search import SearchCallback, SearchLoop, Trial, make_env
 from nases_env.search.time_budget import UNLIMITED_BUDGET
 from nases_env.search_spaces import get_search_space
 from nases_env.training import EpochRecord
@@ -76,18 +75,19 @@ class Args:
             raise InputError(f"--num-envs must be at least 1, not {self.num_envs}")
 
 
-class TimedSearch(SearchLoop):
-    """A search that ends at a deadline, but not before the first child."""
+class Deadline(SearchCallback):
+    """Ends a search at a deadline, but not before the first child; children in flight are finished."""
 
-    deadline = math.inf
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
 
-    @property
-    def done(self) -> bool:
-        return bool(self.trials) and time.monotonic() >= self.deadline
+    def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
+        if time.monotonic() >= self.deadline:
+            loop.propose_no_more()
 
 
-def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
-    """Search until the time is over; return the search and its measurements."""
+def search(args: Args, console: Console) -> tuple[SearchLoop, dict[str, Any]]:
+    """Search until the time is over and stop the workers; return the search and its measurements."""
     options = AgentArgs(
         env_id=args.env_id,
         budget=UNLIMITED_BUDGET,
@@ -101,11 +101,11 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     nases = require_trained_children(make_env(options), args.env_id)
     nases.reset(seed=args.seed)
     nases.start(options.execution, max_in_flight=args.num_envs)
-    timed = TimedSearch(nases, UNLIMITED_BUDGET, args.num_envs)
     start = time.monotonic()
-    timed.deadline = start + 60 * args.search_minutes
-    timed.run(EliteReinforce(nases, options), options.ask_batch_size)
-    minutes = (time.monotonic() - start) / 60
+    deadline = Deadline(start + 60 * args.search_minutes)
+    with SearchLoop(nases, UNLIMITED_BUDGET, args.num_envs, [deadline]) as timed:
+        timed.run(EliteReinforce(nases, options), options.ask_batch_size)
+        minutes = (time.monotonic() - start) / 60
     assert timed.best is not None
     evaluations = [child.evaluation for child in timed.trials]
     metrics = {
@@ -126,7 +126,7 @@ def search(args: Args, console: Console) -> tuple[TimedSearch, dict[str, Any]]:
     return timed, metrics
 
 
-def train(args: Args, timed: TimedSearch, console: Console) -> tuple[TrainedModel, dict[str, Any]]:
+def train(args: Args, timed: SearchLoop, console: Console) -> tuple[TrainedModel, dict[str, Any]]:
     """Train and test the best child of a search; return the model and the measurements."""
     nases = timed.env
     assert isinstance(nases, ImageEnv)
@@ -168,10 +168,7 @@ def main(args: Args) -> None:
     console = Console()
     console.print(f"on {device_name(resolve_device(args.device))}", highlight=False)
     timed, found = search(args, console)
-    try:
-        model, trained = train(args, timed, console)
-    finally:
-        timed.close()
+    model, trained = train(args, timed, console)
     if args.output is not None:
         settings = {option: value for option, value in asdict(args).items() if option not in ("output", "model")}
         record = {

@@ -17,6 +17,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,23 @@ def draw_dataset(args: Args, seed: int) -> Path:
     path = args.work_dir / f"images-{seed}"
     if path.exists():
         return path
-    temporary = path.with_name(f".{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for split, number in (("train", args.num_train_images), ("test", args.num_test_images)):
-        for name in args.classes:
-            files = sorted((args.data_dir / split / name).glob("*.*"))
-            if len(files) < number:
-                raise InputError(f"{args.data_dir / split / name} has {len(files)} images; {number} are needed")
-            rng = numpy_generator(seed, "small images", split, name)
-            folder = temporary / split / name
-            folder.mkdir(parents=True)
-            for index in rng.choice(len(files), number, replace=False):
-                shutil.copy(files[index], folder)
-    temporary.rename(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=args.work_dir) as temporary:
+        images = Path(temporary) / "images"
+        for split, number in (("train", args.num_train_images), ("test", args.num_test_images)):
+            for name in args.classes:
+                files = sorted((args.data_dir / split / name).glob("*.*"))
+                if len(files) < number:
+                    raise InputError(f"{args.data_dir / split / name} has {len(files)} images; {number} are needed")
+                rng = numpy_generator(seed, "small images", split, name)
+                folder = images / split / name
+                folder.mkdir(parents=True)
+                for index in rng.choice(len(files), number, replace=False):
+                    shutil.copy(files[index], folder)
+        try:
+            images.rename(path)
+        except OSError:
+            if not path.exists():  # otherwise another process has drawn the same sample
+                raise
     return path
 
 

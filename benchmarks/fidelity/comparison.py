@@ -61,6 +61,7 @@ from nases_env.training import load_images
 
 RUNGS = (1, 3, 7)  # the ends of the cosine cycles of the recipe cpu, before its last
 MIN_CELLS = 3
+MAX_REPEATS = 10_000  # repeated samples in a row after which a search space has no other architectures
 TABLE_WIDTH = 200  # characters
 SUBSET_SIZE = 16  # cells in a simulated search with rungs
 Results = dict[tuple[int, int], dict[str, Any]]
@@ -127,12 +128,22 @@ class Args:
 
 
 def sample_cells(args: Args) -> list[Architecture]:
-    """Return distinct random cells; a larger number of cells only adds some."""
+    """Return distinct random cells; a larger number of cells only adds some.
+
+    Raises:
+        InputError: if the search space has too few architectures.
+    """
     space, rng = get_search_space(args.search_space), numpy_generator(args.seed, "fidelity", "cells")
     cells: dict[str, Architecture] = {}
+    num_repeats = 0
     while len(cells) < args.num_cells:
         cell = space.sample(rng)
+        num_repeats = num_repeats + 1 if cell.key in cells else 0
         cells.setdefault(cell.key, cell)
+        if num_repeats == MAX_REPEATS:
+            raise InputError(
+                f"{args.search_space} has only {len(cells)} architectures; pass --num-cells {len(cells)} or fewer"
+            )
     return list(cells.values())
 
 

@@ -182,9 +182,10 @@ def describe(
         metrics: names in ``METRICS``.
 
     Returns:
-        A list for each metric: value, low, high. All are None if the signal is constant, low and high without samples.
+        A list for each metric: value, low, high. All are None if the signal or the accuracy is the same for all cells, low
+        and high without samples.
     """
-    if not np.ptp(signal.values) > 0:
+    if not (np.ptp(signal.values) > 0 and np.ptp(accuracies) > 0):
         return {name: [None, None, None] for name in metrics}
     rows = np.arange(len(accuracies))
     samples = [rows, *(rng.choice(rows, len(rows)) for _ in range(num_resamples))]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from nases_env.embedding.autoencoder import Embedding
 from nases_env.errors import InputError, one_line
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
-from nases_env.search_spaces import SearchSpace, import_path
+from nases_env.search_spaces import SearchSpace, get_search_space, import_path
 
 FORMAT_VERSION = 2
 
@@ -66,13 +68,7 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
         record, tensors = load_tensors(path, "embedding")
     except InvalidFileError as error:
         raise _invalid(search_space, path, str(error)) from error
-    expected = {
-        "format_version": FORMAT_VERSION,
-        "search_space": search_space.name,
-        "decision_sizes": list(search_space.decision_sizes),
-        "decisions_per_timestep": search_space.decisions_per_timestep,
-    }
-    for name, value in expected.items():
+    for name, value in {"format_version": FORMAT_VERSION, **_requirements(search_space)}.items():
         if record.get(name) != value:
             raise InputError(
                 f"{path} has {name.replace('_', ' ')} {record.get(name)}, but {search_space.name} requires {value}; train "
@@ -87,9 +83,23 @@ def _load(search_space: SearchSpace, path: Path) -> Embedding:
     return embedding.requires_grad_(False)
 
 
+def _requirements(search_space: SearchSpace) -> dict[str, Any]:
+    """Return what the record of an embedding of ``search_space`` must contain."""
+    return {
+        "search_space": search_space.name,
+        "decision_sizes": list(search_space.decision_sizes),
+        "decisions_per_timestep": search_space.decisions_per_timestep,
+    }
+
+
 def _invalid(search_space: SearchSpace, path: Path, reason: str) -> InputError:
     return InputError(f"{path} is damaged or not an embedding ({reason}); recreate it with {_command(search_space, path)}")
 
 
 def _command(search_space: SearchSpace, output: Path | str) -> str:
-    return f"`nases pretrain --search-space {import_path(search_space)} --output {output}`"
+    """Return the command that pretrains an embedding, or the functions if the command cannot create ``search_space``."""
+    path = import_path(search_space)
+    with contextlib.suppress(InputError):
+        if not path.startswith("__main__:") and _requirements(get_search_space(path)) == _requirements(search_space):
+            return f"`nases pretrain --search-space {path} --output {output}`"
+    return "`pretrain` and `save_embedding` of nases_env.embedding"

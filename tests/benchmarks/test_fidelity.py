@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.fidelity import comparison, trainings
-from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables
+from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables, sample_cells
 from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
+    METRICS,
     SHORT_TRAININGS,
     Signal,
     ceiling,
@@ -30,6 +31,7 @@ from benchmarks.fidelity.trainings import find_teacher, read_teacher, run
 from nases_env.errors import InputError
 from nases_env.training import TrainingSettings, train_classifier
 from tests.commands import run_benchmark
+from tests.embedding.spaces import ListSpace
 from tests.training.test_trainer import CPU, SmallNet, digits
 
 OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "9")
@@ -135,6 +137,8 @@ def test_metrics_of_known_signals() -> None:
     assert wrong["regret_3"][0] == pytest.approx(0.1)
     constant = describe(Signal("constant", np.zeros(4), 1.0), accuracies, rng, num_resamples=100)
     assert constant["spearman"] == [None, None, None]
+    equal = describe(Signal("signal", accuracies, 1.0), np.full(4, 0.1), rng, num_resamples=100)
+    assert equal == {name: [None, None, None] for name in METRICS}
     assert regret(np.array([1.0, 2.0]), np.array([0.5, 0.7]), 1) == 0.0
 
 
@@ -347,6 +351,13 @@ def test_schedules_end_with_the_whole_training() -> None:
     schedules = make_schedules([1, 3, 15])
     assert len(schedules) == 3 * 3
     assert {schedule.rungs for schedule in schedules} == {(1, 15), (3, 15), (1, 3, 15)}
+
+
+def test_too_few_architectures_are_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "get_search_space", lambda name: ListSpace((2, 2)))
+    assert len(sample_cells(Args(search_space="list", num_cells=4))) == 4
+    with pytest.raises(InputError, match="list has only 4 architectures; pass --num-cells 4 or fewer"):
+        sample_cells(Args(search_space="list", num_cells=5))
 
 
 def test_unfinished_cells_and_invalid_options_are_input_errors(tmp_path: Path) -> None:

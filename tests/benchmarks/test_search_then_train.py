@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import nases_env
-from benchmarks.search_then_train import Args, main
+from benchmarks.search_then_train import Args, main, search
+from nases_env.envs import base
 from nases_env.errors import InputError
+from nases_env.evaluation import Evaluator
+from nases_env.execution import CachingExecutor, Executor, SerialExecutor
+from nases_env.search_spaces import Architecture
 
 
 def test_best_child_is_trained_and_tested(tmp_path: Path) -> None:
@@ -33,6 +39,22 @@ def test_best_child_is_trained_and_tested(tmp_path: Path) -> None:
     model = nases_env.load_model(tmp_path / "model.safetensors")
     assert model.description["num_correct"] == final["num_correct"]
     assert model.search_space.from_json(json.dumps(search["genotype"])).key == model.architecture.key
+
+
+@pytest.mark.usefixtures("tiny_children")
+def test_children_in_flight_are_finished_and_workers_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Background(SerialExecutor):
+        in_background = True
+
+    def make_executor(evaluator: Evaluator, *_: object, describe: Callable[[Architecture], str], **__: object) -> Executor:
+        return CachingExecutor(Background(evaluator), None, describe)
+
+    monkeypatch.setattr(base, "make_executor", make_executor)
+    args = Args(env_id="NASES-Digits-v0", preset="smoke", search_minutes=1e-6, num_envs=2, device="cpu")
+    timed, metrics = search(args, Console())
+    assert metrics["num_children"] == timed.num_children == 2  # the time is over when the first one is recorded
+    assert timed.num_in_flight == 0
+    assert not timed.env.is_started
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.small_images import Args, draw_dataset
 from nases_env.cli import main as cli
 from tests.commands import error_of, module, run_benchmark, run_here
 from tests.training.images import write_folder
@@ -57,3 +59,21 @@ def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: li
     assert [result["test_accuracy"] for result in repeated] == accuracies
     result = run_here(module("benchmarks.small_images"), *options, "--work-dir", str(tmp_path / "work"), "--budget", "2")
     assert "work has results with other values of --budget; pass another --work-dir" in error_of(result)
+
+
+def test_two_processes_can_draw_a_dataset_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "images", per_class=5)
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    args = Args(tmp_path / "images", ("cat", "dog"), num_train_images=4, num_test_images=3, work_dir=work_dir)
+    copy = shutil.copy
+
+    def copy_after_another_process(source: Path, folder: Path) -> None:
+        monkeypatch.setattr(shutil, "copy", copy)
+        draw_dataset(args, 0)
+        copy(source, folder)
+
+    monkeypatch.setattr(shutil, "copy", copy_after_another_process)
+    assert draw_dataset(args, 0) == work_dir / "images-0"
+    assert list(work_dir.iterdir()) == [work_dir / "images-0"]
+    assert len(list(work_dir.rglob("*.png"))) == 2 * (4 + 3)

@@ -21,3 +21,10 @@ class ListSpace(SearchSpace):
     @property
     def decisions_per_timestep(self) -> int:
         return self._decisions_per_timestep or super().decisions_per_timestep
+
+
+class DefaultSpace(ListSpace):
+    """A search space that can be created without arguments."""
+
+    def __init__(self, sizes: tuple[int, ...] = (2, 3)) -> None:
+        super().__init__(sizes)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from nases_env.embedding import Embedding, load_embedding, save_embedding
 from nases_env.errors import InputError
 from nases_env.safetensors_file import load_tensors, save_tensors
 from nases_env.search_spaces import SearchSpace, get_search_space
-from tests.embedding.spaces import ListSpace
+from tests.embedding.spaces import DefaultSpace, ListSpace
 
 
 @pytest.fixture
@@ -141,12 +142,27 @@ def test_search_space_without_built_in_embedding_is_an_input_error(space: Search
         load_embedding(space)
 
 
-def test_error_shows_the_pretrain_command(space: SearchSpace, tmp_path: Path) -> None:
+def test_error_shows_the_pretrain_command(tmp_path: Path) -> None:
+    command = r"`nases pretrain --search-space tests\.embedding\.spaces:DefaultSpace --output "
     for path in (None, tmp_path / "absent.safetensors"):
-        with pytest.raises(InputError, match=r"`nases pretrain --search-space tests\.embedding\.spaces:ListSpace --output "):
-            load_embedding(space, path)
+        with pytest.raises(InputError, match=command):
+            load_embedding(DefaultSpace(), path)
     with pytest.raises(InputError, match="`nases pretrain --search-space enas_micro --output "):
         load_embedding(get_search_space("enas_micro"), tmp_path / "absent.safetensors")
+
+
+def test_error_shows_no_command_that_cannot_create_the_search_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Local(DefaultSpace):
+        pass
+
+    class InScript(DefaultSpace):
+        __module__ = "__main__"
+        __qualname__ = "InScript"
+
+    monkeypatch.setattr(sys.modules["__main__"], "InScript", InScript, raising=False)
+    for space in (ListSpace((2, 3)), DefaultSpace((2, 3, 4)), Local(), InScript()):
+        with pytest.raises(InputError, match="train one with `pretrain` and `save_embedding` of nases_env"):
+            load_embedding(space)
 
 
 def test_failed_write_is_an_input_error(trained: Embedding, tmp_path: Path) -> None:

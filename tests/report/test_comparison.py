@@ -18,7 +18,7 @@ def test_agents_are_ranked_with_intervals_over_seeds() -> None:
         for seed in range(5)
     ]
     best, other = summarize(runs)
-    assert (best.agent, other.agent) == ("reinforce", "random_search")
+    assert (best.label, other.label) == ("reinforce", "random_search")
     finals = [best_so_far(run.children)[-1].reward for run in runs[5:]]
     assert best.final.value == pytest.approx(np.mean(finals))
     assert best.final.interval is not None
@@ -29,6 +29,41 @@ def test_agents_are_ranked_with_intervals_over_seeds() -> None:
     assert str(best.final) in page
     assert "Best reward so far, by agent" in page
     assert page.count("<article") == 10
+
+
+def test_searches_with_different_options_are_compared_and_not_averaged() -> None:
+    settings = {"preset": "cpu", "screen": "true", "num_envs": "4", "embedding": "seed-0/e.safetensors"}
+    others = [{**settings, "screen": "false"}, {**settings, "screen": "false", "num_envs": "2"}]
+    runs = [
+        make_run(make_children(20, index), agent="model_assisted", seed=seed, settings=each, name=f"runs/{index}-{seed}")
+        for index, each in enumerate([settings, *others])
+        for seed in range(2)
+    ]
+    runs.append(make_run(make_children(20), agent="reinforce"))
+    summaries = {summary.label: [run.name for run in summary.runs] for summary in summarize(runs)}
+    assert summaries == {
+        "model_assisted, screen true, num_envs 4": ["runs/0-0", "runs/0-1"],
+        "model_assisted, screen false, num_envs 4": ["runs/1-0", "runs/1-1"],
+        "model_assisted, screen false, num_envs 2": ["runs/2-0", "runs/2-1"],
+        "reinforce": ["runs/test"],
+    }
+    figure = comparison_figure(runs)
+    assert figure is not None
+    assert all(
+        f"{end}</text>" in figure.drawings[0] for end in ("true, num_envs 4", "false, num_envs 4", "false, num_envs 2")
+    )
+
+
+def test_searches_that_differ_in_the_seed_and_the_execution_are_averaged() -> None:
+    settings = {"preset": "cpu", "embedding": "seed-0/e.safetensors", "execution.executor": "auto", "time": "60.0"}
+    other = {"preset": "cpu", "embedding": "seed-1/e.safetensors", "execution.executor": "slurm", "time": "null"}
+    runs = [make_run(make_children(20, seed), seed=seed, settings=each) for seed, each in enumerate([settings, other])]
+    assert [(summary.label, len(summary.runs)) for summary in summarize(runs)] == [("reinforce", 2)]
+    limited = make_run(make_children(20), settings={**settings, "execution.time_limit": "60.0"})
+    assert {summary.label for summary in summarize([*runs, limited])} == {
+        "reinforce",
+        "reinforce, execution.time_limit 60.0",
+    }
 
 
 def test_bootstrap_interval_is_that_of_the_normal_approximation_for_many_searches() -> None:

@@ -46,6 +46,7 @@ class Summary:
     Attributes:
         label: name of the agent, and the options that distinguish these searches from others of this agent.
         runs: the searches.
+        at_length: the best reward after ``common_length`` trials.
         final: the best reward at the end.
         confirmed: the mean of both rewards of the best finalist; None unless all searches have finalists.
         seconds: mean wall time of the evaluations of a search.
@@ -53,9 +54,16 @@ class Summary:
 
     label: str
     runs: Sequence[Run]
+    at_length: Estimate
     final: Estimate
     confirmed: Estimate | None
     seconds: float
+
+    @property
+    def num_children(self) -> str:
+        """The number of children of each search, or the range."""
+        numbers = [run.totals.num_trials - run.totals.num_promotions for run in self.runs]
+        return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)}))
 
 
 def by_options(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
@@ -89,18 +97,31 @@ def _label(run: Run, others: Iterable[Run]) -> str:
     return ", ".join([run.agent, *(f"{name} {value}" for name, value in options.items() if name in differing)])
 
 
+def common_length(runs: Sequence[Run]) -> int:
+    """Return the number of trials of the shortest search with a result."""
+    return min((run.totals.num_trials for run in runs if run.has_result), default=0)
+
+
 def summarize(runs: Sequence[Run]) -> list[Summary]:
-    """Return the summary of each agent and its options, the best first."""
+    """Return the summary of each agent and its options; the best after the same number of trials is first."""
+    length = common_length(runs)
     summaries = []
     for label, group in by_options(runs):
+        at_length = np.array([_curve(run, np.array([length]))[0] for run in group])
         finals = np.array([best_so_far(run.children)[-1].reward for run in group])
         confirmed = np.array([run.best_reward for run in group])
-        seconds = float(np.mean([sum(run.seconds_by_device.values()) for run in group]))
         has_finalists = all(run.finalists and run.finalists[0].is_confirmed for run in group)
         summaries.append(
-            Summary(label, group, _estimate(finals, group), _estimate(confirmed, group) if has_finalists else None, seconds)
+            Summary(
+                label=label,
+                runs=group,
+                at_length=_estimate(at_length, group),
+                final=_estimate(finals, group),
+                confirmed=_estimate(confirmed, group) if has_finalists else None,
+                seconds=float(np.mean([sum(run.seconds_by_device.values()) for run in group])),
+            )
         )
-    return sorted(summaries, key=lambda summary: -summary.final.value)
+    return sorted(summaries, key=lambda summary: -summary.at_length.value)
 
 
 def bootstrap(values: Numbers) -> tuple[Numbers, Numbers]:
@@ -141,9 +162,9 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
         curves.append((label, numbers, np.stack([_curve(run, numbers) for run in group])))
     drawings = [_draw(curves, groups[0][1][0], width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
     summaries = summarize(runs)
-    finding = f"{summaries[0].label} ends highest, at {summaries[0].final}."
-    if len(summaries) == 1:
-        finding = f"{summaries[0].label} ends at {summaries[0].final}."
+    unit = "trials" if any(run.totals.num_promotions for run in runs) else "children"
+    place = "is highest, at" if len(summaries) > 1 else "is at"
+    finding = f"After {common_length(runs):,} {unit}, {summaries[0].label} {place} {summaries[0].at_length}."
     note = (
         "Lines are means over searches that differ only in the seed, up to the end of the shortest one; bands are 95% "
         "bootstrap intervals of the mean, if there are several searches."

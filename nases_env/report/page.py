@@ -15,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from nases_env.report.cells import draw_cell, legend
-from nases_env.report.comparison import comparison_figure, summarize
+from nases_env.report.comparison import common_length, comparison_figure, summarize
 from nases_env.report.data import OK, Child, Design, Run
 from nases_env.report.figures import figures
 from nases_env.report.sample import NUM_BEST, NUM_FAILURES
@@ -90,6 +90,7 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "figure": comparison_figure(runs),
         "agents": summarize(runs),
+        "length": common_length(runs),
         "without_result": [run.name for run in runs if not run.has_result],
         "is_comparable": len({run.digest for run in runs}) == 1,
     }

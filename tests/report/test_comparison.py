@@ -66,6 +66,21 @@ def test_searches_that_differ_in_the_seed_and_the_execution_are_averaged() -> No
     }
 
 
+def test_searches_are_ranked_after_the_same_number_of_children() -> None:
+    short = make_run(make_children(30, mean=0.6), agent="short")
+    first, later = make_children(30, 1, mean=0.4), make_children(600, 1, mean=0.9)[30:]
+    long = [make_run([*first, *later], agent="long", name="runs/600"), make_run(first, agent="long", seed=1)]
+    best, other = summarize([short, *long])
+    assert (best.label, best.num_children, other.num_children) == ("short", "30", "30 to 600")
+    assert other.at_length.value == pytest.approx(best_so_far(first)[-1].reward)
+    assert other.final.value > best.final.value == best.at_length.value
+    figure, page = comparison_figure([short, *long]), render([short, *long])
+    assert figure is not None
+    assert figure.finding == f"After 30 children, short is highest, at {best.at_length}."
+    assert "<td>30 to 600</td>" in page
+    assert "best of the first 30 (95% interval)" in page
+
+
 def test_bootstrap_interval_is_that_of_the_normal_approximation_for_many_searches() -> None:
     values = np.random.default_rng(0).normal(size=(400, 1))
     low, high = bootstrap(values)

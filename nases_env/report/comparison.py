@@ -48,7 +48,7 @@ class Summary:
         runs: the searches.
         at_length: the best reward after ``common_length`` trials.
         final: the best reward at the end.
-        confirmed: the mean of both rewards of the best finalist; None unless all searches have finalists.
+        confirmed: the ``mean_reward`` of the best finalist; None unless all searches have finalists.
         seconds: mean wall time of the evaluations of a search.
     """
 

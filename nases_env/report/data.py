@@ -68,7 +68,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A finalist: number of its trial, and the reward of its second evaluation and the mean, both in [0, 1]."""
+    """A finalist: number of its trial, its second evaluation, and the mean reward; the second one if their rungs differ."""
 
     number: int
     second: Child
@@ -163,7 +163,7 @@ class Run:
         is_embedded: whether the points in ``vectors`` are actions; otherwise they are architecture vectors.
         vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
-        best_reward: its reward, or the mean of both rewards of a finalist; 0 without a result.
+        best_reward: its reward, or the ``mean_reward`` of a finalist; 0 without a result.
         has_accuracy_rewards: whether the reward is the validation accuracy.
         finalists: the finalists, best first.
         designs: the architectures of the best children, best first.

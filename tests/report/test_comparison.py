@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nases_env.report import render
+from nases_env.report import EvaluationDigest, are_comparable, render
 from nases_env.report.comparison import bootstrap, comparison_figure, summarize
 from nases_env.report.figures import best_so_far
 from tests.report.runs import make_children, make_run
@@ -100,10 +100,21 @@ def test_one_search_per_agent_has_no_interval_and_no_band() -> None:
 def test_random_search_is_shown_next_to_other_agents_with_the_same_evaluations() -> None:
     run, baseline = make_run(make_children(20)), make_run(make_children(20, 1), agent="random_search")
     assert render([run, baseline]).count("Random search with seed 0 reached") == 1
-    other = make_run(make_children(20, 1), agent="random_search", digest="b")
+    other = make_run(make_children(20, 1), agent="random_search", digest=EvaluationDigest("b"))
     page = render([run, other])
     assert "Random search with" not in page
     assert "are evaluated in different ways" in page
+
+
+def test_searches_with_other_validation_splits_are_comparable() -> None:
+    first, second = EvaluationDigest("a", "0", "images of 0"), EvaluationDigest("a", "1", "images of 1")
+    assert are_comparable([first, second, first])
+    assert not are_comparable([first, second._replace(configuration="b")])
+    assert not are_comparable([first, second, first._replace(images="other images")])
+    run = make_run(make_children(20), digest=first)
+    page = render([run, make_run(make_children(20, 1), agent="random_search", seed=1, digest=second)])
+    assert "are evaluated in different ways" not in page
+    assert page.count("Random search with seed 1 reached") == 1
 
 
 def test_searches_without_a_result_are_named() -> None:

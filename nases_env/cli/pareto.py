@@ -21,7 +21,9 @@ from nases_env.escaping import printable
 from nases_env.evaluation import ACCURACY, COSTS, Cost, Evaluation, Status, parse_objectives
 from nases_env.pareto import hypervolume, knee, pareto_front
 from nases_env.paths import require_distinct
+from nases_env.report import are_comparable
 from nases_env.search.run_dir import read_config, read_genotypes, read_trials
+from nases_env.search.run_report import evaluation_digest
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def pareto_command(args: ParetoArgs) -> None:
     if args.reference is not None and not (0 <= args.reference[0] < 1 and 0 < args.reference[1] < float("inf")):
         raise InputError("--reference must be an accuracy from 0 to less than 1 and a cost above 0, such as 0.5 1e6")
     configs = [read_config(path) for path in args.run_dirs]
-    if any(config["configuration"] != configs[0]["configuration"] for config in configs):
+    if not are_comparable(evaluation_digest(config["configuration"]) for config in configs):
         print("note: the searches evaluate children differently; compare their accuracies with care", file=sys.stderr)
     front = _find_front(args.run_dirs, name, args.reference)
     limit = _limit(configs, COSTS[name])

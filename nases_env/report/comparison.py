@@ -1,10 +1,10 @@
-"""The comparison of several searches: the best so far by agent, with intervals over seeds."""
+"""The comparison of several searches: the best so far by agent and options, with intervals over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -20,6 +20,10 @@ NUM_POINTS = 200  # of a curve
 LABEL_WIDTH = 150.0
 CHARACTERS = 22  # of a label
 NUM_SERIES_COLORS = 7
+NOT_OF_SEARCH = ("time", "num_finalists", "track", "data_dir", "device", "num_threads")
+"""Settings that do not determine the search, or no more than its rounding errors."""
+EXECUTION_LIMITS = ("execution.time_limit", "execution.memory_limit")
+"""The only settings of the execution that can change results."""
 
 
 @dataclass(frozen=True)
@@ -36,44 +40,88 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class AgentSummary:
-    """The searches of one agent.
+class Summary:
+    """Searches that differ only in the seed.
 
     Attributes:
-        agent: name of the agent.
-        runs: its searches.
+        label: name of the agent, and the options that distinguish these searches from others of this agent.
+        runs: the searches.
+        at_length: the best reward after ``common_length`` trials.
         final: the best reward at the end.
-        confirmed: the mean of both rewards of the best finalist; None unless all searches have finalists.
+        confirmed: the ``mean_reward`` of the best finalist; None unless all searches have finalists.
         seconds: mean wall time of the evaluations of a search.
     """
 
-    agent: str
+    label: str
     runs: Sequence[Run]
+    at_length: Estimate
     final: Estimate
     confirmed: Estimate | None
     seconds: float
 
+    @property
+    def num_children(self) -> str:
+        """The number of children of each search, or the range."""
+        numbers = [run.totals.num_trials - run.totals.num_promotions for run in self.runs]
+        return " to ".join(f"{number:,}" for number in sorted({min(numbers), max(numbers)}))
 
-def by_agent(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Return the searches with a result of each agent, sorted by agent and seed."""
-    ordered = sorted((run for run in runs if run.has_result), key=lambda run: (run.agent, run.seed, run.name))
-    return [(agent, list(group)) for agent, group in groupby(ordered, key=lambda run: run.agent)]
+
+def by_options(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Return the searches with a result that differ only in the seed, with the label of each group, sorted by agent."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted((run for run in runs if run.has_result), key=lambda run: (run.agent, run.seed, run.name)):
+        options = (f"{name} {value}" for name, value in sorted(_options(run).items()))
+        groups.setdefault((run.agent, *options), []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    return [
+        (_label(group[0], (first for first in firsts if first.agent == group[0].agent)), group) for group in groups.values()
+    ]
 
 
-def summarize(runs: Sequence[Run]) -> list[AgentSummary]:
-    """Return the summary of each agent, the best first."""
+def _options(run: Run) -> Mapping[str, str]:
+    """Return everything except the seed that determines the search. Each seed may have its own file with an embedding."""
+    options = {
+        name: value
+        for name, value in run.settings.items()
+        if name not in NOT_OF_SEARCH and (name in EXECUTION_LIMITS or not name.startswith("execution."))
+    }
+    if "embedding" in options:
+        options["embedding"] = Path(options["embedding"]).name
+    return {"env_id": run.env_id, **options}
+
+
+def _label(run: Run, others: Iterable[Run]) -> str:
+    """Return the name of the agent and the options of ``run`` that differ from those of at least one of ``others``."""
+    options = _options(run)
+    differing = {name for other in others for name, _ in options.items() - _options(other).items()}
+    return ", ".join([run.agent, *(f"{name} {value}" for name, value in options.items() if name in differing)])
+
+
+def common_length(runs: Sequence[Run]) -> int:
+    """Return the number of trials of the shortest search with a result."""
+    return min((run.totals.num_trials for run in runs if run.has_result), default=0)
+
+
+def summarize(runs: Sequence[Run]) -> list[Summary]:
+    """Return the summary of each agent and its options; the best after the same number of trials is first."""
+    length = common_length(runs)
     summaries = []
-    for agent, group in by_agent(runs):
+    for label, group in by_options(runs):
+        at_length = np.array([_curve(run, np.array([length]))[0] for run in group])
         finals = np.array([best_so_far(run.children)[-1].reward for run in group])
         confirmed = np.array([run.best_reward for run in group])
-        seconds = float(np.mean([sum(run.seconds_by_device.values()) for run in group]))
         has_finalists = all(run.finalists and run.finalists[0].is_confirmed for run in group)
         summaries.append(
-            AgentSummary(
-                agent, group, _estimate(finals, group), _estimate(confirmed, group) if has_finalists else None, seconds
+            Summary(
+                label=label,
+                runs=group,
+                at_length=_estimate(at_length, group),
+                final=_estimate(finals, group),
+                confirmed=_estimate(confirmed, group) if has_finalists else None,
+                seconds=float(np.mean([sum(run.seconds_by_device.values()) for run in group])),
             )
         )
-    return sorted(summaries, key=lambda summary: -summary.final.value)
+    return sorted(summaries, key=lambda summary: -summary.at_length.value)
 
 
 def bootstrap(values: Numbers) -> tuple[Numbers, Numbers]:
@@ -103,23 +151,23 @@ def _curve(run: Run, numbers: Numbers) -> Numbers:
 
 
 def comparison_figure(runs: Sequence[Run]) -> Figure | None:
-    """Return the mean of the best so far by agent, with 95% bootstrap intervals over searches."""
-    groups = by_agent(runs)
+    """Return the mean of the best so far by agent and options, with 95% bootstrap intervals over searches."""
+    groups = by_options(runs)
     if not groups:
         return None
     curves: list[tuple[str, Numbers, Numbers]] = []
-    for agent, group in groups:
+    for label, group in groups:
         length = min(run.totals.num_trials for run in group)
         numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
-        curves.append((agent, numbers, np.stack([_curve(run, numbers) for run in group])))
+        curves.append((label, numbers, np.stack([_curve(run, numbers) for run in group])))
     drawings = [_draw(curves, groups[0][1][0], width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
     summaries = summarize(runs)
-    finding = f"{summaries[0].agent} ends highest, at {summaries[0].final}."
-    if len(summaries) == 1:
-        finding = f"{summaries[0].agent} ends at {summaries[0].final}."
+    unit = "trials" if any(run.totals.num_promotions for run in runs) else "children"
+    place = "is highest, at" if len(summaries) > 1 else "is at"
+    finding = f"After {common_length(runs):,} {unit}, {summaries[0].label} {place} {summaries[0].at_length}."
     note = (
-        "Lines are means over searches, up to the end of the shortest one of the agent; bands are 95% bootstrap intervals "
-        "of the mean, if there are several searches."
+        "Lines are means over searches that differ only in the seed, up to the end of the shortest one; bands are 95% "
+        "bootstrap intervals of the mean, if there are several searches."
     )
     return Figure("Best reward so far, by agent", finding, drawings, note)
 
@@ -135,7 +183,7 @@ def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float
     x = Axis("Child", make_scale(1, max(2, last), LEFT, end), whole)
     bands, lines, labels = [], [], []
     ends = spread([y.scale(mean[-1]) for mean in means], TOP, HEIGHT - BOTTOM)
-    for index, ((agent, numbers, values), mean, label_y) in enumerate(zip(curves, means, ends, strict=True)):
+    for index, ((label, numbers, values), mean, label_y) in enumerate(zip(curves, means, ends, strict=True)):
         css = f"s{index % NUM_SERIES_COLORS}"
         xs = [x.scale(each) for each in numbers]
         if len(values) > 1:
@@ -143,6 +191,6 @@ def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float
             outline = [*zip(xs, map(y.scale, high), strict=True), *reversed(list(zip(xs, map(y.scale, low), strict=True)))]
             bands.append(element("path", d=f"{path(outline)}Z", class_=f"band {css}"))
         lines.append(element("path", d=path(zip(xs, map(y.scale, mean), strict=True)), class_=f"series {css}"))
-        shown = agent if len(agent) <= CHARACTERS else f"{agent[: CHARACTERS - 1]}…"
+        shown = label if len(label) <= CHARACTERS else f"…{label[1 - CHARACTERS :]}"  # the end distinguishes options
         labels.append(element("text", shown, x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
     return plot("Best reward so far by agent", width, HEIGHT, x, y, *bands, *lines, *labels, css_class=css_class)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A finalist: number of its trial, and the reward of its second evaluation and the mean, both in [0, 1]."""
+    """A finalist: number of its trial, its second evaluation, and the mean reward; the second one if their rungs differ."""
 
     number: int
     second: Child
@@ -139,6 +140,28 @@ class Totals:
         return self.num_trials - len(self.rewards)
 
 
+class EvaluationDigest(NamedTuple):
+    """What determines how the children of a search are evaluated.
+
+    Attributes:
+        configuration: digest of everything except the validation split.
+        split_seed: seed of the split, as text.
+        images: digest of the images after the split, as text.
+    """
+
+    configuration: str
+    split_seed: str = ""
+    images: str = ""
+
+
+def are_comparable(digests: Iterable[EvaluationDigest]) -> bool:
+    """Return whether searches evaluate children in the same way, except that those with other seeds have another split."""
+    distinct = set(digests)
+    num_configurations = len({each.configuration for each in distinct})
+    num_seeds = len({each.split_seed for each in distinct})
+    return num_configurations <= 1 and num_seeds == len(distinct)  # otherwise, a seed has two sets of images
+
+
 @dataclass(frozen=True)
 class Run:
     """A search.
@@ -155,7 +178,7 @@ class Run:
         command: the command line.
         versions: versions by name.
         settings: everything else that determines the results, as text by name.
-        digest: equal for two searches if and only if their children are evaluated in the same way.
+        digest: how the children are evaluated, for ``are_comparable``.
         is_trained: whether the children are networks that were trained.
         totals: what is known about all trials.
         children: the trials in order; of a search with many trials, those that ``TrialSample`` keeps.
@@ -163,7 +186,7 @@ class Run:
         is_embedded: whether the points in ``vectors`` are actions; otherwise they are architecture vectors.
         vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
-        best_reward: its reward, or the mean of both rewards of a finalist; 0 without a result.
+        best_reward: its reward, or the ``mean_reward`` of a finalist; 0 without a result.
         has_accuracy_rewards: whether the reward is the validation accuracy.
         finalists: the finalists, best first.
         designs: the architectures of the best children, best first.
@@ -185,7 +208,7 @@ class Run:
     command: str
     versions: Mapping[str, str]
     settings: Mapping[str, str]
-    digest: str
+    digest: EvaluationDigest
     is_trained: bool
     totals: Totals
     children: Sequence[Child]

@@ -15,8 +15,8 @@ import numpy as np
 from markupsafe import Markup
 
 from nases_env.report.cells import draw_cell, legend
-from nases_env.report.comparison import comparison_figure, summarize
-from nases_env.report.data import OK, Child, Design, Run
+from nases_env.report.comparison import common_length, comparison_figure, summarize
+from nases_env.report.data import OK, Child, Design, Run, are_comparable
 from nases_env.report.figures import figures
 from nases_env.report.sample import NUM_BEST, NUM_FAILURES
 from nases_env.report.text import compact, count, date, duration, elapsed, milliseconds, percent, printable_lines
@@ -90,13 +90,14 @@ def _comparison(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "figure": comparison_figure(runs),
         "agents": summarize(runs),
+        "length": common_length(runs),
         "without_result": [run.name for run in runs if not run.has_result],
-        "is_comparable": len({run.digest for run in runs}) == 1,
+        "is_comparable": are_comparable(run.digest for run in runs),
     }
 
 
 def _section(run: Run, runs: Sequence[Run], limit: int) -> dict[str, Any]:
-    baselines = [each for each in runs if each.agent == BASELINE != run.agent and each.digest == run.digest]
+    baselines = [each for each in runs if each.agent == BASELINE != run.agent and are_comparable([each.digest, run.digest])]
     baseline = min(baselines, key=lambda each: each.seed != run.seed, default=None)
     columns = _columns(run)
     rows = _rows(columns, _by_rank(run)) if len(runs) == 1 else []

@@ -24,6 +24,7 @@ from nases_env.report import (
     Child,
     Curve,
     Design,
+    EvaluationDigest,
     Finalist,
     Numbers,
     Run,
@@ -109,7 +110,7 @@ def read_run(run_dir: Path) -> Run:
         command=str(config.get("command", "")),
         versions={name: str(version) for name, version in _entries(config.get("versions"))},
         settings=_settings(arguments),
-        digest=sha256_hex(json.dumps([arguments["env_id"], configuration], sort_keys=True)),
+        digest=evaluation_digest(configuration, arguments["env_id"]),
         is_trained=configuration.get("evaluator") == "training",
         totals=trials.totals(),
         children=trials.children,
@@ -125,6 +126,13 @@ def read_run(run_dir: Path) -> Run:
         operators=trials.operator_shares(finalists),
         notes=notes,
     )
+
+
+def evaluation_digest(configuration: Mapping[str, Any], env_id: str = "") -> EvaluationDigest:
+    """Return how the children of a search are evaluated; the validation split, which its seed determines, is separate."""
+    others = {name: value for name, value in configuration.items() if name not in ("split_seed", "images")}
+    digest = sha256_hex(json.dumps([env_id, others], sort_keys=True))
+    return EvaluationDigest(digest, str(configuration.get("split_seed")), str(configuration.get("images")))
 
 
 class _Details(NamedTuple):

@@ -14,7 +14,7 @@ from nases_agents.random_search import Args, main
 
 from nases_env.cli import main as cli
 from nases_env.evaluation import Limits
-from nases_env.search.run_dir import TRAJECTORY, read_trials
+from nases_env.search.run_dir import CONFIG, TRAJECTORY, read_trials
 from nases_env.search_spaces import parse_architecture
 from tests.commands import error_of, run_here
 from tests.evaluation.latency_table import write_latency_table
@@ -161,3 +161,13 @@ def test_different_evaluations_are_noted(runs: list[Path], args: Args, tmp_path:
     words = ["pareto", str(runs[0]), str(tmp_path / "other"), "--objectives", "accuracy,latency"]
     assert "evaluate children differently" in run_here(cli.main, *words).stderr
     assert run_here(cli.main, "pareto", *map(str, runs), "--objectives", "accuracy,latency").stderr == ""
+
+
+def test_other_validation_splits_are_not_noted(runs: list[Path], tmp_path: Path) -> None:
+    paths = [tmp_path / f"split{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        shutil.copytree(runs[seed], path)
+        config = json.loads((path / CONFIG).read_text())
+        config["configuration"] |= {"split_seed": seed, "images": f"images of {seed}"}
+        (path / CONFIG).write_text(json.dumps(config))
+    assert run_here(cli.main, "pareto", *map(str, paths), "--objectives", "accuracy,latency").stderr == ""

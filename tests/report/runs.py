@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nases_env.report import Child, Curve, Design, Finalist, Run, Totals, TotalsCounter
+from nases_env.report import Child, Curve, Design, EvaluationDigest, Finalist, Run, Totals, TotalsCounter
 from nases_env.search_spaces import EnasMicro
 
 SPACE = EnasMicro()
@@ -54,7 +54,7 @@ def make_run(children: list[Child], **changes: Any) -> Run:
         "command": "agents/reinforce.py --env-id NASES-Digits-v0",
         "versions": {"torch": "2.8"},
         "settings": {"preset": "cpu"},
-        "digest": "a",
+        "digest": EvaluationDigest("a"),
         "is_trained": True,
         "totals": count_all(children),
         "children": children,

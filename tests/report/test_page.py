@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nases_env.report import Child, Curve, Design, Latency, Run, render
+from nases_env.report import Child, Curve, Design, Finalist, Latency, Run, render
 from tests.report.browser import evaluate, evaluate_updates, needs_chromium
 from tests.report.runs import make_children, make_run
 
@@ -50,6 +50,15 @@ def hostile_run(number: int = 3) -> Run:
     }
     designs = [Design(1, HOSTILE, summary=HOSTILE)]
     return make_run(children, **names, designs=designs, operators={HOSTILE: (0.5, 0.6), "identity": (0.5, 0.4)})
+
+
+def test_result_of_a_finalist_of_a_lower_rung_is_not_called_a_mean() -> None:
+    run = make_run([Child(1, "a", "ok", 0.25, fidelity=1), Child(2, "b", "ok", 0.125, fidelity=1)])
+    run = replace(run, finalists=[Finalist(1, Child(1, "a", "ok", 0.5, fidelity=3), 0.5)], best_reward=0.5)
+    page = render([run])
+    assert "<td>1</td><td>25.00% (rung 1)</td><td>50.00%</td><td>50.00%</td>" in page
+    assert "<th>mean</th>" not in page
+    assert "<th>best finalist</th>" in render([run, run])
 
 
 def test_page_on_one_search_has_all_parts() -> None:

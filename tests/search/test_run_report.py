@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from nases_env.errors import InputError
-from nases_env.report import render
+from nases_env.report import are_comparable, render
 from nases_env.report.comparison import summarize
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.run_report import read_run, write_report
+from nases_env.search.run_report import evaluation_digest, read_run, write_report
 from tests.search.acting import RandomActions
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
@@ -48,6 +48,14 @@ def copy_with(trained: Path, folder: Path, **changes: Any) -> Path:
     shutil.copytree(trained, folder / "run")
     write_records(folder / "run", [{**record, **changes} for record in records(trained)])
     return folder / "run"
+
+
+def test_digests_separate_the_validation_split_from_other_differences(trained: Path) -> None:
+    configuration = json.loads((trained / "config.json").read_text())["configuration"]
+    other_split = {**configuration, "split_seed": 1, "images": "other"}
+    digests = [evaluation_digest(each) for each in (configuration, other_split, {**other_split, "device": "cuda"})]
+    assert are_comparable(digests[:2])
+    assert not are_comparable(digests[1:])
 
 
 def test_search_is_read(trained: Path) -> None:

@@ -94,8 +94,8 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """The file of the result."""
-        return self.work_dir / self.name / f"{self.cell:03d}-{self.repeat}.json"
+        """The file of the result, whose name depends on the settings, so that other settings do not replace it."""
+        return self.work_dir / self.name / f"{self.cell:03d}-{self.repeat}-{self.identity[:16]}.json"
 
     @property
     def identity(self) -> str:
@@ -125,12 +125,12 @@ class Job:
         )
 
     def read(self) -> dict[str, Any] | None:
-        """Return the result, or None if the training is not finished or its settings have changed since."""
+        """Return the result, or None if the training is not finished."""
         try:
             result: dict[str, Any] = json.loads(self.path.read_text())
         except FileNotFoundError:
             return None
-        return result if result["identity"] == self.identity and "status" in result else None
+        return result if "status" in result else None
 
 
 def run(job: Job) -> Job:
@@ -241,9 +241,7 @@ class _Monitor:
         self._start = seconds_of_process(device)
         self.values: dict[str, Any] = {"identity": job.identity, "key": job.key, "epochs": {}}
         if job.is_final and job.path.exists():  # an interrupted training
-            partial = json.loads(job.path.read_text())
-            if partial["identity"] == job.identity:
-                self.values["epochs"] = partial["epochs"]
+            self.values["epochs"] = json.loads(job.path.read_text())["epochs"]
 
     @contextmanager
     def averaging(self) -> Iterator[None]:

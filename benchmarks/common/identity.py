@@ -20,7 +20,10 @@ import safetensors.torch
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
 from nases_env.evaluation import CSVEvaluator, TableEvaluator
+from nases_env.retraining.training import digest_images
 from nases_env.search.agent import Agent
+from nases_env.training import load_images
+from nases_env.training.image_size import ImageSize
 
 Table = dict[str, tuple[float, float | None]]
 
@@ -73,6 +76,21 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
         "code": digest_of_files(sources),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
     }
+
+
+def digest_of_own_images(
+    dataset: str, data_dir: str | None, image_size: ImageSize | None, *, with_test_images: bool
+) -> str | None:
+    """Return the digest of the images of the user; None for other data sets, whose name determines the images.
+
+    Raises:
+        InputError: if images are missing.
+    """
+    if dataset != "image_folder":
+        return None
+    splits = (True, False) if with_test_images else (True,)
+    images = [load_images(dataset, train=train, data_dir=data_dir, image_size=image_size) for train in splits]
+    return digest_of_text("".join(map(digest_images, images)))
 
 
 def _version(library: str) -> str | None:

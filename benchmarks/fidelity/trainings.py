@@ -74,6 +74,7 @@ class Job:
         device: torch device.
         search_space: name of the search space.
         seed: seed of the benchmark.
+        images: digest of the images; None for a fixed data set.
         is_final: whether to measure the test accuracy after the training, and to write checkpoints.
         work_dir: directory of the results.
     """
@@ -89,6 +90,7 @@ class Job:
     device: str
     search_space: str
     seed: int
+    images: str | None
     is_final: bool
     work_dir: Path
 
@@ -99,11 +101,13 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """A digest of everything that determines the result, except for the images and the device."""
+        """A digest of everything that determines the result, except for the device."""
         values = (TRAINING_VERSION, self.search_space, self.key, self.repeat, self.dataset, self.seed, self.is_final)
         # The reward is computed from the measurements.
         settings = replace(self.settings, reward_signal="valid_accuracy", flops_exponent=0.0)
         description = [*values, dataclasses.asdict(settings)]
+        if self.images is not None:
+            description.append(self.images)
         if self.name in TECHNIQUES:
             description.append(TECHNIQUES[self.name])
         if self.name == DISTILLATION:

@@ -31,6 +31,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.training import TrainingSettings, train_classifier
 from tests.commands import run_benchmark
+from tests.training.images import write_two_folders
 from tests.training.test_trainer import CPU, SmallNet, digits
 
 OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "9")
@@ -356,6 +357,16 @@ def test_parameters_of_techniques_change_only_the_identity_of_their_trainings(mo
     monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_epochs", 7)
     after = identities()
     assert {name for name in before if before[name] != after[name]} == {"label_smoothing", "distillation"}
+
+
+def test_images_of_the_user_are_part_of_the_identity(tmp_path: Path) -> None:
+    def identities(data_dir: str) -> set[str]:
+        args = Args(dataset="image_folder", data_dir=data_dir, preset="smoke", num_cells=3)
+        return {job.identity for job in make_jobs(args)}
+
+    one, two = map(identities, write_two_folders(tmp_path))
+    assert len(one) == len(two)
+    assert not one & two
 
 
 def test_successive_halving_on_known_curves() -> None:

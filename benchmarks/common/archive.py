@@ -2,7 +2,8 @@
 
 Each line is a JSON object with the ``path`` of a result in the directory of the benchmark and its ``content``. The lines are
 sorted by path. The file is compressed if its name ends in ``.gz``. The names of results contain digests of the settings, so
-results with other settings are kept and not used.
+results with other settings are kept and not used. Of two results with one name, such as searches of different durations, the
+longer one is kept.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from nases_env.json_io import parse_json
 
 
 def unpack(archive: Path, work_dir: Path) -> None:
-    """Write the results that ``work_dir`` lacks. A missing archive has no results.
+    """Write the results that ``work_dir`` lacks, or of which it has only a part. A missing archive has no results.
 
     Raises:
         InputError: if the file is not an archive.
     """
     for name, content in _read(archive).items():
         path = work_dir / name
-        if not path.exists():
+        if not path.exists() or _progress(content) > _progress(json.loads(path.read_text())):
             write_atomically(path, _to_line(content))
 
 
 def pack(archive: Path, work_dir: Path, paths: Iterable[Path]) -> None:
-    """Add results to the archive, or replace them.
+    """Add results to the archive, or replace them. A longer search in the archive is kept.
 
     Args:
         archive: the file; created if it is missing.
@@ -43,16 +44,24 @@ def pack(archive: Path, work_dir: Path, paths: Iterable[Path]) -> None:
         InputError: if the existing file is not an archive.
     """
     contents = _read(archive)
-    contents |= {path.relative_to(work_dir).as_posix(): json.loads(path.read_text()) for path in paths}
+    for path in paths:
+        name, content = path.relative_to(work_dir).as_posix(), json.loads(path.read_text())
+        if name not in contents or _progress(content) >= _progress(contents[name]):
+            contents[name] = content
     text = b"".join(_to_line({"path": name, "content": contents[name]}) for name in sorted(contents))
     write_atomically(archive, gzip.compress(text, mtime=0) if archive.suffix == ".gz" else text)
+
+
+def _progress(content: dict[str, Any]) -> tuple[bool, int, int]:
+    """Return whether a training has ended, and the numbers of children and of choices of a search, to compare results."""
+    return "status" in content, len(content.get("children", ())), len(content.get("chosen", ()))
 
 
 def _to_line(content: Any) -> bytes:
     return (json.dumps(content) + "\n").encode()
 
 
-def _read(archive: Path) -> dict[str, Any]:
+def _read(archive: Path) -> dict[str, dict[str, Any]]:
     try:
         data = archive.read_bytes()
         lines = (gzip.decompress(data) if archive.suffix == ".gz" else data).decode().splitlines()
@@ -60,7 +69,7 @@ def _read(archive: Path) -> dict[str, Any]:
         return {}
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {archive}: {error}; pass another --archive") from error
-    contents: dict[str, Any] = {}
+    contents: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = parse_json(line, allow_infinity=True)
@@ -68,6 +77,8 @@ def _read(archive: Path) -> dict[str, Any]:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"the path {name!r} is outside of the directory of the benchmark")
+            if not isinstance(content, dict):
+                raise TypeError("its content is not an object")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"line {number} of {archive} is not a result ({error}); pass another --archive") from error
         contents[name] = content

@@ -19,8 +19,11 @@ import safetensors.torch
 
 import nases_env
 from nases_env.envs import ImageEnv, NASESEnv
-from nases_env.evaluation import CSVEvaluator, TableEvaluator
+from nases_env.evaluation import CSVEvaluator, TableEvaluator, TrainingEvaluator
+from nases_env.retraining.training import digest_images
 from nases_env.search.agent import Agent
+from nases_env.training import load_images
+from nases_env.training.image_size import ImageSize
 
 Table = dict[str, tuple[float, float | None]]
 
@@ -56,23 +59,44 @@ def describe_environment(nases: NASESEnv, table: Table | None, table_path: str |
         table_path: path of the table, as passed to the environment; hashed if ``table`` is None and the evaluator does not
             describe the content of the file.
     """
+    evaluator, images = nases.evaluator, None
+    if isinstance(evaluator, TrainingEvaluator):
+        images = digest_of_own_images(
+            evaluator.dataset, evaluator.data_dir, evaluator.settings.image_size, with_test_images=False
+        )
     weights = {name: weight.contiguous() for name, weight in nases.embedding.state_dict().items()}
     sources = set(Path(nases_env.__file__).parent.rglob("*.py"))
-    for part in (nases, nases.search_space, nases.evaluator):
+    for part in (nases, nases.search_space, evaluator):
         sources |= sources_of(type(part))
     if table is not None:
         table_digest: str | None = digest_of_text(json.dumps(sorted(table.items())))
-    elif isinstance(nases.evaluator, CSVEvaluator):
-        table_digest = nases.evaluator.digest()
+    elif isinstance(evaluator, CSVEvaluator):
+        table_digest = evaluator.digest()
     else:
         table_digest = digest_of_files([Path(table_path)]) if table_path else None
     return {
         "table": table_digest,
         "embedding": hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
         "child": dataclasses.asdict(nases.settings) if isinstance(nases, ImageEnv) else None,
+        **({} if images is None else {"images": images}),
         "code": digest_of_files(sources),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
     }
+
+
+def digest_of_own_images(
+    dataset: str, data_dir: str | None, image_size: ImageSize | None, *, with_test_images: bool
+) -> str | None:
+    """Return the digest of the images of the user; None for other data sets, whose name determines the images.
+
+    Raises:
+        InputError: if images are missing.
+    """
+    if dataset != "image_folder":
+        return None
+    splits = (True, False) if with_test_images else (True,)
+    images = [load_images(dataset, train=train, data_dir=data_dir, image_size=image_size) for train in splits]
+    return digest_of_text("".join(map(digest_images, images)))
 
 
 def _version(library: str) -> str | None:

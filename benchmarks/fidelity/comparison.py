@@ -33,6 +33,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.common.archive import pack, unpack
+from benchmarks.common.identity import digest_of_own_images
 from benchmarks.common.report import TextTable, format_interval
 from benchmarks.common.workers import map_unordered
 from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
@@ -157,6 +158,8 @@ def make_jobs(args: Args) -> list[Job]:
     """Return all trainings, cell by cell, so that the finished ones are complete for the first cells."""
     repeats = [(FINAL, repeat) for repeat in range(args.num_seeds)]
     repeats += [(name, repeat) for name in args.trainings for repeat in range(args.num_seeds)]
+    image_size = settings_of(args, FINAL).image_size
+    images = digest_of_own_images(args.dataset, args.data_dir, image_size, with_test_images=True)
     return [
         Job(
             name=name,
@@ -170,6 +173,7 @@ def make_jobs(args: Args) -> list[Job]:
             device=args.device,
             search_space=args.search_space,
             seed=args.seed,
+            images=images,
             is_final=name == FINAL,
             work_dir=args.work_dir,
         )

@@ -74,6 +74,7 @@ class Job:
         device: torch device.
         search_space: name of the search space.
         seed: seed of the benchmark.
+        images: digest of the images; None for a fixed data set.
         is_final: whether to measure the test accuracy after the training, and to write checkpoints.
         work_dir: directory of the results.
     """
@@ -89,21 +90,24 @@ class Job:
     device: str
     search_space: str
     seed: int
+    images: str | None
     is_final: bool
     work_dir: Path
 
     @property
     def path(self) -> Path:
-        """The file of the result."""
-        return self.work_dir / self.name / f"{self.cell:03d}-{self.repeat}.json"
+        """The file of the result, whose name depends on the settings, so that other settings do not replace it."""
+        return self.work_dir / self.name / f"{self.cell:03d}-{self.repeat}-{self.identity[:16]}.json"
 
     @property
     def identity(self) -> str:
-        """A digest of everything that determines the result, except for the images and the device."""
+        """A digest of everything that determines the result, except for the device."""
         values = (TRAINING_VERSION, self.search_space, self.key, self.repeat, self.dataset, self.seed, self.is_final)
         # The reward is computed from the measurements.
         settings = replace(self.settings, reward_signal="valid_accuracy", flops_exponent=0.0)
         description = [*values, dataclasses.asdict(settings)]
+        if self.images is not None:
+            description.append(self.images)
         if self.name in TECHNIQUES:
             description.append(TECHNIQUES[self.name])
         if self.name == DISTILLATION:
@@ -125,12 +129,12 @@ class Job:
         )
 
     def read(self) -> dict[str, Any] | None:
-        """Return the result, or None if the training is not finished or its settings have changed since."""
+        """Return the result, or None if the training is not finished."""
         try:
             result: dict[str, Any] = json.loads(self.path.read_text())
         except FileNotFoundError:
             return None
-        return result if result["identity"] == self.identity and "status" in result else None
+        return result if "status" in result else None
 
 
 def run(job: Job) -> Job:
@@ -241,9 +245,7 @@ class _Monitor:
         self._start = seconds_of_process(device)
         self.values: dict[str, Any] = {"identity": job.identity, "key": job.key, "epochs": {}}
         if job.is_final and job.path.exists():  # an interrupted training
-            partial = json.loads(job.path.read_text())
-            if partial["identity"] == job.identity:
-                self.values["epochs"] = partial["epochs"]
+            self.values["epochs"] = json.loads(job.path.read_text())["epochs"]
 
     @contextmanager
     def averaging(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from benchmarks.common.archive import pack, unpack
+from benchmarks.common.identity import digest_of_own_images
 from benchmarks.common.searches import require_trained_children
 from benchmarks.real_search.jobs import Job, run_jobs
 from benchmarks.real_search.searches import AGENTS
@@ -92,6 +93,7 @@ class SearchComparison(ABC):
         preset: name of the preset of the children.
         settings: its settings, with those of the environment.
         evaluator: the evaluator of the environment.
+        images: digest of the images; None for a fixed data set.
         search_space: the search space of the environment.
         seeds: the seeds of the searches and trainings.
         agents: names of the agents.
@@ -108,6 +110,9 @@ class SearchComparison(ABC):
         assert isinstance(env.evaluator, TrainingEvaluator)
         resolve_device(args.device)
         self.preset, self.settings, self.evaluator = env.preset, env.settings, env.evaluator
+        self.images = digest_of_own_images(
+            self.evaluator.dataset, args.data_dir, self.settings.image_size, with_test_images=True
+        )
         self.search_space = env.search_space
         self.seeds = range(args.first_seed, args.first_seed + args.num_seeds)
         self.agents = list(dict.fromkeys(args.agents))

@@ -90,6 +90,7 @@ class Comparison(SearchComparison):
             settings=self.settings,
             data_dir=args.data_dir,
             device=args.device,
+            images=self.images,
             work_dir=args.work_dir,
         )
 
@@ -136,6 +137,7 @@ class Comparison(SearchComparison):
             settings=self.final_settings(self.settings),
             data_dir=self.args.data_dir,
             device=self.args.device,
+            images=self.images,
             work_dir=self.args.work_dir,
         )
 

@@ -85,6 +85,7 @@ class Search:
         settings: the settings of the children.
         data_dir: directory of the data set; None: ``NASES_DATA_DIR``.
         device: torch device.
+        images: digest of the images; None for a fixed data set.
         work_dir: directory of the results.
         search_space: name of the search space; None: that of the environment.
         limits: limits of the children.
@@ -98,6 +99,7 @@ class Search:
     settings: ChildSettings
     data_dir: str | None
     device: str
+    images: str | None
     work_dir: Path
     search_space: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -107,6 +109,8 @@ class Search:
         """The file with the children. Searches that differ only in ``seconds`` share it, as one continues the other."""
         options = dataclasses.replace(self.options, data_dir=None, device=resolve_device(self.device).type)
         identity = [TRAINING_VERSION, self.agent, dataclasses.asdict(options)]
+        if self.images is not None:
+            identity.append(self.images)
         digest = sha256_hex(json.dumps(identity, default=str))
         return self.work_dir / "searches" / f"{self.agent}-{self.seed}-{digest[:16]}.json"
 

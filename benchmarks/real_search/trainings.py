@@ -38,6 +38,7 @@ class Training:
         settings: settings of the final training.
         data_dir: directory of the data set; None: ``NASES_DATA_DIR``.
         device: torch device.
+        images: digest of the images; None for a fixed data set.
         work_dir: directory of the results.
     """
 
@@ -48,6 +49,7 @@ class Training:
     settings: ChildSettings
     data_dir: str | None
     device: str
+    images: str | None
     work_dir: Path
 
     @property
@@ -63,9 +65,11 @@ class Training:
 
     @property
     def path(self) -> Path:
-        """The file of the result, whose name depends on everything that determines it, except for the images."""
+        """The file of the result, whose name depends on everything that determines it."""
         device = resolve_device(self.device).type
         identity = [TRAINING_VERSION, self.key, self.seed, self.dataset, dataclasses.asdict(self.settings), device]
+        if self.images is not None:
+            identity.append(self.images)
         return self.work_dir / "trainings" / f"{self.seed}-{sha256_hex(json.dumps(identity))[:16]}.json"
 
     @property

@@ -110,6 +110,7 @@ class Comparison(SearchComparison):
             settings=self.search_settings,
             data_dir=args.data_dir,
             device=args.device,
+            images=self.images,
             work_dir=args.work_dir,
             search_space="enas_micro_sized",
             limits=Limits(max_params=limit),
@@ -137,6 +138,7 @@ class Comparison(SearchComparison):
             settings=settings,
             data_dir=self.args.data_dir,
             device=self.args.device,
+            images=self.images,
             work_dir=self.args.work_dir,
         )
 

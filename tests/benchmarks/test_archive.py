@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,26 @@ def test_results_of_the_directory_are_kept_and_replace_those_of_the_archive(tmp_
     assert json.loads(archive.read_text()) == {"path": "a.json", "content": {"value": 2}}
 
 
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"children": [1, 2], "chosen": {"600.0": "b"}}, {"children": [1], "chosen": {"60.0": "a"}}),
+        ({"children": [1], "chosen": {"60.0": "a", "90.0": "a"}}, {"children": [1], "chosen": {"60.0": "a"}}),
+        ({"epochs": {"1": 0.5}, "status": "diverged"}, {"epochs": {"1": 0.5}}),
+    ],
+    ids=["more children", "more choices", "finished training"],
+)
+def test_longer_result_is_kept(better: dict[str, Any], worse: dict[str, Any], tmp_path: Path) -> None:
+    archive, work_dir = tmp_path / "archive.jsonl", tmp_path / "work"
+    path = write(work_dir / "a.json", better)
+    pack(archive, work_dir, [path])
+    write(path, worse)
+    pack(archive, work_dir, [path])
+    assert json.loads(archive.read_text())["content"] == better
+    unpack(archive, work_dir)
+    assert json.loads(path.read_text()) == better
+
+
 def test_missing_archive_is_empty(tmp_path: Path) -> None:
     unpack(tmp_path / "missing.jsonl", tmp_path / "work")
     assert not (tmp_path / "work").exists()
@@ -55,6 +76,7 @@ def test_missing_archive_is_empty(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"path": 1, "content": {}}',
+        '{"path": "a.json", "content": []}',
         '{"path": "../outside.json", "content": {}}',
         '{"path": "/outside.json", "content": {}}',
     ],

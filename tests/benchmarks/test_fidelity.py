@@ -28,10 +28,12 @@ from benchmarks.fidelity.signals import (
 )
 from benchmarks.fidelity.techniques import TECHNIQUES, Distillation, GrowingImages, SmoothedCrossEntropy
 from benchmarks.fidelity.trainings import find_teacher, read_teacher, run
+from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.training import TrainingSettings, train_classifier
 from tests.commands import run_benchmark
 from tests.embedding.spaces import ListSpace
+from tests.training.images import write_two_folders
 from tests.training.test_trainer import CPU, SmallNet, digits
 
 OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "9")
@@ -82,6 +84,39 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     args = Args(dataset="digits", preset="smoke", num_cells=3, trainings=("preset", "half"), work_dir=tmp_path / "work")
     with pytest.raises(InputError, match="trainings of 2 cells are finished, and 1 cell diverged"):
         analyze(make_jobs(args), args)
+
+
+def test_results_of_other_settings_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[trainings.Job] = []
+
+    def write_result(job: trainings.Job) -> trainings.Job:
+        trained.append(job)
+        write_atomically(job.path, json.dumps({"identity": job.identity, "epochs": {}, "status": "diverged"}).encode())
+        return job
+
+    monkeypatch.setattr(comparison, "run", write_result)
+
+    def num_trained(seed: int, work_dir: str) -> int:
+        """Run the benchmark with an archive, and return how many cells it trains."""
+        trained.clear()
+        args = Args(
+            dataset="digits",
+            preset="smoke",
+            num_cells=3,
+            trainings=(),
+            seed=seed,
+            num_processes=1,
+            work_dir=tmp_path / work_dir,
+            archive=tmp_path / "archive.jsonl",
+        )
+        with pytest.raises(InputError, match="and 3 cells diverged"):
+            main(args)
+        return len(trained)
+
+    assert [num_trained(seed=0, work_dir="a"), num_trained(seed=1, work_dir="b")] == [6, 6]
+    assert num_trained(seed=0, work_dir="c") == 0  # from the archive
+    assert [num_trained(seed=1, work_dir="a"), num_trained(seed=0, work_dir="a")] == [0, 0]
+    assert len(list((tmp_path / "a" / "final").iterdir())) == 12
 
 
 def test_interrupted_final_training_is_resumed_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +361,16 @@ def test_parameters_of_techniques_change_only_the_identity_of_their_trainings(mo
     monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_epochs", 7)
     after = identities()
     assert {name for name in before if before[name] != after[name]} == {"label_smoothing", "distillation"}
+
+
+def test_images_of_the_user_are_part_of_the_identity(tmp_path: Path) -> None:
+    def identities(data_dir: str) -> set[str]:
+        args = Args(dataset="image_folder", data_dir=data_dir, preset="smoke", num_cells=3)
+        return {job.identity for job in make_jobs(args)}
+
+    one, two = map(identities, write_two_folders(tmp_path))
+    assert len(one) == len(two)
+    assert not one & two
 
 
 def test_successive_halving_on_known_curves() -> None:

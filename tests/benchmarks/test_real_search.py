@@ -18,7 +18,7 @@ from benchmarks.real_search.comparison import ENAS, LARGEST, MEDIAN, RESIDUAL, A
 from benchmarks.real_search.largest import LargestCell
 from benchmarks.real_search.published import enas_genotype
 from benchmarks.real_search.residual_network import ResidualNetworks
-from benchmarks.real_search.searches import Child, median_child
+from benchmarks.real_search.searches import Child, Search, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
@@ -30,6 +30,7 @@ from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.training import EpochRecord
 from tests.commands import error_of, module, run_benchmark, run_here
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION
+from tests.training.images import write_two_folders
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
@@ -118,6 +119,20 @@ def test_final_training_is_the_recipe_of_the_preset_unless_options_change_it(tmp
     training = shorter.training(ENAS, 0)
     assert training is not None
     assert training.settings == expected
+
+
+def test_results_of_other_images_are_not_reused(tmp_path: Path) -> None:
+    one, two = write_two_folders(tmp_path)
+
+    def paths(data_dir: str) -> set[Path]:
+        args = replace(make_args(tmp_path / "work"), env_id="NASES-ImageFolder-v0", data_dir=data_dir)
+        return {job.path for job in Comparison(args).jobs() if isinstance(job, (Search, Training))}
+
+    of_one = paths(one)
+    assert {path.parent.name for path in of_one} == {"searches", "trainings"}
+    assert not of_one & paths(two)
+    Path(one).rename(tmp_path / "moved")
+    assert paths(str(tmp_path / "moved")) == of_one
 
 
 def test_interrupted_search_is_resumed_with_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,14 +36,17 @@ from benchmarks.search_quality.comparison import (
 from nases_env.embedding import Embedding, save_embedding
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
+from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search import make_env
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
+from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import run_benchmark
 from tests.evaluation.test_accel import LINES as ACCEL_LINES
 from tests.evaluation.test_accel import write_table as write_accel_table
 from tests.evaluation.test_transnas import write_table as write_transnas_table
+from tests.training.images import write_folder, write_image
 
 SCRIPT = "benchmarks.search_quality"
 
@@ -217,6 +220,18 @@ def test_settings_digest_depends_on_everything_that_determines_a_search(
     changed = {job.agent: job.settings for job in jobs_of(args)}
     assert changed["random_search"] == settings["random_search"]
     assert changed["regularized_evolution"] != settings["regularized_evolution"]
+
+
+def test_settings_digest_depends_on_the_images(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    write_folder(folder, per_class=10)
+    args = Args(agents=("random_search",), env_id="NASES-ImageFolder-v0", preset="smoke", data_dir=str(folder))
+    before = jobs_of(args)[0].settings
+    assert jobs_of(dataclasses.replace(args, first_seed=1))[0].settings == before
+    write_image(folder / "train" / "cat" / "0000.png", seed=1000)
+    IMAGE_CACHE.clear()
+    SPLIT_CACHE.clear()
+    assert jobs_of(args)[0].settings != before
 
 
 def test_interrupted_comparison_ends_its_workers_and_is_resumed(small: dict[str, Any], tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from benchmarks.real_search.analysis import Row
 from benchmarks.real_search.searches import AGENTS
 from benchmarks.real_search.trainings import BASELINE_SPACES
 from benchmarks.size_limits.analysis import COLORS, analyze
-from benchmarks.size_limits.comparison import BASELINES, Args
+from benchmarks.size_limits.comparison import BASELINES, Args, Comparison
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS
 from nases_env.networks import count_parameters
 from tests.commands import error_of, module, run_benchmark, run_here
+from tests.training.images import write_two_folders
 
 LIMITS = (10_000, 100_000)
 
@@ -54,6 +55,16 @@ def test_methods_are_compared_within_the_limit(tmp_path: Path) -> None:
     # Another machine has nothing but the archive.
     run_benchmark("size_limits", (*options, "--work-dir", "other", "--num-jobs", "0"), tmp_path)
     assert json.loads((tmp_path / "out.json").read_text())["limits"] == report["limits"]
+
+
+def test_results_of_other_images_are_not_reused(tmp_path: Path) -> None:
+    def paths(data_dir: str) -> set[Path]:
+        args = Args(env_id="NASES-ImageFolder-v0", preset="smoke", data_dir=data_dir, limits=(4000,), work_dir=tmp_path)
+        return {job.path for job in Comparison(args).jobs() if job is not None}
+
+    one, two = map(paths, write_two_folders(tmp_path))
+    assert {path.parent.name for path in one} == {"searches", "trainings"}
+    assert not one & two
 
 
 def test_hypervolume_is_that_of_the_seeds_with_all_limits() -> None:

@@ -118,7 +118,7 @@ def read_run(run_dir: Path) -> Run:
         vectors=vectors,
         best=None if best is None else best.number,
         best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
-        has_accuracy_rewards=_has_accuracy_rewards(configuration),
+        has_accuracy_rewards=_has_accuracy_rewards(configuration) and not trials.has_scores,
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
@@ -151,6 +151,7 @@ class _Trials:
         self._sample = TrialSample[_Details](MAX_CHILDREN, always)
         self.children: list[Child] = []
         self.details: dict[int, _Details] = {}  # by number
+        self.has_scores = False  # whether a reward is not the validation accuracy
 
     @property
     def stride(self) -> int:
@@ -164,6 +165,7 @@ class _Trials:
         """Read the trials."""
         for record, evaluation in read_trials(run_dir):
             child = _child(record, evaluation)
+            self.has_scores |= evaluation.score is not None
             self._counter.add(child)
             self._sample.add(child, partial(self._details, record, evaluation))
         kept = self._sample.kept()

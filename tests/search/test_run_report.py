@@ -171,6 +171,15 @@ def test_damaged_trajectory_is_a_one_line_error_and_keeps_the_report(trained: Pa
     assert (path / "report.html").read_bytes() == before
 
 
+def test_rewards_that_are_scores_are_not_shown_as_accuracies(trained: Path, tmp_path: Path) -> None:
+    assert read_run(trained).has_accuracy_rewards
+    run = read_run(copy_with(trained, tmp_path, valid_accuracy=0.85, score=0.085, reward=0.085))
+    assert not run.has_accuracy_rewards
+    page = render([run])
+    assert "Best reward" in page
+    assert "85.00%" in page
+
+
 def test_report_of_a_search_with_rungs(tmp_path: Path) -> None:
     search(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", budget=4, rungs=(1, 2), num_finalists=0)
     run = read_run(tmp_path / "run")

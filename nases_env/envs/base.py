@@ -370,13 +370,13 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:
-        """Measure the latency of an architecture once, or return the one in the store.
+        """Measure the latency of an architecture once, or return the one in the store, which ``close`` closes.
 
         So a resumed search uses the same value.
         """
         key = architecture.key
         if key not in self._latencies:
-            store = None if self._executor is None else self._executor.store
+            store = self._executor.store if self._executor is not None and self.is_started else None
             digest = "" if store is None else self.evaluator.digest()
             known = None if store is None else store.get_latency(key, digest)
             if known is None:
@@ -398,7 +398,7 @@ class NASESEnv(gym.Env[Observation, Action]):
 
     def evaluate(self, architecture: Architecture) -> Evaluation:
         """Evaluate ``architecture`` as ``step`` does, for agents that do not use the embedding."""
-        evaluation = self.submit(architecture).result()
+        evaluation = self.with_latency(self.submit(architecture).result())
         self.set_current(architecture, evaluation)
         return evaluation
 

@@ -261,7 +261,7 @@ class NASESVectorEnv(VectorEnv[Observation, Action, NDArray[Any]]):
             self.env.start(max_in_flight=self.num_envs)
             self.closed = False  # otherwise, ``close`` would return at once if it was called before
         futures = [self.env.submit(architecture) for architecture in architectures]
-        return [future.result() for future in futures]
+        return [self.env.with_latency(future.result()) for future in futures]
 
     def _start(self, index: int, architecture: Architecture | None = None) -> dict[str, Any]:
         """Start an episode of one sub-environment and return its information."""

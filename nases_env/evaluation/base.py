@@ -7,7 +7,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from nases_env.errors import InputError, shown
-from nases_env.evaluation.description import config_digest, describe_search_space, is_custom, source_digest
+from nases_env.evaluation.description import (
+    config_digest,
+    describe_attributes,
+    describe_search_space,
+    is_custom,
+    source_digest,
+)
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
@@ -118,7 +124,8 @@ class Evaluator(ABC):
         """
         cls = type(self)
         space = describe_search_space(get_search_space(self.search_space))
-        described = {"evaluator": cls.__qualname__, **vars(self), "search_space": space}
+        attributes = {name: value for name, value in vars(self).items() if name != "search_space"}
+        described = {"evaluator": cls.__qualname__, **describe_attributes(attributes), "search_space": space}
         if is_custom(cls):
             described |= {"evaluator": f"{cls.__module__}:{cls.__qualname__}", "evaluator_source": source_digest(cls)}
         return described

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import inspect
 import json
 import sys
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, import_path
@@ -27,17 +30,81 @@ def config_digest(description: Mapping[str, Any]) -> str:
 def describe_search_space(space: SearchSpace) -> dict[str, Any]:
     """Return everything that determines the networks of ``space``, as JSON values.
 
-    For a custom space, this includes its attributes, as the texts of ``repr``, and its ``source_digest``.
+    For a custom space, this includes its attributes, as the texts of ``repr``, its ``source_digest``, and the contents of
+    attributes that ``repr`` abbreviates, such as tensors.
     """
     described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
     if type(space) not in SEARCH_SPACES.values():
         described["class"] = import_path(space)
         with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # else the text of an array lacks some numbers
-            attributes = {name: repr(value) for name, value in vars(space).items() if not _is_cached(type(space), name)}
+            values = {name: value for name, value in vars(space).items() if not _is_cached(type(space), name)}
+            attributes = {name: repr(value) for name, value in values.items()}
         if attributes:
             described["attributes"] = attributes
+        described |= _describe_contents(values, _digest_of_abbreviated)
         described["source"] = source_digest(type(space))
     return described
+
+
+def describe_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of an evaluator and the contents of arrays, tensors, pandas objects and modules in them.
+
+    The text of such an attribute is not enough, because it is abbreviated.
+    """
+    described = {name: value if _is_json(value) else repr(value) for name, value in attributes.items()}
+    return described | _describe_contents(attributes, _digest_of_any)
+
+
+def _is_json(value: Any) -> bool:
+    """Return whether ``config_digest`` can write a value; it cannot write some keys of dictionaries, such as tuples."""
+    try:
+        json.dumps(value, sort_keys=True, default=str)
+    except TypeError:
+        return False
+    return True
+
+
+def _describe_contents(attributes: Mapping[str, Any], digest_of: Callable[[Any], str | None]) -> dict[str, Any]:
+    """Return the entry ``contents``: the digests of what is in each attribute; empty if there are none."""
+    found = {name: _digests(value, digest_of) for name, value in attributes.items()}
+    contents = {name: digests for name, digests in found.items() if digests}
+    return {"contents": contents} if contents else {}
+
+
+def _digests(value: Any, digest_of: Callable[[Any], str | None]) -> list[str]:
+    """Return the digests of a value, or of the values that it contains."""
+    digest = digest_of(value)
+    if digest is not None:
+        return [digest]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = vars(value) if hasattr(value, "__dict__") else {}
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        return []
+    return [each for item in value for each in _digests(item, digest_of)]
+
+
+def _digest_of_any(value: Any) -> str | None:
+    return _digest_of_array(value) if isinstance(value, np.ndarray) else _digest_of_abbreviated(value)
+
+
+def _digest_of_abbreviated(value: Any) -> str | None:
+    """Return the digest of a tensor, a torch module or a pandas object; None for another value."""
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().to_dense()
+        numbers = tensor.double() if tensor.is_floating_point() else tensor  # NumPy has no bfloat16
+        return sha256_hex(f"{value.dtype} {_digest_of_array(numbers.numpy())}")
+    if isinstance(value, torch.nn.Module):
+        return sha256_hex(json.dumps([repr(value), _digests(value.state_dict(), _digest_of_any)]))
+    if type(value).__module__.startswith("pandas.") and hasattr(value, "to_csv"):
+        return sha256_hex(f"{[str(dtype) for dtype in np.atleast_1d(value.dtypes)]}\n{value.to_csv()}")
+    return None
+
+
+def _digest_of_array(array: NDArray[Any]) -> str:
+    content = repr(array.tolist()) if array.dtype.hasobject else array.tobytes().hex()
+    return sha256_hex(f"{array.dtype} {array.shape} {content}")
 
 
 def _is_cached(cls: type, name: str) -> bool:

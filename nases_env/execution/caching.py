@@ -60,6 +60,7 @@ class CachingExecutor(Executor):
         self.inner = inner
         self.evaluator = inner.evaluator
         self.in_background = inner.in_background
+        self.num_workers = inner.num_workers
         self.store = store
         self.num_from_store = 0
         self._describe_genotype = describe_genotype

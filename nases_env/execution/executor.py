@@ -44,11 +44,13 @@ class Executor(ABC):
         evaluator: evaluates the children.
         in_background: whether ``submit`` returns before the child is evaluated, so that several can be in flight.
         num_from_store: number of children whose result was found in a store.
+        num_workers: maximum number of children that are evaluated concurrently.
     """
 
     evaluator: Evaluator
     in_background: bool
     num_from_store: int = 0
+    num_workers: int = 1
 
     @abstractmethod
     def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:

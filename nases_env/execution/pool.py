@@ -86,6 +86,7 @@ class WorkerPoolExecutor(Executor):
         if not workers:
             raise ValueError("at least one worker is needed")
         self.evaluator = evaluator
+        self.num_workers = len(workers)
         self._max_retries = max_retries
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.RLock()

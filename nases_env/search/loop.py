@@ -430,7 +430,7 @@ class SearchLoop:
             in_background = self.env.executor.in_background
             futures = [self.env.submit_again(trial.architecture) if in_background else None for trial in candidates]
             for trial, future in zip(candidates, futures, strict=True):
-                second = self._result(future or self.env.submit_again(trial.architecture))
+                second = self.env.with_latency(self._result(future or self.env.submit_again(trial.architecture)))
                 self.finalists.append(Finalist(trial, second))
                 for callback in self.callbacks:
                     callback.on_finalist(self, self.finalists[-1])

@@ -16,7 +16,7 @@ import numpy as np
 from nases_env.atomic_io import write_atomically
 from nases_env.cell_layout import drawn_graphs
 from nases_env.errors import InputError, one_line
-from nases_env.evaluation import Evaluation, config_digest
+from nases_env.evaluation import Evaluation, config_digest, describe_search_space
 from nases_env.execution import Store
 from nases_env.hashing import sha256_hex
 from nases_env.report import (
@@ -51,6 +51,13 @@ NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learni
 MIN_ARCHITECTURES = 50  # for the operators of the best tenth
 MAX_COORDINATE, MAX_DIMENSIONS = 1e6, 1000  # of a vector; an action has few dimensions and is a few units long
 GROUPS = ("env_kwargs", "limits", "child", "execution")  # arguments that are dictionaries
+SPACES_OF_TABLES = {
+    "accel surrogate": "accel",
+    "nasbench201 costs": "nasbench201",
+    "nasbench201 table": "nasbench201",
+    "transnas table": "transnas_micro",
+}
+"""The search spaces of evaluators that do not describe them."""
 OTHER_ARGUMENTS = ("env_id", "seed", "budget")  # in the title of the report
 
 
@@ -77,7 +84,8 @@ def read_run(run_dir: Path) -> Run:
     arguments, configuration = config["arguments"], config["configuration"]
     is_running = is_locked(run_dir)
     recorded = read_finalists(run_dir)
-    trials = _Trials(_built_in_space(configuration), [each["child"] for each in recorded])
+    described_space = _described_space(configuration)
+    trials = _Trials(_built_in_space(described_space), [each["child"] for each in recorded])
     trials.read(run_dir)
     # The finalists of a search that is resumed may be newer or older than the trials that were read.
     finalists = [
@@ -95,7 +103,7 @@ def read_run(run_dir: Path) -> Run:
     vectors = _to_vectors([trials.details[child.number].action for child in trials.children])
     is_embedded = vectors is not None
     if vectors is None:
-        vectors = _architecture_vectors(trials.children, configuration)
+        vectors = _architecture_vectors(trials.children, described_space)
     best = finalists[0] if finalists else trials.best
     finished = config.get("finished")
     return Run(
@@ -119,7 +127,7 @@ def read_run(run_dir: Path) -> Run:
         vectors=vectors,
         best=None if best is None else best.number,
         best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
-        has_accuracy_rewards=_has_accuracy_rewards(configuration),
+        has_accuracy_rewards=_has_accuracy_rewards(configuration) and not trials.has_scores,
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
@@ -159,6 +167,7 @@ class _Trials:
         self._sample = TrialSample[_Details](MAX_CHILDREN, always)
         self.children: list[Child] = []
         self.details: dict[int, _Details] = {}  # by number
+        self.has_scores = False  # whether a reward is not the validation accuracy
 
     @property
     def stride(self) -> int:
@@ -172,6 +181,7 @@ class _Trials:
         """Read the trials."""
         for record, evaluation in read_trials(run_dir):
             child = _child(record, evaluation)
+            self.has_scores |= evaluation.score is not None
             self._counter.add(child)
             self._sample.add(child, partial(self._details, record, evaluation))
         kept = self._sample.kept()
@@ -257,8 +267,12 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
     )
 
 
-def _built_in_space(configuration: Mapping[str, Any]) -> SearchSpace | None:
-    described = configuration.get("search_space")
+def _described_space(configuration: Mapping[str, Any]) -> Any:
+    name = SPACES_OF_TABLES.get(str(configuration.get("evaluator")))
+    return configuration.get("search_space") if name is None else describe_search_space(get_search_space(name))
+
+
+def _built_in_space(described: Any) -> SearchSpace | None:
     if not isinstance(described, dict) or "class" in described:  # the class of a custom search space
         return None
     name = described.get("name")
@@ -301,11 +315,11 @@ def _to_vectors(rows: Sequence[Any]) -> Numbers | None:
     return vectors if -MAX_COORDINATE < vectors.min() <= vectors.max() < MAX_COORDINATE else None
 
 
-def _architecture_vectors(children: Sequence[Child], configuration: Mapping[str, Any]) -> Numbers | None:
+def _architecture_vectors(children: Sequence[Child], described_space: Any) -> Numbers | None:
     """Return the architecture vectors of the canonical architectures, which the keys contain; None if they are not known."""
     try:
         choices = [array("H", map(int, child.key.rpartition(":")[2].split("-"))) for child in children]
-        sizes = np.array(configuration["search_space"]["decision_sizes"], dtype=np.float64)
+        sizes = np.array(described_space["decision_sizes"], dtype=np.float64)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
     vectors = _to_vectors(choices)

@@ -73,8 +73,9 @@ class TimeBudget(SearchCallback):
     """Ends a search early enough that it is finished after about ``seconds``.
 
     No new children are proposed when the time that is left is needed for the children in flight and for the second
-    evaluation of the finalists, assuming that each takes the mean time of the previous ones. With rungs, the time of a
-    finalist is that of a child at the first rung, multiplied by the ratio of the epochs of the last and the first rung.
+    evaluation of the finalists, assuming that each takes the mean time of the previous ones and that the workers are busy.
+    With rungs, the time of a finalist is that of a child at the first rung, multiplied by the ratio of the epochs of the
+    last and the first rung.
 
     Args:
         seconds: the duration, from the first trial that is not a replay.
@@ -101,18 +102,20 @@ class TimeBudget(SearchCallback):
         if is_replayed:
             self._start = time.monotonic()
         else:
-            self._end_in_time(loop)
+            self._end_in_time(loop, loop.num_in_flight + 1)  # with the one that would be proposed next
 
     def on_wait(self, loop: SearchLoop) -> None:
         if not loop.is_replaying:
-            self._end_in_time(loop)
+            self._end_in_time(loop, max(1, loop.num_in_flight))
 
-    def _end_in_time(self, loop: SearchLoop) -> None:
+    def _end_in_time(self, loop: SearchLoop, num_children: int) -> None:
         elapsed = time.monotonic() - self._start
         per_child = self._seconds_of_children / max(1, self._num_children)
         per_finalist, rungs = per_child, loop.env.rungs
         if rungs:
             per_finalist = self._seconds_at_first_rung / max(1, self._num_at_first_rung) * rungs[-1] / rungs[0]
-        of_finalists = math.ceil(loop.num_finalists / loop.num_envs) * per_finalist
-        if loop.num_children and elapsed + per_child + of_finalists >= self._seconds:
+        num_workers = loop.env.executor.num_workers
+        of_children = math.ceil(num_children / num_workers) * per_child
+        of_finalists = math.ceil(loop.num_finalists / num_workers) * per_finalist
+        if loop.num_children and elapsed + of_children + of_finalists >= self._seconds:
             loop.propose_no_more()

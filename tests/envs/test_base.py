@@ -18,11 +18,12 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import nases_env
-from nases_env.envs import ImageEnv, NASESEnv
+from nases_env.envs import ImageEnv, NASESEnv, NASESVectorEnv
 from nases_env.envs.base import describe_result
 from nases_env.errors import InputError
-from nases_env.evaluation import ChildSettings, Evaluation, Status
+from nases_env.evaluation import ChildSettings, Evaluation, Limits, OperatorShareEvaluator, Status
 from nases_env.execution import CachingExecutor, SerialExecutor
+from nases_env.search import SearchLoop
 from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 from tests.datasets import TinyDatasets
 
@@ -344,3 +345,43 @@ def test_information_without_text_has_the_same_numbers_in_every_step(env_id: str
     assert infos[1] == {name: value for name, value in infos[0].items() if not isinstance(value, str)}
     _, at_reset = without.reset(seed=0)
     assert at_reset == dict.fromkeys(infos[1], 0)
+
+
+class TimedEvaluator(OperatorShareEvaluator):
+    """The latency of each child is half a second."""
+
+    limits = Limits(max_latency=1.0)
+
+    def measure_latency(self, architecture: Architecture, seed: int) -> float:
+        return 0.5
+
+
+def timed_env(**execution: Any) -> NASESEnv:
+    env = NASESEnv(TimedEvaluator("enas_micro", "sep_conv_3x3"), embedding=None, execution=execution)
+    env.reset(seed=0)
+    return env
+
+
+def test_evaluations_have_the_measured_latency() -> None:
+    env = timed_env()
+    assert env.evaluate(env.architecture).latency == 0.5
+    assert env.last_evaluation is not None
+    assert env.last_evaluation.latency == 0.5
+    envs = NASESVectorEnv(timed_env(), 2)
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    assert [child and child.latency for child in envs.last_evaluations] == [0.5, 0.5]
+
+
+def test_finalists_have_the_measured_latency() -> None:
+    loop = SearchLoop(timed_env(), 3, num_finalists=2)
+    rng = np.random.default_rng(0)
+    loop.evaluate_all([SPACE.sample(rng) for _ in range(3)])
+    assert [finalist.second.latency for finalist in loop.finalists] == [0.5, 0.5]
+
+
+def test_latency_is_measured_after_close(tmp_path: Path) -> None:
+    env = timed_env(store=str(tmp_path / "store.sqlite"))
+    env.evaluate(env.architecture)
+    env.close()
+    assert env.is_feasible(SPACE.sample(np.random.default_rng(1)))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from nases_env.evaluation import OperatorShareEvaluator, QueryEvaluator, describe_search_space
+from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, QueryEvaluator, describe_search_space
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
+
+pd = pytest.importorskip("pandas")
 
 BASE = """
 from nases_env.search_spaces import SearchSpace
@@ -93,18 +99,60 @@ class Scaled(SearchSpace):
         return float(np.max(self.scale)) * sum(architecture.decisions) / 9
 
 
+@dataclass
+class Scores:
+    values: Any
+
+
+class Scoring(Evaluator):
+    search_space = "enas_micro"
+
+    def __init__(self, scores: Any) -> None:
+        self.scores = scores
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        raise NotImplementedError
+
+
+def network(weight: float) -> torch.nn.Module:
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(layer.weight, weight)
+    torch.nn.init.zeros_(layer.bias)
+    return layer
+
+
+ZEROS, ONE_HOT = np.zeros(2500), np.eye(1, 2500, 1000)[0]
+
+
+@pytest.mark.parametrize("evaluator", [lambda value: QueryEvaluator(Scaled(value)), Scoring])
 @pytest.mark.parametrize(
     ("one", "other"),
     [
         (1.0, 0.1),
         ({(0, 0): 1.0, 1: 0.5}, {(0, 0): 1.0, 1: 0.6}),
-        (np.zeros(2000), np.eye(1, 2000, 1000)[0]),
+        (ZEROS, ONE_HOT),
         (np.array([0.1]), np.array([0.1 + 1e-12])),
+        (np.array([[1], "a"], dtype=object), np.array([[2], "a"], dtype=object)),
+        ({(0, 0): ZEROS}, {(0, 0): ONE_HOT}),
+        (Scores([ZEROS]), Scores([ONE_HOT])),
+        (Scores(torch.tensor(ZEROS)), Scores(torch.tensor(ONE_HOT))),
+        (torch.tensor(ZEROS), torch.tensor(ONE_HOT)),
+        (torch.tensor([0.12341, 0.5]), torch.tensor([0.12342, 0.5])),
+        (torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(2.0, dtype=torch.bfloat16)),
+        ([torch.tensor(ZEROS).to_sparse()], [torch.tensor(ONE_HOT).to_sparse()]),
+        (pd.Series(ZEROS), pd.Series(ONE_HOT)),
+        (pd.DataFrame({"a": [0.1]}), pd.DataFrame({"a": [0.1 + 1e-12]})),
+        (network(0.5), network(0.6)),
     ],
 )
-def test_digest_changes_with_the_attributes_of_a_search_space(one: Any, other: Any) -> None:
-    assert QueryEvaluator(Scaled(one)).digest() == QueryEvaluator(Scaled(one)).digest()
-    assert QueryEvaluator(Scaled(one)).digest() != QueryEvaluator(Scaled(other)).digest()
+def test_digest_changes_with_attributes(one: Any, other: Any, evaluator: Callable[[Any], Evaluator]) -> None:
+    assert evaluator(one).digest() == evaluator(copy.deepcopy(one)).digest()
+    assert evaluator(one).digest() != evaluator(other).digest()
+
+
+def test_plain_attributes_have_no_contents() -> None:
+    assert "contents" not in Scoring([0.1, {"a": (1, None)}]).describe()
+    assert "contents" not in describe_search_space(Scaled([np.zeros(3)])), "the text of an array in a space is exact"
 
 
 def test_description_does_not_change_when_a_search_space_is_used() -> None:

@@ -48,6 +48,13 @@ def test_auto_uses_processes_for_expensive_or_limited_children(
     executor.shutdown()
 
 
+@pytest.mark.parametrize(("options", "expected"), [({"executor": "serial"}, 1), ({"num_workers": 2}, 2)])
+def test_executor_knows_its_number_of_workers(options: dict[str, Any], expected: int) -> None:
+    executor = executor_of(EXPENSIVE, 4, **options)
+    assert executor.num_workers == executor.inner.num_workers == expected
+    executor.shutdown()
+
+
 def test_results_are_cached_in_the_store(tmp_path: Path) -> None:
     executor = executor_of(CHEAP, store=str(tmp_path / "store.sqlite"))
     assert isinstance(executor, CachingExecutor)

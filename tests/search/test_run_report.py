@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nases_agents.random_search import RandomSearch
 
 from nases_env.errors import InputError
 from nases_env.report import are_comparable, render
 from nases_env.report.comparison import summarize
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.run_report import evaluation_digest, read_run, write_report
+from nases_env.search.run_report import SPACES_OF_TABLES, evaluation_digest, read_run, write_report
+from nases_env.search_spaces import SEARCH_SPACES
+from tests.evaluation.latency_table import write_latency_table
 from tests.search.acting import RandomActions
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
@@ -132,6 +135,24 @@ def test_custom_search_space_is_not_imported(trained: Path, tmp_path: Path, monk
     assert "<pre>{&#34;decisions&#34;: [&#34;&lt;/script&gt;" in page
 
 
+def test_cells_operators_and_map_of_a_search_in_a_table_are_shown(tmp_path: Path) -> None:
+    table = write_latency_table(tmp_path / "table.csv")
+    options: dict[str, Any] = {"objectives": "accuracy,ms_phone", "env_kwargs": {"table": table}}
+    args = SearchArgs(env_id="NASES-MO-NASBench201-v0", budget=50, run_dir=tmp_path / "run", **options)
+    with SearchRun(args, agent="random_search") as search:
+        search.search(RandomSearch(search.env, args))
+    run = read_run(tmp_path / "run")
+    assert run.designs[0].graphs
+    assert run.operators
+    assert run.vectors is not None
+    assert run.vectors.shape == (50, 6)
+    assert "Operator" in render([run])
+
+
+def test_search_spaces_of_tables_are_built_in() -> None:
+    assert set(SPACES_OF_TABLES.values()) <= SEARCH_SPACES.keys()
+
+
 def test_genotype_of_another_version_is_shown_as_text(trained: Path, tmp_path: Path) -> None:
     run = read_run(copy_with(trained, tmp_path, genotype={"cells": []}))
     assert run.designs[0].genotype == '{"cells": []}'
@@ -177,6 +198,15 @@ def test_damaged_trajectory_is_a_one_line_error_and_keeps_the_report(trained: Pa
     with pytest.raises(InputError, match=r"line 1 of .* is not a valid trial"):
         write_report(path)
     assert (path / "report.html").read_bytes() == before
+
+
+def test_rewards_that_are_scores_are_not_shown_as_accuracies(trained: Path, tmp_path: Path) -> None:
+    assert read_run(trained).has_accuracy_rewards
+    run = read_run(copy_with(trained, tmp_path, valid_accuracy=0.85, score=0.085, reward=0.085))
+    assert not run.has_accuracy_rewards
+    page = render([run])
+    assert "Best reward" in page
+    assert "85.00%" in page
 
 
 def test_report_of_a_search_with_rungs(tmp_path: Path) -> None:

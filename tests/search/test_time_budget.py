@@ -17,6 +17,7 @@ from nases_agents.random_search import RandomSearch
 
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
+from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.recorded_args import load_args
@@ -178,6 +179,38 @@ def test_time_is_reserved_for_finalists_at_the_last_rung(monkeypatch: pytest.Mon
         run.search(RandomSearch(run.env, given))
     # Child number n ends when the clock shows n - 1. A second is reserved for a child and 4 for each of the 2 finalists.
     assert run.loop.num_children == 12
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_in_flight", "reserved"),
+    [(2, 8, 4 * 10 + 3 * 10), (1, 4, 4 * 10 + 5 * 10), (8, 8, 10 + 10), (2, 0, 10 + 3 * 10)],
+)
+def test_time_is_reserved_for_all_children_of_a_worker(
+    num_workers: int, num_in_flight: int, reserved: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    ends: list[float] = []
+    executor = SimpleNamespace(num_workers=num_workers)
+    loop: Any = SimpleNamespace(
+        env=SimpleNamespace(rungs=(), executor=executor),
+        is_replaying=False,
+        num_children=1,
+        num_envs=8,
+        num_finalists=5,
+        num_in_flight=num_in_flight,
+        propose_no_more=lambda: ends.append(clock.now),
+    )
+    budget = TimeBudget(1000.0)
+    trial: Any = SimpleNamespace(is_new=True, evaluation=Evaluation("key", 0, Status.OK, seconds=10.0))
+    budget.on_trial(loop, trial, is_replayed=False)
+    for clock.now in (1000.0 - reserved - 1.0, 1000.0 - reserved):
+        budget.on_wait(loop)
+    assert ends == [1000.0 - reserved]
+    ends.clear()
+    clock.now -= 1.0
+    loop.num_in_flight = max(0, num_in_flight - 1)
+    budget.on_trial(loop, trial, is_replayed=False)
+    assert ends == [], "the next child ends in time too"
 
 
 @pytest.mark.parametrize("no_limit", ["none", "None"])

@@ -200,8 +200,9 @@ class SearchRun:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         interrupted = error_type is not None
+        before = None
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, _exit_immediately)
+            before = signal.signal(signal.SIGINT, _exit_immediately)
         try:
             # After an interrupt, a second Ctrl-C must still end the process.
             with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
@@ -217,6 +218,8 @@ class SearchRun:
                     self._write_report()
         finally:
             self._output.__exit__(None, None, None)
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
 
     def _write_report(self) -> None:
         """Write the report; the search is complete without it, so that any failure is one line."""

@@ -32,10 +32,12 @@ from nases_env.search.loop import SearchLoop
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
+    CONFIG,
     STORE,
     RunDir,
     changed_configuration,
     config_of,
+    has_lost_config,
     is_finished,
     is_fresh,
     read_again,
@@ -387,6 +389,8 @@ def _new_run_dir(args: SearchArgs, agent: str) -> Path:
 
 def _require_fresh(run_dir: Path) -> None:
     if not is_fresh(run_dir):
+        if has_lost_config(run_dir):
+            raise InputError(f"the run directory {run_dir} has trials but no {CONFIG}; restore it, or pass a new --run-dir")
         raise InputError(
             f"the run directory {run_dir} exists and is not empty; resume it with --resume, or pass a new --run-dir"
         )

@@ -24,7 +24,7 @@ from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
-from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
+from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
 from tests.processes import ForkedCommand
 
@@ -207,6 +207,17 @@ def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeyp
     assert (tmp_path / "run" / "store.sqlite").exists()
     start_search("random_search", tmp_path / "run", budget=5)
     assert len(trajectory(tmp_path / "run")) == 5
+
+
+def test_run_directory_with_trials_but_without_config_is_not_used_again(tmp_path: Path) -> None:
+    start_search("random_search", tmp_path / "run", budget=5)
+    for path in (tmp_path / "run").iterdir():
+        if path.name not in (STORE, TRAJECTORY):
+            path.unlink()
+    before = (tmp_path / "run" / TRAJECTORY).read_bytes()
+    with pytest.raises(InputError, match=r"run has trials but no config.json; restore it, or pass a new --run-dir"):
+        start_search("random_search", tmp_path / "run", budget=5)
+    assert (tmp_path / "run" / TRAJECTORY).read_bytes() == before
 
 
 def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Path) -> None:

@@ -298,6 +298,7 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
         ("--resume", "run", "--std", "3"): "--std is 0.9 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
+        ("--resume", "run", "--max-params", "9"): "--max-params is None in run and cannot be changed",
         (
             "--resume",
             "foreign",
@@ -306,6 +307,25 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))
+
+
+def test_other_executor_drops_recorded_options_that_it_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_search("reinforce", tmp_path / "run", budget=2)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["arguments"]["execution"] |= {"executor": "processes", "num_workers": 2, "memory_limit": 8.0}
+    path.write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    options = ("--resume", "run", "--budget", "4", "--executor", "serial")
+    message = "the executor serial does not take memory_limit; omit it"
+    assert message in error_of(run_here(script(REINFORCE), *options, "--memory-limit", "8"))
+    result = run_here(script(REINFORCE), *options)
+    assert result.returncode == 0, result.stderr
+    assert len(trajectory(tmp_path / "run")) == 4
+    execution = load_args(module_of("reinforce").Args, tmp_path / "run").execution
+    assert (execution.executor, execution.num_workers, execution.memory_limit) == ("serial", None, None)
 
 
 def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import tempfile
@@ -125,7 +126,7 @@ def make_executor(
     """
     name = settings.executor
     if name == "auto":
-        limited = settings.time_limit is not None or settings.memory_limit is not None
+        limited = any(getattr(settings, name) is not None for name in LIMITS)
         name = "processes" if limited or (evaluator.is_expensive and max_in_flight > 1) else "serial"
     _reject_unsupported_options(settings, name)
     if settings.work_dir is not None:
@@ -149,6 +150,16 @@ SUPPORTED_BY = {
     "slurm_options": ("slurm",),
 }
 """The executors that support an option, for options that not all executors support."""
+
+LIMITS = ("time_limit", "memory_limit")
+"""The options for which ``auto`` selects an executor that supports them."""
+
+
+def without_unsupported(settings: ExecutionSettings, executor: str) -> ExecutionSettings:
+    """Return ``settings`` with the defaults of the options that ``executor`` may not support."""
+    supported = LIMITS if executor == "auto" else [name for name, known in SUPPORTED_BY.items() if executor in known]
+    defaults = {name: getattr(ExecutionSettings, name) for name in SUPPORTED_BY if name not in supported}
+    return dataclasses.replace(settings, **defaults)
 
 
 def _reject_unsupported_options(settings: ExecutionSettings, name: str) -> None:

@@ -170,6 +170,11 @@ class SearchLoop:
         return self._is_stopped or self._has_finished(self.budget)
 
     @property
+    def has_chosen(self) -> bool:
+        """Whether the best child was chosen among the finalists, also in a search that was stopped."""
+        return self._has_chosen
+
+    @property
     def is_complete(self) -> bool:
         """Whether the budget is used up, no child is left to promote, and the best one was chosen among the finalists."""
         return self._has_finished(self.budget) and self._has_chosen

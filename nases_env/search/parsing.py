@@ -11,6 +11,7 @@ from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, resolve_preset
+from nases_env.execution.factory import without_unsupported
 from nases_env.search.environment import resolved_preset
 from nases_env.search.options import OUTPUT_OPTIONS, Args, SearchArgs
 from nases_env.search.recorded_args import load_args
@@ -79,6 +80,9 @@ def parse_and_search(
             recorded = dataclasses.replace(recorded, budget=budget)
         without = dataclasses.replace(recorded.execution, ray_address=None, slurm_options=None)
         args = read(dataclasses.replace(recorded, execution=without))
+        executor = args.execution.executor
+        if executor != recorded.execution.executor:
+            args = read(dataclasses.replace(recorded, execution=without_unsupported(without, executor)))
         _reject_changed_options(recorded, args)
         _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):
@@ -92,7 +96,7 @@ def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
     given = _flatten(args)
     for name, value in _flatten(recorded).items():
         if name.split(".")[0] not in RESUME_OVERRIDABLE and given[name] != value:
-            option = f"--{name.replace('_', '-')}"
+            option = f"--{name.removeprefix('limits.').replace('_', '-')}"
             raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; omit it")
 
 

@@ -196,7 +196,7 @@ class BestArtifacts(SearchCallback):
         best = loop.best
         if best is None or loop.is_replaying:
             return
-        if loop.is_complete:
+        if loop.has_chosen:
             self._write_genotype(loop, best)
             if loop.finalists:
                 write_finalists(self._folder, loop.finalists)

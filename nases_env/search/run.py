@@ -23,6 +23,7 @@ from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, one_line
 from nases_env.escaping import printable
 from nases_env.evaluation import Evaluator
+from nases_env.execution import Store
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
@@ -32,10 +33,12 @@ from nases_env.search.loop import SearchLoop
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
+    CONFIG,
     STORE,
     RunDir,
     changed_configuration,
     config_of,
+    has_lost_config,
     is_finished,
     is_fresh,
     read_again,
@@ -128,15 +131,18 @@ class SearchRun:
         args, env = self.args, self.env
         if args.resume is None:
             _require_fresh(self.run_dir)
-            recorded = _Recorded(0, 0, [])
+            recorded = _Recorded(0, 0, [], None)
         else:
             recorded = self._read_recorded(args.resume)
+        store = Path(args.execution.store or self.run_dir / STORE).absolute()
+        if recorded.latency is not None and env.evaluator.limits.max_latency is not None:
+            self._require_latency(*recorded.latency, store)
         self._earlier_budgets, self._num_resumed = recorded.earlier_budgets, recorded.num_children
         self._replay = read_again(self.run_dir)
         env.start(
             dataclasses.replace(
                 args.execution,
-                store=str(Path(args.execution.store or self.run_dir / STORE).absolute()),
+                store=str(store),
                 work_dir=str(Path(args.execution.work_dir or self.run_dir).absolute()),
             ),
             max_in_flight=args.num_envs,
@@ -200,8 +206,9 @@ class SearchRun:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         interrupted = error_type is not None
+        before = None
         if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, _exit_immediately)
+            before = signal.signal(signal.SIGINT, _exit_immediately)
         try:
             # After an interrupt, a second Ctrl-C must still end the process.
             with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
@@ -217,6 +224,8 @@ class SearchRun:
                     self._write_report()
         finally:
             self._output.__exit__(None, None, None)
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
 
     def _write_report(self) -> None:
         """Write the report; the search is complete without it, so that any failure is one line."""
@@ -250,10 +259,12 @@ class SearchRun:
             raise InputError(f"{path} cannot be resumed: {changed[0]} has changed; restore it, or start a new search")
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
-        num_trials, num_children = 0, 0
+        num_trials, num_children, latency = 0, 0, None
         for record in read_trajectory(path):  # one at a time, because a list of all records would be large
             num_trials += 1
             num_children += not record["is_promotion"]
+            if latency is None and record.get("latency"):
+                latency = record["key"], record["latency"]
         if num_children > self.args.budget:
             raise InputError(
                 f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
@@ -263,7 +274,26 @@ class SearchRun:
             num_trials=num_trials,
             num_children=num_children,
             earlier_budgets=sorted(budget for budget in budgets if budget < self.args.budget),
+            latency=latency,
         )
+
+    def _require_latency(self, key: str, latency: float, path: Path) -> None:
+        """Raise ``InputError`` unless the store ``path`` has this latency: others would make other children feasible."""
+        known = None
+        if path.exists():
+            with Store(path, read_only=True) as store:
+                known = store.get_latency(key, self.env.evaluator.digest())
+        if known == latency:
+            return
+        recorded = read_config(self.run_dir)["arguments"]["execution"]["store"]
+        before = Path(recorded or self.run_dir / STORE).absolute()
+        if path == before:
+            hint = "restore this file, or start a new search"
+        elif known is None:
+            hint = f"omit --store, or first run: nases store merge {shlex.quote(str(path))} {shlex.quote(str(before))}"
+        else:
+            hint = "omit --store"
+        raise InputError(f"{self.run_dir} cannot be resumed: its latencies are in {before}; {hint}")
 
     def _arguments(self) -> dict[str, Any]:
         values = to_json(self.args)
@@ -316,11 +346,13 @@ class _Recorded(NamedTuple):
         num_children: number of trials that are not promotions.
         earlier_budgets: the budgets of this and earlier commands that are less than the budget of the resumed search, in
             increasing order.
+        latency: the key of the first child whose latency was measured, and the latency.
     """
 
     num_trials: int
     num_children: int
     earlier_budgets: list[int]
+    latency: tuple[str, float] | None
 
 
 class _TrajectoryRecorder(SearchCallback):
@@ -384,6 +416,8 @@ def _new_run_dir(args: SearchArgs, agent: str) -> Path:
 
 def _require_fresh(run_dir: Path) -> None:
     if not is_fresh(run_dir):
+        if has_lost_config(run_dir):
+            raise InputError(f"the run directory {run_dir} has trials but no {CONFIG}; restore it, or pass a new --run-dir")
         raise InputError(
             f"the run directory {run_dir} exists and is not empty; resume it with --resume, or pass a new --run-dir"
         )

@@ -139,7 +139,14 @@ class RunDir:
 
 def is_fresh(path: Path) -> bool:
     """Return whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
-    return atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY))
+    return atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY)) and not has_lost_config(path)
+
+
+def has_lost_config(path: Path) -> bool:
+    """Return whether ``path`` has trials but no configuration; an aborted start leaves no trials."""
+    trajectory = path / TRAJECTORY
+    is_recorded = trajectory.is_file() and not trajectory.is_symlink() and trajectory.stat().st_size > 0
+    return is_recorded and not (path / CONFIG).exists()
 
 
 def is_finished(path: Path, budget: int) -> bool:

@@ -15,6 +15,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, OperatorShareEvaluator, TrainingEvaluator
 from nases_env.execution import ExecutionSettings, Executor, SerialExecutor, Store, make_executor, resolve_execution
 from nases_env.execution.caching import CachingExecutor
+from nases_env.execution.factory import without_unsupported
 from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
@@ -132,6 +133,20 @@ def test_invalid_settings_are_input_errors(options: Any, message: str) -> None:
 def test_unsupported_options_are_input_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         executor_of(CHEAP, **options)
+
+
+@pytest.mark.parametrize(
+    ("executor", "kept"),
+    [
+        ("auto", {"memory_limit": 8.0, "time_limit": 60.0}),
+        ("serial", {}),
+        ("processes", {"memory_limit": 8.0, "num_workers": 2, "time_limit": 60.0}),
+        ("slurm", {"num_workers": 2, "time_limit": 60.0}),
+    ],
+)
+def test_unsupported_options_are_dropped(executor: str, kept: dict[str, Any]) -> None:
+    settings = ExecutionSettings(num_workers=2, time_limit=60.0, memory_limit=8.0, ray_address="auto", store="a.sqlite")
+    assert without_unsupported(settings, executor) == ExecutionSettings(store="a.sqlite", **kept)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ import pytest
 from nases_agents.random_search import RandomSearch
 
 from nases_env.evaluation import Evaluation, Status
-from nases_env.search import SearchArgs, SearchCallback, SearchLoop
+from nases_env.search import SearchArgs, SearchCallback, SearchLoop, SearchRun
 from nases_env.search.reporting import Summary
-from nases_env.search.run_dir import best_record, trial_record, write_finalists
+from nases_env.search.run_dir import FINALISTS, best_record, trial_record, write_finalists
 from nases_env.search.trials import Finalist
 from nases_env.search_spaces import Architecture
+from tests.search.acting import CallAfter
 from tests.search.rungs import ToyRungs, toy_env
+from tests.search.test_resume import resume, start_search
 
 
 def search_with(num_finalists: int, seed: int = 0, budget: int = 30, rungs: tuple[int, ...] = ()) -> SearchLoop:
@@ -138,6 +140,23 @@ def test_stopped_search_chooses_among_finalists_too() -> None:
     assert len(search.trials) == 10
     assert len(search.finalists) == 3
     assert not search.is_complete
+
+
+def test_files_of_a_stopped_search_have_the_chosen_finalist(tmp_path: Path) -> None:
+    args = SearchArgs("tests.search.rungs:ToyRungs-v0", budget=30, num_finalists=3, run_dir=tmp_path / "run")
+    with SearchRun(args, agent="random_search", callbacks=[CallAfter(10, SearchLoop.stop)]) as run:
+        run.search(RandomSearch(run.env, args))
+    chosen = run.loop.best
+    assert chosen is not None
+    assert chosen is not run.loop.ranking()[0], "the second evaluation changes nothing"
+    best = best_record(tmp_path / "run")
+    assert best is not None
+    assert best["child"] == chosen.number
+    assert run.env.to_architecture((tmp_path / "run" / "best.json").read_text()) == chosen.architecture
+    start_search("random_search", tmp_path / "whole", env_id=args.env_id, budget=30, num_finalists=3)
+    resume("random_search", tmp_path / "run")
+    for name in ("best.json", FINALISTS):
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
 def test_vector_environment_chooses_once() -> None:

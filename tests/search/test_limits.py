@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,30 @@ def test_latency_is_measured_once_and_recorded(monkeypatch: pytest.MonkeyPatch) 
     records = list(read_trajectory(Path("run")))
     assert records[:3] == first
     assert {record["latency"] for record in records} == {0.001}
+
+
+def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = itertools.count(1)
+    monkeypatch.setattr(TrainingEvaluator, "measure_latency", lambda *args: next(latencies) / 1000)
+    monkeypatch.setattr("nases_env.search.run.check_feasibility", lambda *args: "")
+    options = ("--agent", "random_search", "--max-latency", "1s", "--budget", "1", "--run-dir", "run")
+    assert run_here(main, *SEARCH, *options).returncode == 0
+    resume = ("search", "--resume", "run", "--budget", "2")
+    before, store, other = Path("run/store.sqlite").absolute(), Path("copy.sqlite"), Path("other.sqlite").absolute()
+    before.rename(store)
+    message = f"run cannot be resumed: its latencies are in {before}; restore this file, or start a new search"
+    assert message in error_of(run_here(main, *resume))
+    store.rename(before)
+    merge = ("store", "merge", str(other), str(before))
+    message = f"its latencies are in {before}; omit --store, or first run: nases {' '.join(merge)}"
+    assert message in error_of(run_here(main, *resume, "--store", "other.sqlite"))
+    assert not other.exists()
+    assert run_here(main, *merge).returncode == 0
+    assert run_here(main, *resume, "--store", "other.sqlite").returncode == 0
+    assert len(list(read_trajectory(Path("run")))) == 2
+    with sqlite3.connect(before) as database:
+        database.execute("UPDATE latencies SET seconds = 9")
+    assert error_of(run_here(main, *resume[:3], "--budget", "3", "--store", str(before))).endswith("; omit --store")
 
 
 def load(agent: str) -> Any:

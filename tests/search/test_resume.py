@@ -24,7 +24,7 @@ from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
-from nases_env.search.run_dir import TRAJECTORY, RunDir, read_trajectory
+from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
 from tests.processes import ForkedCommand
 
@@ -209,6 +209,17 @@ def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeyp
     assert len(trajectory(tmp_path / "run")) == 5
 
 
+def test_run_directory_with_trials_but_without_config_is_not_used_again(tmp_path: Path) -> None:
+    start_search("random_search", tmp_path / "run", budget=5)
+    for path in (tmp_path / "run").iterdir():
+        if path.name not in (STORE, TRAJECTORY):
+            path.unlink()
+    before = (tmp_path / "run" / TRAJECTORY).read_bytes()
+    with pytest.raises(InputError, match=r"run has trials but no config.json; restore it, or pass a new --run-dir"):
+        start_search("random_search", tmp_path / "run", budget=5)
+    assert (tmp_path / "run" / TRAJECTORY).read_bytes() == before
+
+
 def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "run", budget=5)
     lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
@@ -287,6 +298,7 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
         ("--resume", "run", "--std", "3"): "--std is 0.9 in run and cannot be changed with --resume",
         ("--resume", "run", "--num-envs", "2"): "--num-envs is 1 in run and cannot be changed",
         ("--resume", "run", "--run-dir", "other"): "--run-dir is run in run and cannot be changed",
+        ("--resume", "run", "--max-params", "9"): "--max-params is None in run and cannot be changed",
         (
             "--resume",
             "foreign",
@@ -295,6 +307,25 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))
+
+
+def test_other_executor_drops_recorded_options_that_it_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_search("reinforce", tmp_path / "run", budget=2)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["arguments"]["execution"] |= {"executor": "processes", "num_workers": 2, "memory_limit": 8.0}
+    path.write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    options = ("--resume", "run", "--budget", "4", "--executor", "serial")
+    message = "the executor serial does not take memory_limit; omit it"
+    assert message in error_of(run_here(script(REINFORCE), *options, "--memory-limit", "8"))
+    result = run_here(script(REINFORCE), *options)
+    assert result.returncode == 0, result.stderr
+    assert len(trajectory(tmp_path / "run")) == 4
+    execution = load_args(module_of("reinforce").Args, tmp_path / "run").execution
+    assert (execution.executor, execution.num_workers, execution.memory_limit) == ("serial", None, None)
 
 
 def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
+import signal
 import threading
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +25,8 @@ from nases_env.evaluation import PRESETS, resolve_preset
 from nases_env.execution import ExecutionSettings, Store
 from nases_env.search import SearchArgs, SearchRun, make_env
 from nases_env.search.run_dir import RunDir, is_locked
-from tests.search.acting import RandomActions
+from tests.processes import run_forked
+from tests.search.acting import CallAfter, RandomActions
 
 
 def arguments(folder: Path, **options: Any) -> SearchArgs:
@@ -111,6 +116,31 @@ def test_evaluated_children_are_kept_after_an_interrupt_or_error(tmp_path: Path,
         interrupted()
     assert len(lines(tmp_path)) == 1
     assert (tmp_path / "run" / "best.png").exists()
+
+
+def search_after_interrupt() -> None:
+    """Interrupt a search, and then the program that continues after it."""
+
+    def interrupt(*received: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    search = SearchRun(arguments(Path()), agent="test", callbacks=[CallAfter(3, interrupt)])
+    with contextlib.suppress(KeyboardInterrupt), search:
+        search.search(RandomActions(search.env))
+    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        interrupt()
+        time.sleep(10)
+    except KeyboardInterrupt:
+        print("interrupted again")
+
+
+def test_program_that_continues_after_an_interrupt_handles_the_next_one(tmp_path: Path) -> None:
+    result = run_forked(search_after_interrupt, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "interrupted again" in result.stdout
+    assert len(lines(tmp_path)) == 3
 
 
 def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from nases_env.command_line import given_preset, parse, parse_quietly, run
 from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.evaluation import ChildSettings, resolve_preset
-from nases_env.execution.factory import without_unsupported
+from nases_env.execution.factory import LIMITS, without_unsupported
 from nases_env.search.environment import resolved_preset
 from nases_env.search.options import OUTPUT_OPTIONS, Args, SearchArgs
 from nases_env.search.recorded_args import load_args
@@ -83,6 +83,12 @@ def parse_and_search(
         executor = args.execution.executor
         if executor != recorded.execution.executor:
             args = read(dataclasses.replace(recorded, execution=without_unsupported(without, executor)))
+            for name in LIMITS:  # the only ones that can change results
+                if getattr(without, name) is not None and getattr(args.execution, name) is None:
+                    print(
+                        f"note: the executor {executor} does not take {name}; the search continues without it",
+                        file=sys.stderr,
+                    )
         _reject_changed_options(recorded, args)
         _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):

@@ -323,6 +323,7 @@ def test_other_executor_drops_recorded_options_that_it_does_not_take(
     assert message in error_of(run_here(script(REINFORCE), *options, "--memory-limit", "8"))
     result = run_here(script(REINFORCE), *options)
     assert result.returncode == 0, result.stderr
+    assert "note: the executor serial does not take memory_limit; the search continues without it" in result.stderr
     assert len(trajectory(tmp_path / "run")) == 4
     execution = load_args(module_of("reinforce").Args, tmp_path / "run").execution
     assert (execution.executor, execution.num_workers, execution.memory_limit) == ("serial", None, None)

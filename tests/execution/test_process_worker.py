@@ -174,7 +174,7 @@ def test_workers_that_cannot_start_raise_input_error(faulty: FaultyEvaluator, tm
         error = future.exception(timeout=SECONDS)
         assert isinstance(error, InputError)
         assert re.fullmatch(
-            r"\d consecutive children failed .* end of its log: .*no Python frame.*; fix this .*--resume", str(error)
+            r"\d consecutive children failed .* end of its log: .*no Python frame.*; fix the cause .*--resume", str(error)
         )
     executor.shutdown()
 

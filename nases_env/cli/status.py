@@ -31,6 +31,7 @@ from nases_env.search.run_dir import (
     TRAJECTORY,
     best_record,
     is_locked,
+    kind_of_directory,
     read_config,
     read_trajectory,
 )
@@ -69,12 +70,8 @@ def status_command(args: StatusArgs) -> None:
         names = set(parse_json(read_file(args.run_dir / CONFIG), allow_infinity=True))
     except (OSError, ValueError, TypeError):
         names = set()
-    if {"preset", "agents"} <= names:
-        lines = _describe_reproduction(args.run_dir)
-    elif "configuration" in names and "arguments" not in names:
-        lines = _describe_final(args.run_dir)
-    else:
-        lines = _describe_search(args.run_dir)
+    describe = {"search": _describe_search, "final training": _describe_final, "reproduction": _describe_reproduction}
+    lines = describe[kind_of_directory(names)](args.run_dir)
     console = Console(soft_wrap=True)
     for line in lines:
         console.print(line)

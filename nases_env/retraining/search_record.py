@@ -9,7 +9,7 @@ from typing import Any
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
 from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
-from nases_env.search.time_budget import UNLIMITED_BUDGET
+from nases_env.search.time_budget import limited_budget
 
 OTHER_IMAGES = "The images are not those of the search."
 
@@ -65,7 +65,7 @@ def read_search(run_dir: Path) -> SearchRecord:
     best = best_record(run_dir, [record for record, _ in trials])
     return SearchRecord(
         agent=str(config["agent"]),
-        budget=budget if (budget := config["arguments"]["budget"]) < UNLIMITED_BUDGET else None,
+        budget=limited_budget(config["arguments"]["budget"]),
         num_children=sum(not record["is_promotion"] for record, _ in trials),
         seconds=sum(evaluation.seconds for evaluation in evaluations),
         on_gpu=any(evaluation.device != "cpu" for evaluation in evaluations),

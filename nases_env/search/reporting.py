@@ -27,7 +27,7 @@ from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import NUM_RANKED, SearchLoop
 from nases_env.search.run_dir import BEST_DRAWINGS, trial_record, write_finalists
-from nases_env.search.time_budget import UNLIMITED_BUDGET, format_progress
+from nases_env.search.time_budget import format_progress, limited_budget
 from nases_env.search.trials import Finalist, Trial
 from nases_env.tables import UNKNOWN, format_known, markdown_table
 
@@ -53,7 +53,7 @@ class ProgressBar(SearchCallback):
 
     def on_start(self, loop: SearchLoop) -> None:
         print(printable(self._title), flush=True)
-        total = None if loop.budget >= UNLIMITED_BUDGET else loop.budget
+        total = limited_budget(loop.budget)
         self._progress = Progress(self._description, total, "children", initial=self._num_recorded, seconds=self._seconds)
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:

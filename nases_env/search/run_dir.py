@@ -8,10 +8,10 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nases_env import atomic_io, file_lock
 from nases_env.atomic_io import append_line, remove_incomplete_line, remove_leftovers, write_atomically, write_error
@@ -137,6 +137,13 @@ class RunDir:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
 
+def kind_of_directory(names: Collection[str]) -> Literal["search", "final training", "reproduction"]:
+    """Return what wrote a ``config.json`` with these names at its top level; "search" if it is not known."""
+    if "preset" in names and "agents" in names:
+        return "reproduction"
+    return "final training" if "configuration" in names and "arguments" not in names else "search"
+
+
 def is_fresh(path: Path) -> bool:
     """Return whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
     return atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY)) and not has_lost_config(path)
@@ -176,11 +183,11 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a run directory: cannot read {CONFIG} ({reason}); pass a directory in runs/"
         ) from None
-    if isinstance(config, dict) and "arguments" not in config:
-        if {"preset", "agents"} <= config.keys():
-            raise InputError(f"{path} is a reproduction; pass the run directory of one of its searches")
-        if "configuration" in config:
-            raise InputError(f"{path} is a final training; pass the run directory of its search")
+    kind = kind_of_directory(config) if isinstance(config, dict) else "search"
+    if kind == "reproduction":
+        raise InputError(f"{path} is a reproduction; pass the run directory of one of its searches")
+    if kind == "final training":
+        raise InputError(f"{path} is a final training; pass the run directory of its search")
     if not (isinstance(config, dict) and isinstance(config.get("arguments"), dict)):
         raise InputError(f"{path / CONFIG} was not written by this version of NASES; start a new search")
     try:

@@ -44,7 +44,7 @@ from nases_env.search.run_dir import (
     read_genotypes,
     read_trials,
 )
-from nases_env.search.time_budget import UNLIMITED_BUDGET
+from nases_env.search.time_budget import limited_budget
 from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
 
 NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learning curves are shown
@@ -111,7 +111,7 @@ def read_run(run_dir: Path) -> Run:
         agent=config["agent"],
         env_id=arguments["env_id"],
         seed=arguments["seed"],
-        budget=arguments["budget"] if arguments["budget"] < UNLIMITED_BUDGET else None,
+        budget=limited_budget(arguments["budget"]),
         state="running" if is_running else "finished" if _is_date(finished) else "stopped",
         started=config["started"],
         finished=finished if _is_date(finished) else None,

@@ -53,9 +53,14 @@ def format_budget(budget: int, seconds: float | None = None) -> str:
     return children if seconds is None else f"{children} for {format_duration(seconds)}"
 
 
+def limited_budget(budget: int) -> int | None:
+    """Return ``budget``, or None if only the time of the search is limited."""
+    return None if budget >= UNLIMITED_BUDGET else budget
+
+
 def format_progress(num_children: int, budget: int) -> str:
     """Describe how many children of a budget are evaluated."""
-    return f"{num_children} children" if budget >= UNLIMITED_BUDGET else f"{num_children} of {budget} children"
+    return f"{num_children} children" if limited_budget(budget) is None else f"{num_children} of {budget} children"
 
 
 def _parse_option(text: str) -> float:

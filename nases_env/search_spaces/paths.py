@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
@@ -23,19 +24,20 @@ def count_paths(search_space: SearchSpace, architecture: Architecture) -> Counte
     return paths
 
 
-def _count_paths(graph: CellGraph, zeros: frozenset[str], identities: frozenset[str]) -> Counter[Path]:
-    ending: list[Counter[Path]] = [Counter({(graph.name, name): 1}) for name in graph.inputs]  # at each value
+def _count_paths(graph: CellGraph, zeros: Set[str], identities: Set[str]) -> dict[Path, int]:
+    ending: list[dict[Path, int]] = [{(graph.name, name): 1} for name in graph.inputs]  # at each value
     for branches in graph.nodes:
-        node: Counter[Path] = Counter()
+        node: dict[Path, int] = {}  # three times as fast as a Counter
         for operator, source in branches:
-            if operator in identities:
-                node.update(ending[source])
-            elif operator not in zeros:
-                for path, count in ending[source].items():
-                    longer = (*path, operator)
-                    node[longer] += count
+            if operator in zeros:
+                continue
+            operators = () if operator in identities else (operator,)
+            for path, count in ending[source].items():
+                longer = path + operators
+                node[longer] = node.get(longer, 0) + count
         ending.append(node)
-    total: Counter[Path] = Counter()
+    total: dict[Path, int] = {}
     for value in graph.outputs:
-        total.update(ending[value])
+        for path, count in ending[value].items():
+            total[path] = total.get(path, 0) + count
     return total

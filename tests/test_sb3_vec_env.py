@@ -110,6 +110,8 @@ def test_gymnasiums_vector_wrappers_work() -> None:
 
 @every_mode
 def test_statistics_of_gymnasiums_wrapper_are_in_the_last_info_of_an_episode(mode: AutoresetMode) -> None:
+    if mode is AutoresetMode.SAME_STEP and gym.__version__.startswith(("1.2.", "1.3.")):
+        pytest.skip("before Gymnasium 1.4, the wrapper counts too few steps in this mode")
     options: dict[str, Any] = {"max_episode_steps": 2, "autoreset_mode": mode}
     env = SB3VecEnv(RecordEpisodeStatistics(gym.make_vec("NASES-Synthetic-v0", num_envs=2, **options)))
     env.reset()

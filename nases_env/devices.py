@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 
 import torch
@@ -22,6 +23,18 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
     return torch.device(device)
+
+
+def device_type(device: str) -> str:
+    """Return the type of the device named ``device``, such as "cuda"; a GPU need not be available on this machine.
+
+    Raises:
+        InputError: if another device is not available.
+    """
+    with contextlib.suppress(RuntimeError):  # the error of ``resolve_device`` is clearer
+        if device != "auto" and torch.device(device).type == "cuda":
+            return "cuda"
+    return resolve_device(device).type
 
 
 def device_name(device: torch.device) -> str:

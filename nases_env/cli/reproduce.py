@@ -153,6 +153,7 @@ def _run_agent(command: Sequence[str]) -> None:
 def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
     """Return the evaluator of the searches and check that its data is available."""
     args = plan.args
+    resolve_device(args.device)  # the final trainings run on this machine, wherever the children are trained
     env = make_env(
         SearchArgs(
             env_id=plan.env_id,

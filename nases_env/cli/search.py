@@ -21,7 +21,7 @@ from typing import Any
 from nases_env.cli.agents import AGENTS, import_agent
 from nases_env.cli.search_plan import print_plan
 from nases_env.cpu import num_cores
-from nases_env.devices import resolve_device
+from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.environment import make_env
@@ -137,4 +137,4 @@ def data_options(data: str) -> list[str]:
 
 def _default_num_envs(args: SearchArgs) -> int:
     """Return the number of concurrent children: one per CPU core, or one on a GPU."""
-    return max(1, num_cores() // args.num_threads) if resolve_device(args.device).type == "cpu" else 1
+    return max(1, num_cores() // args.num_threads) if device_type(args.device) == "cpu" else 1

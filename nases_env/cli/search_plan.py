@@ -11,6 +11,7 @@ from pathlib import Path
 from nases_env.console import Console
 from nases_env.devices import device_name, resolve_device
 from nases_env.envs import NASESEnv
+from nases_env.errors import InputError
 from nases_env.evaluation import TrainingEvaluator
 from nases_env.report.text import count
 from nases_env.retraining.timing import NUM_NETWORKS, time_training
@@ -57,6 +58,11 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     )
     if limits := evaluator.limits.describe():
         print_line(f"limits: {limits}; other children are not trained")
+    try:
+        where = device_name(resolve_device(args.device))
+    except InputError:  # the children are trained on other machines; see ``SearchArgs.check``
+        print_line(f"estimate: none, because this machine does not have the device {args.device}")
+        return
     timed = time_training(
         get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
     )
@@ -66,7 +72,6 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
         (timed.estimate(end - start) + measuring) * (args.budget // args.reduction_factor**index) / args.budget
         for index, (start, end) in enumerate(pairwise((0, *rungs)))
     )
-    where = device_name(resolve_device(args.device))
     if math.isnan(per_child):
         print_line(f"estimate: none, because the training of {NUM_NETWORKS} random networks failed on {where}")
         return

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nases_env.devices import resolve_device
+from nases_env.devices import device_type
 from nases_env.envs.arguments import to_count, to_rungs, to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.errors import InputError, did_you_mean, shown
@@ -62,12 +62,13 @@ class ImageEnv(NASESEnv):
     Args:
         dataset: name of the data set; set by the ids above.
         preset: a name of ``nases_env.evaluation.PRESETS``: "paper", "gpu", "cpu", "small" or "smoke"; "auto" selects "small"
-            for an image folder with few images, otherwise "gpu" if torch finds a GPU, otherwise "cpu". The selected preset
-            is logged and is ``env.unwrapped.preset``.
+            for an image folder with few images, otherwise "gpu" if torch finds a GPU or ``device`` is one, otherwise "cpu".
+            The selected preset is logged and is ``env.unwrapped.preset``.
         data_dir: directory with the data, or a file for ``NASES-ImageFolder-v0``; None uses the environment variable
             ``NASES_DATA_DIR``, otherwise a directory in the user's cache.
         download: whether torchvision may download a missing data set.
-        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU if there is one.
+        device: a torch device such as "cpu" or "cuda:1"; "auto" is the GPU if this machine has one. A GPU must be available
+            when the first child is evaluated; with the executors "ray" and "slurm", "cuda" is a GPU of another machine.
         split_seed: seed of the split into training and validation images.
         num_threads: number of CPU threads per child.
         search_space: name of a built-in search space, MODULE:CLASS of a custom one, or a search space.
@@ -163,9 +164,9 @@ class ImageEnv(NASESEnv):
             if given_rungs and name in overrides:
                 raise InputError(f"{name} has no effect with rungs; omit it")
         if preset == "auto":
-            preset = auto_preset(dataset, data_dir)
+            preset = auto_preset(dataset, data_dir, device)
         self.preset, self.settings = resolve_preset(preset, overrides)
-        logger.info("preset %s on %s", self.preset, resolve_device(device))
+        logger.info("preset %s on %s", self.preset, device_type(device))
         evaluator = TrainingEvaluator(
             search_space,
             dataset,

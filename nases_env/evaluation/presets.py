@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.reward import RewardSignal
 from nases_env.json_io import require_field_types, require_type
@@ -125,20 +126,24 @@ SMALL_DATASET = 2000
 """Image folders with fewer training images are small."""
 
 
-def auto_preset(dataset: str | None = None, data_dir: str | Path | None = None) -> str:
+def auto_preset(dataset: str | None = None, data_dir: str | Path | None = None, device: str = "auto") -> str:
     """Return the preset that "auto" selects.
 
     Args:
         dataset: name of the data set; None if there is none.
         data_dir: its directory; None as in ``load_images``.
+        device: the device of the trainings.
 
     Returns:
         ``small`` for an image folder with fewer than ``SMALL_DATASET`` training images; otherwise ``gpu`` if torch finds a
-        GPU, otherwise ``cpu``.
+        GPU or ``device`` is one, otherwise ``cpu``.
+
+    Raises:
+        InputError: if ``device`` is not a GPU and not available.
     """
     if dataset == "image_folder" and 0 < count_training_images(resolve_data_dir(data_dir)) < SMALL_DATASET:
         return "small"
-    return "gpu" if torch.cuda.is_available() else "cpu"
+    return "gpu" if torch.cuda.is_available() or device_type(device) == "cuda" else "cpu"
 
 
 def resolve_preset(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nases_env.cpu import torch_threads
-from nases_env.devices import resolve_device
+from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.description import describe_search_space
@@ -47,7 +47,7 @@ class TrainingEvaluator(Evaluator):
         settings: size and training of the child.
         data_dir: the directory with the data sets; None: see ``load_images``.
         download: whether to download a missing data set.
-        device: a torch device, or "auto": the GPU if there is one, otherwise the CPU.
+        device: a torch device, or "auto": the GPU if there is one, otherwise the CPU. Only ``evaluate`` needs it.
         split_seed: seed of the validation split, a tenth of the training images; the same for every child.
         num_threads: CPU threads per training run; use 1 if several processes train in parallel.
         checkpoint_dir: directory of the checkpoints; None: no checkpoints. An interrupted child resumes from its checkpoint
@@ -94,7 +94,6 @@ class TrainingEvaluator(Evaluator):
             object.__setattr__(self, "settings", replace(self.settings, flops_exponent=exponent))
 
     def prepare(self) -> None:
-        resolve_device(self.device)
         with torch_threads(self.num_threads):
             self.images()
 
@@ -105,7 +104,7 @@ class TrainingEvaluator(Evaluator):
 
     def describe(self) -> dict[str, Any]:
         """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
-        device = resolve_device(self.device).type
+        device = device_type(self.device)
         return {
             "evaluator": "training",
             "version": TRAINING_VERSION,

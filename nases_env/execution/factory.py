@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from typeguard import TypeCheckError, check_type
 
+from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError, did_you_mean, shown
-from nases_env.evaluation import Evaluator
+from nases_env.evaluation import Evaluator, TrainingEvaluator
 from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.executor import Executor, SerialExecutor
 from nases_env.execution.pool import Worker, WorkerPoolExecutor
@@ -27,6 +29,8 @@ from nases_env.json_io import describe_type
 from nases_env.search_spaces import Architecture
 
 EXECUTORS = ("auto", "serial", "processes", "ray", "slurm")
+REMOTE_EXECUTORS = ("ray", "slurm")
+"""The executors that train children on other machines."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,13 @@ class ExecutionSettings:
         if not self.checkpoint_interval >= 0:
             raise InputError(f"checkpoint_interval must be 0 or a number of seconds, not {self.checkpoint_interval}")
 
+    def require_device(self, device: str) -> None:
+        """Raise ``InputError`` if children cannot be trained on ``device``; with a remote executor, a GPU has no number."""
+        if self.executor not in REMOTE_EXECUTORS:
+            resolve_device(device)
+        elif device != "auto" and device_type(device) == "cuda" and torch.device(device).index:
+            raise InputError(f"with the executor {self.executor}, a child sees its own GPU only; use cuda, not {device}")
+
 
 def resolve_execution(options: Mapping[str, Any] | None) -> ExecutionSettings:
     """Return the settings with ``options`` in place of the defaults.
@@ -122,8 +133,10 @@ def make_executor(
         describe: returns the genotype of an architecture as one line of JSON, for the store.
 
     Raises:
-        InputError: if the executor does not support a setting, or the store or the cluster cannot be used.
+        InputError: if the executor does not support a setting, or the device, the store or the cluster cannot be used.
     """
+    if isinstance(evaluator, TrainingEvaluator):
+        settings.require_device(evaluator.device)
     name = settings.executor
     if name == "auto":
         limited = any(getattr(settings, name) is not None for name in LIMITS)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from nases_env.atomic_io import write_error
-from nases_env.devices import resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
@@ -21,6 +20,7 @@ from nases_env.execution.pool import AttemptError, Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.ray_cluster import connection, ray
 from nases_env.execution.ray_worker_main import TaskLocation, evaluate, read_log
+from nases_env.execution.remote_device import remote_device_type
 from nases_env.paths import require_no_link
 
 cloudpickle: Any = importlib.import_module("ray.cloudpickle")
@@ -152,7 +152,8 @@ def ray_workers(
     """Create ``num_workers`` workers. The data that ``evaluator`` has loaded is sent to each node once.
 
     A child requires ``evaluator.num_threads`` CPUs of a node, 1 without that attribute, and ``1 / workers_per_gpu`` of a GPU
-    if the evaluator's device is a GPU. If the cluster lacks resources for all workers, their children are queued.
+    if the evaluator's device is a GPU; if it is "cuda", this machine needs none. If the cluster lacks resources for all
+    workers, their children are queued.
 
     Args:
         evaluator: a prepared evaluator; its parts can be imported on every node, or are defined in the script itself.
@@ -185,7 +186,7 @@ class _RemoteEvaluate:
 
     def __init__(self, evaluator: Evaluator, workers_per_gpu: int) -> None:
         num_cpus = getattr(evaluator, "num_threads", 1)
-        on_gpu = resolve_device(str(getattr(evaluator, "device", "cpu"))).type == "cuda"
+        on_gpu = remote_device_type(evaluator) == "cuda"
         num_gpus = 1 / workers_per_gpu if on_gpu else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= num_cpus and node.get("GPU", 0) >= num_gpus for node in nodes):

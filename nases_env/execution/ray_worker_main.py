@@ -17,6 +17,7 @@ from nases_env.evaluation import Evaluator
 from nases_env.execution.executor import Task
 from nases_env.execution.process_worker_main import describe, flush
 from nases_env.execution.ray_cluster import ray
+from nases_env.execution.remote_device import require_gpu
 
 _LOG_BYTES = 2**20
 """Maximum size of a log; only the end of a longer output is kept."""
@@ -63,6 +64,8 @@ def evaluate(pickled: bytes, shared: Any, task: bytes, search_path: list[str], w
 
 def _outcome(pickled: bytes, shared: Any, task: bytes) -> tuple[str, Any]:
     try:
+        if ray.get_gpu_ids():
+            require_gpu("check its driver, and the number of GPUs with which its Ray node was started")
         evaluator, loaded_task = _load(pickled, shared, task)
         return "done", loaded_task.run(evaluator)
     except InputError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import platform
 import re
 import threading
 import time
@@ -14,12 +13,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from nases_env.devices import resolve_device
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
 from nases_env.execution.process_worker_main import describe
+from nases_env.execution.remote_device import remote_device_type, require_gpu
 
 POLL_SECONDS = 1.0
 NUM_LOG_LINES = 20
@@ -104,12 +103,13 @@ def slurm_workers(
     """Create ``num_workers`` workers; each runs one job at a time.
 
     Args:
-        evaluator: a prepared evaluator; a job has ``evaluator.num_threads`` CPUs, and a GPU if children are trained on GPUs.
+        evaluator: a prepared evaluator; a job has ``evaluator.num_threads`` CPUs, and a GPU if children are trained on GPUs,
+            even if this machine has none and the device is "cuda".
         num_workers: maximum number of jobs at a time.
         folder: the folder for the files of the jobs, on a file system that all nodes share. They are in a new directory of
             it, because the result of a job is a pickle, and a pickle that was there before could contain any code.
         options: ``NAME=VALUE,NAME=VALUE``: options of submitit (``timeout_min``, ``mem_gb``, ``cpus_per_task``,
-            ``gpus_per_node``) or of sbatch.
+            ``gpus_per_node``) or of sbatch. Options that request GPUs replace the one GPU of a job.
         time_limit: maximum run time of a job in seconds, not counting the time in the queue; None: limited by Slurm only.
         cluster: where submitit runs the jobs, such as "slurm" or "local".
 
@@ -123,17 +123,18 @@ def slurm_workers(
     except ImportError:
         raise InputError("the executor slurm needs submitit: pip install 'nases-env[slurm]'") from None
     parameters: dict[str, Any] = {"cpus_per_task": getattr(evaluator, "num_threads", 1)}
-    device = getattr(evaluator, "device", None)
-    device_type = None if device is None else resolve_device(device).type
-    if device_type == "cuda":
-        parameters["gpus_per_node"] = 1
+    device_type = remote_device_type(evaluator)
     if time_limit is not None and time_limit < math.inf:
         parameters["timeout_min"] = math.ceil(time_limit / 60) + EXTRA_MINUTES
     parameters |= _parse(options)
-    if device_type == "cpu" and parameters.get("gpus_per_node"):
+    gpu_options = {name: value for name, value in parameters.items() if "gpus" in name or _is_gres_of_gpus(name, value)}
+    if device_type == "cuda" and not gpu_options:
+        parameters["gpus_per_node"] = 1
+    if device_type == "cpu" and any(gpu_options.values()):
+        option = next(iter(gpu_options)).removeprefix("slurm_")
         raise InputError(
-            "gpus_per_node in slurm_options requests GPUs, but the device of this search is the CPU; "
-            "omit it, or start the search on a machine with a GPU"
+            f"{option} in slurm_options requests GPUs, but the device of this search is the CPU; "
+            "omit it, or pass --device cuda to train on GPUs that only the jobs have"
         )
     if not {"timeout_min", "slurm_time"} & parameters.keys():
         raise InputError("Slurm needs a time limit for jobs in minutes: --slurm-options timeout_min=120")
@@ -165,16 +166,17 @@ def _parse(options: str | None) -> dict[str, Any]:
     return parsed
 
 
+def _is_gres_of_gpus(name: str, value: Any) -> bool:
+    return name == "slurm_gres" and str(value).startswith("gpu")
+
+
 def _evaluate(evaluator: Evaluator, task: Task, device_type: str | None) -> tuple[str, Any]:
     """Evaluate a child on the type of device in the configuration of its result; the function that runs in the job."""
     try:
         if device_type == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the device auto would be a GPU on a node that has one
-        elif device_type == "cuda" and resolve_device("auto").type != "cuda":
-            raise InputError(
-                f"PyTorch finds no GPU on the node {platform.node()}; request GPUs, for example with "
-                "--slurm-options partition=gpu,gpus_per_node=1"
-            )
+        elif device_type == "cuda":
+            require_gpu("request GPUs, for example with --slurm-options partition=gpu,gpus_per_node=1")
         return "done", task.run(evaluator)
     except InputError as error:
         return "input_error", str(error)

@@ -24,15 +24,15 @@ ENV_OPTIONS = ("preset", "data_dir", "device", "num_threads", "search_space", "e
 
 
 def resolved_preset(args: SearchArgs) -> str:
-    """Return the preset of ``args``; "auto" depends on the data set."""
+    """Return the preset of ``args``; "auto" depends on the data set and the device."""
     if args.preset != "auto":
         return args.preset
     module, _, env_id = args.env_id.rpartition(":")
     with contextlib.suppress(gym.error.Error, ImportError):  # raised again by ``make_env``
         if module:
             import_user_module(module)
-        return auto_preset(gym.spec(env_id).kwargs.get("dataset"), args.data_dir)
-    return auto_preset()
+        return auto_preset(gym.spec(env_id).kwargs.get("dataset"), args.data_dir, args.device)
+    return auto_preset(device=args.device)
 
 
 def make_env(args: SearchArgs) -> NASESEnv:

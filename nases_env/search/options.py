@@ -107,12 +107,13 @@ class SearchArgs:
     and the end. A resumed search prints its last recorded trial again."""
     preset: str = "auto"
     """Network size and training of the children: paper, gpu, cpu, small or smoke. auto: small for an image folder with few
-    images, otherwise gpu if there is a GPU, otherwise cpu."""
+    images, otherwise gpu if there is a GPU or --device is cuda, otherwise cpu."""
     data_dir: str | None = None
     """Directory with the data sets. Default: the environment variable NASES_DATA_DIR, else a directory in the user's
     cache."""
     device: str = "auto"
-    """Torch device such as cpu or cuda:1. auto: the GPU if there is one."""
+    """Torch device such as cpu or cuda:1. auto: the GPU if this machine has one. With --executor slurm or ray, cuda is a GPU
+    of the machine that trains a child; this one needs none."""
     num_threads: int = 1
     """Number of CPU threads per training."""
     search_space: str | None = None
@@ -146,6 +147,7 @@ class SearchArgs:
             raise InputError("--quiet and --log-json exclude each other; omit one of them")
         if self.time is not None and not self.time > 0:
             raise InputError(f"--time must be more than 0 seconds, not {self.time}")
+        self.execution.require_device(self.device)  # before data is downloaded
 
     def check_env(self, env: NASESEnv) -> None:
         """Check that the agent can search ``env``, before anything is planned or written.

@@ -237,6 +237,12 @@ def test_environment_that_does_not_train_is_an_error(env_id: str, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+def test_final_trainings_need_the_device_on_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot use the device 'cuda:99'"):
+        reproduce("--preset", "smoke", "--output", tmp_path / "new", "--device", "cuda:99", "--executor", "slurm")
+    assert not list(tmp_path.iterdir())
+
+
 def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path: Path) -> None:
     """Earlier versions wrote "preset" for unset settings, and two settings had other names."""
     config = json.loads((folder / "config.json").read_text())

@@ -15,6 +15,7 @@ from typing import Any
 import nases_agents
 import numpy as np
 import pytest
+import torch
 
 from nases_env.cli import search_plan
 from nases_env.cli.agents import AGENTS, require_agent
@@ -85,6 +86,17 @@ def test_dry_run_only_prints_the_plan() -> None:
     assert "note: if these are natural photographs, fine-tuning a pretrained network" in result.stdout
     assert "plan: model_assisted evaluates 7 children" in result.stdout
     assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize(("preset", "epochs"), [((), "10 epochs"), (("--preset", "smoke"), "1 epoch")])
+def test_plan_of_a_search_with_gpus_on_other_machines(preset: tuple[str, ...], epochs: str) -> None:
+    options = ("search", "digits", "--dry-run", "--device", "cuda", *preset)
+    result = run_here(main, *options, "--executor", "slurm")
+    assert result.returncode == 0, result.stderr
+    assert f"children, 1 at a time; each is trained for {epochs} on" in result.stdout
+    assert "estimate: none, because this machine does not have the device cuda\n" in result.stdout
+    assert error_of(run_here(main, *options)).startswith("error: cannot use the device 'cuda'")
 
 
 @pytest.mark.parametrize("data", ["my_envs:Widths-v0", "my_package.envs:Widths-v0"])

@@ -275,7 +275,6 @@ def test_every_keyword_is_documented() -> None:
         ({"num_epochs": "three"}, "num_epochs must be int, not 'three'"),
         ({"num_epochs": 0}, "num_epochs must be at least 1, not 0"),
         ({"schedule": "linear"}, "schedule must be Literal.'cosine', 'triangular'"),
-        ({"device": "cuda:99"}, "cannot use the device 'cuda:99'"),
         ({"device": "nonsense"}, "cannot use the device 'nonsense'"),
         ({"device": "meta"}, "cannot use the device 'meta'"),
         ({"search_space": "darts"}, "unknown search space 'darts'"),
@@ -286,6 +285,15 @@ def test_invalid_keywords_are_one_line_errors(options: dict[str, Any], message: 
     with pytest.raises(InputError, match=message) as caught:
         gym.make("NASES-Digits-v0", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_gpu_is_needed_for_the_first_child() -> None:
+    """``start`` decides on which machine children are trained."""
+    env = gym.make("NASES-Digits-v0", preset="smoke", device="cuda:99")
+    env.reset(seed=0)
+    with pytest.raises(InputError, match="cannot use the device 'cuda:99'"):
+        env.step(env.action_space.sample())
+    env.close()
 
 
 @pytest.mark.parametrize("make_env", [gym.make, gym.make_vec])

@@ -125,6 +125,15 @@ def test_checkpoints_do_not_change_the_digest(tmp_path: Path) -> None:
     assert resumable.digest() == EVALUATOR.digest()
 
 
+def test_configuration_on_a_gpu_is_the_same_with_and_without_one_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = dataclasses.replace(EVALUATOR, device="cuda")
+    elsewhere.prepare()
+    described = elsewhere.describe()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert described == dataclasses.replace(EVALUATOR, device="auto", num_threads=4).describe()
+    assert described["device"] == "cuda"
+
+
 def test_splits_have_the_configured_sizes_and_depend_on_the_seed() -> None:
     everything = dataclasses.replace(
         EVALUATOR, settings=dataclasses.replace(SMOKE, num_train_images=None, num_valid_images=None)

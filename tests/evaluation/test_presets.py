@@ -42,6 +42,8 @@ def test_presets_are_valid_and_can_be_overridden(preset: str) -> None:
 
 def test_auto_selects_by_gpu() -> None:
     assert resolve_preset("auto")[0] == ("gpu" if torch.cuda.is_available() else "cpu")
+    assert auto_preset(device="cuda") == "gpu"
+    assert auto_preset(device="cpu") == auto_preset()
 
 
 def test_every_setting_has_a_help_text() -> None:

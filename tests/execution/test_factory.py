@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,23 @@ def test_executor_knows_its_number_of_workers(options: dict[str, Any], expected:
     executor = executor_of(EXPENSIVE, 4, **options)
     assert executor.num_workers == executor.inner.num_workers == expected
     executor.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("executor", "message"),
+    [
+        ("auto", "cannot use the device 'cuda:99'"),
+        ("serial", "cannot use the device 'cuda:99'"),
+        ("processes", "cannot use the device 'cuda:99'"),
+        ("ray", "^with the executor ray, a child sees its own GPU only; use cuda, not cuda:99$"),
+        ("slurm", "^with the executor slurm, a child sees its own GPU only; use cuda, not cuda:99$"),
+    ],
+)
+def test_device_must_exist_where_children_are_trained(executor: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        executor_of(replace(EXPENSIVE, device="cuda:99"), executor=executor)
+    if executor in ("ray", "slurm"):
+        ExecutionSettings(executor=executor).require_device("cuda")
 
 
 def test_results_are_cached_in_the_store(tmp_path: Path) -> None:

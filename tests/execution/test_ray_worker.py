@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEvaluator, Status, TrainingEvaluator
@@ -30,6 +31,7 @@ from tests.execution.faulty import FaultyEvaluator
 ray: Any = pytest.importorskip("ray")
 ray_cluster: Any = importlib.import_module("nases_env.execution.ray_cluster")  # requires Ray
 ray_worker: Any = importlib.import_module("nases_env.execution.ray_worker")
+ray_worker_main: Any = importlib.import_module("nases_env.execution.ray_worker_main")
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0  # timeout of a test that hangs
@@ -265,10 +267,12 @@ def test_out_of_memory_error_sets_the_status() -> None:
 
 def test_invalid_arguments_are_input_errors(cluster: None, tmp_path: Path) -> None:
     demanding = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu", num_threads=1000)
+    on_gpu = dataclasses.replace(demanding, device="cuda")
     unpicklable = FaultyEvaluator(folder=str(tmp_path))
     object.__setattr__(unpicklable, "lock", socket.socket())
     invalid: list[tuple[Evaluator, dict[str, Any], str]] = [
         (demanding, {}, "no node of the Ray cluster has the 1000 CPUs \\(num_threads\\)"),
+        (on_gpu, {}, "no node of the Ray cluster has the 1000 CPUs \\(num_threads\\) and a GPU that a child requires"),
         (unpicklable, {}, "cannot be sent to a Ray cluster"),
         (FaultyEvaluator(), {"address": "127.0.0.1:1"}, "is already connected to the Ray cluster at "),
     ]
@@ -278,6 +282,14 @@ def test_invalid_arguments_are_input_errors(cluster: None, tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
     unpicklable.__dict__["lock"].close()
     assert ray.is_initialized()
+
+
+def test_task_with_a_gpu_that_pytorch_does_not_find_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_worker_main.ray, "get_gpu_ids", lambda: [0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    kind, reason = ray_worker_main._outcome(b"", None, b"")
+    assert kind == "input_error"
+    assert reason.startswith(f"PyTorch {torch.__version__} finds no GPU on the node ")
 
 
 def test_evaluator_that_no_node_can_import_is_an_input_error(

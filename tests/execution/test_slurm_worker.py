@@ -105,16 +105,37 @@ def test_job_trains_on_the_device_of_the_search(monkeypatch: pytest.MonkeyPatch)
     task = Mock(run=lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
     assert slurm_worker._evaluate(FaultyEvaluator(), task, None) == ("done", "0")
     assert slurm_worker._evaluate(FaultyEvaluator(), task, "cpu") == ("done", "")
-    monkeypatch.setattr(slurm_worker, "resolve_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     kind, reason = slurm_worker._evaluate(FaultyEvaluator(), task, "cuda")
     assert kind == "input_error"
-    assert reason.startswith("PyTorch finds no GPU on the node ")
+    assert reason.startswith(f"PyTorch {torch.__version__} finds no GPU on the node ")
 
 
-def test_gpus_for_children_on_the_cpu_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        ("cpu", "", None),
+        ("cuda", "", 1),
+        ("cuda", ",gpus_per_node=2", 2),
+        ("cuda", ",gres=gpu:a100:1", None),
+        ("cuda", ",gpus_per_task=1", None),
+        ("cuda", ",gres=license", 1),
+    ],
+)
+def test_job_requests_one_gpu_by_default(device: str, options: str, expected: int | None, tmp_path: Path) -> None:
+    """The machine of the search needs no GPU for the device cuda."""
+    evaluator = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device=device)
+    (worker,) = slurm_workers(evaluator, 1, folder=tmp_path, options=f"timeout_min=5{options}", cluster="local")
+    assert worker._executor._executor.parameters.get("gpus_per_node") == expected
+    assert worker._device_type == device
+
+
+@pytest.mark.parametrize("option", ["gpus_per_node=1", "gpus_per_task=1", "gres=gpu:1"])
+def test_gpus_for_children_on_the_cpu_are_refused(option: str, tmp_path: Path) -> None:
     evaluator = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
-    options = "timeout_min=5,gpus_per_node=1"
-    with pytest.raises(InputError, match="requests GPUs, but the device of this search is the CPU; omit it"):
+    options = f"timeout_min=5,{option}"
+    message = f"^{option.split('=')[0]} in slurm_options requests GPUs, .* is the CPU; omit it, or pass --device cuda"
+    with pytest.raises(InputError, match=message):
         slurm_workers(evaluator, 1, folder=tmp_path, options=options, cluster="local")
     assert len(slurm_workers(FaultyEvaluator(), 1, folder=tmp_path, options=options, cluster="local")) == 1
 

@@ -78,6 +78,7 @@ def test_changed_settings_are_a_one_line_error(trained: Path, tmp_path: Path) ->
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
     config["configuration"] |= {"device": "cuda", "num_threads": None}
+    config["arguments"]["device"] = "cuda:99"
     path.write_text(json.dumps(config))
     assert run_here(main, "report", str(tmp_path / "run"), "--latency").returncode == 0
     config["configuration"]["images"] = "other"

@@ -1,0 +1,18 @@
+"""Torch devices by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from nases_env.devices import device_type
+from nases_env.errors import InputError
+
+
+def test_type_of_a_gpu_is_known_without_one() -> None:
+    assert [device_type(name) for name in ("cuda", "cuda:99", "cpu")] == ["cuda", "cuda", "cpu"]
+
+
+@pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:x"])
+def test_type_of_an_unknown_device_is_an_input_error(name: str) -> None:
+    with pytest.raises(InputError, match=f"cannot use the device '{name}'"):
+        device_type(name)

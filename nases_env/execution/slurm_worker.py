@@ -61,12 +61,19 @@ class SlurmWorker(Worker):
             raise AttemptError(reason, log=_log(job)) from error
         if kind == "raised":
             raise AttemptError(f"raised {value}; see {job.paths.stderr}", log=_log(job))
-        for path in Path(self._executor.folder).glob(f"{job.job_id}_*"):
-            path.unlink(missing_ok=True)
+        self._remove_files(job.job_id)
         if kind == "input_error":
             raise InputError(value)
         evaluation: Evaluation = value
         return evaluation
+
+    def _remove_files(self, job_id: str) -> None:
+        folder = Path(self._executor.folder)
+        for path in folder.glob(f"{job_id}_*"):
+            path.unlink(missing_ok=True)
+        for path in folder.glob(".submission_file_*"):  # submitit leaves a link to the script of each job
+            if path.is_symlink() and not path.exists():
+                path.unlink(missing_ok=True)
 
     def _wait(self, job: Any) -> None:
         """Wait until the job has ended; cancel it after ``cancel`` or the time limit."""

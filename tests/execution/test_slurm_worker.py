@@ -60,6 +60,8 @@ def test_results_equal_those_of_the_serial_executor_and_no_file_is_left(tmp_path
     evaluator.prepare()
     space = children(2, "enas_micro")
     jobs = executor(evaluator, tmp_path / "jobs")
+    (folder,) = (tmp_path / "jobs").iterdir()
+    (folder / ".submission_file_0.sh").symlink_to(folder / "0_submission.sh")  # as submitit's executor for Slurm leaves it
     futures = [jobs.submit(child, 0) for child in space]
     here = SerialExecutor(evaluator)
     for child, future in zip(space, futures, strict=True):

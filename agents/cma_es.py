@@ -49,7 +49,7 @@ class Args(SearchArgs):
 
 
 class CMAES(Agent):
-    """Agent that samples actions from a Gaussian and adapts its mean and covariance. It learns from the lowest rung only.
+    """Agent that samples actions from a Gaussian and adapts its mean and covariance. It learns from the first rung only.
 
     Args:
         env: an environment that was reset.

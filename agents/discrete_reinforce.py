@@ -137,7 +137,7 @@ class IndependentController(nn.Module):
 class DiscreteReinforce(Agent):
     """Agent that samples children from the controller and takes one gradient step per batch of evaluated children.
 
-    It learns from the lowest rung only: each child is used in one gradient step, by default before it can be promoted.
+    It learns from the first rung only: each child is used in one gradient step, by default before it can be promoted.
 
     Args:
         env: an environment that was reset.

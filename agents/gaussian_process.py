@@ -207,7 +207,7 @@ class GaussianProcess:
 
         Args:
             decisions: the candidates, shape (C, m).
-            x_pending: children under evaluation at the lowest rung, shape (P, m); they reduce the variance of similar
+            x_pending: children in flight at the first rung, shape (P, m); they reduce the variance of similar
                 candidates and do not change the mean.
         """
         candidates = torch.from_numpy(decisions)

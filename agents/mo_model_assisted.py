@@ -14,7 +14,7 @@ independent, so the expected area is a sum over the steps of the front.
 
 If the environment builds networks, the costs of the best candidates are computed instead of predicted, except for the
 latency, which must be measured. Pending children reduce the predicted variance of similar candidates. With rungs, the agent
-learns from the lowest rung only.
+learns from the first rung only.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ weighted sum, the Chebyshev scalarization can prefer any Pareto-optimal child, e
 The controller reads a mutant of one of the best children for the weights of the next child. In an update, the advantage of
 a replayed child is the normal quantile of the rank of its value among those of all children for its weights, so the baseline
 is their median. Each update computes the values of all children for these weights, because their objectives are known. With
-rungs, the agent learns from the lowest rung only.
+rungs, the agent learns from the first rung only.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class MOReinforce(EliteReinforce):
         return super().tell(proposal, evaluation)
 
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
-        return {}  # only the lowest rung counts
+        return {}  # only the first rung counts
 
     def _next_sample(self) -> PolicySample:
         """Draw the weights of the next child, rank the children for them, and sample it."""

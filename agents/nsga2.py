@@ -41,7 +41,7 @@ class Args(SearchArgs):
 
 
 class NSGA2(OptunaAgent):
-    """Agent that asks a study of Optuna in memory. It learns from the lowest rung only.
+    """Agent that asks a study of Optuna in memory. It learns from the first rung only.
 
     Args:
         env: an environment with several objectives that was reset.

@@ -47,7 +47,7 @@ class OptunaAgent(Agent):
         }
         self.proposed: set[str] = set()
         self._is_exhausted = False
-        self.values: dict[str, float | Sequence[float]] = {}  # at the lowest rung, by key
+        self.values: dict[str, float | Sequence[float]] = {}  # at the first rung, by key
 
     @abstractmethod
     def values_of(self, evaluation: Evaluation) -> float | Sequence[float]:

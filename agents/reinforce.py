@@ -14,7 +14,7 @@ the default standard deviation is large, and repeats are sampled again; the log 
 not sample repeats again.
 
 With several children in flight, a child may be older than the last update. Its log probability is computed with the current
-weights; no importance correction is applied. With rungs, the agent learns from the lowest rung only.
+weights; no importance correction is applied. With rungs, the agent learns from the first rung only.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ BEST_SHARE = 0.05  # the share of them that counts as large, or as good by earli
 class RewardModel:
     """A Gaussian process (``agents/gaussian_process.py``) fitted to the ranks of the rewards of all evaluated children.
 
-    With rungs, it is fitted to all rewards at the lowest rung and to the comparable rewards of promoted children, and
+    With rungs, it is fitted to all rewards at the first rung and to the comparable rewards of promoted children, and
     predicts rewards at the highest rung with a promotion.
 
     Args:
@@ -56,7 +56,7 @@ class RewardModel:
         self._earlier = earlier
         self.children: list[Architecture] = []
         self._rungs = rungs
-        self._rewards: list[float] = []  # at the lowest rung
+        self._rewards: list[float] = []  # at the first rung
         self._promoted: dict[str, tuple[Architecture, int]] = {}  # with the index of the highest rung, by key
         self._comparable_rewards: Mapping[str, float] = {}
 

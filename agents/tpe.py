@@ -44,7 +44,7 @@ class Args(SearchArgs):
 
 
 class TPE(OptunaAgent):
-    """Agent that asks a study of Optuna in memory. It learns from the lowest rung only.
+    """Agent that asks a study of Optuna in memory. It learns from the first rung only.
 
     Args:
         env: an environment that was reset.

@@ -85,7 +85,7 @@ class EarlierSearch:
 
     @cached_property
     def children(self) -> list[EarlierChild]:
-        """The distinct children, in order; with rungs, with the rewards at the lowest one.
+        """The distinct children, in order; with rungs, with the rewards at the first one.
 
         Raises:
             InputError: if it is not a run directory, or has few children.

@@ -234,6 +234,13 @@ def test_guide_lists_every_environment() -> None:
         assert f"`{env_id}`" in guide
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_extras_are_added_to_the_installed_package(page: Path) -> None:
+    """This works in any directory and for any installation; error messages give the same command."""
+    for words in re.findall(r"pip install ([^`\n#]*\[[^\n]*?\]'?)", page.read_text()):
+        assert words.startswith("'nases-env["), words
+
+
 def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 100
 

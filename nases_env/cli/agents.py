@@ -44,4 +44,4 @@ def import_agent(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "nases_agents":
             raise
-        raise InputError("the package nases_agents is not installed; install NASES with pip install -e .") from None
+        raise InputError("the package nases_agents is not installed; run pip install -e . in the checkout") from None

@@ -44,7 +44,7 @@ MAX_FAILURES = 3  # failed children to list
 class StatusArgs:
     """Show the progress of a search, a final training or a reproduction.
 
-    For a search: finished, pending and failed children, the best child, and the remaining time.
+    For a search: finished, in-flight and failed children, the best child, and the remaining time.
     """
 
     run_dir: tyro.conf.Positional[Path] = field(

@@ -36,7 +36,7 @@ _TABLE_WIDTH = 120
 
 @dataclass(frozen=True)
 class LsArgs:
-    """List the children in a store, best reward first, and the children under evaluation."""
+    """List the children in a store, best reward first, and those in flight."""
 
     path: tyro.conf.Positional[Path] = field(metadata={"help": "Path of the store."})
     limit: int = field(default=20, metadata={"help": "Maximum number of children to list; 0 lists all."})
@@ -141,15 +141,15 @@ def _ls(args: LsArgs) -> None:
         try:
             best = heapq.nlargest(args.limit or num_evaluations, rows, key=_ranking_key)
             table = _table(best)
-            under_evaluation = [_describe_lease(lease) for lease in leases]
+            in_flight = [_describe_lease(lease) for lease in leases]
         except (TypeError, ValueError) as error:
             raise InputError(f"{args.path} contains invalid values ({error}); run: nases store verify {args.path}") from None
     if best:
         console = Console()
         console.width = max(console.width, _TABLE_WIDTH)  # a narrow terminal wraps lines instead of losing columns
         console.print(table)
-    print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nunder evaluation: {len(leases)}")
-    for line in under_evaluation:
+    print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nin flight: {len(leases)}")
+    for line in in_flight:
         print(f"  {printable(line)}")
 
 

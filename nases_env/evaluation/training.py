@@ -57,7 +57,7 @@ class TrainingEvaluator(Evaluator):
             0: after every epoch; inf: never.
         rungs: numbers of epochs after which a child can be evaluated, increasing. They replace ``num_epochs``,
             ``min_steps`` and ``num_cycles`` of ``settings``: the last rung is the whole training, and the learning rate
-            schedule restarts after each rung. With checkpoints, a child continues from its last rung; without, it is
+            schedule restarts after each rung. With checkpoints, a child continues from its highest rung; without, it is
             trained from the beginning, with the same result.
         fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
         limits: which children are feasible for ``screen``; ``evaluate`` evaluates all.

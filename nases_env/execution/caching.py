@@ -120,7 +120,7 @@ class CachingExecutor(Executor):
         return job.future
 
     def shutdown(self) -> None:
-        """Cancel the children under evaluation, shut down the inner executor, and close the store."""
+        """Cancel the children in flight, shut down the inner executor, and close the store."""
         with self._lock:
             if self._is_shut_down:
                 return

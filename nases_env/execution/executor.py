@@ -67,7 +67,7 @@ class Executor(ABC):
         """
 
     def shutdown(self) -> None:  # noqa: B027 - optional
-        """Cancel the children under evaluation and stop all workers. Can be called repeatedly."""
+        """Cancel the children in flight and stop all workers. Can be called repeatedly."""
 
 
 class SerialExecutor(Executor):

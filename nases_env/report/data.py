@@ -124,7 +124,8 @@ class Totals:
         num_distinct: number of distinct architectures.
         rewards: the rewards of the trials with a result, in order.
         failures: number of trials without a result by status.
-        seconds_by_device: wall time of all evaluations by device; the time of a child's last rung includes the lower rungs.
+        seconds_by_device: wall time of all evaluations by device; that of a promoted child at its highest rung,
+            which includes the lower ones.
     """
 
     num_trials: int

@@ -1,4 +1,4 @@
-"""The final phase: the best architecture of a search is trained to convergence on all training images and tested once."""
+"""The final training: the best architecture of a search is trained to convergence on all training images and tested once."""
 
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.result import FinalResult

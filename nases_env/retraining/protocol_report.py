@@ -130,7 +130,7 @@ def _to_markdown(
                 for agent, of_agent in searches.items()
             ),
         ),
-        "## Final phase",
+        "## Final training",
         escape_markdown(values["conditions"]),
         escape_markdown(describe_changes(values["changed_settings"])),
         markdown_table(

@@ -70,7 +70,7 @@ class Agent(ABC):
     def tell_promoted(self, proposal: Proposal, evaluation: Evaluation, rewards: Mapping[str, float]) -> dict[str, float]:
         """Report the evaluation of an earlier proposal at a higher rung, in a search with rungs.
 
-        By default, an agent learns from the lowest rung only.
+        By default, an agent learns from the first rung only.
 
         Args:
             proposal: a proposal that was reported to ``tell`` before.

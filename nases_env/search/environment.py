@@ -38,7 +38,7 @@ def resolved_preset(args: SearchArgs) -> str:
 def make_env(args: SearchArgs) -> NASESEnv:
     """Create the environment that ``args`` describe: any registered ``NASESEnv``.
 
-    Modules that a resumed run names are imported by ``import_recorded_module``.
+    Modules that a resumed search names are imported by ``import_recorded_module``.
 
     Raises:
         InputError: if there is no such environment, it has a wrapper, or it does not take an option that was given.

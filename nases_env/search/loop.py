@@ -34,7 +34,7 @@ MAX_INFEASIBLE = 1000  # infeasible proposals in a row after which the search en
 
 @dataclass(frozen=True)
 class _Pending:
-    """A proposal under evaluation; ``future`` None: recorded, or not submitted yet."""
+    """A proposal in flight; ``future`` None: recorded, or not submitted yet."""
 
     proposal: Proposal
     fidelity: int | None

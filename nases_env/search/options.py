@@ -71,7 +71,7 @@ class SearchArgs:
     env_kwargs: dict[str, str] = field(default_factory=dict)
     """Additional environment arguments as NAME VALUE pairs, such as landscape_seed 3."""
     budget: int = 30
-    """Number of children to evaluate, including repeats, which are served from the cache."""
+    """Number of children to evaluate, including repeated architectures, which are not evaluated again."""
     time: Duration = None
     """Duration of the search, such as 90s, 45m or 1h30m, including the second evaluation of the finalists. A resumed search
     gets the full time again. Default: no limit. With --time, --budget is unlimited by default."""

@@ -1,4 +1,4 @@
-"""The command line of an agent: parse its options, or read those of the run that it resumes."""
+"""The command line of an agent: parse its options, or read those of the search that it resumes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def parse_and_search(
 ) -> None:
     """Parse the options of an agent and call ``main`` with them.
 
-    With ``--resume`` the defaults are the options of the resumed run. If that run is finished, a message is printed instead.
+    With ``--resume`` the defaults are the options of the resumed search. If it is finished, a message is printed instead.
 
     Args:
         args_type: as in ``run_search``.

@@ -48,8 +48,8 @@ def load_args(args_type: type[Args], path: Path) -> Args:
     values = {**{name: getattr(args_type, name) for name in args_type.added}, **values}
     if set(values) != names:
         raise InputError(
-            f"{path} is a run of {config.get('agent')} with the options of a different agent or version of NASES; resume it "
-            f"with that agent and version: {config.get('command')}"
+            f"{path} is a search with {config.get('agent')} and the options of a different agent or version of NASES; "
+            f"resume it with that agent and version: {config.get('command')}"
         )
     if not args_type.uses_embedding:
         values["embedding"] = None  # earlier versions required one for custom search spaces

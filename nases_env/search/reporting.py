@@ -35,7 +35,7 @@ FIRST_HYPERPARAMETERS = ("env_id", "agent", "seed", "budget")
 
 
 class ProgressBar(SearchCallback):
-    """Shows finished, pending and failed children, the best reward, the rate and the remaining time on standard error.
+    """Shows on standard error: finished, in-flight and failed children, the best reward, the rate and the remaining time.
 
     Args:
         description: the first word of the bar.

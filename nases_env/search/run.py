@@ -248,7 +248,7 @@ class SearchRun:
         """Read what the run directory holds."""
         config = read_config(path)
         if config.get("agent") != self.agent:
-            raise InputError(f"{path} is a run of {config.get('agent')}, not {self.agent}; resume it with that agent")
+            raise InputError(f"{path} is a search with {config.get('agent')}, not {self.agent}; resume it with that agent")
         if config.get("configuration") != config_of(self.env.evaluator):
             names = ", ".join(changed_configuration(config, self.env.evaluator)) or "settings"
             raise InputError(

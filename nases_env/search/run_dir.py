@@ -248,7 +248,7 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
                     return
                 record = parse_json(line.decode())
                 Evaluation.check(record)
-                record.setdefault("is_promotion", False)  # missing in runs of earlier versions
+                record.setdefault("is_promotion", False)  # missing in searches of earlier versions
                 if not (
                     record["child"] == number
                     and type(record["is_new"]) is type(record["is_promotion"]) is bool

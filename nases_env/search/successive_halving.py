@@ -67,7 +67,7 @@ class SuccessiveHalving:
         return None
 
     def comparable_rewards(self) -> dict[str, float]:
-        """Return the reward of each promoted architecture, by key, comparable with rewards at the lowest rung.
+        """Return the reward of each promoted architecture, by key, comparable with rewards at the first rung.
 
         It is the reward at the highest rung that the child has reached, minus the mean gain of the promoted children at each
         rung up to there. A child whose training failed at a higher rung has the reward 0.

@@ -114,7 +114,7 @@ def test_report_contains_the_measured_values(folder: Path) -> None:
     assert report["agents"]["elite_reinforce"]["less_error_than_random_search"]["mean"] == pytest.approx(sum(less) / 2)
     assert report["agents"]["random_search"]["less_error_than_random_search"] is None
     text = (folder / "report.md").read_text()
-    for words in ("Stage 1", "Stage 2", "Final phase", "2 seeds in NASES-Digits-v0", "64 training images of digits"):
+    for words in ("Stage 1", "Stage 2", "Final training", "2 seeds in NASES-Digits-v0", "64 training images of digits"):
         assert words in text
     assert "Changed from the search: num_epochs 1 -> 3, num_cycles 3 -> 1, " in text
     assert report["changed_settings"]["num_epochs"] == [1, 3]

@@ -76,7 +76,7 @@ class TestLs:
         assert [line.split()[0] for line in out.splitlines()[1:5]] == ["0.7500", "0.5000", "0.2500", "–"]
         assert ARCHITECTURES[1].key[:20] in out
         assert DIGEST[:8] in out
-        assert "evaluations: 4\nconfigurations: 1\nunder evaluation: 1\n" in out
+        assert "evaluations: 4\nconfigurations: 1\nin flight: 1\n" in out
         assert f"  a child, seed 5: process {os.getpid()} on " in out
         change(path, "UPDATE evaluations SET score = 0.875 WHERE seed = 0")
         change(path, "UPDATE evaluations SET score = 0.0625 WHERE seed = 1")

@@ -1,4 +1,4 @@
-"""A toy evaluator with rungs: the reward is known, and the lowest rung is misleading."""
+"""A toy evaluator with rungs: the reward is known, and the first rung is misleading."""
 
 from __future__ import annotations
 

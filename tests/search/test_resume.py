@@ -302,8 +302,8 @@ def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.M
         (
             "--resume",
             "foreign",
-        ): "foreign is a run of random_search with the options of a different agent or version of NASES; resume",
-        ("--resume", "earlier"): "earlier is a run of reinforce with the options of a different agent or version of NASES",
+        ): "foreign is a search with random_search and the options of a different agent or version of NASES; resume",
+        ("--resume", "earlier"): "earlier is a search with reinforce and the options of a different agent or version",
     }
     for options, message in cases.items():
         assert message in error_of(run_here(script(REINFORCE), *options))

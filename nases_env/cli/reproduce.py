@@ -39,6 +39,7 @@ from nases_env.retraining.plan import Plan, Stage, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.timing import NUM_NETWORKS, time_pretraining, time_training
+from nases_env.retraining.training import TrainingFailedError
 from nases_env.search import SearchArgs, make_env
 from nases_env.search_spaces import get_search_space, import_path
 from nases_env.seeding import numpy_generator
@@ -47,6 +48,8 @@ from nases_env.streams import optional_output
 CONFIG = "config.json"
 RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "limit_final")
 """Options that may change when the command is rerun."""
+
+FINAL_FOLDERS = "seed-*/*/final"
 
 INTERRUPT_GRACE_SECONDS = 5.0
 
@@ -107,6 +110,11 @@ def _run_steps(steps: Sequence[Step], console: Console) -> None:
             console.print(f"[{number}/{len(steps)}] {step.command}", soft_wrap=True)
             try:
                 _run(step)
+            except TrainingFailedError as error:  # it would fail again
+                raise InputError(
+                    f"{step.options()[0]}: {error.problem}; to train all final networks again and keep the searches, delete "
+                    f"{step.plan.output / FINAL_FOLDERS} and rerun the command with a lower {error.options('final')}"
+                ) from error
             except BaseException:  # including KeyboardInterrupt and SystemExit
                 console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume")
                 raise
@@ -183,7 +191,9 @@ def _config(plan: Plan) -> dict[str, Any]:
 
 
 def _check_config(plan: Plan) -> bool:
-    """Return whether the output directory contains this reproduction; False if the directory is new.
+    """Return whether the output directory contains this reproduction.
+
+    False if the directory is new, or if it has other settings of the final training runs but no final training.
 
     Raises:
         InputError: if it contains a different reproduction or anything else.
@@ -207,15 +217,12 @@ def _check_config(plan: Plan) -> bool:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
     before, now = _flatten(before), _flatten(_config(plan))
-    changed = [
-        f"--{name.replace('_', '-')} {_format(before.get(name))}"
-        for name, value in now.items()
-        if before.get(name) != value and name not in RESUME_OVERRIDABLE
-    ]
+    changed = [name for name, value in now.items() if before.get(name) != value and name not in RESUME_OVERRIDABLE]
+    if changed and all(name.startswith("final.") for name in changed) and not any(plan.output.glob(FINAL_FOLDERS)):
+        return False
     if changed:
-        raise InputError(
-            f"{plan.output} was started with {', '.join(changed)}; pass the same options, or choose a different --output"
-        )
+        options = ", ".join(f"--{name.replace('_', '-')} {_format(before.get(name))}" for name in changed)
+        raise InputError(f"{plan.output} was started with {options}; pass the same options, or choose a different --output")
     return True
 
 

@@ -187,6 +187,34 @@ def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, c
     assert "total on" in total
 
 
+def test_final_training_that_diverges_names_what_to_do(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    finals = sorted(output.glob("seed-*/*/final"))
+    options = ["--preset", "smoke", "--output", output, "--seeds", 1]
+    for final in finals:
+        shutil.rmtree(final)
+    run_dir = output / "seed-0" / "elite_reinforce"
+    with pytest.raises(InputError) as raised:
+        reproduce(*options, "--final.lr-max", 1e30)
+    assert str(raised.value) == (
+        f"{run_dir}: the training with seed 0 failed in epoch 1: the loss is not finite; to train all final networks again "
+        f"and keep the searches, delete {output}/seed-*/*/final and rerun the command with a lower --final.lr-max"
+    )
+    assert "rerun the command to resume" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"was started with --final.lr-max 1e\+30; pass the same options"):
+        reproduce(*options, "--final.lr-max", 0.01)
+    shutil.rmtree(run_dir / "final")
+    reproduce(*options, "--final.lr-max", 0.01)
+    assert [line.split()[1:3] for line in capsys.readouterr().err.splitlines() if line.startswith("[")] == 2 * [
+        ["nases", "train"]
+    ]
+    assert json.loads((output / "report.json").read_text())["changed_settings"]["lr_max"] == [0.1, 0.01]
+    assert command._check_config(plan_of(*map(str, options), "--final.lr-max", "0.01"))
+
+
 def test_images_of_the_user_have_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "images", per_class=10)
     reproduce("--preset", "small", "--data-dir", tmp_path / "images", "--dry-run")
@@ -247,6 +275,7 @@ def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path
     with pytest.raises(InputError, match=r"was started with --child.cutout-length 2; pass the same options"):
         reproduce(*options)
     options += ["--child.cutout-length", 2]  # the final training was then without cutout
+    (tmp_path / "seed-0" / "random_search" / "final").mkdir(parents=True)  # otherwise, its settings may change
     with pytest.raises(InputError, match=r"was started with --final.cutout-length 0; pass the same options"):
         reproduce(*options)
     assert command._check_config(make_plan(parse_reproduce([*map(str, options), "--final.cutout-length", "0"])))

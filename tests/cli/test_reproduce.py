@@ -30,7 +30,9 @@ from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator
 from nases_env.execution.store import process_start_time
 from nases_env.file_lock import lock, open_folder
+from nases_env.retraining import timing
 from nases_env.retraining.plan import Plan, Step, make_plan
+from nases_env.retraining.timing import TrainingTime
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
 from tests.training.images import write_folder
@@ -187,6 +189,36 @@ def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, c
     assert "total on" in total
 
 
+@pytest.mark.parametrize(("num_trials", "search", "total"), [(0, "0:01:04", "0:01:34"), (1, "0:00:54", "0:01:24")])
+def test_dry_run_counts_what_is_left_and_the_finalists(
+    num_trials: int,
+    search: str,
+    total: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each epoch takes 10 seconds: each of 3 children and 3 finalists has 1, and the final training 3."""
+    times = TrainingTime(per_epoch=10.0, overhead=0.0)
+    for where in (timing, command):
+        monkeypatch.setattr(where, "time_training", lambda *_, **__: times)
+    monkeypatch.setattr(timing, "FORWARD_SHARE", 0.0)
+    monkeypatch.setattr(command, "time_pretraining", lambda *_: 0.0)
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    run_dir = output / "seed-1" / "random_search"
+    shutil.rmtree(run_dir / "final")
+    config = json.loads((run_dir / "config.json").read_text())
+    del config["finished"]
+    (run_dir / "config.json").write_text(json.dumps(config))
+    trials = (run_dir / "evaluations.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "evaluations.jsonl").write_text("".join(trials[:num_trials]))
+    reproduce("--preset", "smoke", "--output", output, "--dry-run")
+    *_, of_search, of_training, in_all, _ = (line.split()[0] for line in capsys.readouterr().out.splitlines())
+    assert (of_search, of_training, in_all) == (search, "0:00:30", total)
+
+
 def test_final_training_that_diverges_names_what_to_do(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +281,7 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
             "was started with --budget 3; pass the same options, or choose a different --output",
         ),
         (["--final.cutout-length", 2], "was started with --final.cutout-length 0; pass the same options"),
+        (["--num-workers", 2], "the executor serial does not take num_workers; omit it"),
     ],
 )
 def test_invalid_input_is_a_one_line_error(folder: Path, options: list[object], message: str) -> None:

@@ -34,12 +34,22 @@ from nases_env.input_files import read_file
 from nases_env.json_io import parse_json
 from nases_env.paths import require_utf8
 from nases_env.retraining import FinalTraining
-from nases_env.retraining.folder import locked_folder
-from nases_env.retraining.plan import Plan, Stage, Step, make_plan
+from nases_env.retraining.folder import FinalFolder, locked_folder
+from nases_env.retraining.plan import Plan, Step, make_plan
 from nases_env.retraining.plan_args import PROTOCOL_PRESETS, ReproduceArgs
 from nases_env.retraining.protocol_report import write_protocol_report
-from nases_env.retraining.timing import NUM_NETWORKS, time_pretraining, time_training
+from nases_env.retraining.timing import (
+    NUM_NETWORKS,
+    SearchTime,
+    TrainingTime,
+    count_concurrent,
+    time_pretraining,
+    time_search,
+    time_training,
+)
+from nases_env.retraining.training import TrainingFailedError
 from nases_env.search import SearchArgs, make_env
+from nases_env.search.run_dir import count_trials
 from nases_env.search_spaces import get_search_space, import_path
 from nases_env.seeding import numpy_generator
 from nases_env.streams import optional_output
@@ -47,6 +57,8 @@ from nases_env.streams import optional_output
 CONFIG = "config.json"
 RESUME_OVERRIDABLE = ("output", "dry_run", "seeds", "execution", "limit_final")
 """Options that may change when the command is rerun."""
+
+FINAL_FOLDERS = "seed-*/*/final"
 
 INTERRUPT_GRACE_SECONDS = 5.0
 
@@ -107,6 +119,11 @@ def _run_steps(steps: Sequence[Step], console: Console) -> None:
             console.print(f"[{number}/{len(steps)}] {step.command}", soft_wrap=True)
             try:
                 _run(step)
+            except TrainingFailedError as error:  # it would fail again
+                raise InputError(
+                    f"{step.options()[0]}: {error.problem}; to train all final networks again and keep the searches, delete "
+                    f"{step.plan.output / FINAL_FOLDERS} and rerun the command with a lower {error.options('final')}"
+                ) from error
             except BaseException:  # including KeyboardInterrupt and SystemExit
                 console.print(f"stopped in step {number} of {len(steps)}; rerun the command to resume")
                 raise
@@ -151,28 +168,36 @@ def _run_agent(command: Sequence[str]) -> None:
 
 
 def _prepare_evaluator(plan: Plan) -> TrainingEvaluator:
-    """Return the evaluator of the searches and check that its data is available."""
-    args = plan.args
+    """Return the evaluator of the searches; check that its data is available, and the options of the execution."""
+    args = _search_args(plan)
     resolve_device(args.device)  # the final trainings run on this machine, wherever the children are trained
-    env = make_env(
-        SearchArgs(
-            env_id=plan.env_id,
-            preset=plan.preset,
-            data_dir=args.data_dir,
-            device=args.device,
-            num_threads=args.num_threads,
-            limits=args.limits,
-            child=plan.child,
-        )
-    )
+    env = make_env(args)
     try:
         evaluator = env.evaluator
         if not isinstance(evaluator, TrainingEvaluator):
             raise InputError(f"{plan.env_id} does not train networks; choose a different environment with --env-id")
+        count_concurrent(evaluator, args)
         evaluator.prepare()
         return evaluator
     finally:
         env.close()
+
+
+def _search_args(plan: Plan) -> SearchArgs:
+    """Return the options that all searches have in common."""
+    args = plan.args
+    return SearchArgs(
+        env_id=plan.env_id,
+        budget=plan.budget,
+        num_envs=args.num_envs,
+        preset=plan.preset,
+        data_dir=args.data_dir,
+        device=args.device,
+        num_threads=args.num_threads,
+        limits=args.limits,
+        execution=args.execution,
+        child=plan.child,
+    )
 
 
 def _config(plan: Plan) -> dict[str, Any]:
@@ -184,7 +209,9 @@ def _config(plan: Plan) -> dict[str, Any]:
 
 
 def _check_config(plan: Plan) -> bool:
-    """Return whether the output directory contains this reproduction; False if the directory is new.
+    """Return whether the output directory contains this reproduction.
+
+    False if the directory is new, or if it has other settings of the final training runs but no final training.
 
     Raises:
         InputError: if it contains a different reproduction or anything else.
@@ -208,15 +235,12 @@ def _check_config(plan: Plan) -> bool:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} ({error}); choose a different --output") from error
     before, now = _flatten(before), _flatten(_config(plan))
-    changed = [
-        f"--{name.replace('_', '-')} {_format(before.get(name))}"
-        for name, value in now.items()
-        if before.get(name) != value and name not in RESUME_OVERRIDABLE
-    ]
+    changed = [name for name, value in now.items() if before.get(name) != value and name not in RESUME_OVERRIDABLE]
+    if changed and all(name.startswith("final.") for name in changed) and not any(plan.output.glob(FINAL_FOLDERS)):
+        return False
     if changed:
-        raise InputError(
-            f"{plan.output} was started with {', '.join(changed)}; pass the same options, or choose a different --output"
-        )
+        options = ", ".join(f"--{name.replace('_', '-')} {_format(before.get(name))}" for name in changed)
+        raise InputError(f"{plan.output} was started with {options}; pass the same options, or choose a different --output")
     return True
 
 
@@ -240,38 +264,57 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
     print_line = functools.partial(Console().print, soft_wrap=True)
-    seconds: dict[Stage, float] = {}
+    durations = _Durations(plan, evaluator)
     total = 0.0
     for step in plan.steps():
         if step.is_done:
             print_line(f"{'done':>16}  {step.command}")
             continue
-        if step.stage not in seconds:
-            seconds[step.stage] = _estimate_seconds(step.stage, plan, evaluator)
-        total += seconds[step.stage]
-        print_line(f"{format_duration(seconds[step.stage]):>16}  {step.command}")
-    concurrent = f" with {plan.args.num_envs} concurrent children" if plan.args.num_envs > 1 else ""
+        seconds = durations.estimate(step)
+        total += seconds
+        print_line(f"{format_duration(seconds):>16}  {step.command}")
+    num_concurrent = count_concurrent(evaluator, _search_args(plan))
+    concurrent = f" with {num_concurrent} concurrent children" if num_concurrent > 1 else ""
     where = device_name(resolve_device(evaluator.device))
     print_line(f"{format_duration(total):>16}  total on {where}{concurrent}, assuming no repeated children;")
     print_line(f"{'':>16}  estimated from a few batches of {NUM_NETWORKS} random architectures")
 
 
-def _estimate_seconds(stage: Stage, plan: Plan, evaluator: TrainingEvaluator) -> float:
-    """Estimate the duration of one step of ``stage``, assuming that concurrent children do not slow each other down."""
-    args = plan.args
-    space = get_search_space(evaluator.search_space)
-    if stage == "pretrain":
-        return time_pretraining(space, args.embedding, PROTOCOL_PRESETS[plan.preset].pretrain_steps)
-    if stage == "search":
-        settings, images = evaluator.settings, evaluator.images()[0]
-        num_rounds = math.ceil(plan.budget / args.num_envs)
-    else:
-        settings = plan.final
-        architecture = space.sample(numpy_generator(0, "timed architectures"))
-        images = FinalTraining(space, architecture, evaluator.dataset, settings, data_dir=args.data_dir).train_images
-        num_rounds = 1
-    timed = time_training(space, settings, images, device=args.device, num_threads=args.num_threads)
-    return num_rounds * timed.estimate(settings.total_epochs(len(images)))
+class _Durations:
+    """Estimates of the durations of steps; a stage is timed before its first estimate."""
+
+    def __init__(self, plan: Plan, evaluator: TrainingEvaluator) -> None:
+        self._plan = plan
+        self._evaluator = evaluator
+        self._space = get_search_space(evaluator.search_space)
+
+    def estimate(self, step: Step) -> float:
+        """Return the seconds that are left of ``step``; NaN if they are unknown."""
+        if step.agent is None:
+            return self._pretraining
+        run_dir = self._plan.run_dir(step.seed, step.agent)
+        if step.stage == "search":
+            return self._search.estimate(self._plan.budget, count_trials(run_dir) if (run_dir / CONFIG).exists() else {})
+        timed, num_epochs = self._training
+        finished = (seed.num_epochs for seed in FinalFolder(run_dir / "final").progress() if seed.seed == step.seed)
+        return timed.estimate(num_epochs - sum(finished))
+
+    @functools.cached_property
+    def _pretraining(self) -> float:
+        return time_pretraining(self._space, self._plan.args.embedding, PROTOCOL_PRESETS[self._plan.preset].pretrain_steps)
+
+    @functools.cached_property
+    def _search(self) -> SearchTime:
+        return time_search(self._evaluator, _search_args(self._plan))
+
+    @functools.cached_property
+    def _training(self) -> tuple[TrainingTime, int]:
+        """The times of a final training, and its number of epochs."""
+        args, settings = self._plan.args, self._plan.final
+        architecture = self._space.sample(numpy_generator(0, "timed architectures"))
+        final = FinalTraining(self._space, architecture, self._evaluator.dataset, settings, data_dir=args.data_dir)
+        timed = time_training(self._space, settings, final.train_images, device=args.device, num_threads=args.num_threads)
+        return timed, final.num_epochs
 
 
 def format_duration(seconds: float) -> str:

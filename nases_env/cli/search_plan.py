@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 
 from nases_env.console import Console
@@ -14,11 +14,11 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import TrainingEvaluator
 from nases_env.report.text import count
-from nases_env.retraining.timing import NUM_NETWORKS, time_training
+from nases_env.retraining.timing import NUM_NETWORKS, count_concurrent, time_search
 from nases_env.search.options import SearchArgs
-from nases_env.search.run import resolve_num_finalists
-from nases_env.search.time_budget import UNLIMITED_BUDGET, format_budget, format_duration
-from nases_env.search_spaces import get_search_space
+from nases_env.search.run import require_budget, resolve_num_finalists
+from nases_env.search.run_dir import count_trials
+from nases_env.search.time_budget import format_budget, format_duration, limited_budget
 from nases_env.training import ImageSet, load_images, resolve_data_dir
 from nases_env.training.own_images import measure_own_images
 
@@ -26,19 +26,26 @@ MAX_NAMES = 10  # classes whose numbers of images are listed
 IMBALANCE = 3.0  # ratio of the largest to the smallest class that is worth a note
 FEW_VALID_IMAGES = 200
 PHOTOGRAPH_PIXELS = 96  # shorter side of RGB images that may be photographs
-FORWARD_SHARE = 1 / 3  # time to classify an image, relative to a training step on it
-START_SECONDS = 4.0  # to start the workers and the agent, and to write the results
 
 
 def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     """Print what is known about the data, what the search will do, and an estimate of its duration.
 
     Raises:
-        InputError: if the data cannot be read.
+        InputError: if the data or the resumed search cannot be read, or an option of the finalists, the execution or the
+            budget is invalid; nothing is printed in these cases.
     """
     print_line = functools.partial(Console().print, soft_wrap=True)
     evaluator = env.evaluator
+    resolve_num_finalists(args, evaluator)
+    num_concurrent = count_concurrent(evaluator, args)
+    recorded: Mapping[int | None, int] = {} if args.resume is None else count_trials(args.resume)
+    num_recorded = recorded.get(env.rungs[0] if env.rungs else None, 0)
+    if args.resume is not None:
+        require_budget(args.budget, num_recorded, args.resume)
     budget = format_budget(args.budget, args.time)
+    if num_recorded and limited_budget(args.budget) is not None:
+        budget += f" ({num_recorded} of them recorded)"
     if not isinstance(evaluator, TrainingEvaluator):
         print_line(f"plan: {agent} evaluates {budget} in {args.env_id}, which trains no networks")
         return
@@ -46,14 +53,13 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     for line in _describe_data(evaluator):
         print_line(line)
     train, valid = evaluator.images()
-    settings = evaluator.settings
-    rungs = evaluator.rungs or (settings.total_epochs(len(train)),)
+    rungs = evaluator.rungs or (evaluator.settings.total_epochs(len(train)),)
     epochs = [f"each is trained for {count(rungs[0], 'epoch')}"]
     for index, rung in enumerate(rungs[1:], start=1):
         epochs.append(f"the best 1 of {args.reduction_factor**index:,} for {count(rung, 'epoch')}")
     _, height, width = train.image_shape
     print_line(
-        f"plan: {agent} evaluates {budget}, {args.num_envs} at a time; {', '.join(epochs)} on "
+        f"plan: {agent} evaluates {budget}, {num_concurrent} at a time; {', '.join(epochs)} on "
         f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
     )
     if limits := evaluator.limits.describe():
@@ -63,29 +69,21 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     except InputError:  # the children are trained on other machines; see ``SearchArgs.check``
         print_line(f"estimate: none, because this machine does not have the device {args.device}")
         return
-    timed = time_training(
-        get_search_space(evaluator.search_space), settings, train, device=args.device, num_threads=args.num_threads
-    )
-    measuring = timed.per_epoch * FORWARD_SHARE * len(valid) / len(train)
-    # Promoted children continue their training from the rung below.
-    per_child = sum(
-        (timed.estimate(end - start) + measuring) * (args.budget // args.reduction_factor**index) / args.budget
-        for index, (start, end) in enumerate(pairwise((0, *rungs)))
-    )
+    timed = time_search(evaluator, args)
+    per_child = timed.per_child(args.budget)
     if math.isnan(per_child):
         print_line(f"estimate: none, because the training of {NUM_NETWORKS} random networks failed on {where}")
         return
-    if args.budget >= UNLIMITED_BUDGET:
-        num_children = max(1, math.floor(((args.time or 0) - START_SECONDS) * args.num_envs / per_child))
-        print_line(f"estimate: {per_child:.1f} s per child on {where}, so about {num_children:,} children")
+    if limited_budget(args.budget) is None:
+        more = "more children" if num_recorded else "children"
+        num_children = timed.num_children(args.time or 0)
+        print_line(f"estimate: {per_child:.1f} s per child on {where}, so about {num_children:,} {more}")
         return
-    num_finalists = min(args.budget, resolve_num_finalists(args, evaluator))
-    seconds = START_SECONDS + math.ceil(args.budget / args.num_envs) * per_child
-    seconds += math.ceil(num_finalists / args.num_envs) * (timed.estimate(rungs[-1]) + measuring)
+    duration = format_duration(timed.estimate(args.budget, recorded))
     at_most = "" if args.time is None else f", at most {format_duration(args.time)}"
     print_line(
-        f"estimate: {per_child:.1f} s per child on {where}, about {format_duration(seconds)} in all{at_most} (from a few "
-        f"batches of {NUM_NETWORKS} random networks)"
+        f"estimate: {per_child:.1f} s per child on {where}, about {duration} in all{at_most} (from a few batches of "
+        f"{NUM_NETWORKS} random networks)"
     )
 
 

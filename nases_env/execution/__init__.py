@@ -2,7 +2,7 @@
 
 from nases_env.execution.caching import CachingExecutor
 from nases_env.execution.executor import Executor, SerialExecutor, Task
-from nases_env.execution.factory import ExecutionSettings, make_executor, resolve_execution
+from nases_env.execution.factory import ExecutionSettings, count_workers, make_executor, resolve_execution
 from nases_env.execution.store import Store
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SerialExecutor",
     "Store",
     "Task",
+    "count_workers",
     "make_executor",
     "resolve_execution",
 ]

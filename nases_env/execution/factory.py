@@ -137,11 +137,7 @@ def make_executor(
     """
     if isinstance(evaluator, TrainingEvaluator):
         settings.require_device(evaluator.device)
-    name = settings.executor
-    if name == "auto":
-        limited = any(getattr(settings, name) is not None for name in LIMITS)
-        name = "processes" if limited or (evaluator.is_expensive and max_in_flight > 1) else "serial"
-    _reject_unsupported_options(settings, name)
+    name = _resolve_executor(evaluator, settings, max_in_flight)
     if settings.work_dir is not None:
         checkpoints = Path(settings.work_dir, "checkpoints").absolute()
         evaluator = evaluator.with_checkpoints(str(checkpoints), settings.checkpoint_interval)
@@ -151,6 +147,35 @@ def make_executor(
     except BaseException:
         executor.shutdown()
         raise
+
+
+def count_workers(evaluator: Evaluator, settings: ExecutionSettings, max_in_flight: int) -> int:
+    """Return the number of children that the executor of ``make_executor`` evaluates concurrently, without creating it.
+
+    Raises:
+        InputError: if the executor does not support a setting.
+    """
+    return _count_workers(evaluator, settings, _resolve_executor(evaluator, settings, max_in_flight), max_in_flight)
+
+
+def _count_workers(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int) -> int:
+    if name == "serial":
+        return 1
+    if settings.num_workers is not None:
+        return settings.num_workers
+    if name == "processes":
+        return default_num_workers(evaluator, max_in_flight, settings.workers_per_gpu)
+    return max_in_flight
+
+
+def _resolve_executor(evaluator: Evaluator, settings: ExecutionSettings, max_in_flight: int) -> str:
+    """Return the name of the executor, never "auto", and check that it supports ``settings``."""
+    name: str = settings.executor
+    if name == "auto":
+        limited = any(getattr(settings, name) is not None for name in LIMITS)
+        name = "processes" if limited or (evaluator.is_expensive and max_in_flight > 1) else "serial"
+    _reject_unsupported_options(settings, name)
+    return name
 
 
 SUPPORTED_BY = {
@@ -204,11 +229,11 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
 def _make_workers(
     evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_flight: int, folder: Path
 ) -> Sequence[Worker]:
-    num_workers = settings.num_workers
+    num_workers = _count_workers(evaluator, settings, name, max_in_flight)
     if name == "processes":
         return process_workers(
             evaluator,
-            num_workers or default_num_workers(evaluator, max_in_flight, settings.workers_per_gpu),
+            num_workers,
             workers_per_gpu=settings.workers_per_gpu,
             log_dir=folder / "logs",
             time_limit=settings.time_limit,
@@ -219,7 +244,7 @@ def _make_workers(
 
         return ray_workers(
             evaluator,
-            num_workers or max_in_flight,
+            num_workers,
             address=settings.ray_address,
             workers_per_gpu=settings.workers_per_gpu,
             log_dir=folder / "logs",
@@ -227,7 +252,7 @@ def _make_workers(
         )
     return slurm_workers(
         evaluator,
-        num_workers or max_in_flight,
+        num_workers,
         folder=folder / "slurm",
         options=settings.slurm_options,
         time_limit=settings.time_limit,

@@ -23,14 +23,35 @@ from nases_env.seeding import seeded_torch, torch_generator
 from nases_env.training import Checkpoint, ImageSet, channel_statistics, load_images, train_classifier, uses_flip
 from nases_env.training.trainer import OnEpoch
 
-FAILURE_HINTS = {
-    "diverged": "the loss is not finite; lower --child.lr-max",
-    "out_of_memory": "the GPU ran out of memory; lower --child.batch-size or --child.num-filters",
+FAILURES = {
+    "diverged": ("the loss is not finite", ("lr-max",)),
+    "out_of_memory": ("the GPU ran out of memory", ("batch-size", "num-filters")),
 }
+"""By status: what happened, and the options of the settings that can prevent it."""
 
 
 class TrainingFailedError(InputError):
-    """A final training diverged or ran out of memory."""
+    """A final training diverged or ran out of memory.
+
+    The message is that of ``nases train``.
+
+    Args:
+        seed: the seed of the training.
+        epoch: the epoch in which it failed.
+        status: a key of ``FAILURES``.
+
+    Attributes:
+        problem: what happened, without advice.
+    """
+
+    def __init__(self, seed: int, epoch: int, status: str) -> None:
+        reason, self._options = FAILURES[status]
+        self.problem = f"the training with seed {seed} failed in epoch {epoch}: {reason}"
+        super().__init__(f"{self.problem}; lower {self.options('child')}, and choose a different --output")
+
+    def options(self, prefix: str) -> str:
+        """Return the options to lower, such as "--child.batch-size or --child.num-filters" with the prefix "child"."""
+        return " or ".join(f"--{prefix}.{option}" for option in self._options)
 
 
 def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
@@ -168,8 +189,7 @@ class FinalTraining:
                 on_epoch=on_epoch,
             )
         if result.status != "ok":
-            hint = FAILURE_HINTS[result.status]
-            raise TrainingFailedError(f"the training with seed {seed} failed in epoch {result.num_epochs + 1}: {hint}")
+            raise TrainingFailedError(seed, result.num_epochs + 1, result.status)
         if self.settings.auxiliary_head:
             model = self._without_auxiliary_head(model)
         final = FinalResult(

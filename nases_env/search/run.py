@@ -265,10 +265,7 @@ class SearchRun:
             num_children += not record["is_promotion"]
             if latency is None and record.get("latency"):
                 latency = record["key"], record["latency"]
-        if num_children > self.args.budget:
-            raise InputError(
-                f"{path} has {num_children} children already, more than --budget {self.args.budget}; pass a larger --budget"
-            )
+        require_budget(self.args.budget, num_children, path)
         budgets = config.get("budgets", [config["arguments"]["budget"]])
         return _Recorded(
             num_trials=num_trials,
@@ -404,6 +401,12 @@ def resolve_num_finalists(args: SearchArgs, evaluator: Evaluator) -> int:
     if args.num_finalists and not evaluator.is_noisy:
         raise InputError(f"--num-finalists has no effect in {args.env_id}, whose rewards do not depend on a seed; omit it")
     return args.num_finalists
+
+
+def require_budget(budget: int, num_recorded: int, path: Path) -> None:
+    """Raise ``InputError`` if the search in ``path`` has more than ``budget`` children."""
+    if num_recorded > budget:
+        raise InputError(f"{path} has {num_recorded} children already, more than --budget {budget}; pass a larger --budget")
 
 
 def _new_run_dir(args: SearchArgs, agent: str) -> Path:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -264,6 +265,11 @@ def read_trajectory(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"line {number} of {path / TRAJECTORY} is not a valid trial; restore the file, or start a new search"
         ) from None
+
+
+def count_trials(path: Path) -> Counter[int | None]:
+    """Return the number of trials of the run directory ``path`` at each rung; without rungs, all have the rung None."""
+    return Counter(record.get("fidelity") for record in read_trajectory(path))
 
 
 def read_trials(path: Path) -> Iterator[tuple[dict[str, Any], Evaluation]]:

@@ -30,7 +30,9 @@ from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, TrainingEvaluator
 from nases_env.execution.store import process_start_time
 from nases_env.file_lock import lock, open_folder
+from nases_env.retraining import timing
 from nases_env.retraining.plan import Plan, Step, make_plan
+from nases_env.retraining.timing import TrainingTime
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
 from tests.training.images import write_folder
@@ -187,6 +189,64 @@ def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, c
     assert "total on" in total
 
 
+@pytest.mark.parametrize(("num_trials", "search", "total"), [(0, "0:01:04", "0:01:34"), (1, "0:00:54", "0:01:24")])
+def test_dry_run_counts_what_is_left_and_the_finalists(
+    num_trials: int,
+    search: str,
+    total: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each epoch takes 10 seconds: each of 3 children and 3 finalists has 1, and the final training 3."""
+    times = TrainingTime(per_epoch=10.0, overhead=0.0)
+    for where in (timing, command):
+        monkeypatch.setattr(where, "time_training", lambda *_, **__: times)
+    monkeypatch.setattr(timing, "FORWARD_SHARE", 0.0)
+    monkeypatch.setattr(command, "time_pretraining", lambda *_: 0.0)
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    run_dir = output / "seed-1" / "random_search"
+    shutil.rmtree(run_dir / "final")
+    config = json.loads((run_dir / "config.json").read_text())
+    del config["finished"]
+    (run_dir / "config.json").write_text(json.dumps(config))
+    trials = (run_dir / "evaluations.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "evaluations.jsonl").write_text("".join(trials[:num_trials]))
+    reproduce("--preset", "smoke", "--output", output, "--dry-run")
+    *_, of_search, of_training, in_all, _ = (line.split()[0] for line in capsys.readouterr().out.splitlines())
+    assert (of_search, of_training, in_all) == (search, "0:00:30", total)
+
+
+def test_final_training_that_diverges_names_what_to_do(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(folder, output)
+    finals = sorted(output.glob("seed-*/*/final"))
+    options = ["--preset", "smoke", "--output", output, "--seeds", 1]
+    for final in finals:
+        shutil.rmtree(final)
+    run_dir = output / "seed-0" / "elite_reinforce"
+    with pytest.raises(InputError) as raised:
+        reproduce(*options, "--final.lr-max", 1e30)
+    assert str(raised.value) == (
+        f"{run_dir}: the training with seed 0 failed in epoch 1: the loss is not finite; to train all final networks again "
+        f"and keep the searches, delete {output}/seed-*/*/final and rerun the command with a lower --final.lr-max"
+    )
+    assert "rerun the command to resume" not in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"was started with --final.lr-max 1e\+30; pass the same options"):
+        reproduce(*options, "--final.lr-max", 0.01)
+    shutil.rmtree(run_dir / "final")
+    reproduce(*options, "--final.lr-max", 0.01)
+    assert [line.split()[1:3] for line in capsys.readouterr().err.splitlines() if line.startswith("[")] == 2 * [
+        ["nases", "train"]
+    ]
+    assert json.loads((output / "report.json").read_text())["changed_settings"]["lr_max"] == [0.1, 0.01]
+    assert command._check_config(plan_of(*map(str, options), "--final.lr-max", "0.01"))
+
+
 def test_images_of_the_user_have_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path / "images", per_class=10)
     reproduce("--preset", "small", "--data-dir", tmp_path / "images", "--dry-run")
@@ -221,6 +281,7 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
             "was started with --budget 3; pass the same options, or choose a different --output",
         ),
         (["--final.cutout-length", 2], "was started with --final.cutout-length 0; pass the same options"),
+        (["--num-workers", 2], "the executor serial does not take num_workers; omit it"),
     ],
 )
 def test_invalid_input_is_a_one_line_error(folder: Path, options: list[object], message: str) -> None:
@@ -253,6 +314,7 @@ def test_reproduction_of_an_earlier_version_is_recognized(folder: Path, tmp_path
     with pytest.raises(InputError, match=r"was started with --child.cutout-length 2; pass the same options"):
         reproduce(*options)
     options += ["--child.cutout-length", 2]  # the final training was then without cutout
+    (tmp_path / "seed-0" / "random_search" / "final").mkdir(parents=True)  # otherwise, its settings may change
     with pytest.raises(InputError, match=r"was started with --final.cutout-length 0; pass the same options"):
         reproduce(*options)
     assert command._check_config(make_plan(parse_reproduce([*map(str, options), "--final.cutout-length", "0"])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 import shlex
@@ -17,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from nases_env.cli import search_plan
 from nases_env.cli.agents import AGENTS, require_agent
 from nases_env.cli.main import main
 from nases_env.cli.search import data_options
 from nases_env.errors import InputError
+from nases_env.retraining import timing
 from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
 from tests.commands import error_of, module, run_here
@@ -142,8 +143,8 @@ def test_time_is_converted_to_a_number_of_children() -> None:
 def test_plan_counts_the_epochs_of_the_rungs(
     budget: str, factor: str, epochs: str, mean: str, total: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_plan, "time_training", lambda *_, **__: TrainingTime(per_epoch=10.0, overhead=0.0))
-    monkeypatch.setattr(search_plan, "FORWARD_SHARE", 0.0)
+    monkeypatch.setattr(timing, "time_training", lambda *_, **__: TrainingTime(per_epoch=10.0, overhead=0.0))
+    monkeypatch.setattr(timing, "FORWARD_SHARE", 0.0)
     options = ("--preset", "smoke", "--rungs", "1,3,27", "--budget", budget, "--reduction-factor", factor, "--num-envs", "1")
     result = run_here(main, "search", "digits", "--dry-run", "--agent", "random_search", *options)
     assert result.returncode == 0, result.stderr
@@ -154,8 +155,23 @@ def test_plan_counts_the_epochs_of_the_rungs(
 
 @pytest.mark.parametrize("option", ["--num-envs", "--num_envs"])
 def test_number_of_concurrent_children_is_that_of_the_option(option: str) -> None:
-    result = run_here(main, "search", "digits", "--dry-run", "--preset", "smoke", "--budget", "7", option, "3")
+    options = ("--preset", "smoke", "--budget", "7", option, "3", "--num-workers", "3")
+    result = run_here(main, "search", "digits", "--dry-run", *options)
     assert "evaluates 7 children, 3 at a time" in result.stdout
+
+
+def test_plan_of_a_resumed_search_counts_the_children_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "time_training", lambda *_, **__: TrainingTime(per_epoch=10.0, overhead=0.0))
+    monkeypatch.setattr(timing, "FORWARD_SHARE", 0.0)
+    assert run_here(main, "search", "digits", "--agent", "random_search", *SMOKE).returncode == 0
+    resume = ("search", "--resume", str(the_run()), "--dry-run")
+    result = run_here(main, *resume, "--budget", "5")
+    assert "plan: random_search evaluates 5 children (2 of them recorded), 1 at a time" in result.stdout
+    assert "estimate: 10.0 s per child on" in result.stdout
+    assert "about 34s in all" in result.stdout
+    result = run_here(main, *resume, "--time", "44s")
+    assert "plan: random_search evaluates children for 44s, 1 at a time" in result.stdout
+    assert "so about 4 more children" in result.stdout
 
 
 @pytest.mark.parametrize("limit", [("--budget", "2"), ("--time", "1h")])
@@ -250,6 +266,28 @@ def test_invalid_input_is_a_one_line_error(options: tuple[str, ...], message: st
 def test_environment_that_the_agent_cannot_search_is_an_error_before_the_plan() -> None:
     result = run_here(nases, "search", "digits", *SMOKE, "--agent", "mo_reinforce")
     assert "mo_reinforce needs an environment with several objectives" in error_of(result)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-finalists", "1"), "--num-finalists must be 0 or at least 2, not 1"),
+        (("--num-workers", "2", "--num-envs", "1"), "the executor serial does not take num_workers; omit it"),
+    ],
+)
+def test_invalid_option_is_an_error_before_the_plan(options: tuple[str, ...], message: str) -> None:
+    result = run_here(nases, "search", "digits", "--preset", "smoke", *options)
+    assert message in error_of(result)
+    assert result.stdout == ""
+
+
+def test_budget_of_a_resumed_search_that_is_too_small_is_an_error_before_the_plan() -> None:
+    assert run_here(main, "search", "NASES-Synthetic-v0", "--budget", "3", "--agent", "random_search").returncode == 0
+    config = the_run() / "config.json"  # of a search that was stopped after 3 children
+    config.write_text(json.dumps({name: value for name, value in read_config(the_run()).items() if name != "finished"}))
+    result = run_here(main, "search", "--resume", str(the_run()), "--budget", "2")
+    assert "has 3 children already, more than --budget 2; pass a larger --budget" in error_of(result)
     assert result.stdout == ""
 
 

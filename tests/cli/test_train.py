@@ -175,14 +175,14 @@ def test_failed_seed_does_not_stop_the_others(
 
     def run_or_fail(training: FinalTraining, seed: int, *arguments: Any) -> Any:
         if seed < 2:
-            raise TrainingFailedError(f"seed {seed} failed")
+            raise TrainingFailedError(seed, 1, "diverged")
         return run(training, seed, *arguments)
 
     monkeypatch.setattr(FinalTraining, "run", run_or_fail)
-    with pytest.raises(TrainingFailedError, match=r"^seed 0 failed$"):
+    with pytest.raises(TrainingFailedError, match=r"^the training with seed 0 failed in epoch 1"):
         train(*options, "--seeds", 2)
     assert not list((tmp_path / "final").glob("report.*"))
-    with pytest.raises(TrainingFailedError, match=r"^seed 1 failed$"):
+    with pytest.raises(TrainingFailedError, match=r"^the training with seed 1 failed in epoch 1"):
         train(*options, "--seeds", 2, "--seed", 1)
     assert [seed["seed"] for seed in json.loads((tmp_path / "final" / "report.json").read_text())["seeds"]] == [2]
     assert "over 1 seed\n" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, OperatorShareEvaluator, TrainingEvaluator
 from nases_env.execution import ExecutionSettings, Executor, SerialExecutor, Store, make_executor, resolve_execution
 from nases_env.execution.caching import CachingExecutor
-from nases_env.execution.factory import without_unsupported
+from nases_env.execution.factory import count_workers, without_unsupported
 from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
@@ -53,6 +53,7 @@ def test_auto_uses_processes_for_expensive_or_limited_children(
 @pytest.mark.parametrize(("options", "expected"), [({"executor": "serial"}, 1), ({"num_workers": 2}, 2)])
 def test_executor_knows_its_number_of_workers(options: dict[str, Any], expected: int) -> None:
     executor = executor_of(EXPENSIVE, 4, **options)
+    assert count_workers(EXPENSIVE, ExecutionSettings(**options), 4) == expected
     assert executor.num_workers == executor.inner.num_workers == expected
     executor.shutdown()
 

@@ -72,7 +72,7 @@ def test_seed_determines_the_weights(tmp_path: Path) -> None:
 
 def test_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, lr_max=1e30, lr_min=1e30)
-    with pytest.raises(InputError, match=r"seed 0 failed in epoch 1: .* lower --child.lr-max"):
+    with pytest.raises(InputError, match=r"seed 0 failed in epoch 1: .* lower --child.lr-max, and choose a"):
         training(settings).run(0, tmp_path / "checkpoint")
 
 

@@ -24,6 +24,7 @@ from nases_env.paths import require_distinct
 from nases_env.report import are_comparable
 from nases_env.search.run_dir import read_config, read_genotypes, read_trials
 from nases_env.search.run_report import evaluation_digest
+from nases_env.search_spaces import search_space_of
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
                 name: COSTS[name].of(child.evaluation),
                 "is_knee": index == front.knee,
                 "genotype": {
-                    "search_space": child.evaluation.key.partition(":")[0],  # for `nases train` and `nases draw`
+                    "search_space": search_space_of(child.evaluation.key),  # for `nases train` and `nases draw`
                     **genotypes[child.run, child.number],
                 },
             }

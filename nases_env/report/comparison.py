@@ -67,15 +67,19 @@ class Summary:
 
 
 def by_options(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Return the searches with a result that differ only in the seed, with the label of each group, sorted by agent."""
+    """Return the searches with a result that differ only in the seed, with the label of each group, sorted by agent.
+
+    If two labels are equal after ``_shorten``, all of them end with a number.
+    """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted((run for run in runs if run.has_result), key=lambda run: (run.agent, run.seed, run.name)):
         options = (f"{name} {value}" for name, value in sorted(_options(run).items()))
         groups.setdefault((run.agent, *options), []).append(run)
     firsts = [group[0] for group in groups.values()]
-    return [
-        (_label(group[0], (first for first in firsts if first.agent == group[0].agent)), group) for group in groups.values()
-    ]
+    labels = [_label(run, (first for first in firsts if first.agent == run.agent)) for run in firsts]
+    if len(set(map(_shorten, labels))) < len(labels):
+        labels = [f"{label} ({number})" for number, label in enumerate(labels, 1)]
+    return list(zip(labels, groups.values(), strict=True))
 
 
 def _options(run: Run) -> Mapping[str, str]:
@@ -95,6 +99,11 @@ def _label(run: Run, others: Iterable[Run]) -> str:
     options = _options(run)
     differing = {name for other in others for name, _ in options.items() - _options(other).items()}
     return ", ".join([run.agent, *(f"{name} {value}" for name, value in options.items() if name in differing)])
+
+
+def _shorten(label: str) -> str:
+    """Return the end of a label, which has the options."""
+    return label if len(label) <= CHARACTERS else f"…{label[1 - CHARACTERS :]}"
 
 
 def common_length(runs: Sequence[Run]) -> int:
@@ -191,6 +200,5 @@ def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float
             outline = [*zip(xs, map(y.scale, high), strict=True), *reversed(list(zip(xs, map(y.scale, low), strict=True)))]
             bands.append(element("path", d=f"{path(outline)}Z", class_=f"band {css}"))
         lines.append(element("path", d=path(zip(xs, map(y.scale, mean), strict=True)), class_=f"series {css}"))
-        shown = label if len(label) <= CHARACTERS else f"…{label[1 - CHARACTERS :]}"  # the end distinguishes options
-        labels.append(element("text", shown, x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
+        labels.append(element("text", _shorten(label), x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
     return plot("Best reward so far by agent", width, HEIGHT, x, y, *bands, *lines, *labels, css_class=css_class)

@@ -54,6 +54,20 @@ def test_searches_with_different_options_are_compared_and_not_averaged() -> None
     )
 
 
+def test_labels_that_are_equal_when_shortened_are_numbered() -> None:
+    settings = [{"batch": batch, "weights": "/data/searches/model.safetensors"} for batch in ("8", "16")]
+    settings.append({"batch": "8", "weights": "/data/others/model.safetensors"})
+    runs = [make_run(make_children(20), settings=each) for each in settings]
+    assert {summary.label for summary in summarize(runs)} == {
+        "reinforce, batch 8, weights /data/searches/model.safetensors (1)",
+        "reinforce, batch 16, weights /data/searches/model.safetensors (2)",
+        "reinforce, batch 8, weights /data/others/model.safetensors (3)",
+    }
+    figure = comparison_figure(runs)
+    assert figure is not None
+    assert all(f">…model.safetensors ({number})</text>" in figure.drawings[0] for number in (1, 2, 3))
+
+
 def test_searches_that_differ_in_the_seed_and_the_execution_are_averaged() -> None:
     settings = {"preset": "cpu", "embedding": "seed-0/e.safetensors", "execution.executor": "auto", "time": "60.0"}
     other = {"preset": "cpu", "embedding": "seed-1/e.safetensors", "execution.executor": "slurm", "time": "null"}

@@ -391,6 +391,12 @@ class NASESEnv(gym.Env[Observation, Action]):
         latency = self._latencies.get(evaluation.key)
         return evaluation if latency is None else dataclasses.replace(evaluation, latency=latency)
 
+    def preload(self, evaluation: Evaluation) -> None:
+        """Use an evaluation of a resumed search if the child is proposed again, with the latency that was measured then."""
+        self.executor.preload(evaluation)
+        if evaluation.latency:
+            self._latencies[evaluation.key] = evaluation.latency
+
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
         self._architecture = architecture

@@ -35,7 +35,7 @@ class TaskTableEvaluator(TableEvaluator):
 
     Raises:
         InputError: if the search space or the task is unknown. ``prepare`` and ``evaluate`` raise it if the table does not
-            exist, lacks the task, is incomplete or is invalid.
+            exist, lacks the task, is incomplete or invalid, or has changed since the evaluator first read it.
     """
 
     metrics: ClassVar[Mapping[str, Metric]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import math
@@ -148,6 +149,27 @@ def test_evaluator_is_picklable_and_is_found_by_path_then_variable_then_data_dir
     monkeypatch.setenv("PAIRINGS_TABLE", table)
     assert evaluator.table == Path(table)
     assert evaluator.evaluate(architecture(3, 3), seed=0).reward == 0.9
+
+
+def test_file_that_changes_after_it_was_read_is_an_error_until_it_is_restored(table: str) -> None:
+    """Its results would be stored under the description of the earlier content."""
+    before = Path(table).read_bytes()
+    evaluator = Pairings(SPACE, table, task="accuracy")
+    digest = evaluator.digest()
+    copies = [evaluator, dataclasses.replace(evaluator), pickle.loads(pickle.dumps(evaluator))]
+    write_table(Path(table), [(text, 100 - int(str(row))) for text, row in ROWS], ("arch", "accuracy"))
+    for copy in copies:
+        for read in (copy.prepare, copy.describe, lambda copy=copy: copy.evaluate(architecture(3, 3), seed=0)):
+            with pytest.raises(InputError) as caught:
+                read()
+            assert str(caught.value) == (
+                f"the table {table} has changed since it was first read; restore it, or start again with a new search or "
+                "environment"
+            )
+    assert Pairings(SPACE, table, task="accuracy").evaluate(architecture(3, 3), seed=0).reward == 0.91
+    Path(table).write_bytes(before)
+    assert [copy.evaluate(architecture(3, 3), seed=0).reward for copy in copies] == [0.9] * 3
+    assert evaluator.digest() == digest
 
 
 ROWS: list[tuple[object, ...]] = [(SPACE.to_string(architecture(*pair)), row) for row, pair in enumerate(PAIRS)]

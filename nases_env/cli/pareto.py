@@ -106,7 +106,7 @@ def pareto_command(args: ParetoArgs) -> None:
         raise InputError("--reference must be an accuracy from 0 to less than 1 and a cost above 0, such as 0.5 1e6")
     configs = [read_config(path) for path in args.run_dirs]
     if not are_comparable(evaluation_digest(config["configuration"]) for config in configs):
-        print("note: the searches evaluate children differently; compare their accuracies with care", file=sys.stderr)
+        print("note: the searches evaluate children differently; compare their rewards with care", file=sys.stderr)
     front = _find_front(args.run_dirs, name, args.reference)
     limit = _limit(configs, COSTS[name])
     if args.output is not None:

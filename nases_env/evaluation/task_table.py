@@ -11,6 +11,7 @@ from nases_env.evaluation.metric import Metric
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
+from nases_env.quantity import Quantity
 from nases_env.search_spaces import Architecture
 
 
@@ -79,6 +80,10 @@ class TaskTableEvaluator(TableEvaluator):
         """Describe the task and the digest of its rewards; neither the path nor the order of operators matters."""
         rows = sorted((key, row[self.task]) for key, row in self.rows().items())
         return {"evaluator": f"{self.space_class.name} table", "task": self.task, "table": sha256_hex(repr(rows))}
+
+    @property
+    def quantity(self) -> Quantity:
+        return self.metrics[self.task].quantity
 
     def labels(self) -> dict[str, str]:
         return {"task": self.task}

@@ -44,6 +44,7 @@ from nases_env.search.run_dir import (
     read_genotypes,
     read_trajectory,
     read_trials,
+    recorded_quantity,
 )
 from nases_env.search.time_budget import limited_budget
 from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space, search_space_of
@@ -121,7 +122,8 @@ def read_run(run_dir: Path) -> Run:
         vectors=vectors,
         best=None if best is None else best.number,
         best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
-        has_accuracy_rewards=_has_accuracy_rewards(configuration) and not trials.has_scores,
+        quantity=recorded_quantity(config),
+        has_metric_rewards=_has_metric_rewards(configuration) and not trials.has_scores,
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
@@ -161,7 +163,7 @@ class _Trials:
         self._sample = TrialSample[_Details](MAX_CHILDREN, always)
         self.children: list[Child] = []
         self.details: dict[int, _Details] = {}  # by number
-        self.has_scores = False  # whether a reward is not the validation accuracy
+        self.has_scores = False  # whether a reward is not the validation metric
 
     @property
     def stride(self) -> int:
@@ -280,7 +282,7 @@ def _built_in_space(described: Any) -> SearchSpace | None:
     return get_search_space(name) if isinstance(name, str) and name in SEARCH_SPACES else None
 
 
-def _has_accuracy_rewards(configuration: Mapping[str, Any]) -> bool:
+def _has_metric_rewards(configuration: Mapping[str, Any]) -> bool:
     settings = configuration.get("settings")
     return not isinstance(settings, dict) or "reward_signal" not in settings
 

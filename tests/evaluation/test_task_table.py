@@ -16,6 +16,7 @@ import pytest
 
 from nases_env.errors import InputError
 from nases_env.evaluation import FRACTION, NEGATIVE_LOSS, PERCENT, Evaluation, Metric, Status, TaskTableEvaluator
+from nases_env.quantity import ACCURACY, Quantity
 from nases_env.search_spaces import Architecture, SearchSpace
 
 HEADER = ("arch", "accuracy", "similarity", "loss", "speed")
@@ -105,6 +106,17 @@ def test_reward_is_the_metric_of_the_task_for_any_seed(table: str, task: str, re
         assert found.reward == pytest.approx(reward(row))
         assert evaluator.evaluate(architecture(*reversed(pair)), seed=row) == found
     assert evaluator.labels() == {"task": task}
+
+
+def test_rewards_are_named_in_reports_by_their_metric(table: str) -> None:
+    quantities = {task: Pairings(SPACE, table, task=task).quantity for task in Pairings.metrics}
+    assert quantities == {
+        "accuracy": ACCURACY,
+        "similarity": Quantity("metric"),
+        "loss": Quantity("1 / (1 + loss)"),
+        "speed": Quantity("metric"),
+    }
+    assert [quantity.format(0.5) for quantity in quantities.values()] == ["50.00%", "0.5000", "0.5000", "0.5000"]
 
 
 def test_architectures_are_genotypes_in_json() -> None:

@@ -207,9 +207,9 @@ def test_damaged_trajectory_is_a_one_line_error_and_keeps_the_report(trained: Pa
 
 
 def test_rewards_that_are_scores_are_not_shown_as_accuracies(trained: Path, tmp_path: Path) -> None:
-    assert read_run(trained).has_accuracy_rewards
+    assert read_run(trained).has_metric_rewards
     run = read_run(copy_with(trained, tmp_path, valid_accuracy=0.85, score=0.085, reward=0.085))
-    assert not run.has_accuracy_rewards
+    assert not run.has_metric_rewards
     page = render([run])
     assert "Best reward" in page
     assert "85.00%" in page

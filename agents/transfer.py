@@ -26,7 +26,7 @@ from nases_env.evaluation import Status
 from nases_env.hashing import sha256_hex
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import read_config, read_trajectory
-from nases_env.search_spaces import Architecture, SearchSpace
+from nases_env.search_spaces import Architecture, SearchSpace, search_space_of
 
 MIN_CHILDREN = 5  # distinct ones of an earlier search
 
@@ -92,7 +92,7 @@ class EarlierSearch:
         """
         read_config(Path(self.path))
         children = [
-            EarlierChild(record["key"].partition(":")[0], record["genotype"], float(record["reward"]))
+            EarlierChild(search_space_of(record["key"]), record["genotype"], float(record["reward"]))
             for record in read_trajectory(Path(self.path))
             if record["is_new"] and not record["is_promotion"] and record["status"] != Status.FAILED
         ]

@@ -31,6 +31,7 @@ LEAVES: dict[str, set[str]] = {
     "pareto": set(),
     "paths": {"errors"},
     "progress": set(),
+    "quantity": set(),
     "safetensors_file": {"atomic_io", "errors", "hashing", "json_io"},
     "seeding": {"hashing"},
     "signals": set(),

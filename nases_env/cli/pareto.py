@@ -24,6 +24,7 @@ from nases_env.paths import require_distinct
 from nases_env.report import are_comparable
 from nases_env.search.run_dir import read_config, read_genotypes, read_trials
 from nases_env.search.run_report import evaluation_digest
+from nases_env.search_spaces import search_space_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def pareto_command(args: ParetoArgs) -> None:
         raise InputError("--reference must be an accuracy from 0 to less than 1 and a cost above 0, such as 0.5 1e6")
     configs = [read_config(path) for path in args.run_dirs]
     if not are_comparable(evaluation_digest(config["configuration"]) for config in configs):
-        print("note: the searches evaluate children differently; compare their accuracies with care", file=sys.stderr)
+        print("note: the searches evaluate children differently; compare their rewards with care", file=sys.stderr)
     front = _find_front(args.run_dirs, name, args.reference)
     limit = _limit(configs, COSTS[name])
     if args.output is not None:
@@ -228,7 +229,7 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
                 name: COSTS[name].of(child.evaluation),
                 "is_knee": index == front.knee,
                 "genotype": {
-                    "search_space": child.evaluation.key.partition(":")[0],  # for `nases train` and `nases draw`
+                    "search_space": search_space_of(child.evaluation.key),  # for `nases train` and `nases draw`
                     **genotypes[child.run, child.number],
                 },
             }

@@ -34,6 +34,7 @@ from nases_env.search.run_dir import (
     kind_of_directory,
     read_config,
     read_trajectory,
+    recorded_quantity,
 )
 from nases_env.search.time_budget import format_progress
 
@@ -145,8 +146,10 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     yield f"{format_progress(num_children, budget)}{promoted}, {in_flight}, {trials.num_failed} failed"
     if best is not None:
         again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
-        accuracy = "" if best.get("score") is None else f", validation accuracy {best['valid_accuracy']:.2%}"
-        yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}{accuracy}"
+        quantity = recorded_quantity(config)
+        metric = f", validation {quantity.name} {quantity.format(best['valid_accuracy'])}"
+        metric = "" if best.get("score") is None else metric  # it is the reward
+        yield f"best: child {best['child']}, reward {best['reward']:.4f}{again}{metric}"
     if is_running and not done:
         yield _rate(run_dir, config, num_children)
     if problem:

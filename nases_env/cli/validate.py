@@ -82,13 +82,14 @@ def validate_command(args: ValidateArgs) -> None:
         changed = changed_configuration(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
             console.print(f"warning: changed since the search: {', '.join(changed)}")
-        num_wrong = 0
+        num_wrong, quantity = 0, env.evaluator.quantity
         with Progress("validate", len(records), "children") as progress:
             for number, (record, evaluation) in enumerate(_evaluate(env, records), start=1):
                 differences = _differences(record, evaluation, args.tolerance)
                 num_wrong += bool(differences)
                 mark = Text("✘", "red") if differences else Text("✔", "green")
-                result = "; ".join(differences) or f"{evaluation.status.value}, valid {evaluation.valid_accuracy:.2%}"
+                valid = quantity.format(evaluation.valid_accuracy)
+                result = "; ".join(differences) or f"{evaluation.status.value}, valid {valid}"
                 with progress.hidden():
                     console.print(mark, f"child {record['child']}: {result}", soft_wrap=True)
                 progress.update(number)

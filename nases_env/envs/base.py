@@ -21,6 +21,7 @@ from nases_env.envs.arguments import to_numbers, to_options, to_seed
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution import CachingExecutor, ExecutionSettings, make_executor, resolve_execution
+from nases_env.quantity import Quantity
 from nases_env.search_spaces import Architecture, get_search_space
 from nases_env.seeding import derive_seed
 
@@ -391,6 +392,12 @@ class NASESEnv(gym.Env[Observation, Action]):
         latency = self._latencies.get(evaluation.key)
         return evaluation if latency is None else dataclasses.replace(evaluation, latency=latency)
 
+    def preload(self, evaluation: Evaluation) -> None:
+        """Use an evaluation of a resumed search if the child is proposed again, with the latency that was measured then."""
+        self.executor.preload(evaluation)
+        if evaluation.latency:
+            self._latencies[evaluation.key] = evaluation.latency
+
     def set_current(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Make ``architecture`` the current child and ``evaluation`` its ``last_evaluation``."""
         self._architecture = architecture
@@ -451,7 +458,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         evaluation = self.last_evaluation
         if evaluation is None:
             return "not evaluated yet"
-        return f"{describe_result(evaluation)} ({evaluation.status.value})"
+        return f"{describe_result(evaluation, self.evaluator.quantity)} ({evaluation.status.value})"
 
     def _texts(self, architecture: Architecture) -> dict[str, Any]:
         """Return the strings of the information that do not depend on the evaluation."""
@@ -477,10 +484,10 @@ class NASESEnv(gym.Env[Observation, Action]):
         return {**self._texts(architecture), "status": evaluation.status.value, **info}
 
 
-def describe_result(evaluation: Evaluation) -> str:
-    """Describe the accuracy and the size of a child in the title of a drawing."""
+def describe_result(evaluation: Evaluation, quantity: Quantity) -> str:
+    """Describe the accuracy, or another metric, and the size of a child in the title of a drawing."""
     size = f", {evaluation.num_params:,} parameters" if evaluation.num_params else ""
-    return f"validation accuracy {evaluation.valid_accuracy:.2%}{size}"
+    return f"validation {quantity.name} {quantity.format(evaluation.valid_accuracy)}{size}"
 
 
 TRANSPARENT_WRAPPERS = (PassiveEnvChecker, OrderEnforcing, TimeLimit, HumanRendering, RenderCollection)

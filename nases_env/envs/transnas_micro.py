@@ -38,7 +38,8 @@ class TransNASMicroEnv(NASESEnv):
     - ``autoencoder`` and ``normal`` (surface normals): the structural similarity (SSIM).
     - ``room_layout``: ``1 / (1 + loss)``.
 
-    Rewards of different tasks are not comparable.
+    Rewards of different tasks are not comparable. Summaries and reports call them accuracy (a percentage), SSIM and
+    ``1 / (1 + loss)``.
 
     ## Information
 

@@ -37,6 +37,7 @@ from nases_env.evaluation.table import TableEvaluator
 from nases_env.evaluation.task_table import TaskTableEvaluator
 from nases_env.evaluation.training import TrainingEvaluator
 from nases_env.evaluation.transnas import TransNASEvaluator
+from nases_env.quantity import Quantity
 
 __all__ = [
     "ACCURACY",
@@ -60,6 +61,7 @@ __all__ = [
     "NasBench201CostEvaluator",
     "NasBench201Evaluator",
     "OperatorShareEvaluator",
+    "Quantity",
     "QueryEvaluator",
     "RandomLandscapeEvaluator",
     "Status",

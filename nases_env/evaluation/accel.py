@@ -48,7 +48,7 @@ class AccelEvaluator(CSVEvaluator):
 
     The surrogate, a support vector regression, is fitted to a table of some networks of the search space in ``prepare``,
     which takes a few seconds. The accuracies of networks in the table are predicted as well, so that all rewards are of the
-    same kind. Each process fits it once, and again after the file has changed. The seed of an evaluation has no effect.
+    same kind. Each process fits it once. The seed of an evaluation has no effect.
 
     The table is a CSV file with one row for each network; the results of rows of the same network are averaged. The columns
     ``block0_e``, ``block0_k``, ``block0_l``, ``block0_se``, ``block1_e``, …, ``block6_se`` contain the expansion factor,
@@ -65,7 +65,7 @@ class AccelEvaluator(CSVEvaluator):
 
     Raises:
         InputError: if the search space is another one. ``prepare`` and ``evaluate`` raise it if the table does not exist, is
-            invalid or has fewer than 100 networks.
+            invalid, has fewer than 100 networks, or has changed since the evaluator first read it.
     """
 
     benchmark = "Accel-NASBench"

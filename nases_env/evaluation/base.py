@@ -16,6 +16,7 @@ from nases_env.evaluation.description import (
 )
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.result import Evaluation, Status
+from nases_env.quantity import ACCURACY, Quantity
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 
@@ -129,6 +130,11 @@ class Evaluator(ABC):
         if is_custom(cls):
             described |= {"evaluator": f"{cls.__module__}:{cls.__qualname__}", "evaluator_source": source_digest(cls)}
         return described
+
+    @property
+    def quantity(self) -> Quantity:
+        """What ``Evaluation.valid_accuracy`` is, for summaries and reports; an accuracy by default."""
+        return ACCURACY
 
     def labels(self) -> dict[str, str]:
         """Return strings to add to the information of an environment, such as the name of the task; empty by default."""

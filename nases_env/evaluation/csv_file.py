@@ -7,13 +7,14 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
+from nases_env.hashing import sha256_hex
 from nases_env.input_files import read_file
 from nases_env.paths import absolute_path
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
@@ -35,20 +36,29 @@ class Row(NamedTuple):
     values: dict[str, float]
 
 
+@dataclass
+class FirstRead:
+    """The SHA-256 of a table when it was first read; None before that."""
+
+    digest: str | None = None
+
+
 @dataclass(frozen=True)
 class CSVEvaluator(Evaluator):
     """Reads results of architectures from a CSV file, the table, without training.
 
-    Each process reads the file once, and again after it has changed. The seed of an evaluation has no effect.
+    Each process reads the file once. A change is an error for an evaluator that has read the file, because its description,
+    by which results are stored, is that of the earlier content. The seed of an evaluation has no effect.
 
     Attributes:
         search_space: the search space of the benchmark, or its name; any order of operators.
         path: the table. None: the file in the environment variable ``table_variable``, else ``table_name`` in the directory
             ``NASES_DATA_DIR``.
+        first_read: what this evaluator and its copies, also those in other processes, have read.
 
     Raises:
-        InputError: if the search space is another one. ``prepare`` and ``evaluate`` raise it if the table does not exist or
-            is invalid.
+        InputError: if the search space is another one. ``prepare`` and ``evaluate`` raise it if the table does not exist, is
+            invalid, or has changed since the evaluator first read it.
     """
 
     benchmark: ClassVar[str]
@@ -71,6 +81,7 @@ class CSVEvaluator(Evaluator):
 
     search_space: str | SearchSpace
     path: str | None = None
+    first_read: FirstRead = field(default_factory=FirstRead, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         space = get_search_space(self.search_space)
@@ -156,24 +167,37 @@ class CSVEvaluator(Evaluator):
         )
 
     def content(self) -> Any:
-        """Return the result of ``collect`` for the table."""
+        """Return the result of ``collect`` for the table.
+
+        Raises:
+            InputError: if it cannot be read, is invalid, or has changed since it was first read.
+        """
         path = self.table
         try:
             status = path.stat()
-            return _read_content(type(self), path, status.st_mtime_ns, status.st_size)
+            digest, content = _read_content(type(self), path, status.st_mtime_ns, status.st_size)
         except OSError as error:
             ways = " or ".join(filter(None, ("table", self.file_variable)))
             raise InputError(
                 f"cannot read the table {path} ({error.strerror or error}); set {ways} to the CSV file"
             ) from error
+        if self.first_read.digest is None:
+            self.first_read.digest = digest
+        if self.first_read.digest != digest:
+            raise InputError(
+                f"the table {path} has changed since it was first read; restore it, or start again with a new search or "
+                "environment"
+            )
+        return content
 
 
 @lru_cache(maxsize=4)
-def _read_content(benchmark: type[CSVEvaluator], path: Path, mtime_ns: int, size: int) -> Any:
-    """Return the content of a table. ``mtime_ns`` and ``size`` invalidate the cache if the file changes."""
+def _read_content(benchmark: type[CSVEvaluator], path: Path, mtime_ns: int, size: int) -> tuple[str, Any]:
+    """Return the SHA-256 of a table and its content. ``mtime_ns`` and ``size`` invalidate the cache if the file changes."""
     hint = benchmark.table_hint()
     try:
-        text = read_file(path).decode("utf-8-sig")
+        encoded = read_file(path)
+        text = encoded.decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         (_, header), *rows = ((reader.line_num, entries) for entries in reader)
     except (ValueError, csv.Error):  # not text, empty, or unbalanced quotes
@@ -184,7 +208,7 @@ def _read_content(benchmark: type[CSVEvaluator], path: Path, mtime_ns: int, size
         raise InputError(f"{path} is not a table of {benchmark.benchmark}: its header is different; {hint}")
     if not text.endswith("\n"):
         raise InputError(f"{path} is truncated: its last line is incomplete; copy the whole file again")
-    return benchmark.collect(path, list(_parse_rows(benchmark, path, columns, header, rows)))
+    return sha256_hex(encoded), benchmark.collect(path, list(_parse_rows(benchmark, path, columns, header, rows)))
 
 
 def _parse_rows(

@@ -7,6 +7,7 @@ from sys import float_info
 from typing import NamedTuple
 
 from nases_env.errors import InputError
+from nases_env.quantity import ACCURACY, Quantity
 
 
 class Metric(NamedTuple):
@@ -16,18 +17,20 @@ class Metric(NamedTuple):
         name: what its values are, for messages.
         lowest, highest: the bounds of the possible values.
         to_reward: increasing map to [0, 1].
+        quantity: what the rewards are, for summaries and reports.
     """
 
     name: str
     lowest: float
     highest: float
     to_reward: Callable[[float], float]
+    quantity: Quantity = Quantity("metric")
 
 
-PERCENT = Metric("a metric in percent", 0.0, 100.0, lambda value: value / 100)
+PERCENT = Metric("a metric in percent", 0.0, 100.0, lambda value: value / 100, ACCURACY)
 FRACTION = Metric("a number in [0, 1]", 0.0, 1.0, lambda value: value)
-SIMILARITY = Metric("a structural similarity in [0, 1]", 0.0, 1.0, lambda value: value)
-NEGATIVE_LOSS = Metric("a negative loss", -float_info.max, 0.0, lambda value: 1 / (1 - value))
+SIMILARITY = Metric("a structural similarity in [0, 1]", 0.0, 1.0, lambda value: value, Quantity("SSIM"))
+NEGATIVE_LOSS = Metric("a negative loss", -float_info.max, 0.0, lambda value: 1 / (1 - value), Quantity("1 / (1 + loss)"))
 
 
 def require_percent(text: str, value: float) -> None:

@@ -29,9 +29,8 @@ class NasBench201Evaluator(TableEvaluator):
 
     The table is a CSV file with the header ``arch,valid_accuracy_12_epochs,test_accuracy_12_epochs,
     test_accuracy_200_epochs`` and one row for each of the 15,625 cells: its string and three accuracies in percent. Each
-    process reads it once, and again after the file has changed. A fifth column ``valid_accuracy_200_epochs`` is needed for
-    the rung of 200 epochs. The seed of an evaluation has no effect. The table has no training accuracies, parameters or
-    FLOPs; they are 0.
+    process reads it once. A fifth column ``valid_accuracy_200_epochs`` is needed for the rung of 200 epochs. The seed of an
+    evaluation has no effect. The table has no training accuracies, parameters or FLOPs; they are 0.
 
     Attributes:
         search_space: ``"nasbench201"``, or a ``NasBench201`` with a different order of operators.
@@ -43,8 +42,8 @@ class NasBench201Evaluator(TableEvaluator):
 
     Raises:
         InputError: if the search space is not NAS-Bench-201, or the rungs or the name of the data set are not valid.
-            ``prepare``, ``evaluate`` and ``report_test_accuracy`` raise it if the table does not exist, is incomplete or is
-            invalid.
+            ``prepare``, ``evaluate`` and ``report_test_accuracy`` raise it if the table does not exist, is incomplete or
+            invalid, or has changed since the evaluator first read it.
     """
 
     benchmark = "NAS-Bench-201"

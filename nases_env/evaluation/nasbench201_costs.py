@@ -43,7 +43,8 @@ class NasBench201CostEvaluator(TableEvaluator):
 
     Raises:
         InputError: if the search space is not NAS-Bench-201, or ``max_latency`` is limited without a device. ``prepare`` and
-            ``evaluate`` raise it if the table does not exist, lacks the device, is incomplete or is invalid.
+            ``evaluate`` raise it if the table does not exist, lacks the device, is incomplete or invalid, or has changed
+            since the evaluator first read it.
     """
 
     benchmark = "NAS-Bench-201 with latencies"

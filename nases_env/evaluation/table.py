@@ -19,7 +19,7 @@ MAX_ENUMERATED = 10**6  # lists of decisions
 class TableEvaluator(CSVEvaluator):
     """Reads results from the table of a tabular benchmark: a CSV file with a header and one row for each architecture.
 
-    Each process reads the file once, and again after it has changed. The seed of an evaluation has no effect.
+    Each process reads the file once. The seed of an evaluation has no effect.
     ``TaskTableEvaluator`` is the base class for custom tables.
 
     Attributes:
@@ -29,7 +29,7 @@ class TableEvaluator(CSVEvaluator):
 
     Raises:
         InputError: if the search space is another one. ``prepare`` and ``evaluate`` raise it if the table does not exist, is
-            incomplete or is invalid.
+            incomplete or invalid, or has changed since the evaluator first read it.
     """
 
     @classmethod

@@ -11,6 +11,7 @@ from nases_env.evaluation.metric import Metric
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
+from nases_env.quantity import Quantity
 from nases_env.search_spaces import Architecture
 
 
@@ -35,7 +36,7 @@ class TaskTableEvaluator(TableEvaluator):
 
     Raises:
         InputError: if the search space or the task is unknown. ``prepare`` and ``evaluate`` raise it if the table does not
-            exist, lacks the task, is incomplete or is invalid.
+            exist, lacks the task, is incomplete or invalid, or has changed since the evaluator first read it.
     """
 
     metrics: ClassVar[Mapping[str, Metric]]
@@ -79,6 +80,10 @@ class TaskTableEvaluator(TableEvaluator):
         """Describe the task and the digest of its rewards; neither the path nor the order of operators matters."""
         rows = sorted((key, row[self.task]) for key, row in self.rows().items())
         return {"evaluator": f"{self.space_class.name} table", "task": self.task, "table": sha256_hex(repr(rows))}
+
+    @property
+    def quantity(self) -> Quantity:
+        return self.metrics[self.task].quantity
 
     def labels(self) -> dict[str, str]:
         return {"task": self.task}

@@ -50,7 +50,7 @@ class TransNASEvaluator(TaskTableEvaluator):
 
     Raises:
         InputError: if the search space or the task is unknown. ``prepare`` and ``evaluate`` raise it if the table does not
-            exist, lacks the task, is incomplete or is invalid.
+            exist, lacks the task, is incomplete or invalid, or has changed since the evaluator first read it.
     """
 
     benchmark = "TransNAS-Bench-101"

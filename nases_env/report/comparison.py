@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
+from nases_env.quantity import Quantity
 from nases_env.report.data import Numbers, Run
 from nases_env.report.figures import HEIGHT, WIDE, WIDTH, Figure, best_so_far, reward_axis, whole
 from nases_env.report.svg import BOTTOM, LEFT, TOP, Axis, element, make_scale, path, plot, spread
-from nases_env.report.text import format_reward
 from nases_env.seeding import numpy_generator
 
 NUM_RESAMPLES = 5000
@@ -32,10 +32,10 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None
-    is_accuracy: bool
+    quantity: Quantity
 
     def __str__(self) -> str:
-        value, *bounds = (format_reward(each, self.is_accuracy) for each in (self.value, *(self.interval or ())))
+        value, *bounds = map(self.quantity.format, (self.value, *(self.interval or ())))
         return f"{value} ({' to '.join(bounds)})" if bounds else value
 
 
@@ -67,15 +67,19 @@ class Summary:
 
 
 def by_options(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Return the searches with a result that differ only in the seed, with the label of each group, sorted by agent."""
+    """Return the searches with a result that differ only in the seed, with the label of each group, sorted by agent.
+
+    If two labels are equal after ``_shorten``, all of them end with a number.
+    """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted((run for run in runs if run.has_result), key=lambda run: (run.agent, run.seed, run.name)):
         options = (f"{name} {value}" for name, value in sorted(_options(run).items()))
         groups.setdefault((run.agent, *options), []).append(run)
     firsts = [group[0] for group in groups.values()]
-    return [
-        (_label(group[0], (first for first in firsts if first.agent == group[0].agent)), group) for group in groups.values()
-    ]
+    labels = [_label(run, (first for first in firsts if first.agent == run.agent)) for run in firsts]
+    if len(set(map(_shorten, labels))) < len(labels):
+        labels = [f"{label} ({number})" for number, label in enumerate(labels, 1)]
+    return list(zip(labels, groups.values(), strict=True))
 
 
 def _options(run: Run) -> Mapping[str, str]:
@@ -95,6 +99,11 @@ def _label(run: Run, others: Iterable[Run]) -> str:
     options = _options(run)
     differing = {name for other in others for name, _ in options.items() - _options(other).items()}
     return ", ".join([run.agent, *(f"{name} {value}" for name, value in options.items() if name in differing)])
+
+
+def _shorten(label: str) -> str:
+    """Return the end of a label, which has the options."""
+    return label if len(label) <= CHARACTERS else f"…{label[1 - CHARACTERS :]}"
 
 
 def common_length(runs: Sequence[Run]) -> int:
@@ -135,11 +144,11 @@ def bootstrap(values: Numbers) -> tuple[Numbers, Numbers]:
 
 def _estimate(rewards: Numbers, runs: Sequence[Run]) -> Estimate:
     """Return the mean of the rewards of ``runs`` with its interval."""
-    mean, is_accuracy = float(rewards.mean()), runs[0].has_accuracy_rewards
+    mean, quantity = float(rewards.mean()), runs[0].reward_quantity
     if len(rewards) < 2:
-        return Estimate(mean, None, is_accuracy)
+        return Estimate(mean, None, quantity)
     low, high = bootstrap(rewards[:, None])
-    return Estimate(mean, (float(low[0]), float(high[0])), is_accuracy)
+    return Estimate(mean, (float(low[0]), float(high[0])), quantity)
 
 
 def _curve(run: Run, numbers: Numbers) -> Numbers:
@@ -160,7 +169,10 @@ def comparison_figure(runs: Sequence[Run]) -> Figure | None:
         length = min(run.totals.num_trials for run in group)
         numbers = np.unique(np.linspace(1, length, min(length, NUM_POINTS)).astype(int))
         curves.append((label, numbers, np.stack([_curve(run, numbers) for run in group])))
-    drawings = [_draw(curves, groups[0][1][0], width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
+    first = groups[0][1][0]
+    if len({group[0].reward_quantity for _, group in groups}) > 1:  # they have no common name and unit
+        first = replace(first, has_metric_rewards=False)
+    drawings = [_draw(curves, first, width, css) for width, css in ((WIDE, "wide-only"), (WIDTH, "narrow-only"))]
     summaries = summarize(runs)
     unit = "trials" if any(run.totals.num_promotions for run in runs) else "children"
     place = "is highest, at" if len(summaries) > 1 else "is at"
@@ -178,7 +190,7 @@ def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float
     bounds = [bootstrap(values) for _, _, values in curves]
     # The first children are poor by chance; the axis begins where all curves have left them.
     limits = [each[len(mean) // 50 :] for mean, (_, high) in zip(means, bounds, strict=True) for each in (mean, high)]
-    y = reward_axis(np.concatenate(limits), run, f"Best {run.quantity.lower()} so far")
+    y = reward_axis(np.concatenate(limits), run, f"Best {run.reward_name} so far")
     last = max(numbers[-1] for _, numbers, _ in curves)
     x = Axis("Child", make_scale(1, max(2, last), LEFT, end), whole)
     bands, lines, labels = [], [], []
@@ -191,6 +203,5 @@ def _draw(curves: Sequence[tuple[str, Numbers, Numbers]], run: Run, width: float
             outline = [*zip(xs, map(y.scale, high), strict=True), *reversed(list(zip(xs, map(y.scale, low), strict=True)))]
             bands.append(element("path", d=f"{path(outline)}Z", class_=f"band {css}"))
         lines.append(element("path", d=path(zip(xs, map(y.scale, mean), strict=True)), class_=f"series {css}"))
-        shown = label if len(label) <= CHARACTERS else f"…{label[1 - CHARACTERS :]}"  # the end distinguishes options
-        labels.append(element("text", shown, x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
+        labels.append(element("text", _shorten(label), x=xs[-1] + 6, y=label_y + 4, class_=f"label {css}"))
     return plot("Best reward so far by agent", width, HEIGHT, x, y, *bands, *lines, *labels, css_class=css_class)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nases_env.report.text import format_reward
+from nases_env.quantity import ACCURACY, REWARD, Quantity
 from nases_env.search_spaces.graph import CellGraph
 
 Numbers = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Child:
         activation_bytes: peak memory of the activations of one image; 0 if it is not known.
         file_bytes: bytes of the tensors in a weights file; 0 if they are not known.
         latency: measured seconds of a forward pass of one image; 0 if it was not measured.
-        valid_accuracy: the validation accuracy in [0, 1], which may be the reward.
+        valid_accuracy: the validation accuracy, or another metric, in [0, 1], which may be the reward.
     """
 
     number: int
@@ -188,7 +188,8 @@ class Run:
         vectors: a point for each of ``children``, shape (children, dimensions); None if there is none.
         best: number of the best child; None without a result.
         best_reward: its reward, or the ``mean_reward`` of a finalist; 0 without a result.
-        has_accuracy_rewards: whether the reward is the validation accuracy.
+        quantity: what the validation metric of the children is.
+        has_metric_rewards: whether the reward is this metric.
         finalists: the finalists, best first.
         designs: the architectures of the best children, best first.
         curves: the learning curves of the best children, best first.
@@ -218,7 +219,8 @@ class Run:
     vectors: Numbers | None = field(default=None, compare=False)
     best: int | None = None
     best_reward: float = 0.0
-    has_accuracy_rewards: bool = True
+    quantity: Quantity = ACCURACY
+    has_metric_rewards: bool = True
     finalists: Sequence[Finalist] = ()
     designs: Sequence[Design] = ()
     curves: Sequence[Curve] = ()
@@ -228,18 +230,23 @@ class Run:
     notes: Sequence[str] = ()
 
     @property
-    def quantity(self) -> str:
-        """The name of the reward in figures."""
-        return "Validation accuracy" if self.has_accuracy_rewards else "Reward"
+    def reward_quantity(self) -> Quantity:
+        """What the reward is."""
+        return self.quantity if self.has_metric_rewards else REWARD
+
+    @property
+    def reward_name(self) -> str:
+        """The name of the reward in figures, in lower case."""
+        return f"validation {self.quantity.name}" if self.has_metric_rewards else REWARD.name
 
     @property
     def unit(self) -> str:
         """The unit of the reward on an axis, in parentheses; "" if it has none."""
-        return " (%)" if self.has_accuracy_rewards else ""
+        return " (%)" if self.reward_quantity.is_percentage else ""
 
     def format_reward(self, reward: float) -> str:
-        """Format a reward; it is a percentage if it is an accuracy."""
-        return format_reward(reward, self.has_accuracy_rewards)
+        """Format a reward."""
+        return self.reward_quantity.format(reward)
 
     @cached_property
     def spaced(self) -> Sequence[Child]:

@@ -29,7 +29,7 @@ from nases_env.report.svg import (
     spread,
     step_path,
 )
-from nases_env.report.text import compact, count, duration, milliseconds, percent
+from nases_env.report.text import capitalize, compact, count, duration, milliseconds, percent
 
 WIDTH, HEIGHT = 430.0, 300.0  # of a small figure in pixels
 WIDE = 880.0  # width of a figure that spans the page; a second one with the width WIDTH is for narrow screens
@@ -58,8 +58,8 @@ def reward_axis(rewards: Sequence[float] | Numbers, run: Run, label: str = "") -
     low, high = (float(np.quantile(values, LOW_QUANTILE)), float(values.max())) if len(values) else (0.0, 1.0)
     margin = 0.04 * (high - low)
     scale = make_scale(max(0.0, low - margin), min(1.0, high + margin), HEIGHT - BOTTOM, TOP)
-    factor = 100 if run.has_accuracy_rewards else 1
-    return Axis((label or run.quantity) + run.unit, scale, decimal_format(scale, TICK_DISTANCE_Y, factor))
+    factor = 100 if run.reward_quantity.is_percentage else 1
+    return Axis((label or capitalize(run.reward_name)) + run.unit, scale, decimal_format(scale, TICK_DISTANCE_Y, factor))
 
 
 def thin(children: Sequence[Child], limit: int, keep: Iterable[int], stride: int = 1) -> list[Child]:
@@ -83,8 +83,8 @@ def best_so_far(children: Sequence[Child]) -> list[Child]:
 def describe(run: Run, child: Child) -> str:
     """Describe a child in one line, for the text of its point."""
     parts = [f"child {child.number}: {run.format_reward(child.reward) if child.status == OK else child.status}"]
-    if child.status == OK and not run.has_accuracy_rewards:
-        parts.append(f"validation accuracy {percent(child.valid_accuracy)}")
+    if child.status == OK and not run.has_metric_rewards:
+        parts.append(f"validation {run.quantity.name} {run.quantity.format(child.valid_accuracy)}")
     if child.fidelity is not None:
         parts.append(count(child.fidelity, "epoch"))
     if child.num_params:
@@ -283,7 +283,7 @@ def reward_by(
     total = len(children) if run.stride == 1 else len(run.totals.rewards)
     dots = _dots(run, shown, place, lambda child: "dot")
     line = element("path", d=step_path([place(child) for child in front], scale.end), class_="front")
-    title = f"{_short_quantity(run)} and {title}"
+    title = f"{capitalize(run.reward_quantity.name)} and {title}"
     drawing = plot(f"{title} of {run.agent}", WIDTH, HEIGHT, x, y, dots, line, _best_marks(run, place, scale.end))
     cheapest, best = front[0], front[-1]
     ends = [f"{text(value(child))} ({run.format_reward(child.reward)})" for child in (cheapest, best)]
@@ -291,10 +291,6 @@ def reward_by(
     rung = f" at {count(highest, 'epoch')}" if highest else ""
     extra = f"The line is the Pareto front{rung}: the children that no cheaper child surpasses."
     return Figure(title, finding, [drawing], note_on_points(len(shown), total, extra))
-
-
-def _short_quantity(run: Run) -> str:
-    return "Accuracy" if run.has_accuracy_rewards else "Reward"
 
 
 def reward_by_latency(run: Run) -> Figure | None:
@@ -306,7 +302,7 @@ def reward_by_latency(run: Run) -> Figure | None:
     y = reward_axis(rewards, run)
     low, high = min(latency.low for latency in run.latencies), max(latency.high for latency in run.latencies)
     x = Axis("Milliseconds per image, log scale", make_scale(1000 * low, 1000 * high, LEFT + 4, end, is_log=True), compact)
-    parts, title = [], f"{_short_quantity(run)} and latency"
+    parts, title = [], f"{capitalize(run.reward_quantity.name)} and latency"
     label_ys = spread([y.scale(reward) for reward in rewards], TOP, HEIGHT - BOTTOM)
     for index, (latency, reward, label_y) in enumerate(zip(run.latencies, rewards, label_ys, strict=True)):
         left, middle, right = (x.scale(1000 * each) for each in (latency.low, latency.median, latency.high))
@@ -370,7 +366,7 @@ def embedding_map(run: Run, limit: int) -> Figure | None:
     keep = {child.number for child in best_so_far(_measured(run))}
     shown = sorted(thin(run.children, limit, keep, run.stride), key=lambda child: child.reward)
     drawing = plot(
-        f"Map of the children of {run.agent}, colored by {run.quantity.lower()}",
+        f"Map of the children of {run.agent}, colored by {run.reward_name}",
         WIDTH,
         HEIGHT,
         axes[0],

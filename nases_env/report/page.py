@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from nases_env.quantity import Quantity
 from nases_env.report.cells import draw_cell, legend
 from nases_env.report.comparison import common_length, comparison_figure, summarize
 from nases_env.report.data import OK, Child, Design, Run, are_comparable
@@ -156,7 +157,7 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
             evaluations = "mean of two evaluations" if finalist.second.fidelity == best.fidelity else "second evaluation"
         stats.append(
             (
-                "Best accuracy" if run.has_accuracy_rewards else "Best reward",
+                f"Best {run.reward_quantity.name}",
                 run.format_reward(run.best_reward),
                 f"child {run.best}, {evaluations}",
             )
@@ -164,8 +165,9 @@ def _stats(run: Run) -> list[tuple[str, str, str]]:
         rewards = np.array(run.totals.rewards)
         median, lowest = map(run.format_reward, (float(np.median(rewards)), float(rewards.min())))
         stats.append(("Median child", median, f"lowest {lowest}"))
-        if not run.has_accuracy_rewards:
-            stats.append(("Validation accuracy", percent(best.valid_accuracy), f"child {run.best}, in the search"))
+        if not run.has_metric_rewards:
+            value = run.quantity.format(best.valid_accuracy)
+            stats.append((f"Validation {run.quantity.name}", value, f"child {run.best}, in the search"))
         if best.num_params:
             stats.append(("Parameters", compact(best.num_params), f"{compact(best.num_flops)} FLOPs per image"))
     totals, num_failures = run.totals, run.totals.num_failures
@@ -222,11 +224,6 @@ _FIRST_COLUMNS = (
     _Column("child", lambda child: child.number),
     _Column("status", lambda child: child.status.replace("_", " ")),
 )
-_ACCURACY_REWARD = (_Column("reward (%)", lambda child: round(100 * child.reward, 2) if child.status == OK else None, 2),)
-_OTHER_REWARD = (
-    _Column("reward", lambda child: round(child.reward, 4) if child.status == OK else None, 4),
-    _Column("accuracy (%)", lambda child: round(100 * child.valid_accuracy, 2) if child.status == OK else None, 2),
-)
 _COST_COLUMNS = (
     _Column("rung", lambda child: child.fidelity),
     _Column("parameters", lambda child: child.num_params or None),
@@ -241,9 +238,19 @@ _COST_COLUMNS = (
 
 def _columns(run: Run) -> list[_Column]:
     """Return the columns of which at least one child has a value."""
-    rewards = _ACCURACY_REWARD if run.has_accuracy_rewards else _OTHER_REWARD
+    rewards = [_result_column("reward", run.reward_quantity, lambda child: child.reward)]
+    if not run.has_metric_rewards:
+        rewards.append(_result_column(run.quantity.name, run.quantity, lambda child: child.valid_accuracy))
     columns = [*_FIRST_COLUMNS, *rewards, *_COST_COLUMNS]
     return [column for column in columns if any(column.value(child) is not None for child in run.children)]
+
+
+def _result_column(heading: str, quantity: Quantity, value: Callable[[Child], float]) -> _Column:
+    """Return a column with a value of the children that have a result."""
+    factor, decimals, unit = (100, 2, " (%)") if quantity.is_percentage else (1, 4, "")
+    return _Column(
+        heading + unit, lambda child: round(factor * value(child), decimals) if child.status == OK else None, decimals
+    )
 
 
 def _rows(columns: Sequence[_Column], children: Sequence[Child]) -> list[list[str | float | None]]:

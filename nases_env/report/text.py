@@ -19,9 +19,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%"
 
 
-def format_reward(reward: float, is_accuracy: bool) -> str:
-    """Format a reward; it is a percentage if it is an accuracy."""
-    return percent(reward) if is_accuracy else f"{reward:.4f}"
+def capitalize(text: str) -> str:
+    """Return ``text`` with an upper-case first letter; the others remain as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def compact(value: float) -> str:

@@ -406,7 +406,7 @@ class SearchLoop:
                 f"the search cannot be resumed: trial {self.num_trials + 1} was {evaluation.key} and is now "
                 f"{architecture.key}, because another version or machine computes differently; start a new search"
             )
-        self.env.executor.preload(evaluation)
+        self.env.preload(evaluation)
         return recorded
 
     def _result(self, future: Future[Evaluation]) -> Evaluation:

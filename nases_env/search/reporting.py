@@ -23,6 +23,7 @@ from nases_env.envs.base import describe_result
 from nases_env.escaping import printable
 from nases_env.evaluation import Limits, Status
 from nases_env.progress import Progress
+from nases_env.quantity import ACCURACY, REWARD, Quantity
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import NUM_RANKED, SearchLoop
@@ -149,7 +150,7 @@ class TensorBoardLogger(SearchCallback):
     def _add_image(self, loop: SearchLoop, trial: Trial) -> None:
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"child {trial.number}: {describe_result(trial.evaluation)}"
+        title = f"child {trial.number}: {describe_result(trial.evaluation, loop.env.evaluator.quantity)}"
         image = visualization.to_array(visualization.draw(loop.env.search_space, trial.architecture, title))
         with self._translate_errors():
             self._writer.add_image("trial/best_cells", image, trial.number, dataformats="HWC")
@@ -202,7 +203,8 @@ class BestArtifacts(SearchCallback):
                 write_finalists(self._folder, loop.finalists)
         from nases_env import visualization  # imports matplotlib, which is slow
 
-        title = f"{self._env_id}: {describe_result(best.evaluation)}, seed {self._seed}"
+        result = describe_result(best.evaluation, loop.env.evaluator.quantity)
+        title = f"{self._env_id}: {result}, seed {self._seed}"
         figure = visualization.draw(loop.env.search_space, best.architecture, title)
         for name in BEST_DRAWINGS:
             visualization.save(figure, self._folder / name)
@@ -233,9 +235,9 @@ class Summary(SearchCallback):
         if loop.num_infeasible:
             self._console.print(f"{loop.num_infeasible:,} infeasible proposals were not evaluated")
         if loop.num_trials:
-            limits = loop.env.evaluator.limits
+            evaluator = loop.env.evaluator
             self._console.print(f"the best of {loop.num_distinct:,} architecture{'s' * (loop.num_distinct != 1)}")
-            self._console.print(_top_table(loop.ranking(), loop.finalists, limits))
+            self._console.print(_top_table(loop.ranking(), loop.finalists, evaluator.limits, evaluator.quantity))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))
@@ -304,7 +306,12 @@ def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
     return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
 
 
-def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), limits: Limits | None = None) -> Table:
+def _top_table(
+    ranking: Sequence[Trial],
+    finalists: Sequence[Finalist] = (),
+    limits: Limits | None = None,
+    quantity: Quantity = ACCURACY,
+) -> Table:
     """Return a table of the finalists and the best other children, without columns of which no value is known."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
     confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
@@ -312,18 +319,19 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), lim
     shown = [*(finalist.trial for finalist in finalists), *others][: max(NUM_RANKED, len(second))]
     table = Table()
     columns: dict[str, list[str]] = {}
-    is_accuracy = all(trial.evaluation.score is None for trial in shown)  # whether the reward is the validation accuracy
-    reward_format = ".2%" if is_accuracy else ".4f"
+    is_metric = all(trial.evaluation.score is None for trial in shown)  # whether the reward is the validation metric
+    reward_spec = (quantity if is_metric else REWARD).spec
+    valid = "valid" if quantity == ACCURACY else f"valid {quantity.name}"
     for rank, trial in enumerate(shown, start=1):
         evaluation = trial.evaluation
-        has_accuracy, has_network = evaluation.status is Status.OK, evaluation.num_params > 0
+        has_result, has_network = evaluation.status is Status.OK, evaluation.num_params > 0
         cells = {
             "rank": str(rank),
             "epochs": str(evaluation.fidelity),
-            "reward": format_known(evaluation.reward, reward_format, has_accuracy),
-            "valid": format_known(evaluation.valid_accuracy, ".2%", has_accuracy),
-            "again": format(second[trial.number].reward, reward_format) if trial.number in confirmed else UNKNOWN,
-            "train": format_known(evaluation.train_accuracy, ".2%", has_accuracy and has_network),
+            "reward": format_known(evaluation.reward, reward_spec, has_result),
+            valid: format_known(evaluation.valid_accuracy, quantity.spec, has_result),
+            "again": format(second[trial.number].reward, reward_spec) if trial.number in confirmed else UNKNOWN,
+            "train": format_known(evaluation.train_accuracy, quantity.spec, has_result and has_network),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
             "KB memory": format_known(evaluation.activation_bytes / 1e3, ",.0f", evaluation.activation_bytes > 0),
@@ -333,7 +341,7 @@ def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist] = (), lim
         }
         if all(trial.evaluation.fidelity is None for trial in shown):
             del cells["epochs"]
-        if is_accuracy:
+        if is_metric:
             del cells["reward"]
         if not second:
             del cells["again"]

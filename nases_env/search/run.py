@@ -322,6 +322,7 @@ class SearchRun:
             "agent": self.agent,
             "arguments": {**self._arguments(), "budget": self.loop.budget},  # reduced if the time was used up
             "configuration": config_of(self.env.evaluator),
+            "quantity": dataclasses.asdict(self.env.evaluator.quantity),
             "inputs": self._inputs,
             "budgets": [*self._earlier_budgets, self.loop.budget],
             "num_resumed": self._num_resumed,

@@ -22,6 +22,7 @@ from nases_env.evaluation.limits import without_limit
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json, require_type
 from nases_env.paths import require_no_link
+from nases_env.quantity import ACCURACY, Quantity
 from nases_env.search.trials import Finalist, Trial
 from nases_env.search_spaces import SearchSpace
 
@@ -200,12 +201,22 @@ def read_config(path: Path) -> dict[str, Any]:
         require_type("time", config["arguments"].get("time"), float | None)
         require_type("budgets", config.get("budgets", []), list[int])
         require_type("inputs", config.get("inputs", {}), dict[str, str])
+        if "quantity" in config:
+            require_type("quantity", config["quantity"], dict[str, Any])
+            require_type("name", config["quantity"]["name"], str)
+            require_type("is_percentage", config["quantity"]["is_percentage"], bool)
         require_type("rungs", config["configuration"].get("rungs", []), list[int])
         datetime.fromisoformat(config["started"])
     except (KeyError, ValueError) as error:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path / CONFIG} is damaged ({problem}); restore it, or start a new search") from None
     return {**config, "configuration": without_limit(config["configuration"])}
+
+
+def recorded_quantity(config: dict[str, Any]) -> Quantity:
+    """Return what the accuracies of a search are, from the result of ``read_config``; earlier versions did not record it."""
+    recorded = config.get("quantity")
+    return ACCURACY if recorded is None else Quantity(recorded["name"], recorded["is_percentage"])
 
 
 def config_of(evaluator: Evaluator) -> dict[str, Any]:

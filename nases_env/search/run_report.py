@@ -42,22 +42,17 @@ from nases_env.search.run_dir import (
     read_config,
     read_finalists,
     read_genotypes,
+    read_trajectory,
     read_trials,
+    recorded_quantity,
 )
 from nases_env.search.time_budget import limited_budget
-from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
+from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space, search_space_of
 
 NUM_DESIGNS, NUM_CURVES = 3, 5  # best children that are drawn, and whose learning curves are shown
 MIN_ARCHITECTURES = 50  # for the operators of the best tenth
 MAX_COORDINATE, MAX_DIMENSIONS = 1e6, 1000  # of a vector; an action has few dimensions and is a few units long
 GROUPS = ("env_kwargs", "limits", "child", "execution")  # arguments that are dictionaries
-SPACES_OF_TABLES = {
-    "accel surrogate": "accel",
-    "nasbench201 costs": "nasbench201",
-    "nasbench201 table": "nasbench201",
-    "transnas table": "transnas_micro",
-}
-"""The search spaces of evaluators that do not describe them."""
 OTHER_ARGUMENTS = ("env_id", "seed", "budget")  # in the title of the report
 
 
@@ -84,7 +79,7 @@ def read_run(run_dir: Path) -> Run:
     arguments, configuration = config["arguments"], config["configuration"]
     is_running = is_locked(run_dir)
     recorded = read_finalists(run_dir)
-    described_space = _described_space(configuration)
+    described_space = _described_space(run_dir, configuration)
     trials = _Trials(_built_in_space(described_space), [each["child"] for each in recorded])
     trials.read(run_dir)
     # The finalists of a search that is resumed may be newer or older than the trials that were read.
@@ -127,7 +122,8 @@ def read_run(run_dir: Path) -> Run:
         vectors=vectors,
         best=None if best is None else best.number,
         best_reward=best.mean_reward if isinstance(best, Finalist) else 0.0 if best is None else best.reward,
-        has_accuracy_rewards=_has_accuracy_rewards(configuration) and not trials.has_scores,
+        quantity=recorded_quantity(config),
+        has_metric_rewards=_has_metric_rewards(configuration) and not trials.has_scores,
         finalists=finalists,
         designs=trials.designs(run_dir, [child.number for child in top[:NUM_DESIGNS]]),
         curves=curves,
@@ -167,7 +163,7 @@ class _Trials:
         self._sample = TrialSample[_Details](MAX_CHILDREN, always)
         self.children: list[Child] = []
         self.details: dict[int, _Details] = {}  # by number
-        self.has_scores = False  # whether a reward is not the validation accuracy
+        self.has_scores = False  # whether a reward is not the validation metric
 
     @property
     def stride(self) -> int:
@@ -267,9 +263,16 @@ def _child(record: Mapping[str, Any], evaluation: Evaluation) -> Child:
     )
 
 
-def _described_space(configuration: Mapping[str, Any]) -> Any:
-    name = SPACES_OF_TABLES.get(str(configuration.get("evaluator")))
-    return configuration.get("search_space") if name is None else describe_search_space(get_search_space(name))
+def _described_space(run_dir: Path, configuration: Mapping[str, Any]) -> Any:
+    """Return the description of the search space; None if it is not known.
+
+    The configuration of a table lacks it; the keys of the children name it.
+    """
+    if "search_space" in configuration:
+        return configuration["search_space"]
+    first = next(read_trajectory(run_dir), {"key": ""})
+    name = search_space_of(first["key"])
+    return describe_search_space(get_search_space(name)) if name in SEARCH_SPACES else None
 
 
 def _built_in_space(described: Any) -> SearchSpace | None:
@@ -279,7 +282,7 @@ def _built_in_space(described: Any) -> SearchSpace | None:
     return get_search_space(name) if isinstance(name, str) and name in SEARCH_SPACES else None
 
 
-def _has_accuracy_rewards(configuration: Mapping[str, Any]) -> bool:
+def _has_metric_rewards(configuration: Mapping[str, Any]) -> bool:
     settings = configuration.get("settings")
     return not isinstance(settings, dict) or "reward_signal" not in settings
 

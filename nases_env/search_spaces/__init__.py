@@ -1,6 +1,6 @@
 """Search spaces, architectures, and their encoding as vectors."""
 
-from nases_env.search_spaces.base import Architecture, SearchSpace
+from nases_env.search_spaces.base import Architecture, SearchSpace, search_space_of
 from nases_env.search_spaces.enas_micro import EnasMicro
 from nases_env.search_spaces.enas_micro_sized import EnasMicroSized
 from nases_env.search_spaces.paths import count_paths
@@ -16,4 +16,5 @@ __all__ = [
     "get_search_space",
     "import_path",
     "parse_architecture",
+    "search_space_of",
 ]

@@ -39,6 +39,11 @@ class Architecture:
     key: str
 
 
+def search_space_of(key: str) -> str:
+    """Return the name of the search space of an architecture from its key; "" if it is not a key."""
+    return key.rpartition(":")[0]
+
+
 class SearchSpace(ABC):
     """A set of architectures, each a list of ``num_decisions`` decisions.
 

@@ -54,6 +54,25 @@ def test_status_does_not_need_the_store(finished_run: Path, tmp_path: Path, caps
     assert "in flight: not known (there is no store" in shown
 
 
+def test_status_names_the_metric_that_is_not_the_reward(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path)
+    records = [json.loads(line) for line in (path / "evaluations.jsonl").read_text().splitlines()]
+    changed = [{**record, "valid_accuracy": 0.5, "score": 0.25, "reward": 0.25} for record in records]
+    (path / "evaluations.jsonl").write_text("".join(json.dumps(record) + "\n" for record in changed))
+    config = json.loads((path / "config.json").read_text())
+    assert config["quantity"] == {"name": "accuracy", "is_percentage": True}
+    for quantity, shown in (
+        ({"quantity": {"name": "SSIM", "is_percentage": False}}, "validation SSIM 0.5000"),
+        ({}, "validation accuracy 50.00%"),  # of an earlier version
+    ):
+        earlier = {name: value for name, value in config.items() if name != "quantity"}
+        (path / "config.json").write_text(json.dumps({**earlier, **quantity}))
+        assert f"best: child 1, reward 0.2500, {shown}\n" in status(path, capsys)
+
+
 def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=run_dir)

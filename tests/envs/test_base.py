@@ -23,6 +23,7 @@ from nases_env.envs.base import describe_result
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, Limits, OperatorShareEvaluator, Status
 from nases_env.execution import CachingExecutor, SerialExecutor
+from nases_env.quantity import ACCURACY, Quantity
 from nases_env.search import SearchLoop
 from nases_env.search_spaces import Architecture, EnasMicro, get_search_space
 from tests.datasets import TinyDatasets
@@ -243,7 +244,8 @@ def test_render_shows_the_current_child() -> None:
 
 def test_title_of_a_trained_network_has_its_parameters() -> None:
     evaluation = Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234)
-    assert describe_result(evaluation) == "validation accuracy 50.00%, 1,234 parameters"
+    assert describe_result(evaluation, ACCURACY) == "validation accuracy 50.00%, 1,234 parameters"
+    assert describe_result(evaluation, Quantity("SSIM")) == "validation SSIM 0.5000, 1,234 parameters"
 
 
 def test_environment_is_picklable_and_can_be_closed_twice() -> None:

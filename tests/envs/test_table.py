@@ -16,6 +16,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from nases_env.embedding import Embedding, save_embedding
 from nases_env.envs import TableEnv, vector_entry_point
 from nases_env.errors import InputError
+from nases_env.execution import Store
 from nases_env.search import SearchArgs, make_env
 from tests.evaluation.test_task_table import PAIRS, SPACE, Pairings, write_table
 
@@ -107,6 +108,19 @@ def test_options_of_the_command_line_are_its_keywords(options: dict[str, Any], t
         make_env(SearchArgs(env_id=ENV_ID, search_space="enas_micro", env_kwargs=env_kwargs))
     with pytest.raises(InputError, match=r"unknown task 'sped' \(did you mean 'speed'\?\)"):
         make_env(SearchArgs(env_id=ENV_ID, env_kwargs={"task": "sped"}))
+
+
+def test_no_result_of_a_changed_table_is_stored(tmp_path: Path) -> None:
+    table, store = write_table(tmp_path / "table.csv"), tmp_path / "store.sqlite"
+    env = PairingsEnv(table=table, execution={"store": str(store)})
+    env.reset(seed=0)
+    env.evaluate(SPACE.architecture((0, 0)))
+    write_table(Path(table), [(SPACE.to_string(SPACE.architecture(pair)), 50) for pair in PAIRS], ("arch", "accuracy"))
+    with pytest.raises(InputError, match=r"table\.csv has changed since it was first read"):
+        env.evaluate(SPACE.architecture((3, 3)))
+    env.close()
+    with Store(store, read_only=True) as results:
+        assert [row["key"] for row in results.rows()] == ["pairs:0-0"]
 
 
 def test_every_keyword_is_documented() -> None:

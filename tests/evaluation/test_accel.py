@@ -149,10 +149,9 @@ def test_surrogate_is_fitted_once_for_all_equal_evaluators(table: str, tmp_path:
     assert len(pickle.dumps(first)) < 1000
     assert again.surrogate is first.surrogate
     path = write_table(tmp_path / "table.csv")
-    evaluator = AccelEvaluator(path=path)
-    before = evaluator.evaluate(OTHERS[0], seed=0).reward
+    before = AccelEvaluator(path=path).evaluate(OTHERS[0], seed=0).reward
     write_table(tmp_path / "table.csv", [HEADER, *(line_of(network, 10.0) for network in NETWORKS)])
-    assert evaluator.evaluate(OTHERS[0], seed=0).reward == pytest.approx(0.1)
+    assert AccelEvaluator(path=path).evaluate(OTHERS[0], seed=0).reward == pytest.approx(0.1)
     assert before > 0.5
 
 

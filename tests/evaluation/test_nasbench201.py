@@ -105,16 +105,17 @@ def test_table_is_found_by_path_then_variable_then_data_dir(tmp_path: Path, monk
     assert reward("named.csv") == 0.01
 
 
-def test_file_is_read_once_and_again_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_read_once_and_again_by_a_new_evaluator_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_table(tmp_path / "table.csv")
     architecture = SPACE.from_string(STRINGS[0])
-    evaluator = NasBench201Evaluator("nasbench201", path)
-    assert evaluator.evaluate(architecture, seed=0).reward == 0
+    assert NasBench201Evaluator("nasbench201", path).evaluate(architecture, seed=0).reward == 0
     with monkeypatch.context() as context:
         context.setattr("builtins.open", None)  # opening any file fails
         assert NasBench201Evaluator(SPACE, path).evaluate(architecture, seed=0).reward == 0
     write_table(tmp_path / "table.csv", [HEADER, f"{STRINGS[0]},12.345,0,0", *LINES[2:]])
-    assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.12345)
+    assert NasBench201Evaluator(SPACE, path).evaluate(architecture, seed=0).reward == pytest.approx(0.12345)
 
 
 def test_row_order_line_endings_and_byte_order_mark_do_not_change_results(table: str, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_search_ranks_reports_and_resumes_by_the_score(tmp_path: Path, capsys:
         assert {row["score"] for row in store.rows()} >= {evaluation.score for _, evaluation in trials}
     assert "reward" in capsys.readouterr().out
     report = read_run(tmp_path / "run")
-    assert report.quantity == "Reward"
+    assert report.reward_name == "reward"
     record = best_record(tmp_path / "run")
     assert record is not None
     assert record["key"] == best.architecture.key

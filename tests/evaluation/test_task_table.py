@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import math
@@ -15,6 +16,7 @@ import pytest
 
 from nases_env.errors import InputError
 from nases_env.evaluation import FRACTION, NEGATIVE_LOSS, PERCENT, Evaluation, Metric, Status, TaskTableEvaluator
+from nases_env.quantity import ACCURACY, Quantity
 from nases_env.search_spaces import Architecture, SearchSpace
 
 HEADER = ("arch", "accuracy", "similarity", "loss", "speed")
@@ -106,6 +108,17 @@ def test_reward_is_the_metric_of_the_task_for_any_seed(table: str, task: str, re
     assert evaluator.labels() == {"task": task}
 
 
+def test_rewards_are_named_in_reports_by_their_metric(table: str) -> None:
+    quantities = {task: Pairings(SPACE, table, task=task).quantity for task in Pairings.metrics}
+    assert quantities == {
+        "accuracy": ACCURACY,
+        "similarity": Quantity("metric"),
+        "loss": Quantity("1 / (1 + loss)"),
+        "speed": Quantity("metric"),
+    }
+    assert [quantity.format(0.5) for quantity in quantities.values()] == ["50.00%", "0.5000", "0.5000", "0.5000"]
+
+
 def test_architectures_are_genotypes_in_json() -> None:
     assert SPACE.to_string(architecture(1, 3)) == '{"decisions": [1, 3]}'
     for text in ('{"decisions": [1, 3]}', '{"search_space": "pairs", "decisions": [1, 3]}'):
@@ -148,6 +161,27 @@ def test_evaluator_is_picklable_and_is_found_by_path_then_variable_then_data_dir
     monkeypatch.setenv("PAIRINGS_TABLE", table)
     assert evaluator.table == Path(table)
     assert evaluator.evaluate(architecture(3, 3), seed=0).reward == 0.9
+
+
+def test_file_that_changes_after_it_was_read_is_an_error_until_it_is_restored(table: str) -> None:
+    """Its results would be stored under the description of the earlier content."""
+    before = Path(table).read_bytes()
+    evaluator = Pairings(SPACE, table, task="accuracy")
+    digest = evaluator.digest()
+    copies = [evaluator, dataclasses.replace(evaluator), pickle.loads(pickle.dumps(evaluator))]
+    write_table(Path(table), [(text, 100 - int(str(row))) for text, row in ROWS], ("arch", "accuracy"))
+    for copy in copies:
+        for read in (copy.prepare, copy.describe, lambda copy=copy: copy.evaluate(architecture(3, 3), seed=0)):
+            with pytest.raises(InputError) as caught:
+                read()
+            assert str(caught.value) == (
+                f"the table {table} has changed since it was first read; restore it, or start again with a new search or "
+                "environment"
+            )
+    assert Pairings(SPACE, table, task="accuracy").evaluate(architecture(3, 3), seed=0).reward == 0.91
+    Path(table).write_bytes(before)
+    assert [copy.evaluate(architecture(3, 3), seed=0).reward for copy in copies] == [0.9] * 3
+    assert evaluator.digest() == digest
 
 
 ROWS: list[tuple[object, ...]] = [(SPACE.to_string(architecture(*pair)), row) for row, pair in enumerate(PAIRS)]

@@ -136,14 +136,6 @@ def test_table_is_found_by_path_then_variable_then_data_dir(tmp_path: Path, monk
     assert reward(str(paths[0])) == 0.01
 
 
-def test_file_is_read_again_after_a_change(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "table.csv")
-    evaluator, architecture = TransNASEvaluator(path=path), SPACE.architecture(CELLS[0])
-    assert evaluator.evaluate(architecture, seed=0).reward == 0
-    write_table(Path(path), changed(0, f'"{CELLS[0]}",12.345,0,0,0,0,0,0'))
-    assert evaluator.evaluate(architecture, seed=0).reward == pytest.approx(0.12345)
-
-
 def message_of(evaluator: TransNASEvaluator) -> str:
     messages = set()
     for action in (evaluator.prepare, evaluator.describe, lambda: evaluator.evaluate(SPACE.architecture(CELLS[0]), seed=0)):

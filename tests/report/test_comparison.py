@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
+from nases_env.quantity import Quantity
 from nases_env.report import EvaluationDigest, are_comparable, render
 from nases_env.report.comparison import bootstrap, comparison_figure, summarize
 from nases_env.report.figures import best_so_far
@@ -52,6 +56,30 @@ def test_searches_with_different_options_are_compared_and_not_averaged() -> None
     assert all(
         f"{end}</text>" in figure.drawings[0] for end in ("true, num_envs 4", "false, num_envs 4", "false, num_envs 2")
     )
+
+
+def test_labels_that_are_equal_when_shortened_are_numbered() -> None:
+    settings = [{"batch": batch, "weights": "/data/searches/model.safetensors"} for batch in ("8", "16")]
+    settings.append({"batch": "8", "weights": "/data/others/model.safetensors"})
+    runs = [make_run(make_children(20), settings=each) for each in settings]
+    assert {summary.label for summary in summarize(runs)} == {
+        "reinforce, batch 8, weights /data/searches/model.safetensors (1)",
+        "reinforce, batch 16, weights /data/searches/model.safetensors (2)",
+        "reinforce, batch 8, weights /data/others/model.safetensors (3)",
+    }
+    figure = comparison_figure(runs)
+    assert figure is not None
+    assert all(f">…model.safetensors ({number})</text>" in figure.drawings[0] for number in (1, 2, 3))
+
+
+def test_axis_of_rewards_that_are_different_metrics_has_no_unit() -> None:
+    accuracy, similarity = make_run(make_children(20)), make_run(make_children(20), quantity=Quantity("SSIM"))
+    axes = []
+    for runs in ([accuracy, accuracy], [similarity, similarity], [accuracy, similarity]):
+        figure = comparison_figure([runs[0], dataclasses.replace(runs[1], env_id="other")])
+        assert figure is not None
+        axes.append(re.findall("↑ ([^<]*)", figure.drawings[0]))
+    assert axes == [["Best validation accuracy so far (%)"], ["Best validation SSIM so far"], ["Best reward so far"]]
 
 
 def test_searches_that_differ_in_the_seed_and_the_execution_are_averaged() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nases_env.quantity import Quantity
 from nases_env.report import Child, Curve, Design, Finalist, Latency, Run, render
 from tests.report.browser import evaluate, evaluate_updates, needs_chromium
 from tests.report.runs import make_children, make_run
@@ -105,7 +106,7 @@ def test_stopped_search_is_resumed_by_the_program_that_started_it(command: str, 
 
 def test_reward_other_than_the_accuracy_is_a_number_next_to_it() -> None:
     children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
-    run = make_run(children, has_accuracy_rewards=False)
+    run = make_run(children, has_metric_rewards=False)
     pages = render([run]), render([run, replace(run, agent="random_search")])
     for page in pages:
         assert "Reward and size" in page
@@ -114,6 +115,20 @@ def test_reward_other_than_the_accuracy_is_a_number_next_to_it() -> None:
         assert f"{100 * run.best_reward:.2f}%" not in page
     assert "81.25%" in pages[0]
     assert re.findall("<th[^>]*>(reward|accuracy)([^<]*)</th>", pages[0]) == [("reward", ""), ("accuracy", " (%)")]
+
+
+def test_metric_other_than_the_accuracy_is_named() -> None:
+    children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
+    run = make_run(children, curves=[], quantity=Quantity("SSIM"))
+    pages = [render([each]) for each in (run, replace(run, has_metric_rewards=False))]
+    for page in pages:
+        assert "ccuracy" not in page
+        assert f"{run.best_reward:.4f}" in page
+        assert f"{100 * run.best_reward:.2f}%" not in page
+    assert all(text in pages[0] for text in ("Best SSIM", "SSIM and size", "↑ Validation SSIM<"))
+    assert all(text in pages[1] for text in ("Validation SSIM", "validation SSIM 0.8125"))
+    headings = [re.findall("<th[^>]*>(reward|SSIM)([^<]*)</th>", page) for page in pages]
+    assert headings == [[("reward", "")], [("reward", ""), ("SSIM", "")]]
 
 
 def test_page_shows_what_the_cells_do_not_show() -> None:

@@ -20,10 +20,11 @@ from nases_env.cli.main import main
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Limits, TrainingEvaluator
-from nases_env.search import SearchLoop
+from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.feasibility import check_feasibility
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_trajectory
+from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import error_of, run_here
 from tests.search.limited import limited_env
 from tests.search.test_resume import Killed, interrupt_after
@@ -155,6 +156,31 @@ def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pyte
     with sqlite3.connect(before) as database:
         database.execute("UPDATE latencies SET seconds = 9")
     assert error_of(run_here(main, *resume[:3], "--budget", "3", "--store", str(before))).endswith("; omit --store")
+
+
+def test_resumed_search_with_another_store_keeps_the_latencies_that_were_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = itertools.count(1)
+    monkeypatch.setattr(TrainingEvaluator, "measure_latency", lambda *args: next(latencies) / 1000)
+    args = SearchArgs(
+        env_id="NASES-MO-Digits-v0",
+        preset="smoke",
+        search_space="nasbench201",
+        objectives="accuracy,latency",
+        budget=1,
+        num_finalists=0,
+        run_dir=Path("run"),
+        quiet=True,
+    )
+    architectures = [NasBench201().architecture(decisions) for decisions in ([0] * 6, [0] * 6, [1] * 6)]
+
+    def search(args: SearchArgs) -> list[float]:
+        with SearchRun(args, agent="random_search") as run:
+            return [evaluation.latency for evaluation in run.loop.evaluate_all(architectures)]
+
+    search(args)
+    resumed = load_args(SearchArgs, Path("run"))
+    execution = dataclasses.replace(resumed.execution, store="other.sqlite")
+    assert search(dataclasses.replace(resumed, budget=3, execution=execution)) == [0.001, 0.001, 0.002]
 
 
 def load(agent: str) -> Any:

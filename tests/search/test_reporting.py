@@ -16,10 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nases_env.evaluation import Evaluation, Status
+from nases_env.quantity import ACCURACY
+from nases_env.report import render
 from nases_env.search import SearchArgs, SearchRun, Trial
 from nases_env.search.reporting import TensorBoardLogger, _top_table
+from nases_env.search.run_report import read_run
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.commands import ROOT, error_of, run_here, script
+from tests.evaluation.test_transnas import write_table
 from tests.search.acting import RandomActions
 
 RANDOM_SEARCH = script(ROOT / "agents" / "random_search.py")
@@ -63,6 +67,24 @@ def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "best.pdf").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(("task", "name"), [("normal", "SSIM"), ("room_layout", "1 / (1 + loss)")])
+def test_metric_of_a_table_other_than_the_accuracy_is_named(
+    task: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env_kwargs = {"task": task, "table": write_table(tmp_path / "table.csv")}
+    search = run(tmp_path, "NASES-TransNASMicro-v0", env_kwargs=env_kwargs)
+    assert search.loop.best is not None
+    best = f"{search.loop.best.evaluation.reward:.4f}"
+    printed, drawing = capsys.readouterr().out, (tmp_path / "run" / "best.svg").read_text()
+    assert f"valid {name} ┃" in printed
+    assert f"{best} │" in printed
+    assert f"validation {name} {best}, seed 0</text>" in drawing
+    page = render([read_run(tmp_path / "run")])
+    assert f"<dt>Best {name}</dt><dd><strong>{best}</strong>" in page
+    assert f"↑ Validation {name}<" in page
+    assert "ccuracy" not in page
+
+
 def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
     space = EnasMicro()
     evaluations = [
@@ -73,7 +95,7 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
     trials = [
         Trial(number, space.architecture([0] * 40), evaluation) for number, evaluation in enumerate(evaluations, start=1)
     ]
-    env = SimpleNamespace(search_space=space)
+    env = SimpleNamespace(search_space=space, evaluator=SimpleNamespace(quantity=ACCURACY))
     rewards = [trial.evaluation.reward for trial in trials]
     loop: Any = SimpleNamespace(env=env, recent_rewards=rewards, best=trials[0], num_distinct=3, num_replayed=0)
     logger = TensorBoardLogger(tmp_path, {"env_id": "NASES-Digits-v0", "a_flag": True, "budget": 3, "agent": "x", "seed": 0})

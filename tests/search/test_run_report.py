@@ -17,8 +17,7 @@ from nases_env.errors import InputError
 from nases_env.report import are_comparable, render
 from nases_env.report.comparison import summarize
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.run_report import SPACES_OF_TABLES, evaluation_digest, read_run, write_report
-from nases_env.search_spaces import SEARCH_SPACES
+from nases_env.search.run_report import evaluation_digest, read_run, write_report
 from tests.evaluation.latency_table import write_latency_table
 from tests.search.acting import RandomActions
 
@@ -149,8 +148,15 @@ def test_cells_operators_and_map_of_a_search_in_a_table_are_shown(tmp_path: Path
     assert "Operator" in render([run])
 
 
-def test_search_spaces_of_tables_are_built_in() -> None:
-    assert set(SPACES_OF_TABLES.values()) <= SEARCH_SPACES.keys()
+@pytest.mark.parametrize(("prefix", "is_drawn"), [("enas_micro", True), ("widths", False)])
+def test_keys_name_a_search_space_that_is_not_described(prefix: str, is_drawn: bool, trained: Path, tmp_path: Path) -> None:
+    """As in tables, also custom ones."""
+    key = records(trained)[0]["key"].replace("enas_micro", prefix)
+    path = copy_with(trained, tmp_path, key=key)
+    config = json.loads((path / "config.json").read_text())
+    del config["configuration"]["search_space"]
+    (path / "config.json").write_text(json.dumps(config))
+    assert bool(read_run(path).designs[0].graphs) == is_drawn
 
 
 def test_genotype_of_another_version_is_shown_as_text(trained: Path, tmp_path: Path) -> None:
@@ -201,9 +207,9 @@ def test_damaged_trajectory_is_a_one_line_error_and_keeps_the_report(trained: Pa
 
 
 def test_rewards_that_are_scores_are_not_shown_as_accuracies(trained: Path, tmp_path: Path) -> None:
-    assert read_run(trained).has_accuracy_rewards
+    assert read_run(trained).has_metric_rewards
     run = read_run(copy_with(trained, tmp_path, valid_accuracy=0.85, score=0.085, reward=0.085))
-    assert not run.has_accuracy_rewards
+    assert not run.has_metric_rewards
     page = render([run])
     assert "Best reward" in page
     assert "85.00%" in page

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
-from nases_env.search_spaces import EnasMicro, SearchSpace
+from nases_env.search_spaces import EnasMicro, SearchSpace, search_space_of
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.embedding.spaces import ListSpace
 
@@ -34,6 +34,7 @@ def test_vector_json_and_genotype_round_trip(sizes: tuple[int, ...], seed: int) 
     assert space.from_json(space.to_json(architecture)) == architecture
     assert space.from_genotype(json.loads(json.dumps(space.genotype(architecture)))) == architecture
     assert architecture.key == "list:" + "-".join(map(str, architecture.decisions))
+    assert search_space_of(architecture.key) == "list"
 
 
 @given(sizes, st.integers(0, 2**32 - 1))

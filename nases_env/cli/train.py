@@ -257,6 +257,7 @@ def _from_file(args: TrainArgs) -> FinalTraining:
 
 
 def _settings(args: TrainArgs) -> ChildSettings:
-    settings = args.child or _default_settings(args)
-    require_final_settings(settings, "child")
+    default = _default_settings(args)
+    settings = args.child or default
+    require_final_settings(settings, default, "child")
     return settings

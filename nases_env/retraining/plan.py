@@ -75,8 +75,9 @@ def make_plan(args: ReproduceArgs) -> Plan:
     """
     preset, child = resolve_preset(args.preset)
     child = args.child or child
-    final = args.final or final_settings(child, preset)
-    require_final_settings(final, "final")
+    default_final = final_settings(child, preset)
+    final = args.final or default_final
+    require_final_settings(final, default_final, "final")
     default = PROTOCOL_PRESETS[preset]
     return Plan(
         preset=preset,

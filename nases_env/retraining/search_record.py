@@ -8,6 +8,7 @@ from typing import Any
 
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
+from nases_env.retraining.training import settings_without_effect
 from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
 from nases_env.search.time_budget import limited_budget
 
@@ -95,7 +96,7 @@ def changed_settings(searched: ChildSettings, final: ChildSettings) -> dict[str,
         The value in the search and in the final training. Settings that have no effect on a final training are left out.
     """
     differing = settings_overrides(final, searched)
-    for name in ("num_valid_images", "reward_signal", "flops_exponent"):
+    for name in settings_without_effect(final):
         differing.pop(name, None)
     return {name: (getattr(searched, name), value) for name, value in differing.items()}
 

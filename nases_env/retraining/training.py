@@ -54,15 +54,25 @@ class TrainingFailedError(InputError):
         return " or ".join(f"--{prefix}.{option}" for option in self._options)
 
 
-def require_final_settings(settings: ChildSettings, option_prefix: str) -> None:
-    """Raise ``InputError`` if ``settings`` include one that has no effect on a final training.
+def settings_without_effect(settings: ChildSettings) -> dict[str, str]:
+    """Return the settings that have no effect on a final training with ``settings``: by name, where they have none."""
+    names = dict.fromkeys(("num_valid_images", "reward_signal", "flops_exponent"), "on a final training")
+    if settings.schedule == "triangular":
+        names |= dict.fromkeys(("num_cycles", "lr_min"), "with the schedule triangular")
+    return names
+
+
+def require_final_settings(settings: ChildSettings, default: ChildSettings, option_prefix: str) -> None:
+    """Raise ``InputError`` if a setting that has no effect on a final training differs from its default.
 
     Args:
         settings: settings of a final training.
+        default: the settings without any option.
         option_prefix: first part of the names of its options.
     """
-    if settings.num_valid_images is not None:
-        raise InputError(f"--{option_prefix}.num-valid-images has no effect on a final training; omit it")
+    for name, where in settings_without_effect(settings).items():
+        if getattr(settings, name) != getattr(default, name):
+            raise InputError(f"--{option_prefix}.{name.replace('_', '-')} has no effect {where}; omit it")
 
 
 def sample_images(images: ImageSet, num_train_images: int | None) -> ImageSet:

@@ -390,6 +390,9 @@ def test_options_of_the_final_training_change_only_what_they_name() -> None:
     assert re.search(r"--final\.num-filters .*?\(default: 3\)", shown, re.DOTALL)
     with pytest.raises(InputError, match=r"--final.num-valid-images has no effect on a final training; omit it"):
         plan_of("--preset", "smoke", "--final.num-valid-images", "9")
+    with pytest.raises(InputError, match=r"--final.reward-signal has no effect on a final training; omit it"):
+        plan_of("--preset", "smoke", "--final.reward-signal", "training_speed")
+    assert plan_of("--preset", "gpu", "--child.schedule", "triangular").final.schedule == "triangular"
 
 
 def test_embeddings_are_those_of_the_search_space_of_the_environment(

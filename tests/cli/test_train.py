@@ -358,6 +358,16 @@ def test_automatic_preset_is_that_of_the_data(tmp_path: Path) -> None:
         (["--max-latency", "2ms"], "--max-latency limits searches only; pass it to the search, or limit the costs"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
         (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),
+        (["--child.reward-signal", "training_speed"], "--child.reward-signal has no effect on a final training; omit it"),
+        (["--child.flops-exponent", 0.5], "--child.flops-exponent has no effect on a final training; omit it"),
+        (
+            ["--child.schedule", "triangular", "--child.num-cycles", 2],
+            "--child.num-cycles has no effect with the schedule triangular; omit it",
+        ),
+        (
+            ["--child.schedule", "triangular", "--child.lr-min", 0.01],
+            "--child.lr-min has no effect with the schedule triangular; omit it",
+        ),
         (["--search-space", "enas_micro"], "--search-space is only for an architecture file"),
         (["--child.batch-size", 1], "batch_size must be at least 2, not 1"),
         (["--dataset", "digit", "--output", "new"], "unknown data set 'digit' .did you mean 'digits'"),

@@ -13,6 +13,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import RETRAIN_PRESETS, ChildSettings
 from nases_env.networks import build_network, count_costs
 from nases_env.retraining import FinalFolder, FinalTraining
+from nases_env.retraining.search_record import changed_settings
 from nases_env.training import load_images
 from tests.retraining.architectures import SPACE, some_architecture
 
@@ -80,3 +81,11 @@ def test_cutout_of_whole_images_is_an_error() -> None:
     training(dataclasses.replace(QUICK, cutout_length=15)).check()
     with pytest.raises(InputError, match=r"16 erases images of 8 x 8 pixels .* for example to 4, or to 0"):
         training(dataclasses.replace(QUICK, cutout_length=16)).check()
+
+
+def test_settings_without_effect_are_not_changes() -> None:
+    searched = ChildSettings(schedule="triangular", num_cycles=1)
+    final = dataclasses.replace(searched, num_cycles=4, reward_signal="training_speed")
+    assert changed_settings(searched, final) == {}
+    cosine = dataclasses.replace(final, schedule="cosine")
+    assert changed_settings(searched, cosine) == {"schedule": ("triangular", "cosine"), "num_cycles": (1, 4)}

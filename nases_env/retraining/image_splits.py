@@ -9,7 +9,7 @@ from nases_env.retraining.folder import CONFIG, FinalFolder
 from nases_env.retraining.training import digest_images, sample_images
 from nases_env.search.options import SearchArgs
 from nases_env.search.recorded_args import load_args
-from nases_env.search.run_dir import read_config
+from nases_env.search.run_dir import TRAJECTORY, read_config
 from nases_env.training import ImageSet, load_images, split_train_valid
 
 
@@ -33,10 +33,10 @@ def read_splits(model_file: Path, data_dir: str | None = None) -> tuple[ImageSet
         )
     configuration = FinalFolder(folder).read_config()["configuration"]
     dataset, split_seed = configuration["dataset"], 0
-    if (folder.parent / CONFIG).is_file():
+    if (folder.parent / TRAJECTORY).is_file():
         searched = read_config(folder.parent)["configuration"]
         split_seed = searched.get("split_seed", 0)
-        if data_dir is None and dataset == searched.get("dataset"):
+        if data_dir is None and searched.get("evaluator") == "training" and searched.get("dataset") == dataset:
             data_dir = load_args(SearchArgs, folder.parent).data_dir
     settings = configuration["settings"]
     images = load_images(dataset, train=True, data_dir=data_dir, image_size=settings["image_size"])

@@ -122,6 +122,27 @@ def test_images_are_those_of_the_final_training(exports: Path, images: Path, tmp
     assert result.returncode == 0, result.stderr
 
 
+def test_configuration_next_to_an_architecture_file_is_not_that_of_a_search(
+    run_dir: Path, images: Path, tmp_path: Path
+) -> None:
+    final = Path(shutil.copytree(run_dir / "final", tmp_path / "final"))
+    (tmp_path / "config.json").write_text('{"name": "a project"}')
+    train, valid = read_splits(final / "seed-0" / "model.safetensors", str(images))
+    assert (len(train), len(valid)) == (36, 4)
+
+
+def test_directory_of_a_table_is_not_that_of_the_images(
+    exports: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((exports / "config.json").read_text())
+    config["arguments"]["data_dir"] = "tables"
+    config["configuration"]["evaluator"] = "nasbench201 table"
+    (exports / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("NASES_DATA_DIR", str(images))
+    train, _ = read_splits(exports / "final" / "seed-0" / "model.safetensors")
+    assert len(train) == 36
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -136,6 +136,17 @@ def test_image_in_memory_has_the_values_of_its_file(dtype: Any, orientation: int
         assert torch.equal(model.preprocess(image), expected)
 
 
+@pytest.mark.parametrize("value_range", [None, ValueRange((0.0,), (65_535.0,))])
+def test_16_bit_color_becomes_grayscale(value_range: ValueRange | None, tmp_path: Path) -> None:
+    colors = np.random.default_rng(0).integers(256, size=(7, 9, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "0.tif", colors.astype(np.uint16) * 257, photometric="rgb")
+    model = tiny_model(image_shape=(1, 7, 9))
+    model.value_range = value_range
+    expected = np.array(Image.fromarray(colors).convert("L"))
+    difference = 255 * model.preprocess(tmp_path / "0.tif")[0, 0] - torch.from_numpy(expected)
+    assert difference.abs().max() < 1.01  # rounded differently
+
+
 def test_image_in_memory_with_nan_is_a_one_line_error() -> None:
     model = tiny_model(image_shape=(1, 7, 9))
     model.value_range = ValueRange((0.0,), (1.0,))

@@ -39,6 +39,8 @@ class ImageFormat(NamedTuple):
 
 RGB = ImageFormat(3, "uint8")
 
+_GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue, as in Pillow
+
 
 def read_format(path: Path) -> ImageFormat:
     """Return the format of an image file.
@@ -288,6 +290,9 @@ def _values(name: str, image: Image.Image | NDArray[Any], channels: int) -> NDAr
         values = image_to_tensor(image, None, grayscale=channels == 1).numpy()
     if len(values) == 1 and channels == 3:
         return values.repeat(3, axis=0)
+    if len(values) == 3 and channels == 1:
+        gray = np.tensordot(_GRAY_WEIGHTS, values.astype(np.float64), axes=1)[None]
+        return (gray if values.dtype.kind == "f" else np.rint(gray)).astype(values.dtype)
     if len(values) != channels:
         raise InputError(f"{name} has {len(values)} channels instead of {channels}; save all images with the same channels")
     return values

@@ -61,6 +61,8 @@ def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) 
             if (root / other_split).is_dir():
                 _require_same_classes(root, class_names, _class_names(root / other_split))
             files = [_image_files(root / split / name) for name in class_names]
+            if train:
+                _warn_of_other_splits(root)
         return read_files(root / split, files, class_names, size, training_files(root))
     with _listing(root):
         class_names = _class_names(root)
@@ -168,6 +170,17 @@ def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names:
         raise InputError(
             f"the classes of {root / 'train'} and {root / 'test'} differ: only one of them has {', '.join(different)}; "
             "both must have the same class directories"
+        )
+
+
+def _warn_of_other_splits(root: Path) -> None:
+    folders = (entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    others = sorted(name for name in folders if name not in ("train", "test"))
+    if others:
+        logger.warning(
+            "ignored the directories %s in %s; to use their images, move them to train or test",
+            printable(", ".join(others)),
+            printable(root),
         )
 
 

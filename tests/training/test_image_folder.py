@@ -140,6 +140,19 @@ def test_directories_in_a_class_directory_are_a_warning(tmp_path: Path, caplog: 
     assert record.getMessage().endswith("such as more")
 
 
+def test_other_splits_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path)
+    for name in ("val", "extra", ".git"):
+        write_image(tmp_path / name / "cat" / "0.png")
+    read_image_folder(tmp_path, train=False, size=None)
+    assert not caplog.records
+    assert len(read_image_folder(tmp_path, train=True, size=None)) == 6
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"ignored the directories extra, val in {tmp_path}; to use their images, move them to train or test"
+    )
+
+
 def test_errors_name_the_folder(tmp_path: Path) -> None:
     assert f"{tmp_path} contains no class directories" in error_of(tmp_path)
     (tmp_path / "train").mkdir()

@@ -222,8 +222,12 @@ def find_model(path: Path) -> Path:
         seeds = {match[1]: file for file in directory.glob(f"seed-*/{MODEL_FILE}") if (match := _seed(file))}
         if seeds:
             return seeds[min(seeds, key=int)]
-    run_dir = path.parent if path.name == "final" else path
-    raise InputError(f"{path} contains no trained model; train one with `nases train {run_dir}`")
+    seed, folder = _seed(path / MODEL_FILE), path
+    if seed:
+        folder = path.absolute().parent
+    run_dir = folder.parent if folder.name == "final" else folder
+    option = f" --seed {seed[1]}" if seed else ""
+    raise InputError(f"{path} contains no trained model; train one with `nases train {run_dir}{option}`")
 
 
 def _seed(file: Path) -> re.Match[str] | None:

@@ -181,6 +181,15 @@ def test_missing_model_is_an_input_error(tmp_path: Path) -> None:
     assert f"{tmp_path / 'absent'} does not exist" in error_of(tmp_path / "absent")
 
 
+def test_error_for_a_seed_that_is_not_trained_names_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    final = tmp_path / "run" / "final"
+    (final / "seed-3").mkdir(parents=True)
+    command = f"train one with `nases train {tmp_path / 'run'} --seed 3`"
+    assert error_of(final / "seed-3").endswith(command)
+    monkeypatch.chdir(final)
+    assert error_of(Path("seed-3")).endswith(command)
+
+
 def truncate(content: bytes) -> bytes:
     return content[:-7]
 

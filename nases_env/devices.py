@@ -22,7 +22,8 @@ def resolve_device(device: str) -> torch.device:
         torch.ones(1, device=device).item()  # fails on the device meta, whose tensors have no values
     except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
         raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
-    return torch.device(device)
+    found = torch.device(device)
+    return torch.device("cpu") if found.type == "cpu" else found  # "cpu:0" is the same device
 
 
 def device_type(device: str) -> str:

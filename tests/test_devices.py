@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from nases_env.devices import device_type
+from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError
 
 
 def test_type_of_a_gpu_is_known_without_one() -> None:
     assert [device_type(name) for name in ("cuda", "cuda:99", "cpu")] == ["cuda", "cuda", "cpu"]
+
+
+def test_cpu_has_one_name() -> None:
+    """Reports and comparisons take a result from any other device for one from a GPU."""
+    assert str(resolve_device("cpu:0")) == "cpu"
 
 
 @pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:x"])

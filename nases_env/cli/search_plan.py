@@ -112,9 +112,6 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     lines.append(f"classes: {listed}{more}")
     if path is not None and (path / "train").is_dir() and not (path / "test").is_dir():
         lines.append(f"note: {path / 'test'} does not exist; nases train needs its images to test the final network")
-    if path is not None and (path / "train").is_dir():
-        for unused in filter(Path.is_dir, (path / name for name in ("val", "valid", "validation"))):
-            lines.append(f"note: the images in {unused} are not used; to train on them, move them to {path / 'train'}")
     if images.value_range is not None:
         low, high = min(images.value_range.low), max(images.value_range.high)
         lines.append(f"note: values from {low:g} to {high:g} are converted to 8 bits")

@@ -137,6 +137,8 @@ def make_executor(
     """
     if isinstance(evaluator, TrainingEvaluator):
         settings.require_device(evaluator.device)
+        if evaluator.device == "auto":  # a worker that finds no GPU must not train on the CPU what the store describes as GPU
+            evaluator = dataclasses.replace(evaluator, device=device_type(evaluator.device))
     name = _resolve_executor(evaluator, settings, max_in_flight)
     if settings.work_dir is not None:
         checkpoints = Path(settings.work_dir, "checkpoints").absolute()

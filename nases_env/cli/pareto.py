@@ -211,9 +211,7 @@ def _draw(path: Path, front: _Front, name: str, heading: str, limit: float | Non
     visualization.save(figure, path)
 
 
-def _to_json(
-    run_dirs: Sequence[Path], front: _Front, name: str, heading: str, limit: float | None
-) -> dict[str, Any]:
+def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, heading: str, limit: float | None) -> dict[str, Any]:
     on_front = [front.children[index] for index in front.indices]
     genotypes: dict[tuple[int, int], Any] = {}
     for run, path in enumerate(run_dirs):

@@ -62,7 +62,7 @@ class TrainingEvaluator(Evaluator):
             trained from the beginning, with the same result.
         fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
         limits: which children are feasible for ``screen``; ``evaluate`` evaluates all.
-        first_digests: the digests of the images that this evaluator and its copies, also those in other processes, have read.
+        first_digests: digests of the images that this evaluator and its copies, also those in other processes, have read.
 
     Raises:
         InputError: if the rungs are not increasing, or ``fidelity`` is not one of them. ``prepare`` and all methods that use

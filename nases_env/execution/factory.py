@@ -137,7 +137,7 @@ def make_executor(
     """
     if isinstance(evaluator, TrainingEvaluator):
         settings.require_device(evaluator.device)
-        if evaluator.device == "auto":  # a worker that finds no GPU must not train on the CPU what the store describes as GPU
+        if evaluator.device == "auto":  # else a worker without a GPU would train on the CPU, under the digest of a GPU
             evaluator = dataclasses.replace(evaluator, device=device_type(evaluator.device))
     name = _resolve_executor(evaluator, settings, max_in_flight)
     if settings.work_dir is not None:

@@ -140,7 +140,7 @@ def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pyte
     monkeypatch.setattr("nases_env.search.run.check_feasibility", lambda *args: "")
     options = ("--agent", "random_search", "--max-latency", "1s", "--budget", "1", "--run-dir", "run")
     assert run_here(main, *SEARCH, *options).returncode == 0
-    resume = ("search", "--resume", "run", "--budget", "2")
+    resume: tuple[str, ...] = ("search", "--resume", "run", "--budget", "2")
     before, store, other = Path("run/store.sqlite").absolute(), Path("copy.sqlite"), Path("other.sqlite").absolute()
     before.rename(store)
     message = f"run cannot be resumed: its latencies are in {before}; restore this file, or start a new search"

@@ -21,8 +21,9 @@ from nases_env.escaping import printable
 from nases_env.evaluation import ACCURACY, COSTS, Cost, Evaluation, Status, parse_objectives
 from nases_env.pareto import hypervolume, knee, pareto_front
 from nases_env.paths import require_distinct
+from nases_env.quantity import REWARD
 from nases_env.report import are_comparable
-from nases_env.search.run_dir import read_config, read_genotypes, read_trials
+from nases_env.search.run_dir import read_config, read_genotypes, read_trials, recorded_quantity
 from nases_env.search.run_report import evaluation_digest
 from nases_env.search_spaces import search_space_of
 
@@ -108,13 +109,13 @@ def pareto_command(args: ParetoArgs) -> None:
     if not are_comparable(evaluation_digest(config["configuration"]) for config in configs):
         print("note: the searches evaluate children differently; compare their rewards with care", file=sys.stderr)
     front = _find_front(args.run_dirs, name, args.reference)
-    limit = _limit(configs, COSTS[name])
+    heading, limit = _reward_heading(front, configs), _limit(configs, COSTS[name])
     if args.output is not None:
-        _draw(args.output, front, name, limit)
+        _draw(args.output, front, name, heading, limit)
     if args.json:
-        print(json.dumps(_to_json(args.run_dirs, front, name, limit), indent=2))
+        print(json.dumps(_to_json(args.run_dirs, front, name, heading, limit), indent=2))
     else:
-        _print(args.run_dirs, front, name)
+        _print(args.run_dirs, front, name, heading)
         if args.output is not None:
             print(printable(args.output))
 
@@ -164,12 +165,15 @@ def _limit(configs: Sequence[dict[str, Any]], cost: Cost) -> float | None:
     return max(known) if len(known) == len(configs) else None
 
 
-def _reward_heading(front: _Front) -> str:
-    return ACCURACY if all(child.evaluation.score is None for child in front.children) else "reward"
+def _reward_heading(front: _Front, configs: Sequence[dict[str, Any]]) -> str:
+    """Return what the rewards are: the metric of the searches if they have the same one, or "reward"."""
+    names = {recorded_quantity(config).name for config in configs}
+    is_metric = len(names) == 1 and all(child.evaluation.score is None for child in front.children)
+    return names.pop() if is_metric else REWARD.name
 
 
-def _print(run_dirs: Sequence[Path], front: _Front, name: str) -> None:
-    cost, heading = COSTS[name], _reward_heading(front)
+def _print(run_dirs: Sequence[Path], front: _Front, name: str, heading: str) -> None:
+    cost = COSTS[name]
     table = Table()
     columns = [*(["run"] if len(run_dirs) > 1 else []), "child", heading, name, ""]
     for column in columns:
@@ -190,7 +194,7 @@ def _print(run_dirs: Sequence[Path], front: _Front, name: str) -> None:
     )
 
 
-def _draw(path: Path, front: _Front, name: str, limit: float | None) -> None:
+def _draw(path: Path, front: _Front, name: str, heading: str, limit: float | None) -> None:
     from nases_env import visualization  # imports matplotlib, which is slow
     from nases_env.visualization.pareto import draw_front
 
@@ -199,7 +203,7 @@ def _draw(path: Path, front: _Front, name: str, limit: float | None) -> None:
         front.costs,
         front.rewards,
         front.indices,
-        labels=(cost.heading, _reward_heading(front)),
+        labels=(cost.heading, heading),
         unit=cost.unit,
         knee=front.knee,
         limit=limit,
@@ -207,7 +211,7 @@ def _draw(path: Path, front: _Front, name: str, limit: float | None) -> None:
     visualization.save(figure, path)
 
 
-def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | None) -> dict[str, Any]:
+def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, heading: str, limit: float | None) -> dict[str, Any]:
     on_front = [front.children[index] for index in front.indices]
     genotypes: dict[tuple[int, int], Any] = {}
     for run, path in enumerate(run_dirs):
@@ -216,6 +220,7 @@ def _to_json(run_dirs: Sequence[Path], front: _Front, name: str, limit: float | 
         genotypes |= {(run, number): genotype for number, genotype in zip(numbers, found, strict=True)}
     return {
         "objectives": [ACCURACY, name],
+        "quantity": heading,
         "num_children": len(front.children),
         "reference": {"reward": front.reference[0], name: front.reference[1]},
         "hypervolume": front.hypervolume,

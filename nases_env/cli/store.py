@@ -164,8 +164,8 @@ def _reward(row: Row) -> float:
 
 def _table(rows: Iterable[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
-    numbers = ("reward", "accuracy", "parameters", "seed")
-    for name in ("reward", "accuracy", "status", "parameters", "seed", "digest", "key", "created"):
+    numbers = ("reward", "valid", "parameters", "seed")
+    for name in ("reward", "valid", "status", "parameters", "seed", "digest", "key", "created"):
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
     for row in rows:
         table.add_row(

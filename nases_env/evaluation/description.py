@@ -129,6 +129,7 @@ def source_digest(cls: type) -> str:
     return sha256_hex("".join(dict.fromkeys(map(_source, own))))  # classes of one module have the same source
 
 
+@cache  # a file that is edited later is not the code that this process has imported
 def _source(cls: type) -> str:
     """Return the source of the module of a class, in an interactive session that of the class, or ``_unknown_source``."""
     try:

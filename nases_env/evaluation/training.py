@@ -29,6 +29,7 @@ from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.seeding import seeded_torch
 from nases_env.training import Checkpoint, ImageSet, load_images, split_train_valid, train_classifier, uses_flip
 from nases_env.training.data_cache import DataCache
+from nases_env.training.datasets import resolve_data_dir
 from nases_env.training.image_size import ImageSize
 
 TRAINING_VERSION = 2
@@ -61,9 +62,11 @@ class TrainingEvaluator(Evaluator):
             trained from the beginning, with the same result.
         fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
         limits: which children are feasible for ``screen``; ``evaluate`` evaluates all.
+        first_digests: digests of the images that this evaluator and its copies, also those in other processes, have read.
 
     Raises:
-        InputError: if the rungs are not increasing, or ``fidelity`` is not one of them.
+        InputError: if the rungs are not increasing, or ``fidelity`` is not one of them. ``prepare`` and all methods that use
+            the images raise it if they are missing, or have changed since the evaluator first read them.
     """
 
     search_space: str | SearchSpace
@@ -79,6 +82,7 @@ class TrainingEvaluator(Evaluator):
     rungs: tuple[int, ...] = ()
     fidelity: int | None = None
     limits: Limits = field(default_factory=Limits)
+    first_digests: dict[_DataArguments, str] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         is_valid = all(isinstance(rung, int) for rung in self.rungs)
@@ -99,8 +103,20 @@ class TrainingEvaluator(Evaluator):
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """Return the training and the validation split, cut to ``num_train_images`` and ``num_valid_images``."""
-        splits = SPLIT_CACHE.get(self._data())
+        splits = self._splits()
         return splits.train, splits.valid
+
+    def _splits(self) -> _Splits:
+        """Return both splits. A worker that starts later must read the images that the stored configuration describes."""
+        splits = SPLIT_CACHE.get(self._data())
+        if self.first_digests.setdefault(self._data(), splits.digest) != splits.digest:
+            data_dir = resolve_data_dir(self.data_dir)
+            where = "" if data_dir is None else f" in {data_dir}"
+            raise InputError(
+                f"the images of {self.dataset}{where} have changed since they were first read; restore them, or start again "
+                "with a new search or environment"
+            )
+        return splits
 
     def describe(self) -> dict[str, Any]:
         """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
@@ -110,7 +126,7 @@ class TrainingEvaluator(Evaluator):
             "version": TRAINING_VERSION,
             "search_space": describe_search_space(get_search_space(self.search_space)),
             "dataset": self.dataset,
-            "images": SPLIT_CACHE.get(self._data()).digest,
+            "images": self._splits().digest,
             "split_seed": self.split_seed,
             "settings": _describe_settings(self.settings),
             "device": device,

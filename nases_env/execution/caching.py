@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Executor
 from nases_env.execution.store import Store
 from nases_env.search_spaces import Architecture
@@ -68,6 +68,7 @@ class CachingExecutor(Executor):
         self._poll_seconds = poll_seconds
         self._lock = threading.RLock()
         self._digests: dict[int | None, str] = {}
+        self._registered: set[str] = set()
         self._evaluations: dict[_Child, Evaluation] = {}
         self._jobs: dict[_Child, _Job] = {}
         self._waiting: list[_Job] = []
@@ -90,8 +91,13 @@ class CachingExecutor(Executor):
         return len(self._waiting)
 
     def preload(self, evaluation: Evaluation) -> None:
-        """Cache an evaluation of a resumed search, unless it is in the store."""
-        if self.store is None or evaluation.status is Status.FAILED:
+        """Cache an evaluation of a resumed search, unless it is in the store, which may be another one than before.
+
+        Raises:
+            InputError: if the store cannot be used.
+        """
+        child = evaluation.key, self._digest(evaluation.fidelity), evaluation.seed
+        if self.store is None or evaluation.status is Status.FAILED or not self.store.contains(*child):
             self._cache(evaluation)
 
     def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
@@ -137,15 +143,23 @@ class CachingExecutor(Executor):
             if self.store is not None:
                 self.store.close()
 
+    def _evaluator_at(self, fidelity: int | None) -> Evaluator:
+        return self.evaluator if fidelity is None else self.evaluator.at_fidelity(fidelity)
+
+    def _digest(self, fidelity: int | None) -> str:
+        """Return the digest of the evaluator's configuration at a rung."""
+        if fidelity not in self._digests:
+            self._digests[fidelity] = self._evaluator_at(fidelity).digest()
+        return self._digests[fidelity]
+
     def _registered_digest(self, store: Store, fidelity: int | None) -> str:
         """Return the digest of the evaluator's configuration at a rung, and register the configuration in the store."""
         with self._lock:
-            if fidelity not in self._digests:
-                evaluator = self.evaluator if fidelity is None else self.evaluator.at_fidelity(fidelity)
-                digest = evaluator.digest()
-                store.register_config(digest, evaluator.describe())
-                self._digests[fidelity] = digest
-            return self._digests[fidelity]
+            digest = self._digest(fidelity)
+            if digest not in self._registered:
+                store.register_config(digest, self._evaluator_at(fidelity).describe())
+                self._registered.add(digest)
+            return digest
 
     def _try_start(self, job: _Job) -> bool:
         """Complete a child that is in the store, or start its evaluation; return False if another search evaluates it."""

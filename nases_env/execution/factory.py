@@ -137,6 +137,8 @@ def make_executor(
     """
     if isinstance(evaluator, TrainingEvaluator):
         settings.require_device(evaluator.device)
+        if evaluator.device == "auto":  # else a worker without a GPU would train on the CPU, under the digest of a GPU
+            evaluator = dataclasses.replace(evaluator, device=device_type(evaluator.device))
     name = _resolve_executor(evaluator, settings, max_in_flight)
     if settings.work_dir is not None:
         checkpoints = Path(settings.work_dir, "checkpoints").absolute()

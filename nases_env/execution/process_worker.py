@@ -139,7 +139,8 @@ def process_workers(
 ) -> list[ProcessWorker]:
     """Create ``num_workers`` workers with ``evaluator.num_threads`` CPU threads each, 1 without that attribute.
 
-    If the evaluator's device is "auto" or "cuda" and there are GPUs, worker i sees GPU i mod num_gpus only.
+    If the evaluator's device is "auto" or "cuda" and there are GPUs, worker i sees GPU i mod num_gpus only. All workers of
+    a device with a number, such as "cuda:1", share that GPU.
 
     Args:
         evaluator: the evaluator of all workers.
@@ -156,7 +157,8 @@ def process_workers(
     gpus = _gpus(evaluator)
     if gpus and num_workers > len(gpus) * workers_per_gpu:
         raise InputError(
-            f"{num_workers} workers need more than {len(gpus)} GPUs with workers_per_gpu = {workers_per_gpu}; "
+            f"{num_workers} workers need more than {len(gpus)} GPU{'s' * (len(gpus) > 1)} with workers_per_gpu = "
+            f"{workers_per_gpu}; "
             "increase workers_per_gpu or decrease num_workers"
         )
     workers = []
@@ -300,13 +302,17 @@ def _pickle(evaluator: Evaluator) -> bytes:
 
 
 def _gpus(evaluator: Evaluator) -> list[str]:
-    """Return the ``CUDA_VISIBLE_DEVICES`` value of each GPU for the workers; empty if children are not trained on GPUs."""
-    device = getattr(evaluator, "device", None)
-    if str(device) not in ("auto", "cuda"):
+    """Return the ``CUDA_VISIBLE_DEVICES`` value of each GPU for the workers; empty if children are not trained on GPUs.
+
+    A device with a number, such as "cuda:1", is one GPU; its workers see all, so that it keeps its number.
+    """
+    device, _, number = str(getattr(evaluator, "device", None)).partition(":")
+    if device not in ("auto", "cuda"):
         return []
     num_gpus = torch.cuda.device_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(index) for index in range(num_gpus)] if visible is None else visible.split(",")[:num_gpus]
+    gpus = [str(index) for index in range(num_gpus)] if visible is None else visible.split(",")[:num_gpus]
+    return [",".join(gpus)] if gpus and number else gpus
 
 
 def _num_threads(evaluator: Evaluator) -> int:

@@ -269,19 +269,27 @@ def _failure_counts(run: Run) -> list[tuple[str, int]]:
 
 def _command(run: Run) -> str:
     """Return the command that repeats a search."""
-    program, _, options = run.command.partition(" ")
-    return f"nases {options}" if Path(program).stem == "nases" else f"python {run.command}"
+    words = _words(run)
+    return shlex.join(["nases", *words[1:]]) if words and _is_nases(words[0]) else f"python {run.command}"
 
 
 def _search_program(run: Run) -> str:
     """Return the program that resumes a search: the one that started it, because only this one knows a custom agent."""
+    words = _words(run)
+    return "nases search" if not words or _is_nases(words[0]) else f"python {shlex.quote(words[0])}"
+
+
+def _words(run: Run) -> list[str]:
+    """Return the words of the command; empty if it is damaged."""
     try:
-        program = Path(next(iter(shlex.split(run.command)), "nases"))
-    except ValueError:  # the command is damaged
-        program = Path("nases")
-    if program.stem == "nases" or program.parts[-2:] == ("nases_env", "__main__.py"):
-        return "nases search"
-    return f"python {shlex.quote(str(program))}"
+        return shlex.split(run.command)
+    except ValueError:
+        return []
+
+
+def _is_nases(program: str) -> bool:
+    path = Path(program)
+    return path.stem == "nases" or path.parts[-2:] == ("nases_env", "__main__.py")  # python -m nases_env
 
 
 def _next_commands(run: Run) -> list[tuple[str, str]]:

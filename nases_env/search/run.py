@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -131,12 +131,12 @@ class SearchRun:
         args, env = self.args, self.env
         if args.resume is None:
             _require_fresh(self.run_dir)
-            recorded = _Recorded(0, 0, [], None)
+            recorded = _Recorded(0, 0, [], {})
         else:
             recorded = self._read_recorded(args.resume)
         store = Path(args.execution.store or self.run_dir / STORE).absolute()
-        if recorded.latency is not None and env.evaluator.limits.max_latency is not None:
-            self._require_latency(*recorded.latency, store)
+        if recorded.latencies and env.evaluator.limits.max_latency is not None:
+            self._require_latencies(recorded.latencies, store)
         self._earlier_budgets, self._num_resumed = recorded.earlier_budgets, recorded.num_children
         self._replay = read_again(self.run_dir)
         env.start(
@@ -259,34 +259,39 @@ class SearchRun:
             raise InputError(f"{path} cannot be resumed: {changed[0]} has changed; restore it, or start a new search")
         if is_finished(path, self.args.budget):
             raise InputError(f"{path} is finished ({self.args.budget} children); pass a larger --budget to continue")
-        num_trials, num_children, latency = 0, 0, None
+        num_trials, num_children, latencies = 0, 0, {}
         for record in read_trajectory(path):  # one at a time, because a list of all records would be large
             num_trials += 1
             num_children += not record["is_promotion"]
-            if latency is None and record.get("latency"):
-                latency = record["key"], record["latency"]
+            if record.get("latency"):
+                latencies[record["key"]] = record["latency"]
         require_budget(self.args.budget, num_children, path)
         budgets = config.get("budgets", [config["arguments"]["budget"]])
         return _Recorded(
             num_trials=num_trials,
             num_children=num_children,
             earlier_budgets=sorted(budget for budget in budgets if budget < self.args.budget),
-            latency=latency,
+            latencies=latencies,
         )
 
-    def _require_latency(self, key: str, latency: float, path: Path) -> None:
-        """Raise ``InputError`` unless the store ``path`` has this latency: others would make other children feasible."""
-        known = None
+    def _require_latencies(self, latencies: Mapping[str, float], path: Path) -> None:
+        """Raise ``InputError`` unless the store ``path`` has these latencies: others would make other children feasible.
+
+        Args:
+            latencies: the recorded latencies by key.
+            path: the store.
+        """
+        digest, known = self.env.evaluator.digest(), dict.fromkeys(latencies)
         if path.exists():
             with Store(path, read_only=True) as store:
-                known = store.get_latency(key, self.env.evaluator.digest())
-        if known == latency:
+                known = {key: store.get_latency(key, digest) for key in latencies}
+        if known == latencies:
             return
         recorded = read_config(self.run_dir)["arguments"]["execution"]["store"]
         before = Path(recorded or self.run_dir / STORE).absolute()
         if path == before:
             hint = "restore this file, or start a new search"
-        elif known is None:
+        elif all(known[key] in (None, latency) for key, latency in latencies.items()):
             hint = f"omit --store, or first run: nases store merge {shlex.quote(str(path))} {shlex.quote(str(before))}"
         else:
             hint = "omit --store"
@@ -344,13 +349,13 @@ class _Recorded(NamedTuple):
         num_children: number of trials that are not promotions.
         earlier_budgets: the budgets of this and earlier commands that are less than the budget of the resumed search, in
             increasing order.
-        latency: the key of the first child whose latency was measured, and the latency.
+        latencies: the latencies that were measured, by key.
     """
 
     num_trials: int
     num_children: int
     earlier_budgets: list[int]
-    latency: tuple[str, float] | None
+    latencies: dict[str, float]
 
 
 class _TrajectoryRecorder(SearchCallback):

@@ -93,6 +93,18 @@ def test_reward_other_than_the_accuracy_is_not_called_accuracy(runs: list[Path],
     assert "reference point: reward 0, latency" in table
 
 
+def test_metric_of_the_searches_is_named(runs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "run")
+    config = json.loads((tmp_path / "run" / CONFIG).read_text())
+    config["quantity"] = {"name": "SSIM", "is_percentage": False}
+    (tmp_path / "run" / CONFIG).write_text(json.dumps(config))
+    table = run_here(cli.main, "pareto", str(tmp_path / "run"), "--objectives", "accuracy,latency").stdout
+    assert "accuracy" not in table
+    assert "reference point: SSIM 0, latency" in table
+    both = (tmp_path / "run", runs[1])
+    assert [front_of(*paths)["quantity"] for paths in (runs, both[:1], both)] == ["accuracy", "SSIM", "reward"]
+
+
 def test_hypervolume_is_the_area_between_the_front_and_the_reference_point(runs: list[Path]) -> None:
     reference = (0.3, 0.018)
     shown = front_of(runs[0], options=("--reference", *map(str, reference)))

@@ -82,7 +82,7 @@ class TestLs:
         change(path, "UPDATE evaluations SET score = 0.0625 WHERE seed = 1")
         rows = [line.split()[:2] for line in nases_store("ls", path).splitlines()[:5]]
         assert rows == [
-            ["reward", "accuracy"],
+            ["reward", "valid"],
             ["0.8750", "0.2500"],
             ["0.5000", "0.5000"],
             ["0.0625", "0.7500"],

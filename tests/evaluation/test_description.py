@@ -79,6 +79,18 @@ def test_description_changes_with_the_modules_of_the_classes(folder: Path) -> No
     assert describe(folder, base=BASE + "\n    def build(self):\n        return None\n") != before
 
 
+def test_description_does_not_change_when_the_module_is_edited_until_it_is_imported_again(folder: Path) -> None:
+    """Results of the imported code would be stored as those of the edited code."""
+    describe(folder)
+    space = get_search_space("space_module:Space")
+    before = describe_search_space(space)
+    (folder / "space_module.py").write_text(SPACE.replace("(8, 16)", "(64, 128)"))
+    assert describe_search_space(space) == before
+    importlib.reload(sys.modules["space_module"])
+    assert describe_search_space(get_search_space("space_module:Space")) != before
+    del sys.modules["space_module"], sys.modules["base_module"]
+
+
 def test_description_does_not_change_with_what_runs_only_as_a_script(folder: Path) -> None:
     assert describe(folder, space=SPACE.replace("width(0)", "width(1)")) == describe(folder)
     assert describe(folder, space=f"# A comment.\n{SPACE}") == describe(folder)

@@ -23,7 +23,9 @@ from nases_env.evaluation import (
 )
 from nases_env.networks import count_parameters
 from nases_env.search_spaces import EnasMicro, EnasMicroSized, get_search_space
+from nases_env.training import datasets
 from tests.search_spaces.test_enas_micro import reorder_architecture
+from tests.training.images import write_folder, write_image
 
 SPACE = EnasMicro()
 _, SMOKE = resolve_preset("smoke")
@@ -132,6 +134,25 @@ def test_configuration_on_a_gpu_is_the_same_with_and_without_one_here(monkeypatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert described == dataclasses.replace(EVALUATOR, device="auto", num_threads=4).describe()
     assert described["device"] == "cuda"
+
+
+def test_images_that_change_after_they_were_read_are_an_error_in_a_later_process(tmp_path: Path) -> None:
+    """Its results would be stored under the description of the earlier images."""
+    write_folder(tmp_path, per_class=10, side=8)
+    evaluator = TrainingEvaluator("enas_micro", "image_folder", SMOKE, data_dir=str(tmp_path), device="cpu")
+    digest = evaluator.digest()
+    message = f"the images of image_folder in {tmp_path} have changed since they were first read; restore them, or start"
+    copies = [pickle.loads(pickle.dumps(evaluator)), evaluator.with_checkpoints("checkpoints", 0.0)]
+    write_image(tmp_path / "train" / "cat" / "0000.png", width=8, height=8, seed=99)
+    for copy in copies:
+        for cache in (training.SPLIT_CACHE, datasets.IMAGE_CACHE):
+            cache.clear()  # a new process has none
+        for read in (copy.prepare, copy.digest, lambda copy=copy: copy.evaluate(ARCHITECTURE, seed=0)):
+            with pytest.raises(InputError, match=message):
+                read()
+    assert dataclasses.replace(evaluator, split_seed=1).digest() != digest
+    fresh = TrainingEvaluator("enas_micro", "image_folder", SMOKE, data_dir=str(tmp_path), device="cpu")
+    assert fresh.digest() != digest
 
 
 def test_splits_have_the_configured_sizes_and_depend_on_the_seed() -> None:

@@ -199,6 +199,14 @@ class TestSerialAndBackground:
         assert executor.submit(architecture(1), 2).result(30) == failed
         assert (evaluator.seen, executor.num_from_store) == ([1], 1)
 
+    def test_preloaded_result_that_another_store_lacks_is_not_evaluated_again(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
+    ) -> None:
+        executor = make(evaluator, background=background)
+        executor.preload(found(1, 0.5))
+        assert executor.submit(architecture(1), 1).result(30) == found(1, 0.5)
+        assert (evaluator.seen, other.count(), other.configurations()) == ([], 0, {})
+
     @pytest.mark.parametrize("error", [InputError("fix it"), RuntimeError("a bug"), KeyboardInterrupt()])
     def test_error_is_raised_and_releases_the_lease(
         self,

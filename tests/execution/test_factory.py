@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,22 @@ def test_auto_uses_processes_for_expensive_or_limited_children(
 ) -> None:
     executor = executor_of(evaluator, max_in_flight, **options)
     assert type(executor.inner) is expected
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_device_auto_is_that_of_the_search_in_a_worker_that_has_another(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a worker that was restarted after the GPU had failed."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: int(has_gpu))
+    evaluator = replace(EXPENSIVE, device="auto")
+    executor = executor_of(evaluator, executor="processes")
+    monkeypatch.undo()
+    workers = executor.inner._workers.values()  # type: ignore[attr-defined]
+    sent = [pickle.loads(worker._configuration) for worker in workers]
+    assert [each.device for each in (executor.evaluator, *sent)] == ["cuda" if has_gpu else "cpu"] * 2
     executor.shutdown()
 
 

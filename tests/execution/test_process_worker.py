@@ -414,8 +414,12 @@ def test_workers_are_distributed_over_the_gpus(
     for device in ("auto", "cuda"):
         seen = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments(on_device(device), 3, tmp_path, 2)]
         assert seen == [gpus[0], gpus[1], gpus[0]]
-    for evaluator in (on_device("cpu"), on_device("cuda:1"), OperatorShareEvaluator("nasbench201", "skip_connect")):
+    for evaluator in (on_device("cpu"), OperatorShareEvaluator("nasbench201", "skip_connect")):
         assert environments(evaluator, 3, tmp_path) == [{"OMP_NUM_THREADS": "1"}] * 3
+    seen = [environment["CUDA_VISIBLE_DEVICES"] for environment in environments(on_device("cuda:1"), 2, tmp_path, 2)]
+    assert seen == [",".join(gpus)] * 2, "the second GPU keeps its number"
+    with pytest.raises(InputError, match=r"^3 workers need more than 1 GPU with workers_per_gpu = 2; increase"):
+        environments(on_device("cuda:1"), 3, tmp_path, 2)
     with pytest.raises(
         InputError, match=r"^5 workers need more than 2 GPUs with workers_per_gpu = 2; increase workers_per_gpu"
     ):
@@ -427,6 +431,7 @@ def test_default_number_of_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert default_num_workers(on_device("auto"), 16, 3) == 6
     assert default_num_workers(on_device("auto"), 4, 3) == 4
+    assert default_num_workers(on_device("cuda:1"), 16, 3) == 3
     assert default_num_workers(on_device("cpu"), 16, 3) == 8
     assert default_num_workers(on_device("cpu", num_threads=3), 16, 3) == 2
     assert default_num_workers(on_device("cpu", num_threads=9), 16, 3) == 1

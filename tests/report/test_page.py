@@ -104,6 +104,19 @@ def test_stopped_search_is_resumed_by_the_program_that_started_it(command: str, 
     assert f"<code>{program} --resume runs/test</code>" in page
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("/usr/bin/nases search 'my images'", "nases search &#39;my images&#39;"),
+        ("'/my lib/nases_env/__main__.py' search digits", "nases search digits"),
+        ("my_agent.py --budget 3", "python my_agent.py --budget 3"),
+        ("'damaged", "python &#39;damaged"),
+    ],
+)
+def test_command_of_the_search_can_be_typed(command: str, shown: str) -> None:
+    assert f">{shown}<" in render([make_run(make_children(3), command=command)])
+
+
 def test_reward_other_than_the_accuracy_is_a_number_next_to_it() -> None:
     children = [replace(child, valid_accuracy=0.8125) for child in make_children(30)]
     run = make_run(children, has_metric_rewards=False)

@@ -140,7 +140,7 @@ def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pyte
     monkeypatch.setattr("nases_env.search.run.check_feasibility", lambda *args: "")
     options = ("--agent", "random_search", "--max-latency", "1s", "--budget", "1", "--run-dir", "run")
     assert run_here(main, *SEARCH, *options).returncode == 0
-    resume = ("search", "--resume", "run", "--budget", "2")
+    resume: tuple[str, ...] = ("search", "--resume", "run", "--budget", "2")
     before, store, other = Path("run/store.sqlite").absolute(), Path("copy.sqlite"), Path("other.sqlite").absolute()
     before.rename(store)
     message = f"run cannot be resumed: its latencies are in {before}; restore this file, or start a new search"
@@ -151,11 +151,15 @@ def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pyte
     assert message in error_of(run_here(main, *resume, "--store", "other.sqlite"))
     assert not other.exists()
     assert run_here(main, *merge).returncode == 0
-    assert run_here(main, *resume, "--store", "other.sqlite").returncode == 0
-    assert len(list(read_trajectory(Path("run")))) == 2
+    assert run_here(main, *resume).returncode == 0
+    resume = (*resume[:4], "3", "--store", "other.sqlite")
+    assert message in error_of(run_here(main, *resume)), "it has the first latency only"
+    assert run_here(main, *merge).returncode == 0
+    assert run_here(main, *resume).returncode == 0
+    assert len(list(read_trajectory(Path("run")))) == 3
     with sqlite3.connect(before) as database:
         database.execute("UPDATE latencies SET seconds = 9")
-    assert error_of(run_here(main, *resume[:3], "--budget", "3", "--store", str(before))).endswith("; omit --store")
+    assert error_of(run_here(main, *resume[:3], "--budget", "4", "--store", str(before))).endswith("; omit --store")
 
 
 def test_resumed_search_with_another_store_keeps_the_latencies_that_were_objectives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,11 @@ class Store:
         found = self._query(f"SELECT * FROM evaluations WHERE {_CHILD}", {"key": key, "digest": digest, "seed": seed})
         return self._evaluation(found[0]) if found else None
 
+    def contains(self, key: str, digest: str, seed: int) -> bool:
+        """Return whether the store has the evaluation of a child; faster than ``get``."""
+        child = {"key": key, "digest": digest, "seed": seed}
+        return bool(self._query(f"SELECT 1 FROM evaluations WHERE {_CHILD}", child))
+
     def put(self, evaluation: Evaluation, digest: str, genotype: str) -> Evaluation:
         """Store an evaluation and release the lease of the child in one transaction; it is on disk when this returns.
 

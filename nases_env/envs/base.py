@@ -369,7 +369,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.size(architecture)
 
     def costs(self, architecture: Architecture) -> Evaluation | None:
-        """Return an evaluation with the exact costs of the network, without training; None: no network is or can be built."""
+        """Return an evaluation with the exact costs of the network, without training; None: no network can be built."""
         return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:

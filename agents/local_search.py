@@ -73,7 +73,7 @@ class LocalSearch(Agent):
         return [Proposal(self._next_child()) for _ in range(num_children)]
 
     def tell(self, proposal: Proposal, evaluation: Evaluation) -> dict[str, float]:
-        self.rewards[proposal.architecture.key] = evaluation.reward
+        self.rewards.setdefault(proposal.architecture.key, evaluation.reward)  # a repeat may have been promoted
         before = self.num_local_optima
         self._move_on()
         return {"local_search/local_optima": self.num_local_optima} if self.num_local_optima > before else {}

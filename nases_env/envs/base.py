@@ -266,6 +266,8 @@ class NASESEnv(gym.Env[Observation, Action]):
             info = self._texts(self._architecture)
         else:
             info = self.info(self._architecture, Evaluation(self._architecture.key, 0, Status.FAILED))
+            if "latency" in info:
+                info["latency"] = 0.0  # also of a child that was measured before
         return self.search_space.encode(self._architecture), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -367,7 +369,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         return self.evaluator.size(architecture)
 
     def costs(self, architecture: Architecture) -> Evaluation | None:
-        """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
+        """Return an evaluation with the exact costs of the network, without training; None: no network can be built."""
         return self.evaluator.costs(architecture, self._child_seed(architecture))
 
     def _latency(self, architecture: Architecture, seed: int) -> float:

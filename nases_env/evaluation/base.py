@@ -97,7 +97,7 @@ class Evaluator(ABC):
         return get_search_space(self.search_space).size(architecture)
 
     def costs(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        """Return an evaluation with the exact costs of the network, without training; None: no network is built."""
+        """Return an evaluation with the exact costs of the network, without training; None: no network can be built."""
         return None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:

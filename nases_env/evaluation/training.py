@@ -238,8 +238,11 @@ class TrainingEvaluator(Evaluator):
         assert self.settings.flops_exponent is not None  # resolved in __post_init__
         return self._count_parameters(architecture) if size is None and self.settings.flops_exponent > 0 else size
 
-    def costs(self, architecture: Architecture, seed: int) -> Evaluation:
-        costs = count_costs(self.build(architecture, seed), self.images()[0].image_shape)
+    def costs(self, architecture: Architecture, seed: int) -> Evaluation | None:
+        try:
+            costs = count_costs(self.build(architecture, seed), self.images()[0].image_shape)
+        except Exception:  # raised again by ``evaluate``, whose errors the executor handles
+            return None
         return Evaluation(architecture.key, seed, Status.OK, **costs._asdict())
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:

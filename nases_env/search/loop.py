@@ -226,9 +226,11 @@ class SearchLoop:
                 Proposals beyond the budget are not evaluated.
 
         Raises:
-            InputError: after ``MAX_INFEASIBLE`` infeasible proposals in a row.
+            InputError: after ``MAX_INFEASIBLE`` infeasible proposals in a row, or if ``ask_batch_size`` is not a positive
+                integer.
             RuntimeError: if the agent proposes nothing.
         """
+        ask_batch_size = to_count("ask_batch_size", ask_batch_size)
         window = max(self.num_envs, ask_batch_size)
         asked: list[Proposal] = []  # not submitted yet
         for budget in (*self._pauses, self.budget):

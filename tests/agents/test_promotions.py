@@ -67,7 +67,8 @@ def test_local_search_leaves_an_incumbent_whose_promotion_disappointed() -> None
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(regularized_evolution, "RegularizedEvolution"), (elite_reinforce, "EliteReinforce")]
+    ("module", "name"),
+    [(regularized_evolution, "RegularizedEvolution"), (elite_reinforce, "EliteReinforce"), (local_search, "LocalSearch")],
 )
 def test_repeat_of_a_promoted_child_has_its_comparable_reward(module: Any, name: str) -> None:
     agent = make(module, name)
@@ -76,6 +77,8 @@ def test_repeat_of_a_promoted_child_has_its_comparable_reward(module: Any, name:
     agent.tell(repeated, replace(evaluation, valid_accuracy=FIRST[1], fidelity=1))
     if isinstance(agent, regularized_evolution.RegularizedEvolution):
         assert [reward for reward, _ in agent.population] == [0.1, COMPARABLE, 0.3, COMPARABLE]
+    elif isinstance(agent, local_search.LocalSearch):
+        assert agent.rewards[repeated.architecture.key] == COMPARABLE
     else:
         assert isinstance(agent, elite_reinforce.EliteReinforce)
         assert [transition.reward for transition in agent.history] == [0.1, COMPARABLE, 0.3, COMPARABLE]

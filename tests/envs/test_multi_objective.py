@@ -14,7 +14,7 @@ from gymnasium.wrappers import PassiveEnvChecker, TransformReward
 from nases_agents.random_search import RandomSearch
 
 import nases_env
-from nases_env.envs import MOEnv, MONasBench201Env, NASESVectorEnv
+from nases_env.envs import MOEnv, MONasBench201Env, NASESVectorEnv, unwrap
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.sb3_vec_env import SB3VecEnv
@@ -96,6 +96,14 @@ def test_latency_of_a_device_is_read_from_the_table(table: str) -> None:
     _, vector, _, _, info = env.step(np.zeros(6, np.float32))
     assert info["latency"] == 0.007
     assert vector[1] == pytest.approx(-np.log10(7e6))  # type: ignore[index]
+
+
+def test_reset_to_a_child_that_was_measured_returns_the_latency_0_without_texts(table: str) -> None:
+    env = gym.make("NASES-MO-NASBench201-v0", table=table, objectives="accuracy,ms_server", info_text=False)
+    _, first = env.reset(seed=0)
+    unwrap(env).evaluate(unwrap(env).architecture)
+    assert env.reset(seed=0)[1] == first
+    assert first["latency"] == 0
 
 
 def test_limit_of_the_latency_makes_children_infeasible(table: str) -> None:

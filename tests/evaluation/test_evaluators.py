@@ -237,6 +237,11 @@ def test_child_that_cannot_be_built_is_left_to_evaluate() -> None:
         evaluator.evaluate(ARCHITECTURE, seed=0)
 
 
+def test_costs_of_a_child_that_cannot_be_built_are_not_known() -> None:
+    """An agent computes the costs of many candidates; one that cannot be built must not end the search."""
+    assert TrainingEvaluator(Unbuildable(), "digits", SMOKE).costs(ARCHITECTURE, seed=0) is None
+
+
 def test_latency_of_a_child_that_cannot_be_built_is_not_known() -> None:
     """The executor handles the errors of ``evaluate``."""
     evaluator = TrainingEvaluator(Unbuildable(), "digits", SMOKE, limits=Limits(max_latency=1e-9))

@@ -299,6 +299,14 @@ def test_numbers_out_of_range_are_input_errors(arguments: dict[str, Any], messag
     assert not env.is_started
 
 
+@pytest.mark.parametrize("size", [0, 2.5])
+def test_invalid_ask_batch_size_is_an_input_error(size: Any) -> None:
+    """With 0, the loop would never end."""
+    loop = SearchLoop(synthetic_env(), 5)
+    with pytest.raises(InputError, match=f"ask_batch_size must be .*, not {size}"):
+        loop.run(RandomActions(loop.env), size)
+
+
 def test_callbacks_are_called_in_order() -> None:
     recorder = Recorder()
     with SearchLoop(synthetic_env(), 2, callbacks=[recorder]) as loop:

@@ -67,7 +67,7 @@ class _Front(NamedTuple):
     """The children of all searches and their front.
 
     Attributes:
-        children: the best trial of each architecture in each search.
+        children: the best trial of each architecture in each search; with rungs, only those at the highest rung.
         costs: their costs.
         rewards: their rewards.
         indices: the children on the front, the highest reward first.
@@ -149,13 +149,14 @@ def _find_front(run_dirs: Sequence[Path], name: str, reference: tuple[float, flo
 
 
 def _best_trials(run: int, path: Path) -> Iterator[_Child]:
-    """Yield the best trial of each architecture with a result, in order of their first trials."""
+    """Yield the best trial of each architecture with a result at the highest rung, in order of their first trials."""
     best: dict[str, _Child] = {}
     for record, evaluation in read_trials(path):
         known = best.get(evaluation.key)
         if evaluation.status is Status.OK and (known is None or evaluation.rank > known.evaluation.rank):
             best[evaluation.key] = _Child(run, record["child"], evaluation)
-    yield from best.values()
+    highest = max((child.evaluation.fidelity or 0 for child in best.values()), default=0)
+    yield from (child for child in best.values() if (child.evaluation.fidelity or 0) == highest)
 
 
 def _limit(configs: Sequence[dict[str, Any]], cost: Cost) -> float | None:
@@ -186,7 +187,8 @@ def _print(run_dirs: Sequence[Path], front: _Front, name: str, heading: str) -> 
     if len(run_dirs) > 1:
         for number, path in enumerate(run_dirs, start=1):
             console.print(f"run {number}: {path}", soft_wrap=True)
-    console.print(f"{len(front.indices)} of {len(front.children):,} children are on the Pareto front")
+    rung = " at the highest rung" if any(child.evaluation.fidelity is not None for child in front.children) else ""
+    console.print(f"{len(front.indices)} of {len(front.children):,} children{rung} are on the Pareto front")
     console.print(table)
     console.print(
         f"hypervolume {front.hypervolume:.4f}; reference point: {heading} {front.reference[0]:g}, "

@@ -129,6 +129,10 @@ def data_options(data: str) -> list[str]:
     ):
         return ["--env-id", data]
     known = [*ENV_ID_BY_DATASET, *ENV_IDS, *MO_ENV_IDS]
+    if data.startswith("NASES-"):
+        raise InputError(
+            f"unknown environment {data!r}{did_you_mean(data, known)}; known: {', '.join((*ENV_IDS, *MO_ENV_IDS))}"
+        )
     raise InputError(
         f"{data} is neither a directory, a file nor the name of a data set{did_you_mean(data, known)}; the data sets are "
         f"{', '.join(ENV_ID_BY_DATASET)}"

@@ -145,7 +145,8 @@ def _describe_search(run_dir: Path) -> Iterator[str]:
     in_flight = "number in flight not known" if problem else f"{len(leases)} in flight"
     yield f"{format_progress(num_children, budget)}{promoted}, {in_flight}, {trials.num_failed} failed"
     if best is not None:
-        again = f", with the second evaluation {best['mean_reward']:.4f}" if best["mean_reward"] != best["reward"] else ""
+        mean = f"{'mean of two evaluations' if best['is_mean'] else 'second evaluation'} {best['mean_reward']:.4f}"
+        again = f", {mean}" if best["mean_reward"] != best["reward"] else ""
         quantity = recorded_quantity(config)
         metric = f", validation {quantity.name} {quantity.format(best['valid_accuracy'])}"
         metric = "" if best.get("score") is None else metric  # it is the reward

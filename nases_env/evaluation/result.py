@@ -78,6 +78,11 @@ class Evaluation:
         return self.valid_accuracy if self.score is None else self.score
 
     @property
+    def has_train_accuracy(self) -> bool:
+        """Whether a network was trained, so that ``train_accuracy`` is a result; a table or a surrogate trains none."""
+        return self.status is Status.OK and self.num_params > 0 and (self.seconds > 0 or self.train_accuracy > 0)
+
+    @property
     def rank(self) -> tuple[int, float]:
         """The rung (-1 if the status is not ``OK``) and the reward: a result at a higher rung is better."""
         return (-1 if self.status is not Status.OK else self.fidelity or 0, self.reward)

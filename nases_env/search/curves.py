@@ -28,10 +28,10 @@ def trial_scalars(loop: SearchLoop, trial: Trial) -> dict[str, float]:
         scalars[f"search/reward_mean_{NUM_RECENT}"] = sum(loop.recent_rewards) / len(loop.recent_rewards)
     if evaluation.num_params:
         scalars["trial/num_params"] = evaluation.num_params
-        if evaluation.status is Status.OK:
+        if evaluation.has_train_accuracy:
             scalars["trial/train_accuracy"] = evaluation.train_accuracy
-            if evaluation.score is not None:  # otherwise, the reward is the validation accuracy
-                scalars["trial/valid_accuracy"] = evaluation.valid_accuracy
+        if evaluation.status is Status.OK and evaluation.score is not None:  # otherwise, the reward is this accuracy
+            scalars["trial/valid_accuracy"] = evaluation.valid_accuracy
     if evaluation.seconds and trial.is_new:
         scalars["trial/seconds"] = evaluation.seconds
     return scalars

@@ -331,7 +331,7 @@ def _top_table(
             "reward": format_known(evaluation.reward, reward_spec, has_result),
             valid: format_known(evaluation.valid_accuracy, quantity.spec, has_result),
             "again": format(second[trial.number].reward, reward_spec) if trial.number in confirmed else UNKNOWN,
-            "train": format_known(evaluation.train_accuracy, quantity.spec, has_result and has_network),
+            "train": format_known(evaluation.train_accuracy, quantity.spec, evaluation.has_train_accuracy),
             "params": format_known(evaluation.num_params, ",", has_network),
             "MFLOPs": format_known(evaluation.num_flops / 1e6, ",.1f", evaluation.num_flops > 0),
             "KB memory": format_known(evaluation.activation_bytes / 1e3, ",.0f", evaluation.activation_bytes > 0),

@@ -358,7 +358,8 @@ def read_finalists(path: Path) -> list[dict[str, Any]]:
 def best_record(path: Path, records: Iterable[dict[str, Any]] | None = None) -> dict[str, Any] | None:
     """Return the trial of the best child of the search in ``path``, as ``read_trajectory`` does; None without a result.
 
-    It has the additional entry ``mean_reward``: the mean of both rewards of a finalist, or its reward.
+    It has the additional entries ``mean_reward``, the mean of both rewards of a finalist, the second one if their rungs
+    differ, or its reward, and ``is_mean``, whether it is the mean.
 
     Args:
         path: the run directory.
@@ -371,10 +372,12 @@ def best_record(path: Path, records: Iterable[dict[str, Any]] | None = None) -> 
     finalists = {finalist["child"]: finalist for finalist in read_finalists(path)[:1]}
     for record in read_trajectory(path) if records is None else records:
         if record["child"] in finalists:
-            return {**record, "mean_reward": finalists[record["child"]]["mean_reward"]}
+            finalist = finalists[record["child"]]
+            is_mean = finalist["second"].get("fidelity") == record.get("fidelity")
+            return {**record, "mean_reward": finalist["mean_reward"], "is_mean": is_mean}
         if record["status"] == Status.OK and (best is None or _rank(record) > _rank(best)):
             best = record
-    return None if best is None else {**best, "mean_reward": best["reward"]}
+    return None if best is None else {**best, "mean_reward": best["reward"], "is_mean": False}
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[int, float]:

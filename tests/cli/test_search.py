@@ -249,7 +249,7 @@ def test_help() -> None:
         (("digits", "--budget", "x"), "--budget: 'x' is not an integer"),
         (("digits", "--bugdet", "3"), "unknown option '--bugdet' (did you mean '--budget'?)"),
         ((".",), " contains no class directories"),
-        (("NASES-Other-v0",), "is neither a directory, a file nor the name of a data set"),
+        (("NASES-NASBench-v0",), "unknown environment 'NASES-NASBench-v0' (did you mean 'NASES-NASBench201-v0'?); known: "),
         (("nothing:NASES-Other-v0",), "unknown environment 'nothing:NASES-Other-v0'"),
     ],
 )

@@ -73,6 +73,19 @@ def test_status_names_the_metric_that_is_not_the_reward(
         assert f"best: child 1, reward 0.2500, {shown}\n" in status(path, capsys)
 
 
+@pytest.mark.parametrize(("rungs", "name"), [((1, 1), "mean of two evaluations"), ((1, 2), "second evaluation")])
+def test_status_says_whether_the_reward_of_a_finalist_is_a_mean(
+    rungs: tuple[int, int], name: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path)
+    record = {**json.loads((path / "evaluations.jsonl").read_text().splitlines()[0]), "fidelity": rungs[0]}
+    (path / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
+    finalist = {"child": 1, "mean_reward": 0.75, "second": {**record, "fidelity": rungs[1]}}
+    (path / "finalists.json").write_text(json.dumps([finalist]))
+    assert f"best: child 1, reward {record['reward']:.4f}, {name} 0.7500\n" in status(path, capsys)
+
+
 def test_status_of_a_run_at_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=run_dir)

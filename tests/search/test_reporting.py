@@ -91,6 +91,7 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
         Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234, seconds=2.0),
         Evaluation("b", 0, Status.TOO_LARGE, num_params=99_999),
         Evaluation("c", 0, Status.OK, 0.4, 0.4),  # from a table
+        Evaluation("d", 0, Status.OK, 0.4, num_params=2000),  # from a surrogate
     ]
     trials = [
         Trial(number, space.architecture([0] * 40), evaluation) for number, evaluation in enumerate(evaluations, start=1)
@@ -108,7 +109,7 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
     curves = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     groups = list(dict.fromkeys(tag.split("/")[0] for tag in sorted(curves)))
     assert groups == ["search", "trial"]
-    assert curves["trial/num_params"] == [1234, 99_999]
+    assert curves["trial/num_params"] == [1234, 99_999, 2000]
     assert curves["trial/train_accuracy"] == [pytest.approx(0.6)]
     assert curves["trial/seconds"] == [2.0]
     content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
@@ -123,19 +124,21 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
 
 def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
     evaluations = [
-        Evaluation("a", 0, Status.OK, 0.5, 0.6, num_params=1234, num_flops=5_000_000),
+        Evaluation("a", 0, Status.OK, 0.5, 0.0, num_params=1234, num_flops=5_000_000, seconds=1.0),
         Evaluation("b", 0, Status.OK, 0.4, 0.4),  # from a table
         Evaluation("c", 0, Status.TOO_LARGE, num_params=99_999),
         Evaluation("d", 0, Status.FAILED),
+        Evaluation("e", 0, Status.OK, 0.3, num_params=2000),  # from a surrogate
     ]
     console = Console(file=io.StringIO(), width=100)
     console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations]))
-    rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[3:7]]  # type: ignore[attr-defined]
+    rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[3:-1]]  # type: ignore[attr-defined]
     assert rows == [
-        ["1", "50.00%", "60.00%", "1,234", "5.0", "1", "ok"],
+        ["1", "50.00%", "0.00%", "1,234", "5.0", "1", "ok"],
         ["2", "40.00%", "–", "–", "–", "1", "ok"],
         ["3", "–", "–", "99,999", "–", "1", "too_large"],
         ["4", "–", "–", "–", "–", "1", "failed"],
+        ["5", "30.00%", "–", "2,000", "–", "1", "ok"],
     ]
 
 

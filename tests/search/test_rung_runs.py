@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from nases_agents.random_search import RandomSearch
 
+from nases_env.cli import main as cli
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.cli.validate import ValidateArgs, validate_command
 from nases_env.envs import NASESEnv
@@ -187,6 +188,8 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
     assert "4 of 4 children, 3 promoted, 0 in flight, 0 failed" in shown
     validate_command(ValidateArgs(trained))
     assert "7 of 7 children were reproduced" in capsys.readouterr().out
+    shown = run_here(cli.main, "pareto", str(trained)).stdout
+    assert "1 of 1 children at the highest rung are on the Pareto front" in shown
     search = read_search(trained)
     assert search.num_children == 4
     assert search.reward == finalists(trained)[0]["mean_reward"]

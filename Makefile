@@ -41,7 +41,7 @@ search: $(INSTALLED)
 	$(BIN)/nases search $(DATA) $(ARGS)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 # The tests of the library without its processes: under a minute, also on Windows.
 FAST_TESTS := tests/networks tests/search_spaces tests/embedding tests/training tests/test_visualization.py

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
+from nases_env.evaluation.first_read import FirstRead
 from nases_env.hashing import sha256_hex
 from nases_env.input_files import read_file
 from nases_env.paths import absolute_path
@@ -36,13 +37,6 @@ class Row(NamedTuple):
     values: dict[str, float]
 
 
-@dataclass
-class FirstRead:
-    """The SHA-256 of a table when it was first read; None before that."""
-
-    digest: str | None = None
-
-
 @dataclass(frozen=True)
 class CSVEvaluator(Evaluator):
     """Reads results of architectures from a CSV file, the table, without training.
@@ -54,7 +48,7 @@ class CSVEvaluator(Evaluator):
         search_space: the search space of the benchmark, or its name; any order of operators.
         path: the table. None: the file in the environment variable ``table_variable``, else ``table_name`` in the directory
             ``NASES_DATA_DIR``.
-        first_read: what this evaluator and its copies, also those in other processes, have read.
+        first_read: the digest of the table when this evaluator, or a copy in another process, first read it.
 
     Raises:
         InputError: if the search space is another one. ``prepare`` and ``evaluate`` raise it if the table does not exist, is
@@ -181,13 +175,7 @@ class CSVEvaluator(Evaluator):
             raise InputError(
                 f"cannot read the table {path} ({error.strerror or error}); set {ways} to the CSV file"
             ) from error
-        if self.first_read.digest is None:
-            self.first_read.digest = digest
-        if self.first_read.digest != digest:
-            raise InputError(
-                f"the table {path} has changed since it was first read; restore it, or start again with a new search or "
-                "environment"
-            )
+        self.first_read.require_same(self.benchmark, digest, f"the table {path} has")
         return content
 
 

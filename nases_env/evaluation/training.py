@@ -18,6 +18,7 @@ from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.description import describe_search_space
+from nases_env.evaluation.first_read import FirstRead
 from nases_env.evaluation.latency import measure_latencies
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.presets import ChildSettings
@@ -62,7 +63,7 @@ class TrainingEvaluator(Evaluator):
             trained from the beginning, with the same result.
         fidelity: the rung of ``evaluate``; None: the last one. Use ``at_fidelity``.
         limits: which children are feasible for ``screen``; ``evaluate`` evaluates all.
-        first_digests: digests of the images that this evaluator and its copies, also those in other processes, have read.
+        first_read: the digests of the images when this evaluator, or a copy in another process, first read them.
 
     Raises:
         InputError: if the rungs are not increasing, or ``fidelity`` is not one of them. ``prepare`` and all methods that use
@@ -82,7 +83,7 @@ class TrainingEvaluator(Evaluator):
     rungs: tuple[int, ...] = ()
     fidelity: int | None = None
     limits: Limits = field(default_factory=Limits)
-    first_digests: dict[_DataArguments, str] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
+    first_read: FirstRead = field(default_factory=FirstRead, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         is_valid = all(isinstance(rung, int) for rung in self.rungs)
@@ -109,13 +110,9 @@ class TrainingEvaluator(Evaluator):
     def _splits(self) -> _Splits:
         """Return both splits. A worker that starts later must read the images that the stored configuration describes."""
         splits = SPLIT_CACHE.get(self._data())
-        if self.first_digests.setdefault(self._data(), splits.digest) != splits.digest:
-            data_dir = resolve_data_dir(self.data_dir)
-            where = "" if data_dir is None else f" in {data_dir}"
-            raise InputError(
-                f"the images of {self.dataset}{where} have changed since they were first read; restore them, or start again "
-                "with a new search or environment"
-            )
+        data_dir = resolve_data_dir(self.data_dir)
+        where = "" if data_dir is None else f" in {data_dir}"
+        self.first_read.require_same(self._data(), splits.digest, f"the images of {self.dataset}{where} have")
         return splits
 
     def describe(self) -> dict[str, Any]:

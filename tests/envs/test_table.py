@@ -116,7 +116,7 @@ def test_no_result_of_a_changed_table_is_stored(tmp_path: Path) -> None:
     env.reset(seed=0)
     env.evaluate(SPACE.architecture((0, 0)))
     write_table(Path(table), [(SPACE.to_string(SPACE.architecture(pair)), 50) for pair in PAIRS], ("arch", "accuracy"))
-    with pytest.raises(InputError, match=r"table\.csv has changed since it was first read"):
+    with pytest.raises(InputError, match=r"table\.csv has changed since the first read"):
         env.evaluate(SPACE.architecture((3, 3)))
     env.close()
     with Store(store, read_only=True) as results:

@@ -141,7 +141,7 @@ def test_images_that_change_after_they_were_read_are_an_error_in_a_later_process
     write_folder(tmp_path, per_class=10, side=8)
     evaluator = TrainingEvaluator("enas_micro", "image_folder", SMOKE, data_dir=str(tmp_path), device="cpu")
     digest = evaluator.digest()
-    message = f"the images of image_folder in {tmp_path} have changed since they were first read; restore them, or start"
+    message = f"the images of image_folder in {tmp_path} have changed since the first read; undo the change, or start"
     copies = [pickle.loads(pickle.dumps(evaluator)), evaluator.with_checkpoints("checkpoints", 0.0)]
     write_image(tmp_path / "train" / "cat" / "0000.png", width=8, height=8, seed=99)
     for copy in copies:

@@ -175,8 +175,8 @@ def test_file_that_changes_after_it_was_read_is_an_error_until_it_is_restored(ta
             with pytest.raises(InputError) as caught:
                 read()
             assert str(caught.value) == (
-                f"the table {table} has changed since it was first read; restore it, or start again with a new search or "
-                "environment"
+                f"the table {table} has changed since the first read; undo the change, or start again with a new "
+                "search or environment"
             )
     assert Pairings(SPACE, table, task="accuracy").evaluate(architecture(3, 3), seed=0).reward == 0.91
     Path(table).write_bytes(before)

@@ -141,8 +141,8 @@ class SearchArgs:
         require_at_least(self, 1, "budget", "num_envs", "ask_batch_size", "num_threads")
         require_at_least(self, 2, "reduction_factor")
         require_at_least(self, 0, "seed")
-        if not self.rungs:
-            require_default(self, "without --rungs", "reduction_factor")
+        if len(self.rungs) < 2:
+            require_default(self, "with one rung" if self.rungs else "without --rungs", "reduction_factor")
         if self.quiet and self.log_json:
             raise InputError("--quiet and --log-json exclude each other; omit one of them")
         if self.time is not None and not self.time > 0:

@@ -63,7 +63,7 @@ def read_arrays(path: Path, *, train: bool, image_size: ImageSize | None) -> Ima
     - ``class_names`` is optional: the name of each label in increasing order.
 
     Raises:
-        InputError: if the files cannot be read or do not contain these arrays.
+        InputError: if the files cannot be read, do not contain these arrays, or contain those of two ways to split them.
     """
     split = _read_splits(path)
     try:
@@ -191,7 +191,7 @@ def _load(path: Path) -> Arrays:
 def _split(arrays: Arrays) -> _Splits:
     for train_names, test_names in ARRAYS:
         if set(train_names) <= set(arrays):
-            used = [train_names, *([VALID_ARRAYS] if set(VALID_ARRAYS) <= set(arrays) else []), test_names]
+            used = [train_names, *([VALID_ARRAYS] if set(VALID_ARRAYS) & set(arrays) else []), test_names]
             *train, test = _parts(arrays, used)
             return _splits(arrays, train, [test])
     (whole,) = _parts(arrays, [UNSPLIT_ARRAYS])
@@ -199,7 +199,7 @@ def _split(arrays: Arrays) -> _Splits:
     for label in np.unique(whole.labels):
         of_class = np.flatnonzero(whole.labels == label).tolist()
         if len(of_class) < TEST_STEP:
-            raise ValueError(f"the label {label} has {len(of_class)} images, fewer than {TEST_STEP}")
+            raise ValueError(f"the label {label} has fewer than {TEST_STEP} images ({len(of_class)})")
         for is_train, indices in chosen.items():
             indices += train_or_test(of_class, train=is_train)
     train_part, test_part = (
@@ -218,15 +218,18 @@ def _splits(arrays: Arrays, train: list[_Part], test: list[_Part]) -> _Splits:
         raise ValueError(f"no training image has the label {untrained[0]}; add some")
     names = read_names(CLASS_NAMES, arrays[CLASS_NAMES]) if CLASS_NAMES in arrays else tuple(map(str, classes.tolist()))
     if len(names) != len(classes):
-        raise ValueError(f"{CLASS_NAMES} has {len(names)} names for {len(classes)} labels")
+        raise ValueError(f"{CLASS_NAMES} has the length {len(names)}, but there are {len(classes)} labels")
     return _Splits(train, test, classes, names)
 
 
 def _parts(arrays: Arrays, names: list[tuple[str, str]]) -> list[_Part]:
     """Return arrays of images and labels; all have the shape and the type of the first one."""
-    for name in (name for pair in names for name in pair):
+    used = [name for pair in names for name in pair]
+    for name in used:
         if name not in arrays:
             raise ValueError(f"the array {name} is missing")
+    if unused := sorted({*arrays} - {*used, CLASS_NAMES, CHANNELS}):
+        raise ValueError(f"it also contains {', '.join(unused)}, besides {', '.join(used)}; remove what is not to be used")
     first_name = names[0][0]
     axis = _channel_axis(first_name, arrays[first_name], _given_axis(arrays))
     parts: list[_Part] = []

@@ -69,7 +69,7 @@ def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) 
         files = [_image_files(root / name) for name in class_names]
     for name, of_class in zip(class_names, files, strict=True):
         if len(of_class) < TEST_STEP:
-            raise InputError(f"{root / name} has {len(of_class)} images; add some until there are {TEST_STEP} of each class")
+            raise InputError(f"{root / name} has fewer than {TEST_STEP} images ({len(of_class)}); add some to each class")
     chosen = [train_or_test(of_class, train=train) for of_class in files]
     return read_files(root, chosen, class_names, size, training_files(root))
 

@@ -72,7 +72,7 @@ def list_table(path: Path, *, train: bool) -> dict[str, list[Path]]:
     for label, files in by_class.items():
         if SPLIT_COLUMN not in first_row:
             if len(files) < TEST_STEP:
-                raise InputError(f"{path} has {len(files)} images of {label}; add some until there are {TEST_STEP}")
+                raise InputError(f"{path} has fewer than {TEST_STEP} images of {label} ({len(files)}); add some")
             chosen[label] = train_or_test(files, train=train)
         elif label not in chosen:
             raise InputError(f"{path} has no {'training' if train else 'test'} image of {label}; add some")

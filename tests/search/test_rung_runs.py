@@ -204,6 +204,7 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
         (("--rungs", "1,2", "--child.num-epochs", "7"), "num_epochs has no effect with rungs; omit it"),
         (("--rungs", "1,2", "--reduction-factor", "1"), "--reduction-factor must be at least 2, not 1"),
         (("--reduction-factor", "3"), "--reduction-factor has no effect without --rungs; omit it"),
+        (("--rungs", "2", "--reduction-factor", "3"), "--reduction-factor has no effect with one rung; omit it"),
         (("--num-finalists", "-1"), "--num-finalists must be 0 or at least 2, not -1"),
         (("--num-finalists", "1"), "--num-finalists must be 0 or at least 2, not 1"),
         (("--env-id", "NASES-Synthetic-v0", "--num-finalists", "2"), "--num-finalists has no effect in NASES-Synthetic-v0"),

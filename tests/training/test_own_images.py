@@ -18,6 +18,7 @@ from tests.training.images import write_image
 
 LABELS = np.array([7, 3] * 10)
 IMAGES = np.arange(20 * 8 * 6, dtype=np.uint16).astype(np.uint8).reshape(20, 8, 6)
+SPLIT = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
 
 
 def error_of(path: Path, *, train: bool = True) -> str:
@@ -53,7 +54,7 @@ def test_every_fifth_image_of_a_class_is_a_test_image(tmp_path: Path) -> None:
 def test_directory_without_a_split_needs_five_images_per_class(tmp_path: Path) -> None:
     for index in range(4):
         write_image(tmp_path / "cat" / f"{index}.png")
-    with pytest.raises(InputError, match="cat has 4 images; add some until there are 5 of each class"):
+    with pytest.raises(InputError, match=r"cat has fewer than 5 images \(4\); add some to each class"):
         read_own_images(tmp_path, train=True, image_size=8)
 
 
@@ -109,9 +110,14 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
         ({"images": IMAGES.astype(complex), "labels": LABELS}, "images is complex128, not real numbers"),
         ({"images": IMAGES[:, :0], "labels": LABELS}, "images is empty: its shape is (20, 0, 6)"),
         ({"images": IMAGES, "labels": LABELS[:3]}, "labels is int64 of shape (3,), not one integer or text for each of 20"),
-        ({"images": IMAGES, "labels": np.arange(20)}, "the label 0 has 1 images, fewer than 5"),
-        ({"images": IMAGES, "labels": LABELS, "class_names": ["a"]}, "class_names has 1 names for 2 labels"),
+        ({"images": IMAGES, "labels": np.arange(20)}, "the label 0 has fewer than 5 images (1)"),
+        ({"images": IMAGES, "labels": LABELS, "class_names": ["a"]}, "class_names has the length 1, but there are 2 labels"),
         ({"images": np.array([None]), "labels": LABELS}, "Object arrays cannot be loaded"),
+        (
+            {"images": IMAGES, "labels": LABELS, "x_train": IMAGES, "val_labels": LABELS},
+            "it also contains val_labels, x_train, besides images, labels; remove what is not to be used",
+        ),
+        ({**SPLIT, "val_images": IMAGES}, "the array val_labels is missing"),
     ],
 )
 def test_invalid_arrays_are_one_line_errors(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -200,7 +206,7 @@ def test_table_with_a_split(tmp_path: Path) -> None:
         ("file,kind\na.png,cat\n", "lacks a column label"),
         ("file,label\na.png\n", "line 2 of"),
         ("file,label\n,cat\n", "line 2 of"),
-        ("file,label\na.png,cat\n", "has 1 images of cat"),
+        ("file,label\na.png,cat\n", "has fewer than 5 images of cat (1)"),
         ("file,label,split\na.png,cat,holdout\n", "has the split 'holdout'; use train or test"),
         ("file,label,split\na.png,cat,test\n", "has no training image of cat"),
         ("file,label,split\na.png,cat,train\nb.png,cat,test\n", "a.png"),

@@ -11,6 +11,7 @@ import tyro
 from nases_env.command_line import parse
 from nases_env.escaping import printable
 from nases_env.input_files import read_text
+from nases_env.search.run_dir import BEST
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -18,7 +19,9 @@ from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 class DrawArgs:
     """Draw an architecture, such as best.json of a run directory or genotype.json of a model."""
 
-    architecture: tyro.conf.Positional[Path] = field(metadata={"help": "JSON file with a genotype."})
+    architecture: tyro.conf.Positional[Path] = field(
+        metadata={"help": "JSON file with a genotype, or the directory of a search; its best.json is drawn."}
+    )
     output: Path | None = field(
         default=None, metadata={"help": "PNG, SVG, PDF or TikZ (.tex) file to write. Default: print the cells as text."}
     )
@@ -45,12 +48,13 @@ def draw_command(args: DrawArgs) -> None:
     Raises:
         InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
     """
-    text = read_text(args.architecture, "pass a JSON file with a genotype")
+    file = args.architecture / BEST if args.architecture.is_dir() else args.architecture
+    text = read_text(file, "pass a JSON file with a genotype, or the directory of a search")
     search_space, architecture = parse_architecture(text, args.search_space)
     from nases_env import visualization  # imports matplotlib, which is slow
 
     if args.output is None:
         print(visualization.describe(search_space, architecture))
     else:
-        title = printable(args.architecture.name if args.title is None else args.title)
+        title = printable(file.name if args.title is None else args.title)
         visualization.save_drawing(search_space, architecture, args.output, title)

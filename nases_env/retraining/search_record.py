@@ -9,7 +9,7 @@ from typing import Any
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
 from nases_env.retraining.training import settings_without_effect
-from nases_env.search.run_dir import CONFIG, best_record, read_config, read_finalists, read_trials
+from nases_env.search.run_dir import BEST, CONFIG, best_record, read_config, read_finalists, read_trials
 from nases_env.search.time_budget import limited_budget
 
 OTHER_IMAGES = "The images are not those of the search."
@@ -83,7 +83,7 @@ def searched_settings(run_dir: Path) -> ChildSettings:
     """
     configuration = read_config(run_dir)["configuration"]
     if configuration.get("evaluator") != "training":
-        raise InputError(f"the search in {run_dir} did not train networks; train its best.json, with --dataset")
+        raise InputError(f"the search in {run_dir} did not train networks; pass {run_dir / BEST} and --dataset")
     if not isinstance(configuration.get("settings"), dict):
         raise InputError(f"{run_dir / CONFIG} is damaged (settings must be an object); restore it, or start a new search")
     return load_settings(configuration["settings"], ChildSettings())

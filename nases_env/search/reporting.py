@@ -27,7 +27,7 @@ from nases_env.quantity import ACCURACY, REWARD, Quantity
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import NUM_RANKED, SearchLoop
-from nases_env.search.run_dir import BEST_DRAWINGS, trial_record, write_finalists
+from nases_env.search.run_dir import BEST, BEST_DRAWINGS, trial_record, write_finalists
 from nases_env.search.time_budget import format_progress, limited_budget
 from nases_env.search.trials import Finalist, Trial
 from nases_env.tables import UNKNOWN, format_known, markdown_table
@@ -190,7 +190,7 @@ class BestArtifacts(SearchCallback):
 
     def _write_genotype(self, loop: SearchLoop, trial: Trial) -> None:
         genotype = loop.env.search_space.to_json(trial.architecture)
-        write_atomically(self._folder / "best.json", (genotype + "\n").encode())
+        write_atomically(self._folder / BEST, (genotype + "\n").encode())
         self._is_written = True
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:

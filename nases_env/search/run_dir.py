@@ -32,8 +32,9 @@ STORE = "store.sqlite"
 STORE_FILES = (STORE, f"{STORE}-journal", f"{STORE}-wal", f"{STORE}-shm")  # with SQLite's auxiliary files
 FINALISTS = "finalists.json"
 REPORT = "report.html"
+BEST = "best.json"
 BEST_DRAWINGS = ("best.png", "best.svg", "best.pdf")
-ATOMIC_FILES = (CONFIG, FINALISTS, REPORT, "best.json", *BEST_DRAWINGS)  # written through a temporary file
+ATOMIC_FILES = (CONFIG, FINALISTS, REPORT, BEST, *BEST_DRAWINGS)  # written through a temporary file
 
 
 CONFIG_TYPES: dict[str, Any] = {

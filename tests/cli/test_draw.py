@@ -49,6 +49,20 @@ def test_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
         draw_command(DrawArgs(file))
 
 
+def test_directory_of_a_search_stands_for_its_best_architecture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="best.json.*pass a JSON file with a genotype, or the directory of a search"):
+        draw_command(DrawArgs(tmp_path))
+    space = get_search_space("nasbench201")
+    (tmp_path / "best.json").write_text(space.to_json(space.sample(np.random.default_rng(0))))
+    draw_command(DrawArgs(tmp_path))
+    drawn = capsys.readouterr().out
+    draw_command(DrawArgs(tmp_path / "best.json"))
+    assert drawn == capsys.readouterr().out
+    assert "node 1 = " in drawn
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
 def test_file_without_an_architecture_is_an_input_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "best.json"

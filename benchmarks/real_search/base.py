@@ -89,12 +89,16 @@ class ComparisonArgs:
 class SearchComparison(ABC):
     """Searches and final trainings. A training is known when the searches that it depends on are finished.
 
+    Args:
+        args: the options.
+        search_space: name of the search space; None: that of the environment.
+
     Attributes:
         preset: name of the preset of the children.
         settings: its settings, with those of the environment.
         evaluator: the evaluator of the environment.
         images: digest of the images; None for a fixed data set.
-        search_space: the search space of the environment.
+        search_space: the search space.
         seeds: the seeds of the searches and trainings.
         agents: names of the agents.
 
@@ -102,10 +106,18 @@ class SearchComparison(ABC):
         InputError: if the environment does not train children, or the device does not exist.
     """
 
-    def __init__(self, args: ComparisonArgs) -> None:
+    def __init__(self, args: ComparisonArgs, search_space: str | None = None) -> None:
         self.args = args
         require_trained_children(make_env(SearchArgs(env_id=args.env_id)), args.env_id)
-        env = make_env(SearchArgs(env_id=args.env_id, preset=args.preset, data_dir=args.data_dir, device=args.device))
+        env = make_env(
+            SearchArgs(
+                env_id=args.env_id,
+                preset=args.preset,
+                data_dir=args.data_dir,
+                device=args.device,
+                search_space=search_space,
+            )
+        )
         assert isinstance(env, ImageEnv)
         assert isinstance(env.evaluator, TrainingEvaluator)
         resolve_device(args.device)

@@ -35,6 +35,7 @@ from benchmarks.real_search.searches import AGENTS, Child, Search, median_child
 from benchmarks.real_search.trainings import Training
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, did_you_mean
+from nases_env.search_spaces import EnasMicro
 
 MEDIAN, LARGEST, ENAS, RESIDUAL = "median_random_cell", "largest_random_cell", "enas_cell", "residual_network"
 BASELINES = {
@@ -54,8 +55,11 @@ class Args(ComparisonArgs):
 
     minimums: ClassVar[dict[str, int]] = {**ComparisonArgs.minimums, "num_largest": 1}
 
+    search_space: str | None = None
+    """Name of the search space; unset: that of the environment."""
     baselines: tuple[str, ...] = tuple(BASELINES)
-    """Methods without a search to train: median_random_cell, largest_random_cell, enas_cell and residual_network."""
+    """Methods without a search to train: median_random_cell, largest_random_cell, enas_cell (for enas_micro only) and
+    residual_network."""
     num_largest: int = 200
     """Number of random cells of which the one with the most FLOPs is trained without a search."""
     work_dir: Path = Path("runs/real_search")
@@ -74,7 +78,11 @@ class Comparison(SearchComparison):
     args: Args
 
     def __init__(self, args: Args) -> None:
-        super().__init__(args)
+        super().__init__(args, args.search_space)
+        if ENAS in args.baselines and self.search_space.name != EnasMicro.name:
+            raise InputError(
+                f"{ENAS} is a cell of {EnasMicro.name}, not of {self.search_space.name}; omit it from --baselines"
+            )
         baselines = {name: label for name, label in BASELINES.items() if name in args.baselines}
         self.labels = {name: AGENTS[name].label for name in self.agents} | baselines
         self.searches = {(name, seed): self._search(name, seed) for seed in self.seeds for name in self.agents}
@@ -92,6 +100,7 @@ class Comparison(SearchComparison):
             device=args.device,
             images=self.images,
             work_dir=args.work_dir,
+            search_space=args.search_space,
         )
 
     def jobs(self) -> Iterator[Job | None]:

@@ -277,6 +277,15 @@ def test_jobs_are_ordered_by_seed_and_can_be_run_in_parts(tmp_path: Path, monkey
     assert comparison.training(RESIDUAL, 1) is None
 
 
+def test_another_search_space_is_searched(tmp_path: Path) -> None:
+    options = {"agents": ("random_search",), "baselines": (MEDIAN, LARGEST), "search_seconds": 0.01, "num_seeds": 1}
+    comparison = Comparison(make_args(tmp_path, search_space="nasbench201", **options))
+    comparison.run()
+    trainings = [comparison.training(method, 0) for method in ("random_search", LARGEST)]
+    assert all(training is not None and training.key.startswith("nasbench201:") for training in trainings)
+    assert [row.method for row in comparison.rows()] == ["random_search", MEDIAN, LARGEST]
+
+
 def test_enas_cell_has_the_published_operators() -> None:
     space = get_search_space("enas_micro")
     architecture = space.from_genotype(enas_genotype())
@@ -352,6 +361,10 @@ def test_differences_are_paired_by_seed() -> None:
         (("--num-jobs", "-1"), "--num-jobs must be at least 0, not -1"),
         (("--final-epochs", "0"), "--final-epochs must be at least 1, not 0"),
         (("--figure", "out.txt"), "--figure must end in .svg, .png, .pdf, not 'out.txt'"),
+        (
+            ("--search-space", "nasbench201"),
+            "enas_cell is a cell of enas_micro, not of nasbench201; omit it from --baselines",
+        ),
         (("--preset", "cpuu"), "unknown preset 'cpuu' (did you mean 'cpu'?)"),
         (("--env-id", "NASES-Synthetic-v0"), "NASES-Synthetic-v0 trains no children"),
         (("--device", "cuda:99"), "cannot use the device 'cuda:99'"),

@@ -49,10 +49,8 @@ def test_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
         draw_command(DrawArgs(file))
 
 
-def test_directory_of_a_search_stands_for_its_best_architecture(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(InputError, match="best.json.*pass a JSON file with a genotype, or the directory of a search"):
+def test_directory_of_a_search_stands_for_its_best_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"best\.json.*pass a JSON file with a genotype, or the directory of a search"):
         draw_command(DrawArgs(tmp_path))
     space = get_search_space("nasbench201")
     (tmp_path / "best.json").write_text(space.to_json(space.sample(np.random.default_rng(0))))

@@ -229,7 +229,7 @@ def _parts(arrays: Arrays, names: list[tuple[str, str]]) -> list[_Part]:
         if name not in arrays:
             raise ValueError(f"the array {name} is missing")
     if unused := sorted({*arrays} - {*used, CLASS_NAMES, CHANNELS}):
-        raise ValueError(f"it also contains {', '.join(unused)}, besides {', '.join(used)}; remove what is not to be used")
+        raise ValueError(f"it contains {', '.join(unused)} in addition to {', '.join(used)}; remove what is not to be used")
     first_name = names[0][0]
     axis = _channel_axis(first_name, arrays[first_name], _given_axis(arrays))
     parts: list[_Part] = []

@@ -115,7 +115,7 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
         ({"images": np.array([None]), "labels": LABELS}, "Object arrays cannot be loaded"),
         (
             {"images": IMAGES, "labels": LABELS, "x_train": IMAGES, "val_labels": LABELS},
-            "it also contains val_labels, x_train, besides images, labels; remove what is not to be used",
+            "it contains val_labels, x_train in addition to images, labels; remove what is not to be used",
         ),
         ({**SPLIT, "val_images": IMAGES}, "the array val_labels is missing"),
     ],

@@ -29,7 +29,7 @@ from torch import Tensor
 from nases_env.evaluation import Evaluation
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
-from nases_env.search.option_checks import require_at_least
+from nases_env.search.option_checks import require_at_least, require_default
 
 STD_GROWTH = 1.1  # the standard deviation is multiplied by this on each attempt to find an unseen child
 REPLAY_BATCH_SIZE = 16  # earlier samples of the policy per gradient step, as in the paper's released code
@@ -51,11 +51,22 @@ class Args(PolicyArgs):
         super().__post_init__()
         require_at_least(self, 1, "num_proposals", "train_freq")
 
+    def check(self) -> None:
+        super().check()
+        if self.gradient_steps == 0 and self.resume is None:  # earlier versions recorded the default of train_freq
+            require_default(self, "with --gradient-steps 0", "train_freq")
+
     @property
     def resolved_train_freq(self) -> int:
         """``train_freq``, or its default for the budget."""
         num_children = self.budget - 10 - self.resolved_learning_starts
         return max(1, min(10, num_children // 3)) if self.train_freq is None else self.train_freq
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The options that determine the schedule, with their defaults for the budget; without those that have no effect."""
+        schedule = {"learning_starts": self.resolved_learning_starts}
+        return {**schedule, "train_freq": self.resolved_train_freq} if self.gradient_steps else schedule
 
 
 class EliteReinforce(EmbeddingPolicy):
@@ -70,6 +81,7 @@ class EliteReinforce(EmbeddingPolicy):
         super().__init__(env, args)
         self.args = args
         self.train_freq = args.resolved_train_freq
+        self._num_attempts = MAX_RESAMPLES
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         return [self.mark_proposed(self._next_sample()) for _ in range(num_children)]
@@ -80,14 +92,19 @@ class EliteReinforce(EmbeddingPolicy):
         return self._update() if len(self.history) % self.train_freq == 0 else {}
 
     def _next_sample(self) -> PolicySample:
-        """Sample the next child; each attempt to find an unseen one has a larger deviation and one more mutation."""
+        """Sample the next child; each attempt to find an unseen one has a larger deviation and one more mutation.
+
+        If they find none, the space is almost exhausted, and the next child has half as many.
+        """
         if self.is_warming_up:
             return self.sample_unseen_prior()
-        for attempt in range(MAX_RESAMPLES):
+        for attempt in range(self._num_attempts):
             num_mutations = np.full(self.args.num_proposals, self.args.num_mutations + attempt)
             samples = self.sample(*self.sample_states(num_mutations), STD_GROWTH**attempt)
             if unseen := self.filter_unseen(samples):
+                self._num_attempts = MAX_RESAMPLES
                 return min(unseen, key=self._hamming_distance)
+        self._num_attempts = max(1, self._num_attempts // 2)
         return min(self.filter_feasible(samples), key=self._hamming_distance)  # a repeat
 
     def _hamming_distance(self, sample: PolicySample) -> int:
@@ -118,7 +135,7 @@ class EliteReinforce(EmbeddingPolicy):
 def main(args: Args) -> None:
     """Search with REINFORCE with elites in the embedding space."""
     # Recorded, so that a search that is resumed with a larger budget keeps its schedule.
-    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts, train_freq=args.resolved_train_freq)
+    args = dataclasses.replace(args, **args.schedule)
     with SearchRun(args, agent="elite_reinforce") as run:
         run.search(EliteReinforce(run.env, args))
 

@@ -183,7 +183,7 @@ def scalarize(ranks: Tensor, weights: Tensor) -> Tensor:
 def main(args: Args) -> None:
     """Search for the Pareto front with REINFORCE, with a policy conditioned on the preference between the objectives."""
     # Recorded, so that a search that is resumed with a larger budget keeps its schedule.
-    args = dataclasses.replace(args, learning_starts=args.resolved_learning_starts, train_freq=args.resolved_train_freq)
+    args = dataclasses.replace(args, **args.schedule)
     with SearchRun(args, agent="mo_reinforce") as run:
         run.search(MOReinforce(run.env, args))
 

@@ -122,6 +122,7 @@ def test_help_has_no_line_breaks_of_the_source_and_one_default_per_option() -> N
     assert "Torch device. Default: the GPU. " in words
     assert "Default: the GPU. (default" not in words
     assert "GiB of a worker. (default: None)" in words
+    assert run_here(lambda: run_command(ManyArgs, main), "x", "--num-envs", "3", "--help").stdout == shown
 
 
 def test_closed_standard_output_exits_with_status_1() -> None:

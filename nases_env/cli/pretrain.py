@@ -31,8 +31,8 @@ class PretrainArgs:
 
     output: Path = field(
         metadata={
-            "help": "A .safetensors file, or a directory for SEARCH_SPACE.safetensors. "
-            "The metrics are saved in a .json file of the same name."
+            "help": "A .safetensors file, or a directory for SEARCH_SPACE.safetensors. It is created, unless its name has "
+            "another suffix. The metrics are saved in a .json file of the same name."
         }
     )
     search_space: str = field(
@@ -88,7 +88,10 @@ def pretrain_command(args: PretrainArgs) -> None:
 
 def _weights_path(output: Path, search_space: str) -> Path:
     """Return the file to write; create its directory and check that it is writable."""
-    path = output if output.suffix == ".safetensors" else output / f"{search_space}.safetensors"
+    is_file = output.suffix == ".safetensors"
+    if output.suffix and not is_file and not output.is_dir():
+        raise InputError(f"--output {output} is neither a .safetensors file nor an existing directory; choose one of them")
+    path = output if is_file else output / f"{search_space}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

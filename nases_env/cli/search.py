@@ -27,7 +27,7 @@ from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
 from nases_env.search.parsing import parse_and_search
-from nases_env.search.run_dir import read_config
+from nases_env.search.run_dir import CONFIG, TRAJECTORY, read_config
 
 DEFAULT_AGENT = "model_assisted"
 
@@ -116,11 +116,13 @@ def data_options(data: str) -> list[str]:
     """Return the options that select the environment for ``data``.
 
     Raises:
-        InputError: if it is neither a path nor the name of a data set or an environment.
+        InputError: if it is a run directory, or neither a path nor the name of a data set or an environment.
     """
     path = Path(data).expanduser()
     if data in ENV_ID_BY_DATASET and not path.is_dir():
         return ["--env-id", ENV_ID_BY_DATASET[data]]
+    if (path / CONFIG).is_file() and (path / TRAJECTORY).is_file():
+        raise InputError(f"{data} is the run directory of a search; resume it with: nases search --resume {data}")
     if path.exists():
         return ["--env-id", "NASES-ImageFolder-v0", "--data-dir", data]
     module, _, env_id = data.partition(":")

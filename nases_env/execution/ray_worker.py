@@ -62,7 +62,9 @@ class RayWorker(Worker):
         except AttemptError as failure:
             raise self._with_log(failure, task, location) from None
         except ray.exceptions.LocalRayletDiedError as error:
-            raise InputError("the Ray node of this machine has died; restart it and continue with --resume") from error
+            raise InputError(
+                "the Ray node of this machine has died; restart it and start again; resume a search with --resume"
+            ) from error
         except ray.exceptions.TaskCancelledError as error:
             if location is not None:
                 self._remote.delete_log(location)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import re
 import threading
 import time
@@ -186,7 +187,7 @@ def _evaluate(evaluator: Evaluator, task: Task, device_type: str | None) -> tupl
             require_gpu("request GPUs, for example with --slurm-options partition=gpu,gpus_per_node=1")
         return "done", task.run(evaluator)
     except InputError as error:
-        return "input_error", str(error)
+        return "input_error", f"{error} (on the node {platform.node()})"
     except Exception as error:  # submitit ends a job that it has requeued with SystemExit
         traceback.print_exc()
         return "raised", describe(error)

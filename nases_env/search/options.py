@@ -13,6 +13,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Limits
 from nases_env.execution import ExecutionSettings
 from nases_env.search.option_checks import require_at_least, require_default
+from nases_env.search.run_dir import require_fresh
 from nases_env.search.time_budget import Duration
 from nases_env.search_spaces import SearchSpace
 
@@ -136,7 +137,7 @@ class SearchArgs:
         """Check the options of every search, before anything is planned or written.
 
         Raises:
-            InputError: if one of them is out of its range, or has no effect with the others.
+            InputError: if one of them is out of its range, or has no effect with the others, or if ``run_dir`` is in use.
         """
         require_at_least(self, 1, "budget", "num_envs", "ask_batch_size", "num_threads")
         require_at_least(self, 2, "reduction_factor")
@@ -147,6 +148,8 @@ class SearchArgs:
             raise InputError("--quiet and --log-json exclude each other; omit one of them")
         if self.time is not None and not self.time > 0:
             raise InputError(f"--time must be more than 0 seconds, not {self.time}")
+        if self.run_dir is not None and self.resume is None:
+            require_fresh(self.run_dir)
         self.execution.require_device(self.device)  # before data is downloaded
 
     def check_env(self, env: NASESEnv) -> None:

@@ -33,17 +33,15 @@ from nases_env.search.loop import SearchLoop
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
 from nases_env.search.reporting import BestArtifacts, JsonLog, ProgressBar, Summary, TensorBoardLogger
 from nases_env.search.run_dir import (
-    CONFIG,
     STORE,
     RunDir,
     changed_configuration,
     config_of,
-    has_lost_config,
     is_finished,
-    is_fresh,
     read_again,
     read_config,
     read_trajectory,
+    require_fresh,
     to_json,
     trial_record,
 )
@@ -113,7 +111,7 @@ class SearchRun:
             note = check_feasibility(env, args.seed)
             if note and not args.quiet:
                 print(note, file=sys.stderr)
-        self._directory = RunDir(_new_run_dir(args, agent) if args.resume is None else args.resume)
+        self._directory = RunDir(args.resume or args.run_dir or _new_run_dir(args, agent))
         try:
             # Locked before it is read, because another search could still append to it.
             self._directory.lock(make_unique=args.run_dir is None and args.resume is None)
@@ -130,7 +128,7 @@ class SearchRun:
         """Read the recorded trials, start the executor and create the search loop."""
         args, env = self.args, self.env
         if args.resume is None:
-            _require_fresh(self.run_dir)
+            require_fresh(self.run_dir)
             recorded = _Recorded(0, 0, [], {})
         else:
             recorded = self._read_recorded(args.resume)
@@ -416,20 +414,8 @@ def require_budget(budget: int, num_recorded: int, path: Path) -> None:
 
 
 def _new_run_dir(args: SearchArgs, agent: str) -> Path:
-    if args.run_dir is None:
-        now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        return Path("runs") / f"{args.env_id.split(':')[-1]}-{agent}-seed{args.seed}-{now}"
-    _require_fresh(args.run_dir)
-    return args.run_dir
-
-
-def _require_fresh(run_dir: Path) -> None:
-    if not is_fresh(run_dir):
-        if has_lost_config(run_dir):
-            raise InputError(f"the run directory {run_dir} has trials but no {CONFIG}; restore it, or pass a new --run-dir")
-        raise InputError(
-            f"the run directory {run_dir} exists and is not empty; resume it with --resume, or pass a new --run-dir"
-        )
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{args.env_id.split(':')[-1]}-{agent}-seed{args.seed}-{now}"
 
 
 def _exit_immediately(*received: Any) -> None:

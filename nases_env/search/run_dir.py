@@ -147,12 +147,17 @@ def kind_of_directory(names: Collection[str]) -> Literal["search", "final traini
     return "final training" if "configuration" in names and "arguments" not in names else "search"
 
 
-def is_fresh(path: Path) -> bool:
-    """Return whether a new search may use ``path``: it is missing, empty, or holds only leftovers of an aborted start."""
-    return atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY)) and not has_lost_config(path)
+def require_fresh(path: Path) -> None:
+    """Raise ``InputError`` unless ``path`` is missing, empty, or holds only leftovers of an aborted start."""
+    if _has_lost_config(path):
+        raise InputError(f"the run directory {path} has trials but no {CONFIG}; restore it, or pass a new --run-dir")
+    if not atomic_io.is_fresh(path, CONFIG, ignore=(*STORE_FILES, TRAJECTORY)):
+        raise InputError(
+            f"the run directory {path} exists and is not empty; resume it with --resume, or pass a new --run-dir"
+        )
 
 
-def has_lost_config(path: Path) -> bool:
+def _has_lost_config(path: Path) -> bool:
     """Return whether ``path`` has trials but no configuration; an aborted start leaves no trials."""
     trajectory = path / TRAJECTORY
     is_recorded = trajectory.is_file() and not trajectory.is_symlink() and trajectory.stat().st_size > 0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from nases_agents import elite_reinforce
 from nases_agents.elite_reinforce import Args, EliteReinforce
+from nases_agents.policy import PolicySample
 from nases_agents.random_search import RandomSearch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -55,6 +56,29 @@ def test_repeats_in_an_exhausted_space_are_feasible(learning_starts: int) -> Non
     assert all(env.screen(proposal.architecture) is None for proposal in proposals)
 
 
+def test_few_attempts_are_wasted_in_an_exhausted_space() -> None:
+    env = synthetic_env()
+    agent = EliteReinforce(env, Args(learning_starts=0))
+    attempts: list[int] = []
+
+    def count_attempts(samples: list[PolicySample]) -> list[PolicySample]:
+        attempts[-1] += 1
+        return []
+
+    def ask() -> int:
+        attempts.append(0)
+        agent.ask()
+        return attempts[-1]
+
+    filter_unseen = agent.filter_unseen
+    agent.filter_unseen = count_attempts  # type: ignore[method-assign]
+    assert [ask() for _ in range(6)] == [20, 10, 5, 2, 1, 1]
+    agent.filter_unseen = filter_unseen  # type: ignore[method-assign]
+    ask()
+    agent.filter_unseen = count_attempts  # type: ignore[method-assign]
+    assert ask() == 20  # the last child was unseen
+
+
 def test_children_of_a_narrow_policy_are_distinct() -> None:
     agent, _ = search(30, std=0.01, num_mutations=0, learning_starts=1, residual=False)
     assert len(agent.proposed) == 30
@@ -95,6 +119,20 @@ def test_resumed_search_keeps_its_schedule(tmp_path: Path) -> None:
     assert (resumed.learning_starts, resumed.train_freq) == (10, 1)
     elite_reinforce.main(dataclasses.replace(resumed, budget=40))
     assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 40
+
+
+def test_train_freq_without_training_is_an_error_but_not_in_a_search_of_an_earlier_version(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"env_id": "NASES-Synthetic-v0", "budget": 3, "gradient_steps": 0}
+    run_dir = tmp_path / "run"
+    with pytest.raises(InputError, match="--train-freq has no effect with --gradient-steps 0; omit it"):
+        elite_reinforce.main(Args(**options, run_dir=run_dir, train_freq=3))
+    elite_reinforce.main(Args(**options, run_dir=run_dir))
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["arguments"]["train_freq"] is None
+    config["arguments"]["train_freq"] = 10
+    (run_dir / "config.json").write_text(json.dumps(config))
+    elite_reinforce.main(dataclasses.replace(load_args(Args, run_dir), budget=4))
+    assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 4
 
 
 def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:

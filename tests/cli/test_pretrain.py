@@ -94,3 +94,6 @@ def test_unwritable_output_is_an_error_before_training(tmp_path: Path) -> None:
     (tmp_path / "y.safetensors").mkdir()
     with pytest.raises(InputError, match="cannot write"):
         pretrain_command(quick(tmp_path / "y.safetensors", num_steps=10**9))
+    with pytest.raises(InputError, match=r"neither a \.safetensors file nor an existing directory"):
+        pretrain_command(quick(tmp_path / "z.bin", num_steps=10**9))
+    assert not (tmp_path / "z.bin").exists()

@@ -219,6 +219,14 @@ def test_interrupted_search_names_the_command_to_resume(
     assert f"resume with: nases search --resume {the_run()}" in result.stdout
 
 
+def test_run_directory_is_no_data() -> None:
+    Path("run").mkdir()
+    for name in ("config.json", "evaluations.jsonl"):
+        Path("run", name).touch()
+    message = error_of(run_here(nases, "search", "run"))
+    assert message == "error: run is the run directory of a search; resume it with: nases search --resume run"
+
+
 def test_help() -> None:
     result = run_here(main, "search", "--help")
     assert result.stdout.startswith("usage: nases search DATA [--agent AGENT] [--dry-run] [OPTIONS]")
@@ -269,9 +277,12 @@ def test_environment_that_the_agent_cannot_search_is_an_error_before_the_plan() 
     [
         (("--num-finalists", "1"), "--num-finalists must be 0 or at least 2, not 1"),
         (("--num-workers", "2", "--num-envs", "1"), "the executor serial does not take num_workers; omit it"),
+        (("--run-dir", "used"), "the run directory used exists and is not empty"),
     ],
 )
 def test_invalid_option_is_an_error_before_the_plan(options: tuple[str, ...], message: str) -> None:
+    Path("used").mkdir()
+    Path("used", "config.json").touch()
     result = run_here(nases, "search", "digits", "--preset", "smoke", *options)
     assert message in error_of(result)
     assert result.stdout == ""

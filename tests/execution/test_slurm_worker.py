@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import time
@@ -78,7 +79,7 @@ def test_failed_job_is_retried(tmp_path: Path) -> None:
     jobs = executor(evaluator, tmp_path / "jobs", num_workers=3)
     futures = [jobs.submit(child, seed) for seed, child in enumerate(children(3))]
     assert futures[0].result(timeout=60).status is Status.OK
-    with pytest.raises(InputError, match="fix this first"):
+    with pytest.raises(InputError, match=f"fix this first.* [(]on the node {platform.node()}[)]"):
         futures[1].result(timeout=60)
     failed = futures[2].result(timeout=60)
     assert failed.status is Status.FAILED

@@ -85,8 +85,8 @@ class _Connection:
                 self._unreachable_since = now
             elif now - self._unreachable_since > _LOST_SECONDS:
                 raise InputError(
-                    f"the Ray cluster at {_gcs_address()} is unreachable; restart it and start again; resume a search with "
-                    "--resume"
+                    f"the Ray cluster at {_gcs_address()} is unreachable; restart it, then start again, or resume the "
+                    "search with --resume"
                 )
             self._next_check = now + _CHECK_SECONDS
 

@@ -63,7 +63,7 @@ class RayWorker(Worker):
             raise self._with_log(failure, task, location) from None
         except ray.exceptions.LocalRayletDiedError as error:
             raise InputError(
-                "the Ray node of this machine has died; restart it and start again; resume a search with --resume"
+                "the Ray node of this machine has died; restart it, then start again, or resume the search with --resume"
             ) from error
         except ray.exceptions.TaskCancelledError as error:
             if location is not None:

@@ -364,7 +364,7 @@ def on_two_nodes(log_dir: Path) -> None:
     nodes.head_node.kill_gcs_server(check_alive=False)
     error = future.exception(timeout=SECONDS)
     assert isinstance(error, InputError)
-    hint = "restart it and start again; resume a search with --resume"
+    hint = "restart it, then start again, or resume the search with --resume"
     assert str(error) == f"the Ray cluster at {address} is unreachable; {hint}"
     executor.shutdown()
     assert ray.is_initialized()  # it was connected before

@@ -219,7 +219,7 @@ def test_interrupted_search_names_the_command_to_resume(
     assert f"resume with: nases search --resume {the_run()}" in result.stdout
 
 
-def test_run_directory_is_no_data() -> None:
+def test_run_directory_is_not_taken_for_data() -> None:
     Path("run").mkdir()
     for name in ("config.json", "evaluations.jsonl"):
         Path("run", name).touch()

@@ -8,6 +8,7 @@ from typing import Any
 
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Evaluation, load_settings, settings_overrides
+from nases_env.quantity import ACCURACY, REWARD
 from nases_env.retraining.training import settings_without_effect
 from nases_env.search.run_dir import BEST, CONFIG, best_record, read_config, read_finalists, read_trials
 from nases_env.search.time_budget import limited_budget
@@ -43,8 +44,8 @@ class SearchRecord:
     def describe(self) -> str:
         """Describe how the architecture was chosen."""
         children = f"{self.num_children} {'child' if self.num_children == 1 else 'children'}"
-        reward = "validation accuracy" if self.settings.rewards_accuracy else "reward"
-        text = f"The architecture is the best of {children} of {self.agent} by {reward} ({self.reward:.2%})."
+        quantity, name = (ACCURACY, "validation accuracy") if self.settings.rewards_accuracy else (REWARD, "reward")
+        text = f"The architecture is the best of {children} of {self.agent} by {name} ({quantity.format(self.reward)})."
         if self.budget is None:
             text += f" The search was stopped after {children}."
         elif self.num_children < self.budget:

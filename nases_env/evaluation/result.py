@@ -149,7 +149,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError("fidelity is not a number of epochs")
 
 
-def require_evaluation(evaluation: Any, key: str, seed: int, evaluator: str) -> Evaluation:
+def require_evaluation(evaluation: object, key: str, seed: int, evaluator: str) -> Evaluation:
     """Return what an evaluator returned for a child, with Python numbers in place of those of NumPy and torch.
 
     Args:

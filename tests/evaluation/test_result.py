@@ -42,7 +42,7 @@ def test_texts_of_another_type_are_an_error(name: str, value: object) -> None:
     ],
 )
 def test_numbers_of_numpy_and_torch_become_those_of_python(changes: dict[str, Any]) -> None:
-    expected = {"key": "a", "seed": 1, "status": Status.OK, "valid_accuracy": 0.5, "num_params": 3}
+    expected: dict[str, Any] = {"key": "a", "seed": 1, "status": Status.OK, "valid_accuracy": 0.5, "num_params": 3}
     evaluation = require_evaluation(Evaluation(**{**expected, **changes}), "a", 1, "Own")
     assert evaluation == restored(evaluation) == Evaluation(**expected)
     assert type(evaluation.valid_accuracy) is float

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from nases_env.embedding.autoencoder import CategoricalDecoder, Embedding, Loss
 from nases_env.errors import InputError, shown
+from nases_env.json_io import require_field_types
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.seeding import torch_generator
 
@@ -28,7 +29,8 @@ class PretrainSettings:
     """Hyperparameters of pretraining. The built-in embeddings use the defaults; ``PRESETS`` also contains the paper's.
 
     Raises:
-        InputError: if a value is out of range, or calibration is combined with the loss ``least_squares``.
+        InputError: if a value has the wrong type or is out of range, or calibration is combined with the loss
+            ``least_squares``.
     """
 
     embedding_size: int | None = field(
@@ -57,6 +59,13 @@ class PretrainSettings:
     )
 
     def __post_init__(self) -> None:
+        for name, choices in (("loss", get_args(Loss)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {shown(getattr(self, name))}")
+        try:
+            require_field_types(PretrainSettings, vars(self), allow_infinity=True)
+        except ValueError as error:
+            raise InputError(error) from None
         minimums: dict[str, float] = {
             "embedding_size": 1,
             "hidden_size": 1,
@@ -71,9 +80,6 @@ class PretrainSettings:
                 raise InputError(f"{name} must be a finite number of at least {minimum}, not {value}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, not {self.learning_rate}")
-        for name, choices in (("loss", get_args(Loss)), ("schedule", get_args(Schedule))):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} must be one of {', '.join(choices)}, not {shown(getattr(self, name))}")
         if self.loss == "least_squares" and self.num_calibration_rounds:
             raise InputError("calibration needs the loss cross_entropy; set num_calibration_rounds to 0 for least_squares")
 

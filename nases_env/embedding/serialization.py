@@ -50,6 +50,8 @@ def load_embedding(search_space: SearchSpace, path: str | os.PathLike[str] | Non
         InputError: if the file does not exist, is damaged, or belongs to a different search space.
     """
     if path is not None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"pass the path of an embedding that save_embedding wrote, not {type(path).__name__}")
         return _load(search_space, Path(path))
     built_in = resources.files("nases_env.embedding") / "weights" / f"{search_space.name}.safetensors"
     if not built_in.is_file():

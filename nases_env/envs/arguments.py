@@ -49,18 +49,18 @@ def to_seed(seed: Any) -> int | None:
     return number
 
 
-def to_count(name: str, value: Any) -> int:
+def to_count(name: str, value: Any, minimum: int = 1) -> int:
     """Convert an argument that counts something to an integer.
 
     Raises:
-        InputError: if it is not an integer, or less than 1.
+        InputError: if it is not an integer, or less than ``minimum``.
     """
     try:
         count = operator.index(value)
     except TypeError:
         raise InputError(f"{name} must be an integer, not {shown(value)}") from None
-    if count < 1:
-        raise InputError(f"{name} must be at least 1, not {count}")
+    if count < minimum:
+        raise InputError(f"{name} must be at least {minimum}, not {count}")
     return count
 
 

@@ -55,7 +55,7 @@ class SyntheticEnv(NASESEnv):
         if operator is not None and seed is not None:
             raise InputError("pass either operator or landscape_seed, not both")
         evaluator = (
-            OperatorShareEvaluator(search_space, operator or "sep_conv_3x3")
+            OperatorShareEvaluator(search_space, "sep_conv_3x3" if operator is None else operator)
             if seed is None
             else RandomLandscapeEvaluator(search_space, seed)
         )

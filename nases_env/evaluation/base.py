@@ -77,6 +77,10 @@ class Evaluator(ABC):
         Args:
             architecture: the child's architecture.
             seed: seed of all randomness of the evaluation.
+
+        Returns:
+            An evaluation with the key of ``architecture`` and with ``seed``; executors raise ``InputError`` for another one,
+            and for a value out of range.
         """
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:

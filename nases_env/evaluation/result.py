@@ -8,6 +8,7 @@ from enum import Enum
 from operator import itemgetter
 from typing import Any
 
+from nases_env.errors import InputError, shown
 from nases_env.json_io import MAX_INTEGER
 from nases_env.training import EpochRecord
 
@@ -148,6 +149,40 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ValueError("fidelity is not a number of epochs")
 
 
+def require_evaluation(evaluation: object, key: str, seed: int, evaluator: str) -> Evaluation:
+    """Return what an evaluator returned for a child, with Python numbers in place of those of NumPy and torch.
+
+    Args:
+        evaluation: the result of ``Evaluator.evaluate``.
+        key: the key of the child.
+        seed: its seed.
+        evaluator: name of the evaluator, for messages.
+
+    Raises:
+        InputError: if it is not an evaluation, a value is out of range, or it has another key or seed.
+    """
+    if not isinstance(evaluation, Evaluation):
+        raise InputError(f"{evaluator}.evaluate must return an Evaluation, not {shown(evaluation)}")
+    values = {name: getattr(evaluation, name) for name in _NAMES}
+    try:
+        if not (isinstance(evaluation.status, Status) and set(map(type, values.values())) <= _PLAIN_TYPES):
+            values = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+            values["status"] = Status(values["status"])
+            evaluation = Evaluation(**values)
+        _check({**values, "status": evaluation.status.value})
+    except (ValueError, RuntimeError) as error:  # the second one: a tensor of several numbers
+        raise InputError(
+            f"{evaluator}.evaluate returned an invalid result ({error}); accuracies and the score are in [0, 1], and counts "
+            f"are integers: {shown(evaluation)}"
+        ) from None
+    if (evaluation.key, evaluation.seed) != (key, seed):
+        raise InputError(
+            f"{evaluator}.evaluate returned a result of {evaluation.key} with the seed {evaluation.seed} for {key} with the "
+            f"seed {seed}; return Evaluation(architecture.key, seed, ...)"
+        )
+    return evaluation
+
+
 def read_curve(epochs: Iterable[Mapping[str, Any]]) -> tuple[EpochRecord, ...]:
     """Restore the curve of an evaluation from JSON values.
 
@@ -168,8 +203,10 @@ def _is_number(value: Any) -> bool:
 
 # A trajectory has no curves, and results of earlier versions have none of the others.
 _OPTIONAL = ("curve", "fidelity", "activation_bytes", "file_bytes", "latency", "score")
-_REQUIRED = tuple(field.name for field in fields(Evaluation) if field.name not in _OPTIONAL)
+_NAMES = tuple(field.name for field in fields(Evaluation))
+_REQUIRED = tuple(name for name in _NAMES if name not in _OPTIONAL)
 _required_values = itemgetter(*_REQUIRED)
+_PLAIN_TYPES = {str, int, float, tuple, type(None), Status}
 _STATUSES = {status.value: status for status in Status}
 _COUNTS = ("seed", "num_params", "num_flops", "num_epochs")
 _MAXIMA = {"valid_accuracy": 1.0, "train_accuracy": 1.0, "seconds": float(MAX_INTEGER)}

@@ -40,7 +40,7 @@ class OperatorShareEvaluator(Evaluator):
     def __post_init__(self) -> None:
         space = get_search_space(self.search_space)
         if self.operator not in space.operators:
-            hint = did_you_mean(self.operator, space.operators)
+            hint = did_you_mean(str(self.operator), space.operators)
             raise InputError(
                 f"unknown operator {self.operator!r}{hint}; {space.name} has {', '.join(space.operators) or 'none'}"
             )

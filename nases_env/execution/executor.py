@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.evaluation.result import require_evaluation
 from nases_env.hashing import sha256_hex
 from nases_env.search_spaces import Architecture
 
@@ -26,10 +27,15 @@ class Task:
     fidelity: int | None = None
 
     def run(self, evaluator: Evaluator) -> Evaluation:
-        """Evaluate the child with ``evaluator``."""
+        """Evaluate the child with ``evaluator``.
+
+        Raises:
+            InputError: if the evaluator returns something else than a valid evaluation of this child.
+        """
         if self.fidelity is not None:
             evaluator = evaluator.at_fidelity(self.fidelity)
-        return evaluator.evaluate(self.architecture, self.seed)
+        evaluation = evaluator.evaluate(self.architecture, self.seed)
+        return require_evaluation(evaluation, self.architecture.key, self.seed, type(evaluator).__name__)
 
     @property
     def name(self) -> str:

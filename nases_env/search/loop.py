@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nases_env.envs import NASESEnv, unwrap
 from nases_env.envs.arguments import to_count
-from nases_env.errors import InputError, require_minimum
+from nases_env.errors import InputError, shown
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.callbacks import SearchCallback
@@ -84,7 +84,7 @@ class SearchLoop:
 
     Raises:
         InputError: if ``env`` has another wrapper, or its first step has started it for one evaluation at a time; if
-            ``budget`` or ``num_envs`` is not an integer, or a number is out of range.
+            one of the numbers is not an integer or is out of range.
         gymnasium.error.ResetNeeded: if ``env`` was not reset.
     """
 
@@ -105,9 +105,10 @@ class SearchLoop:
         _ = self.env.architecture  # the seeds of the children are derived from that of the reset
         self.budget = to_count("budget", budget)
         self.num_envs = to_count("num_envs", num_envs)
-        require_minimum(2, reduction_factor=reduction_factor)
-        if num_finalists < 0 or num_finalists == 1:
-            raise InputError(f"num_finalists must be 0 or at least 2, not {num_finalists}")
+        reduction_factor = to_count("reduction_factor", reduction_factor, 2)
+        num_finalists = to_count("num_finalists", num_finalists, 0)
+        if num_finalists == 1:
+            raise InputError("num_finalists must be 0 or at least 2, not 1")
         self.callbacks = list(callbacks)
         self.num_replayed = num_replayed
         self.trials: list[Trial] = []
@@ -326,7 +327,17 @@ class SearchLoop:
                     num_children += 1
 
     def _screen(self, architecture: Architecture) -> Evaluation | None:
-        """Return the evaluation of an infeasible architecture, or None if it is feasible."""
+        """Return the evaluation of an infeasible architecture, or None if it is feasible.
+
+        Raises:
+            InputError: if it is not an architecture of the search space, or ``MAX_INFEASIBLE`` in a row were infeasible.
+        """
+        space = self.env.search_space.name
+        if not isinstance(architecture, Architecture) or architecture.search_space != space:
+            raise InputError(
+                f"the agent proposed {shown(architecture)}, which is not an Architecture of {space}; convert genotypes with "
+                "env.unwrapped.to_architecture"
+            )
         evaluation = self.env.screen(architecture)
         if evaluation is None:
             self._num_infeasible_in_a_row = 0

@@ -126,6 +126,9 @@ def test_divergence_is_an_input_error(space: SearchSpace) -> None:
         {"loss": "least_squares", "num_calibration_rounds": 5},
         {"loss": "x"},
         {"schedule": "linear"},
+        {"embedding_size": "3"},
+        {"num_steps": 2.5},
+        {"standardize": "no"},
     ],
 )
 def test_invalid_settings_are_input_errors(change: dict[str, object]) -> None:

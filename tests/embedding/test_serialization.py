@@ -132,6 +132,11 @@ def test_embedding_of_another_search_space_is_an_input_error(
     assert_rejected(space, path, match)
 
 
+def test_embedding_in_place_of_its_file_is_an_input_error(space: SearchSpace, trained: Embedding) -> None:
+    with pytest.raises(InputError, match="pass the path of an embedding that save_embedding wrote, not Embedding"):
+        load_embedding(space, trained)  # type: ignore[arg-type]
+
+
 def test_missing_file_is_an_input_error(space: SearchSpace, tmp_path: Path) -> None:
     assert_rejected(space, tmp_path / "absent.safetensors", "there is no file")
     assert_rejected(space, tmp_path, "there is no file")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from nases_env.envs import SyntheticEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import (
     Evaluation,
@@ -273,6 +274,12 @@ def test_unknown_operator_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"unknown operator 'sep_conv_3x4' \(did you mean 'sep_conv_3x3'\?\)") as caught:
         OperatorShareEvaluator("enas_micro", "sep_conv_3x4")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("operator", ["", 3])
+def test_operator_without_a_name_is_an_input_error(operator: Any) -> None:
+    with pytest.raises(InputError, match=f"unknown operator {operator!r}"):
+        SyntheticEnv(operator=operator)
 
 
 def test_operator_share_has_the_known_optimum_and_mean() -> None:

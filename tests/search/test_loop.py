@@ -40,6 +40,7 @@ from nases_env.execution import CachingExecutor, ExecutionSettings, Executor, Se
 from nases_env.search import SearchArgs, SearchCallback, SearchLoop, SearchRun
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.run_dir import read_trajectory
+from nases_env.search_spaces import get_search_space
 from tests.search.acting import CallAfter, RandomActions, Recorder
 from tests.search.limited import limited_env
 
@@ -288,7 +289,9 @@ def test_environment_of_another_kind_is_an_input_error() -> None:
         ({"budget": 2.5}, "budget must be an integer, not 2.5"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"reduction_factor": 0}, "reduction_factor must be at least 2, not 0"),
-        ({"num_finalists": -3}, "num_finalists must be 0 or at least 2, not -3"),
+        ({"num_finalists": -3}, "num_finalists must be at least 0, not -3"),
+        ({"reduction_factor": 2.5}, "reduction_factor must be an integer, not 2.5"),
+        ({"num_finalists": 2.5}, "num_finalists must be an integer, not 2.5"),
         ({"num_finalists": 1}, "num_finalists must be 0 or at least 2, not 1"),
     ],
 )
@@ -305,6 +308,13 @@ def test_invalid_ask_batch_size_is_an_input_error(size: Any) -> None:
     loop = SearchLoop(synthetic_env(), 5)
     with pytest.raises(InputError, match=f"ask_batch_size must be .*, not {size}"):
         loop.run(RandomActions(loop.env), size)
+
+
+@pytest.mark.parametrize("proposed", [get_search_space("nasbench201").architecture([0] * 6), '{"normal": []}'])
+def test_proposal_that_is_no_architecture_of_the_search_space_is_an_input_error(proposed: Any) -> None:
+    loop = SearchLoop(synthetic_env(), 5)
+    with pytest.raises(InputError, match="is not an Architecture of enas_micro"):
+        loop.evaluate_all([proposed])
 
 
 def test_callbacks_are_called_in_order() -> None:

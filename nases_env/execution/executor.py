@@ -30,7 +30,7 @@ class Task:
         """Evaluate the child with ``evaluator``.
 
         Raises:
-            InputError: if the evaluator returns something else than a valid evaluation of this child.
+            InputError: if the evaluator does not return a valid evaluation of this child.
         """
         if self.fidelity is not None:
             evaluator = evaluator.at_fidelity(self.fidelity)

@@ -311,7 +311,7 @@ def test_invalid_ask_batch_size_is_an_input_error(size: Any) -> None:
 
 
 @pytest.mark.parametrize("proposed", [get_search_space("nasbench201").architecture([0] * 6), '{"normal": []}'])
-def test_proposal_that_is_no_architecture_of_the_search_space_is_an_input_error(proposed: Any) -> None:
+def test_proposal_outside_the_search_space_is_an_input_error(proposed: Any) -> None:
     loop = SearchLoop(synthetic_env(), 5)
     with pytest.raises(InputError, match="is not an Architecture of enas_micro"):
         loop.evaluate_all([proposed])

@@ -267,7 +267,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "dates as labels": (arrays(labels=LABELS.astype("datetime64[s]")), "labels is datetime64[s]"),
     "empty label": (arrays(labels=np.array(["a", ""] * 10)), "is empty or has an invalid character"),
     "label that is not UTF-8": (arrays(labels=np.array([b"a", b"\xff"] * 10)), "not UTF-8"),
-    "rare label": (arrays(labels=np.array([0] * 17 + [1] * 3)), "the label 1 has 3 images"),
+    "rare label": (arrays(labels=np.array([0] * 17 + [1] * 3)), "the label 1 has fewer than 5 images (3)"),
     "names of classes": (arrays(class_names=["a", "a"]), "has a name twice"),
     "types of splits": (
         splits(np.zeros((20, 8, 8)), LABELS),
@@ -293,7 +293,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "file in two splits": (table("file,label,split\n0.png,a,train\n1.png,a,test\n0.png,a,test\n"), "again, after line 2"),
     "unknown split": (table("file,label,Split\n0.png,a,holdout\n"), "has the split 'holdout'"),
     "missing file": (table("file,label\n" + ROWS + "absent.png,a\n"), "absent.png"),
-    "invalid class": (table('file,label\n0.png,"\ud800"\n'.encode("utf-8", "replace").decode()), "has 1 images of ?"),
+    "invalid class": (
+        table('file,label\n0.png,"\ud800"\n'.encode("utf-8", "replace").decode()),
+        "has fewer than 5 images of ? (1)",
+    ),
     "TIFF of RGB pages": (
         folder_with("x.tif", tiff(np.zeros((2, 8, 8, 3), np.uint8), photometric="rgb")),
         "is not a grayscale image",

@@ -117,7 +117,7 @@ def test_agents_find_better_children_with_rungs(module: Any, name: str) -> None:
     for seed in range(8):
         qualities = []
         for rungs in ((1, 3, 9), ()):
-            env = toy_env(rungs=rungs, noise=1.0)
+            env = toy_env(rungs=rungs, noise=1.0, scale=0.5)
             args = module.Args(budget=40, seed=seed)
             search = SearchLoop(env, 40, reduction_factor=3)
             search.run(getattr(module, name)(env, args), args.ask_batch_size)

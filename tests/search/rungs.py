@@ -29,16 +29,18 @@ class ToyRungs(Evaluator):
     rungs: tuple[int, ...] = RUNGS
     fidelity: int | None = None
     noise: float = 0.3
+    scale: float = 1.0  # of all rewards, which must not exceed 1
 
     is_expensive = False
 
     def quality(self, architecture: Architecture) -> float:
-        """Return the reward without noise after the last rung, in [0, 0.5)."""
+        """Return the part of the reward that depends on the architecture alone, before scaling; in [0, 0.5)."""
         return 0.5 * uniform(architecture.key)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         epochs = self.fidelity or (self.rungs[-1] if self.rungs else 1)
         reward = self.quality(architecture) + 0.01 * epochs + self.noise * uniform(architecture.key, seed) / epochs
+        reward *= self.scale
         return Evaluation(architecture.key, seed, Status.OK, reward, reward, num_epochs=epochs)
 
     def describe(self) -> dict[str, Any]:

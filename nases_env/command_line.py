@@ -152,8 +152,9 @@ def parse(args_type: Any, *, args: Sequence[str] | None = None, essential: Colle
     """
     given = sys.argv[1:] if args is None else args
     words = ["--help" if word == HELP_ALL else word for word in given]
-    is_short = bool(essential) and HELP_ALL not in given and not HELP.isdisjoint(given)
-    if not HELP.isdisjoint(words):  # tyro leaves positional arguments that are given out of the usage
+    asks_for_help = not HELP.isdisjoint(words)
+    is_short = asks_for_help and bool(essential) and HELP_ALL not in given
+    if asks_for_help:  # tyro leaves positional arguments that are given out of the usage
         words = ["--help"] if dataclasses.is_dataclass(args_type) else [words[0], "--help"]
     registry = ConstructorRegistry()
     registry.struct_rule(_HelpRule(essential if is_short else None))

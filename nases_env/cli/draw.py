@@ -11,7 +11,6 @@ import tyro
 from nases_env.command_line import parse
 from nases_env.escaping import printable
 from nases_env.input_files import read_text
-from nases_env.search.run_dir import BEST
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
 
 
@@ -48,7 +47,11 @@ def draw_command(args: DrawArgs) -> None:
     Raises:
         InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
     """
-    file = args.architecture / BEST if args.architecture.is_dir() else args.architecture
+    file = args.architecture
+    if file.is_dir():
+        from nases_env.search.run_dir import BEST  # imports the evaluators, which is slow
+
+        file /= BEST
     text = read_text(file, "pass a JSON file with a genotype, or the directory of a search")
     search_space, architecture = parse_architecture(text, args.search_space)
     from nases_env import visualization  # imports matplotlib, which is slow

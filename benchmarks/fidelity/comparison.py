@@ -47,6 +47,7 @@ from benchmarks.fidelity.signals import (
     ceiling,
     describe,
     rewards_of_training,
+    scores_of_epochs,
     signals_of_rungs,
     signals_of_sizes,
     signals_of_training,
@@ -210,7 +211,12 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         ]
         for name in args.trainings
     }
-    rung_rows = _describe_schedules(curves[0], seconds[0], valid[:, 1:].mean(axis=1), rungs, args)
+    scores = scores_of_epochs(by_cell[FINAL][0], sizes[-1].values, get_search_space(args.search_space).flops_exponent)
+    rung_rows = [
+        {"signal": name, **row}
+        for name, values in scores.items()
+        for row in _describe_schedules(values, seconds[0], valid[:, 1:].mean(axis=1), rungs, args)
+    ]
     return {
         "benchmark": "fidelity",
         "num_cells": len(cells),
@@ -313,16 +319,16 @@ def _describe(comparison: Comparison, rng: np.random.Generator, args: Args) -> d
 
 
 def _describe_schedules(
-    curves: Numbers, seconds: Numbers, accuracies: Numbers, rungs: Sequence[int], args: Args
+    scores: Numbers, seconds: Numbers, accuracies: Numbers, rungs: Sequence[int], args: Args
 ) -> list[dict[str, Any]]:
     """Return the rows of all rung schedules in the report; see ``describe_schedule``."""
-    num_epochs = curves.shape[-1]
+    num_epochs = scores.shape[-1]
     # Training all cells to the end is the schedule without early rungs.
     schedules = [RungSchedule((num_epochs,), 1), *make_schedules([*rungs, num_epochs])]
     return [
         describe_schedule(
             schedule,
-            curves,
+            scores,
             seconds,
             accuracies,
             numpy_generator(args.seed, "fidelity", "subsets"),  # the same subsets for all schedules
@@ -398,7 +404,9 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
             ("training_speed", rows_of_training[num_exponents:]),
         )
     ]
-    rung_rows = [[row["name"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]]
+    rung_rows = [
+        [row["name"], row["signal"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]
+    ]
     return [
         TextTable(title, headings, rows),
         TextTable(
@@ -408,7 +416,7 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
         ),
         TextTable(
             f"successive halving among {min(SUBSET_SIZE, report['num_cells'])} cells",
-            ["epochs (kept)", "regret in % (95% of the subsets)", "seconds"],
+            ["epochs (kept)", "ranked by", "regret in % (95% of the subsets)", "seconds"],
             rung_rows,
         ),
     ]

@@ -54,19 +54,19 @@ def make_schedules(ends: Sequence[int]) -> list[RungSchedule]:
     return [RungSchedule((*subset, last), factor) for subset in subsets for factor in (2, 3, 4)]
 
 
-def choose(schedule: RungSchedule, curves: Numbers, seconds: Numbers) -> Choice:
-    """Run successive halving on learning curves.
+def choose(schedule: RungSchedule, scores: Numbers, seconds: Numbers) -> Choice:
+    """Run successive halving on recorded trainings.
 
     Args:
         schedule: the rung schedule; its last rung is the number of recorded epochs.
-        curves: validation accuracy after each epoch, shape (networks, epochs).
+        scores: what the rungs rank by, after each epoch, larger is better, shape (networks, epochs).
         seconds: seconds from the start until the end of each epoch, shape (networks, epochs).
     """
-    survivors = np.arange(len(curves))
-    spent = np.zeros(len(curves))
+    survivors = np.arange(len(scores))
+    spent = np.zeros(len(scores))
     for position, rung in enumerate(schedule.rungs):
         spent[survivors] = seconds[survivors, rung - 1]
-        ranked = survivors[np.argsort(-curves[survivors, rung - 1], kind="stable")]
+        ranked = survivors[np.argsort(-scores[survivors, rung - 1], kind="stable")]
         is_last = position == len(schedule.rungs) - 1
         survivors = ranked[: 1 if is_last else math.ceil(len(ranked) / schedule.reduction_factor)]
     return Choice(int(survivors[0]), float(spent.sum()))
@@ -74,7 +74,7 @@ def choose(schedule: RungSchedule, curves: Numbers, seconds: Numbers) -> Choice:
 
 def describe_schedule(
     schedule: RungSchedule,
-    curves: Numbers,
+    scores: Numbers,
     seconds: Numbers,
     accuracies: Numbers,
     rng: np.random.Generator,
@@ -86,9 +86,9 @@ def describe_schedule(
 
     Args:
         schedule: the rung schedule.
-        curves: see ``choose``.
+        scores: see ``choose``.
         seconds: see ``choose``.
-        accuracies: final accuracies in [0, 1], with other seeds than those of ``curves``, shape (networks,).
+        accuracies: final accuracies in [0, 1], with other seeds than those of ``scores``, shape (networks,).
         rng: generator of the subsets.
         num_subsets: number of subsets.
         subset_size: networks per subset, drawn without replacement.
@@ -99,8 +99,8 @@ def describe_schedule(
     """
     regrets, costs = [], []
     for _ in range(num_subsets):
-        subset = rng.choice(len(curves), min(subset_size, len(curves)), replace=False)
-        choice = choose(schedule, curves[subset], seconds[subset])
+        subset = rng.choice(len(scores), min(subset_size, len(scores)), replace=False)
+        choice = choose(schedule, scores[subset], seconds[subset])
         regrets.append(accuracies[subset].max() - accuracies[subset][choice.network])
         costs.append(choice.seconds / seconds[subset, -1].sum())
     low, high = np.quantile(regrets, [0.025, 0.975])

@@ -24,6 +24,7 @@ from benchmarks.fidelity.signals import (
     describe,
     extrapolate,
     regret,
+    scores_of_epochs,
     signals_of_rungs,
 )
 from benchmarks.fidelity.techniques import TECHNIQUES, Distillation, GrowingImages, SmoothedCrossEntropy
@@ -61,6 +62,7 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     seconds = {row["name"]: row["seconds"] for row in report["signals"]}
     assert 0 < seconds["epoch 1 of the final training: valid_loss"] < report["final_seconds"]
 
+    assert {row["signal"] for row in report["rung_schedules"]} == {"valid_accuracy", "training_speed, exponent 0.5"}
     schedules = {row["name"]: row["cost"] for row in report["rung_schedules"]}
     assert schedules["3 (1/1)"] == pytest.approx(1.0)
     assert schedules["1, 3 (1/4)"] < schedules["1, 3 (1/2)"] < 1.0
@@ -371,6 +373,26 @@ def test_images_of_the_user_are_part_of_the_identity(tmp_path: Path) -> None:
     one, two = map(identities, write_two_folders(tmp_path))
     assert len(one) == len(two)
     assert not one & two
+
+
+def test_rungs_rank_by_the_accuracy_or_by_the_reward_of_the_epochs_so_far() -> None:
+    losses, accuracies = [[2.0, 1.0], [1.0, 3.0]], [[0.3, 0.6], [0.5, 0.4]]
+    results = [
+        {
+            "epochs": {
+                str(epoch + 1): {"train_loss": losses[cell][epoch], "valid_accuracy": accuracies[cell][epoch]}
+                for epoch in (0, 1)
+            }
+        }
+        for cell in (0, 1)
+    ]
+    scores = scores_of_epochs(results, np.array([1e6, 4e6]), 0.5)
+    assert list(scores) == ["valid_accuracy", "training_speed, exponent 0.5"]
+    np.testing.assert_array_equal(scores["valid_accuracy"], accuracies)
+    # The odds of the second cell are doubled: the square root of its 4 MFLOPs.
+    speeds = np.exp(-np.array([[2.0, 1.5], [1.0, 2.0]]))
+    odds = speeds / (1 - speeds) * [[1.0], [2.0]]
+    np.testing.assert_allclose(scores["training_speed, exponent 0.5"], odds / (1 + odds))
 
 
 def test_successive_halving_on_known_curves() -> None:

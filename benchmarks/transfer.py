@@ -10,6 +10,10 @@ determines the order of the operators.
 The regret of a search is the best accuracy of the task minus the best accuracy that the search found, in standard
 deviations of the accuracies of all cells. Differences are means over tasks and seeds; their intervals are bootstrap
 intervals over seeds.
+
+For comparison, the full tables of the other tasks are used without a search: the first cells in the order of their mean
+normal score, and in the order of the linear combination that fits the table of the task itself best, which no search could
+know.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy.stats
 from nases_agents import bayesian_optimization, model_assisted, random_search
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.model_assisted import ModelAssisted
+from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import tqdm
 
@@ -178,6 +184,33 @@ def run_job(job: Job) -> list[Result]:
         return [_search(job, task, method, earlier) for task in tasks for method in methods]
 
 
+def regrets_of_tables(accuracies: NDArray[np.float64], budgets: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    """Return the regrets of the first cells in orders that the full tables of the other tasks give.
+
+    Args:
+        accuracies: the accuracy of each cell, shape (tasks, cells).
+        budgets: numbers of cells after which the best is compared.
+
+    Returns:
+        Regrets in standard deviations, shape (tasks, budgets), by the order: that of the mean normal score in the other
+        tables, and that of a linear combination of the accuracies and normal scores in the other tables, fitted by least
+        squares on the table of the task itself. A normal score is the normal quantile of the rank.
+    """
+    standardized = (accuracies - accuracies.mean(1, keepdims=True)) / accuracies.std(1, keepdims=True)
+    ranks = scipy.stats.rankdata(accuracies, axis=1)
+    normal_scores = scipy.stats.norm.ppf((ranks - 0.5) / ranks.shape[1])
+    last = np.array(budgets) - 1
+    regrets: dict[str, list[NDArray[np.float64]]] = {"mean": [], "fitted to the task": []}
+    for task, own in enumerate(standardized):
+        others = np.delete(normal_scores, task, 0)
+        features = np.vstack([np.ones_like(own), np.delete(standardized, task, 0), others]).T
+        fitted = features @ np.linalg.lstsq(features, own)[0]
+        for name, scores in {"mean": others.mean(0), "fitted to the task": fitted}.items():
+            best = np.maximum.accumulate(own[np.argsort(-scores, kind="stable")])
+            regrets[name].append(own.max() - best[last])
+    return {name: np.array(of_tasks) for name, of_tasks in regrets.items()}
+
+
 def _options(job: Job, task: str) -> dict[str, Any]:
     env_kwargs = {"task": task, "operator_permutation_seed": str(job.seed)}
     if job.args.table is not None:
@@ -224,12 +257,15 @@ def _search(job: Job, task: str, method: str, earlier: Mapping[str, Path]) -> Re
     else:
         args = model_assisted.Args(**options)
         search = run_agent(ModelAssisted, args)
-    evaluator = search.env.evaluator
-    assert isinstance(evaluator, TransNASEvaluator)
-    accuracies = np.array([row[task] for row in evaluator.rows().values()])
+    accuracies = _accuracies(task, job.args.table)
     found = np.maximum.accumulate([trial.evaluation.valid_accuracy for trial in search.trials])
     regrets = (accuracies.max() - found[np.array(job.args.budgets) - 1]) / accuracies.std()
     return Result(method, task, job.seed, regrets.tolist())
+
+
+def _accuracies(task: str, table: str | None) -> NDArray[np.float64]:
+    """Return the accuracy of each cell in a task, in the order of the table."""
+    return np.array([row[task] for row in TransNASEvaluator(path=table, task=task).rows().values()])
 
 
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
@@ -270,6 +306,10 @@ def make_tables(report: Mapping[str, Any]) -> list[TextTable]:
     headings = [f"{budget} children" for budget in settings["budgets"]]
     seeds = f"{settings['num_seeds']} seeds"
     regrets = [[METHODS[name], *_cells(each)] for name, each in report["regrets"].items()]
+    regrets += [
+        [f"tables of the other tasks, {name}", *(f"{value:.3f}" for value in by_budget.values())]
+        for name, by_budget in report["tables_of_other_tasks"].items()
+    ]
     tables = [TextTable(f"regret in standard deviations (95%), mean over tasks, {seeds}", ["search", *headings], regrets)]
     places = {"mean over tasks": report, **report["tasks"]}
     for place, part in places.items():
@@ -305,6 +345,11 @@ def main(args: Args) -> None:
             known[record.seed] = results
             bar.update()
     report = analyze([result for seed in seeds for result in known[seed]], args)
+    accuracies = np.array([_accuracies(task, args.table) for task in args.tasks])
+    report["tables_of_other_tasks"] = {
+        name: dict(zip(map(str, args.budgets), regrets.mean(0).tolist(), strict=True))
+        for name, regrets in regrets_of_tables(accuracies, args.budgets).items()
+    }
     for table in make_tables(report):
         Console(width=TABLE_WIDTH).print(table.to_rich())
     write_atomically(args.output, (json.dumps(report, indent=2, default=str) + "\n").encode())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nases_agents import model_assisted
 
-from benchmarks.transfer import METHODS, Args, Job, Result, analyze, main, run_job
+from benchmarks.transfer import METHODS, Args, Job, Result, analyze, main, regrets_of_tables, run_job
 from nases_env.errors import InputError
 from nases_env.evaluation.transnas import TASKS
 from tests.commands import run_benchmark
@@ -66,6 +66,18 @@ def test_differences_are_paired_by_seed_and_positive_if_ours_is_better() -> None
     assert report["regrets"]["transfer"]["5"]["value"] == pytest.approx(mean)
 
 
+def test_regrets_of_the_cells_that_other_tables_put_first() -> None:
+    # The third task is the sum of the two others. Their mean puts the cells 2, 3, 1, 0 in this order.
+    accuracies = np.array([[0.0, 10.0, 4.0, 5.0], [1.0, 0.0, 5.0, 3.5], [1.0, 10.0, 9.0, 8.5]])
+    regrets = regrets_of_tables(accuracies, (1, 2, 3))["mean"]
+    np.testing.assert_allclose(regrets[2] * accuracies[2].std(), [1.0, 1.0, 0.0])
+    assert regrets.shape == (3, 3)
+
+    first, second = np.random.default_rng(0).normal(size=(2, 100))
+    regrets = regrets_of_tables(np.array([first, second, first + 3 * second]), (1,))["fitted to the task"]
+    np.testing.assert_allclose(regrets[2], 0.0, atol=1e-12)
+
+
 def test_settings_depend_on_the_earlier_agent_and_the_environment(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     args = Args(table=table, tasks=FEW)
     before = args.settings()
@@ -82,6 +94,7 @@ def test_command_prints_tables_and_writes_json(table: str, tmp_path: Path) -> No
         assert text in output
     report = json.loads((tmp_path / "out.json").read_text())
     assert set(report["regrets"]) == set(METHODS)
+    assert report["tables_of_other_tasks"] == {"mean": {"6": 0.0}, "fitted to the task": {"6": 0.0}}  # they agree
     assert len(report["results"]) == 2 * 2 * len(METHODS)
 
 

@@ -73,7 +73,7 @@ class Args(SearchArgs):
     """sac: fixed entropy coefficient, relative to standardized rewards. SB3 learns it, starting at 1, where the entropy
     dominates the reward for hundreds of children; values below 0.05 learn faster but end with few distinct children."""
     learning_starts: int = 10
-    """sac, td3: children from uniform actions before the agent acts and learns. SB3: 100."""
+    """sac, td3: children from uniform actions before the agent acts and learns, including infeasible ones. SB3: 100."""
     batch_size: int = 64
     """sac, td3: children per gradient step, sampled from all previous ones. SB3: 256."""
     standardize_rewards: bool = True

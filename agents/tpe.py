@@ -32,7 +32,8 @@ class Args(SearchArgs):
     uses_embedding: ClassVar[bool] = False
 
     num_init: int = 10
-    """Random architectures before the densities are fitted; 10 in Optuna."""
+    """Random architectures before the densities are fitted, including infeasible ones, which are pruned trials in Optuna's
+    terms; 10 in Optuna."""
     num_candidates: int = 24
     """Samples of the density of good children, the best of which is the next child; 24 in Optuna."""
     multivariate: bool = True

@@ -256,7 +256,8 @@ class NASESEnv(gym.Env[Observation, Action]):
         if fidelity is not None:
             self.evaluator.require_rung(fidelity)
         given = None if initial is None else self.to_architecture(initial)
-        self.evaluator.prepare()
+        if self._architecture is None:  # the first reset
+            self.evaluator.prepare()
         super().reset(seed=seed)  # nothing is changed before, because an argument can be invalid
         if fidelity is not None:
             self._fidelity = fidelity

@@ -27,7 +27,7 @@ from nases_env.quantity import ACCURACY, REWARD, Quantity
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import BEST_REWARD, Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import NUM_RANKED, SearchLoop
-from nases_env.search.run_dir import BEST, BEST_DRAWINGS, trial_record, write_finalists
+from nases_env.search.run_dir import BEST, BEST_DRAWINGS, RunDir, trial_record, write_finalists
 from nases_env.search.time_budget import format_progress, limited_budget
 from nases_env.search.trials import Finalist, Trial
 from nases_env.tables import UNKNOWN, format_known, markdown_table
@@ -92,15 +92,15 @@ class TensorBoardLogger(SearchCallback):
     known about the networks, and ``update/`` the metrics of the agent.
 
     Args:
-        log_dir: directory of the event files.
+        directory: the run directory, where the event files are written.
         hyperparameters: logged as text and, with the best reward, as hyperparameters.
 
     Raises:
         InputError: if the event files cannot be written.
     """
 
-    def __init__(self, log_dir: Path, hyperparameters: Hyperparameters) -> None:
-        self._log_dir = log_dir
+    def __init__(self, directory: RunDir, hyperparameters: Hyperparameters) -> None:
+        self._directory = directory
         self._hyperparameters = dict(hyperparameters)
         self._is_open = False
 
@@ -111,7 +111,7 @@ class TensorBoardLogger(SearchCallback):
     def _open(self, loop: SearchLoop) -> None:
         # Drops events after the last recorded trial; the curves of that trial may be missing and are written again.
         with self._translate_errors():
-            self._writer = SummaryWriter(str(self._log_dir), purge_step=loop.num_replayed or None)
+            self._writer = SummaryWriter(str(self._directory.path), purge_step=loop.num_replayed or None)
         self._file = cast(Any, self._writer.file_writer)  # torch declares it as None
         columns, values, self._end = _hyperparameter_summaries(self._hyperparameters)
         self._file.add_summary(columns)
@@ -161,23 +161,25 @@ class TensorBoardLogger(SearchCallback):
         try:
             yield
         except OSError as error:
-            raise write_error(self._log_dir, error) from error
+            self._directory.require_in_place()
+            raise write_error(self._directory.path, error) from error
 
 
 class BestArtifacts(SearchCallback):
     """Writes ``best.json`` after each improvement, and the finalists and drawings of the best cells when the search ends.
 
     Args:
-        folder: where the files are written.
+        directory: the run directory, where the files are written.
         env_id: id of the environment, for the title of the drawings.
         seed: seed of the search, for the title of the drawings.
 
     Raises:
-        InputError: if a file cannot be written.
+        InputError: if a file cannot be written, or the run directory was moved or deleted.
     """
 
-    def __init__(self, folder: Path, env_id: str, seed: int) -> None:
-        self._folder = folder
+    def __init__(self, directory: RunDir, env_id: str, seed: int) -> None:
+        self._directory = directory
+        self._folder = directory.path
         self._env_id = env_id
         self._seed = seed
         self._is_written = False
@@ -197,6 +199,7 @@ class BestArtifacts(SearchCallback):
         best = loop.best
         if best is None or loop.is_replaying:
             return
+        self._directory.require_in_place()
         if loop.has_chosen:
             self._write_genotype(loop, best)
             if loop.finalists:

@@ -155,8 +155,8 @@ class SearchRun:
             args.num_envs,
             [
                 _TrajectoryRecorder(self._directory, recorded.num_trials, self._begin_writing, self._write_config),
-                BestArtifacts(self.run_dir, args.env_id, args.seed),
-                TensorBoardLogger(self.run_dir, self._hyperparameters()),
+                BestArtifacts(self._directory, args.env_id, args.seed),
+                TensorBoardLogger(self._directory, self._hyperparameters()),
                 *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
                 *self._printers(title, recorded.num_children),
                 *([] if args.time is None else [TimeBudget(args.time)]),

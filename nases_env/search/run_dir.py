@@ -105,6 +105,14 @@ class RunDir:
                 self.path = self.path.with_name(f"{name}-{number}")
         self._created = [self.path, *self._created[1:]]
 
+    def require_in_place(self) -> None:
+        """Raise ``InputError`` if the directory was moved or deleted since ``lock``; a write would create it again."""
+        if not self._is_in_place():
+            raise InputError(
+                f"{self.path / TRAJECTORY} was moved, replaced or deleted during the search; "
+                "to continue, pass the new path of the run directory to --resume"
+            )
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
@@ -122,14 +130,17 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the configuration of the search."""
+        self.require_in_place()
         write_atomically(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
     def append(self, record: dict[str, Any]) -> None:
         """Append a trial to the trajectory; it is on disk when this returns."""
+        self.require_in_place()
         append_line(self.path / TRAJECTORY, json.dumps(record))
 
     def repair(self) -> None:
         """Remove incomplete files and lines that a killed search left behind, and the choice of the best child."""
+        self.require_in_place()
         (self.path / FINALISTS).unlink(missing_ok=True)
         for name in ATOMIC_FILES:
             remove_leftovers(self.path / name)

@@ -23,6 +23,7 @@ from nases_env.hashing import sha256_hex
 from nases_env.paths import cache_dir, escape_name
 from nases_env.training.image_io import RGB, ImageFormat, image_size, read_format, read_image, read_values
 from nases_env.training.image_set import ImageSet
+from nases_env.training.image_tiff import has_transparency, is_tiff
 from nases_env.training.value_range import ValueRange
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ File = os.DirEntry[str] | Path
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 _NUM_MEASURED = 100  # images whose sizes determine the size of all
 TEST_STEP = 5  # of the images of a class in a directory without a split, this one is a test image
-_CACHE_FORMAT = "1"  # part of the name of a cache file; increment it when decoding changes
+_CACHE_FORMAT = "2"  # part of the name of a cache file; increment it when decoding changes
 _CACHE_FILE = re.compile(r"(images|range)-[0-9a-f]{32}\.safetensors")
 _CACHE_DAYS = 30  # without a use, after which a cache file is removed
 
@@ -107,7 +108,13 @@ def read_files(
         InputError: if a file is not a valid image, the formats differ, or the sizes differ and ``size`` is None.
     """
     paths = [Path(file) for of_class in files for file in of_class]
-    image_format = read_format(training[0] if training else paths[0])
+    first = training[0] if training else paths[0]
+    image_format = read_format(first)
+    if is_tiff(first) and has_transparency(first):
+        logger.warning(
+            "ignored the transparency of TIFF files such as %s; to use it as a channel, save them with ExtraSamples = 0",
+            printable(first),
+        )
     value_range = None if image_format.dtype == "uint8" else _value_range(root, training or paths, image_format)
     cache_file = cache_dir() / f"images-{_digest(root, files, size, image_format, value_range)}.safetensors"
     labels = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(of_class) for of_class in files]))

@@ -26,6 +26,14 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in _MAGIC
 
 
+def has_transparency(path: Path) -> bool:
+    """Return whether a sample of a valid TIFF file is marked as transparency."""
+    import tifffile  # slow to import
+
+    with tifffile.TiffFile(path) as file:
+        return bool(_transparent_samples(file.pages[0]))
+
+
 def read_tiff(path: Path, max_pixels: int) -> NDArray[Any] | None:
     """Read a TIFF file of several pages or channels, or of more than 8 bits; None: Pillow decodes it without a loss.
 
@@ -67,8 +75,8 @@ def _read_pages(pages: list[Any], max_pixels: int) -> NDArray[Any] | None:
                     "channels of one image; save one image per file"
                 )
         return np.stack([page.asarray() for page in pages])
-    num_transparency = sum(int(kind) in _TRANSPARENCY for kind in first.extrasamples)
-    num_channels = first.samplesperpixel - num_transparency
+    transparent = _transparent_samples(first)
+    num_channels = first.samplesperpixel - len(transparent)
     is_cmyk = num_channels == 4 and first.photometric == _SEPARATED
     if first.dtype in (np.bool_, np.uint8) and (num_channels in (1, 3) or is_cmyk):
         return None
@@ -81,4 +89,10 @@ def _read_pages(pages: list[Any], max_pixels: int) -> NDArray[Any] | None:
     values: NDArray[Any] = first.asarray()
     if first.axes == "YX":
         return values[None]
-    return (values.transpose(2, 0, 1) if first.axes == "YXS" else values)[:num_channels]
+    return np.delete(values.transpose(2, 0, 1) if first.axes == "YXS" else values, transparent, axis=0)
+
+
+def _transparent_samples(page: Any) -> list[int]:
+    """Return the indices of the samples of a pixel that are transparency; the extra samples are the last ones."""
+    kinds = page.extrasamples
+    return [page.samplesperpixel - len(kinds) + index for index, kind in enumerate(kinds) if int(kind) in _TRANSPARENCY]

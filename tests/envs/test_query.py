@@ -68,6 +68,20 @@ def test_embedding_is_loaded_when_it_is_used() -> None:
             use()
 
 
+def test_only_the_first_reset_queries_an_architecture() -> None:
+    queried = []
+
+    class Counted(Ascending):
+        def query(self, architecture: Architecture) -> float:
+            queried.append(architecture)
+            return super().query(architecture)
+
+    env = QueryEnv(search_space=Counted())
+    for seed in range(3):
+        env.reset(seed=seed)
+    assert len(queried) == 1
+
+
 def test_search_space_is_required(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pass search_space as MODULE:CLASS"):
         gym.make("NASES-Query-v0")

@@ -20,6 +20,7 @@ from nases_env.quantity import ACCURACY
 from nases_env.report import render
 from nases_env.search import SearchArgs, SearchRun, Trial
 from nases_env.search.reporting import TensorBoardLogger, _top_table
+from nases_env.search.run_dir import RunDir
 from nases_env.search.run_report import read_run
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.commands import ROOT, error_of, run_here, script
@@ -99,7 +100,9 @@ def test_curves_show_only_what_is_known(tmp_path: Path) -> None:
     env = SimpleNamespace(search_space=space, evaluator=SimpleNamespace(quantity=ACCURACY))
     rewards = [trial.evaluation.reward for trial in trials]
     loop: Any = SimpleNamespace(env=env, recent_rewards=rewards, best=trials[0], num_distinct=3, num_replayed=0)
-    logger = TensorBoardLogger(tmp_path, {"env_id": "NASES-Digits-v0", "a_flag": True, "budget": 3, "agent": "x", "seed": 0})
+    logger = TensorBoardLogger(
+        RunDir(tmp_path), {"env_id": "NASES-Digits-v0", "a_flag": True, "budget": 3, "agent": "x", "seed": 0}
+    )
     logger.on_start(loop)
     for trial in trials:
         logger.on_trial(loop, trial, is_replayed=False)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from nases_env.envs import SyntheticEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, resolve_preset
 from nases_env.execution import ExecutionSettings, Store
-from nases_env.search import SearchArgs, SearchRun, make_env
+from nases_env.search import SearchArgs, SearchLoop, SearchRun, make_env
 from nases_env.search.run_dir import RunDir, is_locked
 from tests.processes import run_forked
 from tests.search.acting import CallAfter, RandomActions
@@ -173,6 +174,22 @@ def test_invalid_arguments_are_one_line_errors_and_write_nothing(tmp_path: Path)
             SearchRun(arguments(tmp_path, **options), agent="test")
         assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == [used, used / "file"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the writer of event files
+@pytest.mark.parametrize("num_trials", [5, 12])
+def test_moved_run_directory_is_an_error_and_is_not_created_again(tmp_path: Path, num_trials: int) -> None:
+    args = arguments(tmp_path, execution=ExecutionSettings(store=str(tmp_path / "store.sqlite")))
+
+    def move(loop: SearchLoop) -> None:
+        shutil.move(tmp_path / "run", tmp_path / "moved")
+
+    search = SearchRun(args, agent="test", callbacks=[CallAfter(num_trials, move)])
+    with pytest.raises(InputError, match=r"evaluations.jsonl was moved, replaced or deleted.*--resume"), search:
+        search.search(RandomActions(search.env, args.seed))
+    assert not (tmp_path / "run").exists()
+    run(replace(args, run_dir=None, resume=tmp_path / "moved"))
+    assert len((tmp_path / "moved" / "evaluations.jsonl").read_text().splitlines()) == 12
 
 
 def test_searches_started_in_the_same_second_have_different_run_directories(

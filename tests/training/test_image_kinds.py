@@ -176,6 +176,18 @@ def test_8_bit_tiff_of_many_channels_keeps_its_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kinds", "kept", "is_warned"), [([0], [0, 1, 2, 3], False), ([2], [0, 1, 2], True), ([1, 0], [0, 1, 2, 4], True)]
+)
+def test_transparency_of_tiff_is_dropped_with_a_warning(
+    kinds: list[int], kept: list[int], is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = random_values((6, 7, 3 + len(kinds)), np.uint8, 256)
+    write_tiff(tmp_path / "train/a/0.tif", values, photometric="rgb", extrasamples=kinds)
+    assert torch.equal(read_one(tmp_path / "train/a/0.tif"), torch.from_numpy(values[..., kept]).permute(2, 0, 1))
+    assert ["save them with ExtraSamples = 0" in record.getMessage() for record in caplog.records] == [True] * is_warned
+
+
+@pytest.mark.parametrize(
     ("shape", "pixels"), [((6, 7), 42), ((6, 7, 2), 42), ((6, 7, 3), 42), ((6, 7, 6), 84), ((6, 6, 7), 84)]
 )
 def test_tiff_of_more_pixels_than_the_limit_is_refused(shape: tuple[int, ...], pixels: int, tmp_path: Path) -> None:

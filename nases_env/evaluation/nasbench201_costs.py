@@ -98,7 +98,7 @@ class NasBench201CostEvaluator(TableEvaluator):
         return Evaluation(architecture.key, seed, Status.OK, **count_costs(network, IMAGE_SHAPE)._asdict())
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        """Compare the exact costs with the limits; those that need a trace only if the number of parameters does not decide."""
+        """Compare the exact costs with the limits; those that need a trace only if the parameters do not decide."""
         limits = self.limits.exact()
         if not limits:
             return None

@@ -52,7 +52,9 @@ def test_child_above_a_limit_is_infeasible(table: str) -> None:
     # Not traced, which takes many times as long as the network: an agent screens hundreds of candidates.
     assert screened.num_flops == 0
     flops = NasBench201CostEvaluator(path=table, limits=Limits(max_params=2 * 10**6, max_flops=10**6)).screen(child, 0)
-    assert flops is not None and "FLOPs" in flops.reason and flops.num_flops > 10**6
+    assert flops is not None
+    assert "FLOPs" in flops.reason
+    assert flops.num_flops > 10**6
 
 
 def test_reason_of_a_latency_names_no_setting_of_the_networks(table: str) -> None:

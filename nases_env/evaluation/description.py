@@ -38,7 +38,7 @@ def describe_search_space(space: SearchSpace) -> dict[str, Any]:
         described["class"] = import_path(space)
         with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # else the text of an array lacks some numbers
             values = {name: value for name, value in vars(space).items() if not _is_cached(type(space), name)}
-            attributes = {name: repr(value) for name, value in values.items()}
+            attributes = {name: repr(_with_sorted_sets(value)) for name, value in values.items()}
         if attributes:
             described["attributes"] = attributes
         described |= _describe_contents(values, _digest_of_abbreviated)
@@ -51,8 +51,18 @@ def describe_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
     The text of such an attribute is not enough, because it is abbreviated.
     """
-    described = {name: value if _is_json(value) else repr(value) for name, value in attributes.items()}
+    texts = {name: _with_sorted_sets(value) for name, value in attributes.items()}
+    described = {name: value if _is_json(value) else repr(value) for name, value in texts.items()}
     return described | _describe_contents(attributes, _digest_of_any)
+
+
+def _with_sorted_sets(value: Any) -> Any:
+    """Return a value in which each set is a sorted list of texts: the order of a set of texts differs between processes."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_with_sorted_sets(each)) for each in value)
+    if type(value) is dict:
+        return {key: _with_sorted_sets(each) for key, each in value.items()}
+    return type(value)(map(_with_sorted_sets, value)) if type(value) in (list, tuple) else value
 
 
 def _is_json(value: Any) -> bool:

@@ -155,11 +155,20 @@ ZEROS, ONE_HOT = np.zeros(2500), np.eye(1, 2500, 1000)[0]
         (pd.Series(ZEROS), pd.Series(ONE_HOT)),
         (pd.DataFrame({"a": [0.1]}), pd.DataFrame({"a": [0.1 + 1e-12]})),
         (network(0.5), network(0.6)),
+        ({"names": [{"a", "b"}]}, {"names": [{"a", "c"}]}),
     ],
 )
 def test_digest_changes_with_attributes(one: Any, other: Any, evaluator: Callable[[Any], Evaluator]) -> None:
     assert evaluator(one).digest() == evaluator(copy.deepcopy(one)).digest()
     assert evaluator(one).digest() != evaluator(other).digest()
+
+
+@pytest.mark.parametrize("evaluator", [lambda value: QueryEvaluator(Scaled(value)), Scoring])
+def test_digest_does_not_depend_on_the_order_of_sets(evaluator: Callable[[Any], Evaluator]) -> None:
+    one, other = [{0, 8}, {"a": frozenset([0, 8])}], [{8, 0}, {"a": frozenset([8, 0])}]
+    assert one == other
+    assert repr(one) != repr(other), "as sets of texts in two processes"
+    assert evaluator(one).digest() == evaluator(other).digest()
 
 
 def test_plain_attributes_have_no_contents() -> None:

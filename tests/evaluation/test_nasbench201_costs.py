@@ -49,6 +49,12 @@ def test_child_above_a_limit_is_infeasible(table: str) -> None:
     assert screened.status is Status.TOO_LARGE
     assert screened.reason == "1,531,546 parameters, more than max_params = 1,000,000; increase it"
     assert NasBench201CostEvaluator(path=table, limits=Limits(max_params=2 * 10**6)).screen(child, 0) is None
+    # Not traced, which takes many times as long as the network: an agent screens hundreds of candidates.
+    assert screened.num_flops == 0
+    flops = NasBench201CostEvaluator(path=table, limits=Limits(max_params=2 * 10**6, max_flops=10**6)).screen(child, 0)
+    assert flops is not None
+    assert "FLOPs" in flops.reason
+    assert flops.num_flops > 10**6
 
 
 def test_reason_of_a_latency_names_no_setting_of_the_networks(table: str) -> None:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
-
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.limits import Limits
 from nases_env.evaluation.metric import require_percent
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.evaluation.table import TableEvaluator
 from nases_env.hashing import sha256_hex
-from nases_env.networks import NetworkSettings, count_costs, count_parameters
+from nases_env.networks import NetworkSettings, count_costs
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
 
@@ -94,27 +92,26 @@ class NasBench201CostEvaluator(TableEvaluator):
         return replace(known, valid_accuracy=accuracy, num_epochs=200)
 
     def costs(self, architecture: Architecture, seed: int) -> Evaluation:
-        network = self._build(architecture)
+        network = get_search_space(self.search_space).build(
+            architecture, PUBLISHED_SETTINGS, num_classes=NUM_CLASSES, image_shape=IMAGE_SHAPE
+        )
         return Evaluation(architecture.key, seed, Status.OK, **count_costs(network, IMAGE_SHAPE)._asdict())
 
     def screen(self, architecture: Architecture, seed: int) -> Evaluation | None:
-        """Compare the exact costs with the limits; those that need a trace only if the parameters do not decide."""
+        """Compare the exact costs with the limits; the network is built only if its number of parameters does not decide."""
         limits = self.limits.exact()
         if not limits:
             return None
-        network = self._build(architecture)
-        child = Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=count_parameters(network))
-        needs_trace = limits.max_flops is not None or limits.max_memory is not None
-        if needs_trace and not limits.reason(child, has_fixed_size=True):
-            child = replace(child, **count_costs(network, IMAGE_SHAPE)._asdict())
-        reason = limits.reason(child, has_fixed_size=True)
-        return replace(child, reason=reason) if reason else None
-
-    def _build(self, architecture: Architecture) -> nn.Module:
-        """Build the network that NAS-Bench-201 trained for CIFAR-10."""
-        return get_search_space(self.search_space).build(
+        num_params = get_search_space(self.search_space).count_parameters(
             architecture, PUBLISHED_SETTINGS, num_classes=NUM_CLASSES, image_shape=IMAGE_SHAPE
         )
+        assert num_params is not None, "the space is NasBench201"
+        child = Evaluation(architecture.key, seed, Status.TOO_LARGE, num_params=num_params)
+        needs_network = limits.max_flops is not None or limits.max_memory is not None
+        if needs_network and not limits.reason(child, has_fixed_size=True):
+            child = replace(self.costs(architecture, seed), status=Status.TOO_LARGE)
+        reason = limits.reason(child, has_fixed_size=True)
+        return replace(child, reason=reason) if reason else None
 
     def measure_latency(self, architecture: Architecture, seed: int) -> float:
         """Return the latency in the table, in seconds."""

@@ -79,6 +79,22 @@ class NasBench201Cell(nn.Module):
         return values[-1]
 
 
+def count_nasbench201_parameters(
+    cell: tuple[str, ...], settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+) -> int:
+    """Return ``count_parameters`` of the ``NasBench201Network`` with these arguments, without building it."""
+    num_1x1, num_3x3 = cell.count("nor_conv_1x1"), cell.count("nor_conv_3x3")
+    channels = settings.num_filters
+    total = 9 * image_shape[0] * channels + 2 * channels
+    for stage in range(3):
+        if stage > 0:  # the residual block
+            total += (9 + 1) * channels * 2 * channels + 9 * (2 * channels) ** 2 + 2 * 2 * 2 * channels
+            channels *= 2
+        of_cell = (num_1x1 + 9 * num_3x3) * channels**2 + (num_1x1 + num_3x3) * 2 * channels
+        total += settings.cells_per_stage * of_cell
+    return total + 2 * channels + (channels + 1) * num_classes
+
+
 class ResidualBlock(nn.Module):
     """The block between two stages: doubles the channels and halves height and width.
 

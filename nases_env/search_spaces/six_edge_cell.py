@@ -12,7 +12,7 @@ from torch import nn
 from nases_env.errors import InputError
 from nases_env.networks import NasBench201Network, NetworkSettings
 from nases_env.networks.genotype import format_six_edges, parse_six_edges, read_six_edges
-from nases_env.networks.nasbench201 import EDGES, NUM_NODES
+from nases_env.networks.nasbench201 import EDGES, NUM_NODES, count_nasbench201_parameters
 from nases_env.search_spaces.base import Architecture, SearchSpace
 from nases_env.search_spaces.graph import Branch, CellGraph
 from nases_env.seeding import numpy_generator
@@ -105,6 +105,13 @@ class SixEdgeCell(SearchSpace):
         for (node, source), name in zip(EDGES, self.cell(architecture), strict=True):
             nodes[node - 1].append(Branch(name, source))
         return (CellGraph("cell", ("input",), tuple(map(tuple, nodes)), outputs=(NUM_NODES,)),)
+
+    def count_parameters(
+        self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
+    ) -> int:
+        """Return the number of parameters of the network; see ``SearchSpace.count_parameters``."""
+        cell = self.cell(architecture)
+        return count_nasbench201_parameters(cell, settings, num_classes=num_classes, image_shape=image_shape)
 
     def build(
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]

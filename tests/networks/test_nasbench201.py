@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nases_env.errors import InputError
 from nases_env.networks import NasBench201Network, NetworkSettings, count_flops, count_parameters
-from nases_env.networks.nasbench201 import OPERATORS, NasBench201Cell, ResidualBlock
+from nases_env.networks.nasbench201 import OPERATORS, NasBench201Cell, ResidualBlock, count_nasbench201_parameters
 
 CONVOLUTIONS = ("nor_conv_3x3",) * 6
 NOTHING = ("none",) * 6
@@ -71,6 +71,10 @@ def test_parameters_match_the_closed_form(seed: int) -> None:
     expected += 2 * 4 * filters + (4 * filters + 1) * classes
     network = build(cell, NetworkSettings(cells, filters), classes, (image_channels, 8, 8))
     assert count_parameters(network) == expected
+    counted = count_nasbench201_parameters(
+        cell, NetworkSettings(cells, filters), num_classes=classes, image_shape=(image_channels, 8, 8)
+    )
+    assert counted == expected
 
 
 def batch_norm(norm: nn.Module, value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.evaluation import OperatorShareEvaluator, Status, TrainingEvaluator, resolve_preset
-from nases_env.networks import NetworkSettings
+from nases_env.networks import NetworkSettings, count_parameters
 from nases_env.networks.nasbench201 import OPERATORS, NasBench201Cell
 from nases_env.search_spaces import get_search_space
 from nases_env.search_spaces.graph import Branch
@@ -88,6 +88,15 @@ def test_mutation_changes_one_edge(space: NasBench201, choices: tuple[int, ...],
     architecture = space.architecture(choices)
     mutant = space.mutate(architecture, np.random.default_rng(seed))
     assert sum(a != b for a, b in zip(space.cell(mutant), space.cell(architecture), strict=True)) == 1
+
+
+@given(spaces, decisions)
+def test_parameters_are_counted_without_building_the_network(space: NasBench201, choices: tuple[int, ...]) -> None:
+    architecture, settings = space.architecture(choices), NetworkSettings(cells_per_stage=1, num_filters=4)
+    counted = space.count_parameters(architecture, settings, num_classes=7, image_shape=(1, 8, 8))
+    with torch.device("meta"):
+        network = space.build(architecture, settings, num_classes=7, image_shape=(1, 8, 8))
+    assert counted == count_parameters(network)
 
 
 def test_search_spaces_are_picklable_and_compared_by_value() -> None:

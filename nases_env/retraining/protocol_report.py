@@ -12,6 +12,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError, one_line
 from nases_env.escaping import escape_markdown
 from nases_env.json_io import read_object
+from nases_env.quantity import REWARD
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
@@ -120,11 +121,11 @@ def _to_markdown(
         ),
         "## Stage 2: searches",
         markdown_table(
-            ["agent", "best reward %", "time of evaluation"],
+            ["agent", "best reward %" if plan.child.rewards_accuracy else "best reward", "time of evaluation"],
             *(
                 [
                     agent,
-                    format_percent(*mean_and_std([search.reward for search in of_agent])),
+                    _format_reward(plan, *mean_and_std([search.reward for search in of_agent])),
                     format_time(statistics.mean(search.seconds for search in of_agent)),
                 ]
                 for agent, of_agent in searches.items()
@@ -152,6 +153,12 @@ def _to_markdown(
         rows = [table_1_row(agent, results, cutout, search_days(searches[agent])) for agent, results in finals.items()]
         parts += [TABLE_1_HEADING, table_1(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _format_reward(plan: Plan, mean: float, std: float | None) -> str:
+    if plan.child.rewards_accuracy:
+        return format_percent(mean, std)
+    return REWARD.format(mean) + ("" if std is None else f" ± {REWARD.format(std)}")
 
 
 def _format_reduction(difference: dict[str, Any] | None) -> str:

@@ -139,7 +139,7 @@ def training_files(root: Path) -> list[Path]:
     """Return the training images of an image folder, as ``read_image_folder`` reads them; empty if it has none."""
     pattern = "train/[!.]*/[!.]*" if is_split(root) else "[!.]*/[!.]*"
     with _listing(root):
-        files = sorted(path for path in root.glob(pattern) if path.suffix.lower() in _SUFFIXES)
+        files = sorted(path for path in root.glob(pattern) if path.suffix.lower() in _SUFFIXES and path.is_file())
     if is_split(root):
         return files
     by_class = itertools.groupby(files, key=lambda path: path.parent)

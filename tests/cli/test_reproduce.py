@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ from nases_env.execution.store import process_start_time
 from nases_env.file_lock import lock, open_folder
 from nases_env.retraining import timing
 from nases_env.retraining.plan import Plan, Step, make_plan
+from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.timing import TrainingTime
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
@@ -121,6 +123,13 @@ def test_report_contains_the_measured_values(folder: Path) -> None:
     assert "Changed from the search: num_epochs 1 -> 3, num_cycles 3 -> 1, " in text
     assert report["changed_settings"]["num_epochs"] == [1, 3]
     assert "Table 1" not in text  # Table 1 is on CIFAR-10
+    plan = steps_of(folder)[0].plan
+    best = [search["reward"] for search in report["agents"]["random_search"]["searches"]]
+    assert "| best reward % |" in text
+    assert f"| random_search | {100 * statistics.mean(best):.2f} ± " in text
+    other = dataclasses.replace(plan, child=dataclasses.replace(plan.child, reward_signal="training_speed"))
+    assert f"| random_search | {statistics.mean(best):.4f} ± " in write_protocol_report(other)
+    assert write_protocol_report(plan) == text
 
 
 def test_second_process_in_the_same_new_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

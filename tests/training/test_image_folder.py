@@ -140,6 +140,16 @@ def test_directories_in_a_class_directory_are_a_warning(tmp_path: Path, caplog: 
     assert record.getMessage().endswith("such as more")
 
 
+def test_directory_with_the_name_of_an_image_is_ignored(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(5):
+            write_image(tmp_path / name / f"{index}.png")
+    expected = training_files(tmp_path)
+    (tmp_path / "cat" / "-.png").mkdir()  # the first of this class
+    assert training_files(tmp_path) == expected
+    assert len(expected) == len(read_image_folder(tmp_path, train=True, size=None)) == 8
+
+
 def test_other_splits_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path)
     for name in ("val", "extra", ".git"):

@@ -213,6 +213,19 @@ def test_time_is_reserved_for_all_children_of_a_worker(
     assert ends == [], "the next child ends in time too"
 
 
+def test_resumed_search_that_is_not_finished_keeps_its_budget(clock: Clock, tmp_path: Path) -> None:
+    search(args(tmp_path / "run", budget=5, time=None))
+    config = read_config(tmp_path / "run")  # of a search that was stopped after 5 of 8 children
+    del config["finished"]
+    config["arguments"]["budget"], config["budgets"] = 8, [8]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    resume = (script(ROOT / "agents" / "random_search.py"), "--resume", str(tmp_path / "run"), "--time", "30s")
+    assert run_here(*resume).returncode == 0
+    assert sum(1 for _ in read_trajectory(tmp_path / "run")) == 8
+    assert run_here(*resume).returncode == 0
+    assert sum(1 for _ in read_trajectory(tmp_path / "run")) > 8
+
+
 @pytest.mark.parametrize("no_limit", ["none", "None"])
 def test_recorded_time_can_be_removed(no_limit: str, clock: Clock, tmp_path: Path) -> None:
     search(args(tmp_path / "run", time=3.0))
@@ -239,6 +252,8 @@ def test_budget_is_unlimited_by_default_on_the_command_line(tmp_path: Path) -> N
     assert time.monotonic() - start < 20
     assert (result.returncode, "children for 1s" in result.stdout) == (0, True)
     num_children = sum(1 for _ in read_trajectory(tmp_path / "run"))
-    assert run_here(run, "--resume", str(tmp_path / "run")).stdout.startswith(f"{tmp_path / 'run'} is finished")
+    assert run_here(run, "--resume", str(tmp_path / "run")).stdout == (
+        f"{tmp_path / 'run'} is finished ({num_children} children); to continue, pass a larger --budget, or only --time\n"
+    )
     assert run_here(run, "--resume", str(tmp_path / "run"), "--time", "1s").returncode == 0
     assert sum(1 for _ in read_trajectory(tmp_path / "run")) > num_children

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nases_agents import reinforce, sb3
+from nases_agents import random_search, reinforce, sb3
 from nases_agents.random_search import RandomSearch
 
 from nases_env.cli.status import StatusArgs, status_command
@@ -20,6 +20,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.parsing import parse_and_search
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_budget, format_duration, parse_duration
@@ -213,17 +214,16 @@ def test_time_is_reserved_for_all_children_of_a_worker(
     assert ends == [], "the next child ends in time too"
 
 
-def test_resumed_search_that_is_not_finished_keeps_its_budget(clock: Clock, tmp_path: Path) -> None:
-    search(args(tmp_path / "run", budget=5, time=None))
-    config = read_config(tmp_path / "run")  # of a search that was stopped after 5 of 8 children
-    del config["finished"]
-    config["arguments"]["budget"], config["budgets"] = 8, [8]
+@pytest.mark.parametrize(("is_finished", "budget"), [(True, UNLIMITED_BUDGET), (False, 3)])
+def test_resumed_search_keeps_its_budget_unless_it_is_finished(is_finished: bool, budget: int, tmp_path: Path) -> None:
+    search(args(tmp_path / "run", budget=3, quiet=True))
+    config = read_config(tmp_path / "run")
+    if not is_finished:
+        del config["finished"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    resume = (script(ROOT / "agents" / "random_search.py"), "--resume", str(tmp_path / "run"), "--time", "30s")
-    assert run_here(*resume).returncode == 0
-    assert sum(1 for _ in read_trajectory(tmp_path / "run")) == 8
-    assert run_here(*resume).returncode == 0
-    assert sum(1 for _ in read_trajectory(tmp_path / "run")) > 8
+    resumed: list[SearchArgs] = []
+    parse_and_search(random_search.Args, resumed.append, options=["--resume", str(tmp_path / "run"), "--time", "30s"])
+    assert [(each.budget, each.time) for each in resumed] == [(budget, 30.0)]
 
 
 @pytest.mark.parametrize("no_limit", ["none", "None"])

@@ -168,7 +168,7 @@ def test_invalid_input_is_one_line(options: tuple[str, ...], message: str, runs:
     assert message in error_of(run_here(cli.main, "pareto", *words))
 
 
-def test_search_without_costs_is_told_how_to_get_them(tmp_path: Path) -> None:
+def test_search_without_any_known_cost_is_an_error_that_says_so(tmp_path: Path) -> None:
     main(Args(env_id="NASES-Synthetic-v0", budget=3, quiet=True, run_dir=tmp_path / "run"))
     message = error_of(run_here(cli.main, "pareto", str(tmp_path / "run")))
     assert "no cost is known for any child; pass a search that trains networks" in message

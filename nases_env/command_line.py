@@ -41,6 +41,9 @@ REWORDED_ERRORS = {
 }
 """Replacements in tyro's error messages, as regular expressions."""
 
+MISSING_ARGUMENT = re.compile("missing value for argument '")
+"""The reworded message of tyro for a positional argument whose place an option has."""
+
 MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
@@ -163,7 +166,11 @@ def parse(args_type: Any, *, args: Sequence[str] | None = None, essential: Colle
             parsed, unknown = tyro.cli(args_type, args=words, return_unknown_args=True, registry=registry, **options)
         except SystemExit as ended:
             if ended.code == 2:
-                raise InputError(f"{_reword(messages.getvalue())}; --help lists the options") from None
+                reason = _reword(messages.getvalue())
+                if MISSING_ARGUMENT.match(reason):  # an unknown option is in its place
+                    first = 0 if dataclasses.is_dataclass(args_type) else 1
+                    parse(args_type, args=[*words[:first], "x", *words[first:]], essential=essential, **options)
+                raise InputError(f"{reason}; --help lists the options") from None
             if is_short:
                 _print_other_options(options["default"], essential)
             raise

@@ -93,6 +93,9 @@ def test_input_error_prints_one_line_and_exits_with_status_2() -> None:
         (("x", "--num-envs"), "--num-envs: a value is missing; --help lists the options"),
         (("x", "y"), "unexpected argument 'y'; --help lists the arguments"),
         (("x", "--second", "1"), "unknown option '--second' (did you mean '--seconds'?); --help lists the options"),
+        (("--second", "1", "x"), "unknown option '--second' (did you mean '--seconds'?); --help lists the options"),
+        (("--second",), "unknown option '--second' (did you mean '--seconds'?); --help lists the options"),
+        (("--seconds", "1"), "missing from command: STR; --help lists the options"),
     ],
 )
 def test_wrong_argument_is_a_one_line_error(options: tuple[str, ...], message: str) -> None:

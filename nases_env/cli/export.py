@@ -39,7 +39,8 @@ class ExportArgs:
     CPU thread.
 
     With --int8, the weights and activations of the ONNX model are quantized to 8 bits, and the command compares it with the
-    float model on validation images: a tenth of the training images, split as in the search.
+    float model on validation images: a tenth of the training images, split as in the search whose run directory contains
+    the final training.
     """
 
     run: tyro.conf.Positional[Path] = field(metadata={"help": MODEL_HELP})

@@ -127,8 +127,13 @@ def _find_front(run_dirs: Sequence[Path], name: str, reference: tuple[float, flo
     if not known:
         if not children:
             raise InputError("no child has a result yet; wait for the search, or resume it")
+        others = [other for other in COSTS if any(COSTS[other].of(child.evaluation) > 0 for child in children)]
+        if not others:
+            raise InputError(
+                "no cost is known for any child; pass a search that trains networks, or one in NASES-MO-NASBench201-v0"
+            )
         raise InputError(
-            f"{name} is not known for any child; choose another of {', '.join(COSTS)}, or search where it is measured"
+            f"{name} is not known for any child (known: {', '.join(others)}); pass --objectives {ACCURACY},{others[0]}"
         )
     costs = np.array([cost.of(child.evaluation) for child in known], np.float64)
     rewards = np.array([child.evaluation.reward for child in known], np.float64)

@@ -15,6 +15,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import TrainingEvaluator
 from nases_env.report.text import count
 from nases_env.retraining.timing import NUM_NETWORKS, count_concurrent, time_search
+from nases_env.search.feasibility import check_feasibility
 from nases_env.search.options import SearchArgs
 from nases_env.search.run import require_budget, resolve_num_finalists
 from nases_env.search.run_dir import count_trials
@@ -32,8 +33,8 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     """Print what is known about the data, what the search will do, and an estimate of its duration.
 
     Raises:
-        InputError: if the data or the resumed search cannot be read, or an option of the finalists, the execution or the
-            budget is invalid; nothing is printed in these cases.
+        InputError: if the data or the resumed search cannot be read, an option of the finalists, the execution or the
+            budget is invalid, or no sampled child meets the limits; nothing is printed in these cases.
     """
     print_line = functools.partial(Console().print, soft_wrap=True)
     evaluator = env.evaluator
@@ -43,6 +44,8 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     num_recorded = recorded.get(env.rungs[0] if env.rungs else None, 0)
     if args.resume is not None:
         require_budget(args.budget, num_recorded, args.resume)
+    else:
+        check_feasibility(env, args.seed)
     budget = format_budget(args.budget, args.time)
     if num_recorded and limited_budget(args.budget) is not None:
         budget += f" ({num_recorded} of them recorded)"

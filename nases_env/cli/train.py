@@ -36,7 +36,7 @@ from nases_env.retraining.search_record import (
 )
 from nases_env.retraining.training import FinalTraining, TrainingFailedError, require_final_settings
 from nases_env.search.environment import make_env
-from nases_env.search.option_checks import require_at_least
+from nases_env.search.option_checks import require_at_least, require_num_threads
 from nases_env.search.options import ChildOptions, SearchArgs
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import best_record, is_locked, read_config
@@ -139,7 +139,8 @@ def train_command(args: TrainArgs) -> None:
         InputError: if an argument is invalid, data is missing, the output directory belongs to a different training run, or
             the training of a seed fails; the other seeds are trained and reported nevertheless.
     """
-    require_at_least(args, 1, "seeds", "num_threads")
+    require_at_least(args, 1, "seeds")
+    require_num_threads(args)
     require_at_least(args, 0, "seed")
     if args.limits.max_latency not in (None, _default_limits(args.source).max_latency):
         raise InputError("--max-latency limits searches only; pass it to the search, or limit the costs with --max-flops")

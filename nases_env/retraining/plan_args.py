@@ -12,7 +12,7 @@ import tyro
 from nases_env.errors import InputError
 from nases_env.evaluation import Limits
 from nases_env.execution import ExecutionSettings
-from nases_env.search.option_checks import require_at_least
+from nases_env.search.option_checks import require_at_least, require_num_threads
 from nases_env.search.options import ChildOptions
 
 
@@ -101,6 +101,7 @@ class ReproduceArgs:
     """Settings of the final training runs; the defaults are those of the searches, with the longer training of --preset:"""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "budget", "seeds", "num_envs", "num_threads")
+        require_at_least(self, 1, "budget", "seeds", "num_envs")
+        require_num_threads(self)
         if self.agents is not None and not 0 < len(set(self.agents)) == len(self.agents):
             raise InputError("--agents must list at least one agent, without duplicates")

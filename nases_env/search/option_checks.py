@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from nases_env.cpu import MAX_THREADS
 from nases_env.errors import InputError
 
 
@@ -14,6 +15,13 @@ def require_at_least(args: object, minimum: int, *options: str) -> None:
     for option in options:
         value = getattr(args, option)
         _require(value is None or value >= minimum, option, f"be at least {minimum}", value)
+
+
+def require_num_threads(args: Any) -> None:
+    """Raise ``InputError`` if the attribute ``num_threads`` of ``args`` is not in [1, ``MAX_THREADS``]; None is skipped."""
+    require_at_least(args, 1, "num_threads")
+    value = args.num_threads
+    _require(value is None or value <= MAX_THREADS, "num_threads", f"be at most {MAX_THREADS}", value)
 
 
 def require_positive(args: object, *options: str) -> None:

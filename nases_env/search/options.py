@@ -12,7 +12,7 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Limits
 from nases_env.execution import ExecutionSettings
-from nases_env.search.option_checks import require_at_least, require_default
+from nases_env.search.option_checks import require_at_least, require_default, require_num_threads
 from nases_env.search.run_dir import require_fresh
 from nases_env.search.time_budget import Duration
 from nases_env.search_spaces import SearchSpace
@@ -75,7 +75,8 @@ class SearchArgs:
     """Number of children to evaluate, including repeated architectures, which are not evaluated again."""
     time: Duration = None
     """Duration of the search, such as 90s, 45m or 1h30m, including the second evaluation of the finalists. A resumed search
-    gets the full time again. Default: no limit. With --time, --budget is unlimited by default."""
+    gets the full time again. Default: no limit. With --time, --budget is unlimited by default, except for a resumed search
+    that is not finished, which keeps its budget."""
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
@@ -139,7 +140,8 @@ class SearchArgs:
         Raises:
             InputError: if one of them is out of its range, or has no effect with the others, or if ``run_dir`` is in use.
         """
-        require_at_least(self, 1, "budget", "num_envs", "ask_batch_size", "num_threads")
+        require_at_least(self, 1, "budget", "num_envs", "ask_batch_size")
+        require_num_threads(self)
         require_at_least(self, 2, "reduction_factor")
         require_at_least(self, 0, "seed")
         if len(self.rungs) < 2:

@@ -76,8 +76,8 @@ def parse_and_search(
     run_dir = args.resume
     if run_dir is not None:
         recorded = load_args(args_type, run_dir)
-        if budget == UNLIMITED_BUDGET:
-            recorded = dataclasses.replace(recorded, budget=budget)
+        if budget == UNLIMITED_BUDGET and is_finished(run_dir, recorded.budget):
+            recorded = dataclasses.replace(recorded, budget=budget)  # only the time limits how it continues
         without = dataclasses.replace(recorded.execution, ray_address=None, slurm_options=None)
         args = read(dataclasses.replace(recorded, execution=without))
         executor = args.execution.executor
@@ -92,7 +92,8 @@ def parse_and_search(
         _reject_changed_options(recorded, args)
         _require_remote_options(recorded, args)
         if is_finished(run_dir, args.budget):
-            line = f"{printable(run_dir)} is finished ({recorded.budget} children); pass a larger --budget to continue"
+            advice = "to continue, pass a larger --budget, or only --time"
+            line = f"{printable(run_dir)} is finished ({recorded.budget} children); {advice}"
             print(line, file=sys.stderr if args.log_json else sys.stdout)
             return
     main(args)

@@ -154,7 +154,7 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
     [
         ((), "no run directory is given; pass one or more in runs/"),
         (("RUN", "RUN/"), "a run directory is given more than once; pass each one once"),
-        (("RUN",), "params is not known for any child; choose another of params, flops, memory, latency"),
+        (("RUN",), "params is not known for any child (known: latency); pass --objectives accuracy,latency"),
         (("RUN", "--objectives", "accuracy,speed"), "unknown objective 'speed'"),
         (("RUN", "--objectives", "params,accuracy"), "they must be accuracy and then distinct costs"),
         (("RUN", "--objectives", "accuracy,params,flops"), "--objectives must be accuracy and one cost; omit flops"),
@@ -166,6 +166,12 @@ def test_figure_is_written(runs: list[Path], suffix: str, tmp_path: Path) -> Non
 def test_invalid_input_is_one_line(options: tuple[str, ...], message: str, runs: list[Path]) -> None:
     words = [word.replace("RUN", str(runs[0])) for word in options]
     assert message in error_of(run_here(cli.main, "pareto", *words))
+
+
+def test_search_without_any_known_cost_is_an_error_that_says_so(tmp_path: Path) -> None:
+    main(Args(env_id="NASES-Synthetic-v0", budget=3, quiet=True, run_dir=tmp_path / "run"))
+    message = error_of(run_here(cli.main, "pareto", str(tmp_path / "run")))
+    assert "no cost is known for any child; pass a search that trains networks" in message
 
 
 def test_different_evaluations_are_noted(runs: list[Path], args: Args, tmp_path: Path) -> None:

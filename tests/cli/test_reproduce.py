@@ -285,6 +285,7 @@ def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None
         (["--budget", 0], "--budget must be at least 1, not 0"),
         (["--num-envs", 0], "--num-envs must be at least 1, not 0"),
         (["--num-threads", 0], "--num-threads must be at least 1, not 0"),
+        (["--num-threads", 100000], "--num-threads must be at most 1024, not 100000"),
         (
             ["--budget", 4],
             "was started with --budget 3; pass the same options, or choose a different --output",

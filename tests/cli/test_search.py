@@ -251,6 +251,7 @@ def test_help() -> None:
         (("digits", "--budget", "0"), "--budget must be at least 1, not 0"),
         (("digits", "--num-envs", "0"), "--num-envs must be at least 1, not 0"),
         (("digits", "--num-threads", "0"), "--num-threads must be at least 1, not 0"),
+        (("digits", "--num-threads", "100000"), "--num-threads must be at most 1024, not 100000"),
         ((".", "--data-dir=."), "--data-dir is determined by .; omit it"),
         (("digits", "--resume", "runs"), "the data and the agent are those of the resumed search; omit them"),
         (("--resume", "nowhere"), "nowhere is not a run directory"),

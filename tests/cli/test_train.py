@@ -355,6 +355,7 @@ def test_automatic_preset_is_that_of_the_data(tmp_path: Path) -> None:
         ),
         (["--seeds", 0], "--seeds must be at least 1"),
         (["--num-threads", 0], "--num-threads must be at least 1, not 0"),
+        (["--num-threads", 100000], "--num-threads must be at most 1024, not 100000"),
         (["--max-latency", "2ms"], "--max-latency limits searches only; pass it to the search, or limit the costs"),
         (["--preset", "papr"], "unknown preset 'papr' .did you mean 'paper'"),
         (["--child.num-valid-images", 9], "--child.num-valid-images has no effect on a final training"),

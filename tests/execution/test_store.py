@@ -181,8 +181,24 @@ class TestResults:
             assert store.acquire("space:0", DIGEST, 1)
             with pytest.raises(ValueError, match="failed"):
                 store.put(replace(child(1), status=Status.FAILED), DIGEST, GENOTYPE)
-            with pytest.raises(sqlite3.IntegrityError):
-                store.put(child(1, float("nan")), DIGEST, GENOTYPE)
+            assert store.count() == 0
+            assert len(store.leases()) == 1
+
+    @pytest.mark.parametrize(
+        ("changes", "name"),
+        [
+            ({"valid_accuracy": 93.0}, "valid_accuracy"),
+            ({"valid_accuracy": float("nan")}, "valid_accuracy"),
+            ({"score": -0.1}, "score"),
+            ({"num_params": -1}, "num_params"),
+            ({"curve": (EpochRecord(1, 0.1, "low", 0.5),)}, "a value is not a number"),  # type: ignore[arg-type]
+        ],
+    )
+    def test_invalid_evaluation_is_not_stored(self, changes: dict[str, Any], name: str, path: Path) -> None:
+        with Store(path) as store:
+            assert store.acquire("space:0", DIGEST, 1)
+            with pytest.raises(ValueError, match=name):
+                store.put(replace(child(1), **changes), DIGEST, GENOTYPE)
             assert store.count() == 0
             assert len(store.leases()) == 1
 
@@ -655,6 +671,12 @@ class TestFiles:
         with pytest.raises(InputError, match="there is no store"):
             Store(path, read_only=True)
         assert list(path.parent.iterdir()) == []
+
+    def test_empty_file_is_not_a_store_to_read(self, path: Path) -> None:
+        path.touch()
+        with pytest.raises(InputError, match=r"is an empty file, not a store; choose the file of a store$"):
+            Store(path, read_only=True)
+        assert path.stat().st_size == 0
 
     @pytest.mark.parametrize("loss", ["folder", "file", "replaced", "log"])
     def test_file_removed_while_open_is_an_input_error(

@@ -227,6 +227,12 @@ def test_limits_that_nothing_meets_are_reported_before_the_search() -> None:
     assert check_feasibility(digits(max_params=10**6), 0) == check_feasibility(digits(), 0) == ""
 
 
+def test_limits_that_nothing_meets_are_reported_before_the_plan() -> None:
+    result = run_here(main, *SEARCH, "--agent", "random_search", "--max-params", "5")
+    assert "none of 300 sampled architectures meets the limits" in error_of(result)
+    assert result.stdout == ""
+
+
 def test_few_feasible_architectures_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nases_env.search.feasibility.MIN_SHARE", 1.01)
     note = check_feasibility(digits(max_params=10**6), 0)

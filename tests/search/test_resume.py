@@ -281,7 +281,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")
-    assert again.stdout == "cut is finished (6 children); pass a larger --budget to continue\n"
+    assert again.stdout == "cut is finished (6 children); to continue, pass a larger --budget, or only --time\n"
 
 
 def test_invalid_input_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

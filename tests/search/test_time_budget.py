@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nases_agents import reinforce, sb3
+from nases_agents import random_search, reinforce, sb3
 from nases_agents.random_search import RandomSearch
 
 from nases_env.cli.status import StatusArgs, status_command
@@ -20,6 +20,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Status
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
+from nases_env.search.parsing import parse_and_search
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_budget, format_duration, parse_duration
@@ -213,6 +214,18 @@ def test_time_is_reserved_for_all_children_of_a_worker(
     assert ends == [], "the next child ends in time too"
 
 
+@pytest.mark.parametrize(("is_finished", "budget"), [(True, UNLIMITED_BUDGET), (False, 3)])
+def test_resumed_search_keeps_its_budget_unless_it_is_finished(is_finished: bool, budget: int, tmp_path: Path) -> None:
+    search(args(tmp_path / "run", budget=3, quiet=True))
+    config = read_config(tmp_path / "run")
+    if not is_finished:
+        del config["finished"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    resumed: list[SearchArgs] = []
+    parse_and_search(random_search.Args, resumed.append, options=["--resume", str(tmp_path / "run"), "--time", "30s"])
+    assert [(each.budget, each.time) for each in resumed] == [(budget, 30.0)]
+
+
 @pytest.mark.parametrize("no_limit", ["none", "None"])
 def test_recorded_time_can_be_removed(no_limit: str, clock: Clock, tmp_path: Path) -> None:
     search(args(tmp_path / "run", time=3.0))
@@ -239,6 +252,8 @@ def test_budget_is_unlimited_by_default_on_the_command_line(tmp_path: Path) -> N
     assert time.monotonic() - start < 20
     assert (result.returncode, "children for 1s" in result.stdout) == (0, True)
     num_children = sum(1 for _ in read_trajectory(tmp_path / "run"))
-    assert run_here(run, "--resume", str(tmp_path / "run")).stdout.startswith(f"{tmp_path / 'run'} is finished")
+    assert run_here(run, "--resume", str(tmp_path / "run")).stdout == (
+        f"{tmp_path / 'run'} is finished ({num_children} children); to continue, pass a larger --budget, or only --time\n"
+    )
     assert run_here(run, "--resume", str(tmp_path / "run"), "--time", "1s").returncode == 0
     assert sum(1 for _ in read_trajectory(tmp_path / "run")) > num_children

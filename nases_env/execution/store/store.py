@@ -188,10 +188,12 @@ class Store:
             The evaluation of the child in the store.
 
         Raises:
-            ValueError: if the status is ``FAILED``, which is not a result.
+            ValueError: if the status is ``FAILED``, which is not a result, or a value of the evaluation is out of its range.
+                Nothing is stored then.
         """
         if evaluation.status is Status.FAILED:
             raise ValueError(f"the evaluation of {evaluation.key} failed; a store holds results only")
+        curve = [asdict(epoch) for epoch in evaluation.curve]
         row = {
             "key": evaluation.key,
             "digest": digest,
@@ -207,7 +209,7 @@ class Store:
             "num_epochs": int(evaluation.num_epochs),
             "seconds": float(evaluation.seconds),
             "device": evaluation.device,
-            "curve": json.dumps([asdict(epoch) for epoch in evaluation.curve]),
+            "curve": json.dumps(curve),
             "reason": evaluation.reason,
             "genotype": genotype,
             "created": _now(),
@@ -215,6 +217,7 @@ class Store:
             "nases_env_version": __version__,
             "torch_version": str(torch.__version__),
         }
+        Evaluation.check({**row, "curve": curve})
         with self._transaction():
             self._db.execute(_INSERT, row)
             self._db.execute(f"DELETE FROM leases WHERE {_CHILD} AND owner = :owner", {**row, "owner": self._owner})
@@ -475,9 +478,11 @@ class Store:
         while True:
             before = self._stat()
             if before is None or before.st_size == 0:
-                if self.read_only:
+                if not self.read_only:
+                    return None
+                if before is None:
                     raise InputError(f"there is no store {self.path}; choose an existing file")
-                return None
+                raise InputError(f"{self.path} is an empty file, not a store; choose the file of a store")
             try:
                 return self._read_schema_version()
             except sqlite3.DatabaseError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,14 +17,13 @@ from nases_env.visualization.figure import to_figure
 from nases_env.visualization.scene import Scene
 
 ORIGINALS: dict[str, Callable[..., Any]] = {name: getattr(visualization, name) for name in ("draw", "to_array", "save")}
-MAX_FIGURES = 64
+MAX_DRAWINGS = 64
 
 SLOW_FORMATS = (".pdf", ".png")
 """Formats of files of which the first one is reused for all architectures; no test reads what they show."""
 
 _shared_outputs: dict[str, Any] = {}
-_outputs: WeakKeyDictionary[Figure, dict[str, Any]] = WeakKeyDictionary()
-"""The pixels and the content of the files of each figure."""
+_shared_pixels: dict[type[SearchSpace], Any] = {}
 
 
 class _Text(str):
@@ -34,44 +32,67 @@ class _Text(str):
     scene: Scene
 
 
-@functools.lru_cache(maxsize=MAX_FIGURES)
-def _figure(text: _Text) -> Figure:
-    figure = to_figure(text.scene)
-    _outputs[figure] = {}
-    return figure
+class _Drawing:
+    """A drawing of which matplotlib draws only what is asked for: the figure, its pixels, or the content of its files."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.files: dict[str, bytes] = {}
+
+    @functools.cached_property
+    def figure(self) -> Figure:
+        return to_figure(self._scene)
+
+    @functools.cached_property
+    def pixels(self) -> Any:
+        return ORIGINALS["to_array"](self.figure)
 
 
-def _draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> Figure:
+class _DrawingOf(NamedTuple):
+    """A drawing as it is returned by ``draw``: equal scenes have the same drawing."""
+
+    drawing: _Drawing
+    search_space: SearchSpace
+    is_frame: bool
+
+
+@functools.lru_cache(maxsize=MAX_DRAWINGS)
+def _drawing(text: _Text) -> _Drawing:
+    return _Drawing(text.scene)
+
+
+def _draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> _DrawingOf:
     scene = visualization.make_scene(search_space, architecture, title, fixed_size=fixed_size)
     text = _Text(scene)
     text.scene = scene
-    return _figure(text)
+    return _DrawingOf(_drawing(text), search_space, fixed_size)
 
 
-def _to_array(figure: Figure) -> Any:
-    outputs = _outputs.get(figure)
-    if outputs is None:
-        return ORIGINALS["to_array"](figure)
-    if "pixels" not in outputs:
-        outputs["pixels"] = ORIGINALS["to_array"](figure)
-    return outputs["pixels"].copy()
+def _to_array(drawn: _DrawingOf) -> Any:
+    """Render the frames of a video. Of the images of TensorBoard, of which no test reads the pixels, render the first one."""
+    if drawn.is_frame:
+        return drawn.drawing.pixels.copy()
+    space = type(drawn.search_space)
+    if space not in _shared_pixels:
+        _shared_pixels[space] = drawn.drawing.pixels
+    return _shared_pixels[space].copy()
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def _save(drawn: _DrawingOf, path: str | Path) -> None:
     ending = Path(path).suffix.lower()
-    if figure not in _outputs:  # not of an architecture
-        ORIGINALS["save"](figure, path)
-        return
-    outputs = _shared_outputs if ending in SLOW_FORMATS else _outputs[figure]
-    if ending in outputs:
-        write_atomically(path, outputs[ending])
+    files = _shared_outputs if ending in SLOW_FORMATS else drawn.drawing.files
+    if ending in files:
+        write_atomically(path, files[ending])
     else:
-        ORIGINALS["save"](figure, path)
-        outputs[ending] = Path(path).read_bytes()
+        ORIGINALS["save"](drawn.drawing.figure, path)
+        files[ending] = Path(path).read_bytes()
 
 
 def reuse_drawings(patch: pytest.MonkeyPatch) -> None:
-    """Draw equal scenes once, and only the first PDF and PNG file; test_visualization.py draws all files."""
+    """Draw equal scenes once, and only the first PDF and PNG file and the first image of TensorBoard of a search space.
+
+    test_visualization.py draws all of them.
+    """
     for name, function in (("draw", _draw), ("to_array", _to_array), ("save", _save)):
         patch.setattr(visualization, name, function)
 

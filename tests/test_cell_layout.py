@@ -32,8 +32,8 @@ def test_inputs_are_in_their_order_and_the_output_is_last() -> None:
     for seed in range(20):
         for graph in drawn_graphs(space, space.sample(np.random.default_rng(seed))):
             first, *_, last = arrange(graph)
-            assert first == [Item(0), Item(1)]
-            assert last == [Item(OUTPUT)]
+            assert first == (Item(0), Item(1))
+            assert last == (Item(OUTPUT),)
 
 
 def test_line_passes_through_the_columns_between() -> None:

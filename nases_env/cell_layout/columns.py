@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ NO_OPERATOR = "none"  # its output is zero, so its branches are not drawn
 OUTPUT = -1  # index of the output in the layout
 
 NUM_STARTS, SWEEPS_PER_START = 10, 2
+MAX_CACHED = 256  # cells of the last drawings; a search draws the same cells several times
 
 
 class Item(NamedTuple):
@@ -41,7 +44,8 @@ def reads(graph: CellGraph) -> dict[int, list[int]]:
     return found
 
 
-def arrange(graph: CellGraph) -> list[list[Item]]:
+@functools.lru_cache(maxsize=MAX_CACHED)
+def arrange(graph: CellGraph) -> tuple[tuple[Item, ...], ...]:
     """Return the items of each column from top to bottom, in an order with few crossings.
 
     It is Sugiyama's method: columns are sorted by the mean row of their neighbors, from left to right and back, and
@@ -63,10 +67,10 @@ def arrange(graph: CellGraph) -> list[list[Item]]:
         if num_crossings(columns, lines) < best:
             best, best_columns = num_crossings(columns, lines), [list(column) for column in columns]
     is_upside_down = best_columns[0][0] > best_columns[0][-1]
-    return [column[::-1] for column in best_columns] if is_upside_down else best_columns
+    return tuple(tuple(column[::-1] if is_upside_down else column) for column in best_columns)
 
 
-def lines_between(columns: list[list[Item]], graph: CellGraph) -> list[list[tuple[Item, Item]]]:
+def lines_between(columns: Sequence[Sequence[Item]], graph: CellGraph) -> list[list[tuple[Item, Item]]]:
     """Return the lines from each column to the next, as often as an operator or the output reads the value."""
     sources = reads(graph)
     lines = []
@@ -83,7 +87,7 @@ def lines_between(columns: list[list[Item]], graph: CellGraph) -> list[list[tupl
     return lines
 
 
-def num_crossings(columns: list[list[Item]], lines: list[list[tuple[Item, Item]]]) -> int:
+def num_crossings(columns: Sequence[Sequence[Item]], lines: list[list[tuple[Item, Item]]]) -> int:
     """Return how many pairs of lines between neighboring columns cross."""
     rows = [{item: row for row, item in enumerate(column)} for column in columns]
     total = 0
@@ -124,14 +128,15 @@ def _sort_by_neighbors(columns: list[list[Item]], lines: list[list[tuple[Item, I
 
 def _swap_neighbors(columns: list[list[Item]], lines: list[list[tuple[Item, Item]]]) -> None:
     """Swap neighbors in a column as long as this removes crossings."""
-    best = num_crossings(columns, lines)
     is_improved = True
     while is_improved:
         is_improved = False
-        for column in columns:
+        for index, column in enumerate(columns):
+            nearby = columns[max(0, index - 1) : index + 2], lines[max(0, index - 1) : index + 1]
+            best = num_crossings(*nearby)
             for row in range(len(column) - 1):
                 column[row], column[row + 1] = column[row + 1], column[row]
-                if (found := num_crossings(columns, lines)) < best:
+                if (found := num_crossings(*nearby)) < best:
                     best, is_improved = found, True
                 else:
                     column[row], column[row + 1] = column[row + 1], column[row]

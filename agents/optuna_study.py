@@ -90,7 +90,8 @@ class OptunaAgent(Agent):
 
     def _sample(self) -> TrialProposal:
         trial = self.study.ask(self.distributions)
-        architecture = self.search_space.architecture([trial.params[name] for name in self.distributions])
+        params = trial.params  # a deep copy
+        architecture = self.search_space.architecture([params[name] for name in self.distributions])
         return TrialProposal(architecture, trial=trial.number)
 
 

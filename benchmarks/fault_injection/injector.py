@@ -27,7 +27,7 @@ STARTUP_SECONDS = 6.0
 """Such a kill happens within this time, in which a search imports, replays its trajectory and starts its workers."""
 
 TIMEOUT_SECONDS = 300.0
-_POLL_SECONDS = 0.01
+_POLL_SECONDS, _END_POLL_SECONDS = 0.01, 0.1
 
 
 class Event(NamedTuple):
@@ -206,7 +206,7 @@ def wait_for_end(searches: Sequence[SearchProcess]) -> None:
                 num_children, deadline = now, time.monotonic() + TIMEOUT_SECONDS
             if time.monotonic() > deadline:
                 raise SearchFailed(f"stuck for {TIMEOUT_SECONDS:g} s, after {num_children} children")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_END_POLL_SECONDS)
         if search.exit_status != 0:
             raise SearchFailed(_describe_exit(search))
 

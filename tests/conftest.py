@@ -11,9 +11,10 @@ import hypothesis
 import pytest
 import torch
 
-from nases_env.embedding import pretraining, quality_report
+from nases_env.embedding import autoencoder, pretraining, quality_report
 from nases_env.evaluation import presets
 from nases_env.evaluation.training import SPLIT_CACHE
+from nases_env.retraining import timing
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.drawings import reuse_drawings
@@ -53,18 +54,23 @@ def few_samples() -> Iterator[None]:
     """Calibrate and measure embeddings with few samples; they are pretrained for a few steps only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretraining, "NUM_CALIBRATION_SAMPLES", 1000)
+        patch.setattr(autoencoder, "NUM_STATISTICS_VECTORS", 1000)
         patch.setattr(quality_report, "__defaults__", (1000,))
         yield
 
 
 @pytest.fixture(scope="module")
 def tiny_children() -> Iterator[None]:
-    """Train the children of the preset smoke, and their final networks, with a quarter of its images."""
+    """Train the children of the preset smoke, and their final networks, with a quarter of its images.
+
+    Durations are estimated from one network.
+    """
     child, recipe = presets.PRESETS["smoke"], presets.RECIPES["smoke"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "smoke", dataclasses.replace(child, num_train_images=32, num_valid_images=32))
         patch.setitem(presets.RECIPES, "smoke", {**recipe, "num_train_images": 64})
         patch.setitem(presets.RETRAIN_PRESETS, "smoke", presets.final_settings(presets.PRESETS["smoke"], "smoke"))
+        patch.setattr(timing, "NUM_NETWORKS", 1)
         yield
 
 

@@ -174,7 +174,8 @@ QUICK_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", QUICK_OPTIONS)
-def test_benchmarks_run(name: str, tmp_path: Path) -> None:
+def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.throughput.peak.PEAK_SIDE", {"cpu": 64})
     run_benchmark(name, (*QUICK_OPTIONS[name], "--output", "results/figures.json"), tmp_path)
     assert json.loads((tmp_path / "results" / "figures.json").read_text())
 

@@ -39,6 +39,7 @@ from benchmarks.throughput.children import (
     read_images,
 )
 from benchmarks.throughput.first_step import FirstStepEvaluator
+from benchmarks.throughput.peak import PEAK_SIDE, measure_peak
 from benchmarks.throughput.plain_network import PlainNetwork
 from benchmarks.throughput.plain_training import MAX_GPU_WORKERS, PlainTraining
 from nases_env.atomic_io import write_atomically
@@ -51,8 +52,6 @@ from nases_env.search_spaces import Architecture
 from nases_env.training import EpochRecord, ImageSet, TrainingSettings, train_classifier
 
 TRAINING_PASSES = 3  # a training step needs about as many operations as three forward passes
-PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices that measure the peak performance
-PEAK_PRODUCTS = 10
 
 
 @dataclass(frozen=True)
@@ -140,19 +139,6 @@ def measure_child(
         "ratios": [ours / plain for plain, ours in zip(rates["plain"], rates["ours"], strict=True)],
         "losses": losses,
     }
-
-
-def measure_peak(device: torch.device) -> float:
-    """Return floating-point operations per second of large matrix products: float32 on a CPU, bfloat16 on a GPU."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    side = PEAK_SIDE[device.type]
-    matrix = torch.ones(side, side, dtype=dtype, device=device)
-    seconds = []
-    for _ in range(PEAK_PRODUCTS):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds)
 
 
 def summarize(children: list[dict[str, Any]], peak: float) -> dict[str, dict[str, float]]:

@@ -82,7 +82,7 @@ def test_children_are_summarized_by_the_medians_of_their_turns() -> None:
 
 
 def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.throughput.__main__.PEAK_SIDE", {"cpu": 64})
+    monkeypatch.setattr("benchmarks.throughput.peak.PEAK_SIDE", {"cpu": 64})
     output = tmp_path / "out" / "metrics.json"
     main(
         Args(

@@ -44,10 +44,10 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a virtual environment with the wheel, which finds its dependencies in the environment of the tests."""
     folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=True, symlinks=True)
-    python = folder / "bin" / "python"
+    venv.create(folder, symlinks=True)  # without pip, whose installation takes seconds
+    pip = ("python", "-m", "pip", "--python", str(folder / "bin" / "python"))
     (wheel,) = dist.glob("*.whl")
-    run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel), folder=folder)
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel), folder=folder)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     dependencies = [Path(path) for path in sys.path if path.endswith("site-packages")]
     (site_packages / "dependencies.pth").write_text("\n".join(map(str, dependencies)))
@@ -95,12 +95,20 @@ def test_installed_wheel_runs_commands_and_agents(installed: Path, tmp_path: Pat
     options = ("--env-id", "NASES-Synthetic-v0", "--budget", "3", "--run-dir", "run")
     searched = run(python, "-m", "nases_agents.random_search", *options, folder=tmp_path)
     assert "the best of 3 architectures" in searched.stdout
-    assert "normal cell" in run(nases, "draw", "run/best.json", folder=tmp_path).stdout
     run(nases, "draw", "run/best.json", "--output", "best.svg", folder=tmp_path)
     assert "normal cell" in (tmp_path / "best.svg").read_text()
-    weights = "from nases_env.embedding import load_embedding as load; from nases_env.search_spaces import EnasMicro; "
-    weights += "print(load(EnasMicro()).embedding_size)"
-    assert run(python, "-c", weights, folder=tmp_path).stdout == "20\n"
+    code = """
+import sys
+from nases_env.cli.main import main
+from nases_env.embedding import load_embedding
+from nases_env.search_spaces import EnasMicro
+print(load_embedding(EnasMicro()).embedding_size)
+sys.argv = ["nases", "draw", "run/best.json"]
+main()
+"""
+    size, _, drawing = run(python, "-c", code, folder=tmp_path).stdout.partition("\n")
+    assert size == "20"
+    assert "normal cell" in drawing
 
 
 def test_package_runs_as_the_nases_command(tmp_path: Path) -> None:

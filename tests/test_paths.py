@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from nases_env.search_spaces import get_search_space
 from nases_env.seeding import numpy_generator
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import ROOT, error_of, run_here, script
+from tests.processes import run_forked
 
 LONG = "x" * 300
 SEARCH = script(ROOT / "agents" / "random_search.py")
@@ -133,34 +134,32 @@ def test_architecture_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     assert run_here(cli.main, "draw", str(path)).stdout.startswith("normal cell")
 
 
+def run_as_another_user() -> None:
+    """Run commands as a user who may not read the modules, and print status, lines and kind of their errors."""
+    for name in ("cli.status", "cli.train", "cli.validate", "cli.draw", "model_io"):
+        importlib.import_module(f"nases_env.{name}")
+    os.setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+    folders = ("--env-id", "NASES-ImageFolder-v0", "--data-dir", "images", "--run-dir", "new")
+    trainings = ("train", "run"), ("train", "file.json", "--dataset", "digits")
+    others = ("status", "run"), ("validate", "run"), ("draw", "file.json"), ("predict", "run", "x.png")
+    commands: list[tuple[Callable[[], object], tuple[str, ...]]] = [(cli.main, words) for words in (*trainings, *others)]
+    searches = ("--resume", "run"), ("--run-dir", "run/new"), folders
+    for main, options in [*commands, *((SEARCH, words) for words in searches)]:
+        result = run_here(main, *options)
+        error = result.stderr
+        print(result.returncode, error.count("\n"), "ermission denied" in error, *options, "|", error.strip())
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give up the permissions of root")
 def test_directory_without_permission_is_one_line(tmp_path: Path) -> None:
-    """All commands are run in one process of another user, which saves the time of the imports."""
     for name in ("run", "images/train/cat", "images/test/cat"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "file.json").write_text("{}")
     for path in (tmp_path / "run", tmp_path / "images" / "train" / "cat", tmp_path / "file.json"):
         path.chmod(0)
-    code = f"""
-import os, sys
-from tests.commands import run_here, script
-from nases_env.cli import main as cli
-import nases_env.cli.status, nases_env.cli.train, nases_env.cli.validate, nases_env.cli.draw, nases_env.model_io
-search = script({str(ROOT / "agents" / "random_search.py")!r})
-os.setresuid({UNPRIVILEGED}, {UNPRIVILEGED}, {UNPRIVILEGED})
-folders = ("--env-id", "NASES-ImageFolder-v0", "--data-dir", "images", "--run-dir", "new")
-for main, options in [
-    (cli.main, ("status", "run")), (cli.main, ("train", "run")), (cli.main, ("train", "file.json", "--dataset", "digits")),
-    (cli.main, ("validate", "run")), (cli.main, ("draw", "file.json")), (cli.main, ("predict", "run", "x.png")),
-    (search, ("--resume", "run")), (search, ("--run-dir", "run/new")), (search, folders),
-]:
-    result = run_here(main, *options)
-    error = result.stderr
-    print(result.returncode, error.count(chr(10)), "ermission denied" in error, *options, "|", error.strip())
-"""
     tmp_path.chmod(0o755)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NASES_CACHE_DIR": str(tmp_path / "cache"), "MPLCONFIGDIR": "/tmp"}
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    variables = {"NASES_CACHE_DIR": str(tmp_path / "cache"), "MPLCONFIGDIR": "/tmp"}
+    result = run_forked(run_as_another_user, folder=tmp_path, environment=variables)
     lines = result.stdout.splitlines()
     assert len(lines) == 9, result.stderr
     assert [line for line in lines if not line.startswith("2 1 True")] == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import pickle
-import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from nases_env.execution.factory import count_workers, without_unsupported
 from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
+from tests.processes import run_forked
 
 CHEAP = OperatorShareEvaluator("nasbench201", "skip_connect")
 EXPENSIVE = TrainingEvaluator("enas_micro", "digits", PRESETS["smoke"], device="cpu")
@@ -185,18 +187,18 @@ def test_unsupported_options_are_dropped(executor: str, kept: dict[str, Any]) ->
     assert without_unsupported(settings, executor) == ExecutionSettings(store="a.sqlite", **kept)
 
 
+def step_without(module: str, executor: str) -> None:
+    """Evaluate a child in a process that cannot import a module."""
+    sys.modules[module] = None  # type: ignore[assignment]
+    env = gym.make("NASES-Synthetic-v0", execution={"executor": executor})
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+
+
 @pytest.mark.parametrize(
     ("executor", "module", "message"), [("ray", "ray", "nases-env[ray]"), ("slurm", "submitit", "nases-env[slurm]")]
 )
 def test_missing_extra_is_named(executor: str, module: str, message: str, tmp_path: Path) -> None:
-    code = f"""
-import sys
-sys.modules[{module!r}] = None
-import gymnasium, nases_env
-env = gymnasium.make("NASES-Synthetic-v0", execution={{"executor": {executor!r}}})
-env.reset(seed=0)
-env.step(env.action_space.sample())
-"""
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = run_forked(partial(step_without, module, executor), folder=tmp_path)
     assert f"InputError: the executor {executor} needs" in result.stderr
     assert message in result.stderr

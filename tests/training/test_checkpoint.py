@@ -8,12 +8,10 @@ import math
 import os
 import resource
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from nases_env.training import Checkpoint, ImageSet, TrainingResult, TrainingSet
 from nases_env.training import checkpoint as checkpoint_module
 from nases_env.training.checkpoint import CheckpointFile, State, model_tensors, restore, snapshot
 from nases_env.training.trainer import _global_generators
+from tests.processes import run_forked
 from tests.training.test_trainer import CPU, SmallNet, digits, small_net
 
 QUICK = TrainingSettings(num_epochs=4, num_cycles=1, batch_size=32, crop_padding=1, cutout_length=2)
@@ -213,9 +212,7 @@ def test_resume_after_sigkill_in_training_and_in_writing(tmp_path: Path) -> None
     path = tmp_path / "state"
     other = tmp_path / ".state.of_another.xxxxxxxx.partial"
     other.touch()
-    # The optimizer imports torch._dynamo, which takes seconds; import it once for both forks.
-    code = f"import torch._dynamo; from tests.training.test_checkpoint import *; fork_until_killed({str(path)!r})"
-    process = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    process = run_forked(partial(fork_until_killed, str(path)), folder=tmp_path)
     assert process.returncode == 0, process.stderr
     leftovers = [entry for entry in tmp_path.iterdir() if entry not in (path, other)]
     assert [entry.name.startswith(".state.") for entry in leftovers] == [True]

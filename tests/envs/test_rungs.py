@@ -97,7 +97,7 @@ def test_fidelity_without_rungs_is_an_error() -> None:
 
 
 def test_vector_environment_has_one_rung_for_all() -> None:
-    env = gym.make_vec("NASES-Digits-v0", 2, **OPTIONS)
+    env = gym.make_vec("NASES-Digits-v0", 2, **OPTIONS, execution={"executor": "serial"})
     assert isinstance(env, NASESVectorEnv)
     env.reset(seed=0, options={"fidelity": 2})
     infos = env.step(env.action_space.sample())[4]

@@ -138,7 +138,7 @@ def test_latencies_in_another_store_are_an_error_that_names_it(monkeypatch: pyte
     latencies = itertools.count(1)
     monkeypatch.setattr(TrainingEvaluator, "measure_latency", lambda *args: next(latencies) / 1000)
     monkeypatch.setattr("nases_env.search.run.check_feasibility", lambda *args: "")
-    options = ("--agent", "random_search", "--max-latency", "1s", "--budget", "1", "--run-dir", "run")
+    options = ("--agent", "random_search", "--max-latency", "1s", "--budget", "1", "--num-envs", "1", "--run-dir", "run")
     assert run_here(main, *SEARCH, *options).returncode == 0
     resume: tuple[str, ...] = ("search", "--resume", "run", "--budget", "2")
     before, store, other = Path("run/store.sqlite").absolute(), Path("copy.sqlite"), Path("other.sqlite").absolute()

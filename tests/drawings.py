@@ -69,7 +69,7 @@ def _draw(search_space: SearchSpace, architecture: Architecture, title: str = ""
 
 
 def _to_array(drawn: _DrawingOf) -> Any:
-    """Render the frames of a video. Of the images of TensorBoard, of which no test reads the pixels, render the first one."""
+    """Render the frames of videos, and the first image of TensorBoard; no test reads the pixels of the others."""
     if drawn.is_frame:
         return drawn.drawing.pixels.copy()
     space = type(drawn.search_space)

@@ -68,8 +68,10 @@ def _draw(search_space: SearchSpace, architecture: Architecture, title: str = ""
     return _DrawingOf(_drawing(text), search_space, fixed_size)
 
 
-def _to_array(drawn: _DrawingOf) -> Any:
+def _to_array(drawn: Figure | _DrawingOf) -> Any:
     """Render the frames of videos, and the first image of TensorBoard; no test reads the pixels of the others."""
+    if isinstance(drawn, Figure):  # not of an architecture
+        return ORIGINALS["to_array"](drawn)
     if drawn.is_frame:
         return drawn.drawing.pixels.copy()
     space = type(drawn.search_space)
@@ -78,7 +80,10 @@ def _to_array(drawn: _DrawingOf) -> Any:
     return _shared_pixels[space].copy()
 
 
-def _save(drawn: _DrawingOf, path: str | Path) -> None:
+def _save(drawn: Figure | _DrawingOf, path: str | Path) -> None:
+    if isinstance(drawn, Figure):  # not of an architecture
+        ORIGINALS["save"](drawn, path)
+        return
     ending = Path(path).suffix.lower()
     files = _shared_outputs if ending in SLOW_FORMATS else drawn.drawing.files
     if ending in files:

@@ -124,12 +124,12 @@ class Evaluator(ABC):
     def describe(self) -> dict[str, Any]:
         """Return everything in the configuration that affects results, as JSON values. Call ``prepare`` first.
 
-        The default is the name of the class and its attributes, and the source of a custom class. Evaluators that read files
-        describe their content instead of their paths.
+        The default is the name of the class, its attributes without ``limits``, and the source of a custom class. Evaluators
+        that read files describe their content instead of their paths.
         """
         cls = type(self)
         space = describe_search_space(get_search_space(self.search_space))
-        attributes = {name: value for name, value in vars(self).items() if name != "search_space"}
+        attributes = {name: value for name, value in vars(self).items() if name not in ("search_space", "limits")}
         described = {"evaluator": cls.__qualname__, **describe_attributes(attributes), "search_space": space}
         if is_custom(cls):
             described |= {"evaluator": f"{cls.__module__}:{cls.__qualname__}", "evaluator_source": source_digest(cls)}

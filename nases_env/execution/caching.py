@@ -185,7 +185,7 @@ class CachingExecutor(Executor):
     def _finish(self, job: _Job, evaluated: Future[Evaluation]) -> None:
         """Store the result of the inner executor. Called in the thread that completes ``evaluated``."""
         try:
-            evaluation = evaluated.result()
+            evaluation = self._with_lower_rung(job, evaluated.result())
             if evaluation.status is Status.FAILED:
                 self._release(job)
             elif self.store is not None:
@@ -196,6 +196,16 @@ class CachingExecutor(Executor):
             self._fail(job, error)
         else:
             self._succeed(job, evaluation)
+
+    def _with_lower_rung(self, job: _Job, evaluation: Evaluation) -> Evaluation:
+        """Add the time of the lower rung, which the result of a training includes, to that of failed attempts."""
+        if job.fidelity is None or evaluation.status not in (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY):
+            return evaluation
+        rungs = (None, *self.evaluator.rungs)
+        lower = rungs[rungs.index(job.fidelity) - 1]
+        with self._lock:
+            before = self._evaluations.get((evaluation.key, evaluation.seed, lower))
+        return evaluation if before is None else replace(evaluation, seconds=before.seconds + evaluation.seconds)
 
     def _wait(self, job: _Job) -> None:
         with self._lock:

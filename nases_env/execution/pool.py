@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import NamedTuple
 
+from nases_env.devices import device_type
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
 from nases_env.execution.executor import Executor, Task
@@ -182,7 +183,9 @@ class WorkerPoolExecutor(Executor):
                     f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
                     "fix the cause and start again; resume a search with --resume"
                 )
-        return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, reason=reason)
+        device = str(getattr(self.evaluator, "device", "cpu"))
+        device = device_type(device) if device == "auto" else device
+        return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, device=device, reason=reason)
 
 
 class _Job(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, QueryEvaluator, describe_search_space
+from nases_env.evaluation import Evaluation, Evaluator, Limits, OperatorShareEvaluator, QueryEvaluator, describe_search_space
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
 
 pd = pytest.importorskip("pandas")
@@ -169,6 +169,15 @@ def test_digest_does_not_depend_on_the_order_of_sets(evaluator: Callable[[Any], 
     assert one == other
     assert repr(one) != repr(other), "as sets of texts in two processes"
     assert evaluator(one).digest() == evaluator(other).digest()
+
+
+def test_digest_does_not_depend_on_limits() -> None:
+    def digest(max_params: int | None) -> str:
+        evaluator = Scoring(1.0)
+        evaluator.limits = Limits(max_params=max_params)
+        return evaluator.digest()
+
+    assert digest(None) == digest(1000)
 
 
 def test_plain_attributes_have_no_contents() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -51,6 +52,20 @@ class Accuracies(Evaluator):
         if self.outcome is not None:
             return self.outcome()
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=seed / 1000)
+
+
+class AtRungs(Accuracies):
+    """``Accuracies`` with rungs."""
+
+    rungs = (1, 3)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self.describe_rungs()}
+
+    def at_fidelity(self, fidelity: int) -> Evaluator:
+        found = copy.copy(self)
+        found.fidelity = fidelity
+        return found
 
 
 class InThread(Worker):
@@ -290,6 +305,19 @@ def test_without_a_store_results_are_cached_in_memory(evaluator: Accuracies) -> 
     assert "nases-store" not in {thread.name for thread in threading.enumerate()}
     executor.shutdown()
     assert executor.submit(architecture(3), 3).cancelled()
+
+
+@pytest.mark.parametrize("status", [Status.TIMED_OUT, Status.OUT_OF_MEMORY, Status.FAILED, Status.DIVERGED])
+def test_time_of_a_promoted_child_includes_the_lower_rung_if_it_fails(
+    make: Callable[..., CachingExecutor], status: Status
+) -> None:
+    evaluator = AtRungs()
+    executor = make(evaluator, background=True)
+    evaluator.outcome = lambda: Evaluation(architecture(1).key, 1, Status.OK, seconds=100.0)
+    assert executor.submit(architecture(1), 1, 1).result(30).seconds == 100.0
+    evaluator.outcome = lambda: Evaluation(architecture(1).key, 1, status, seconds=7.0)
+    seconds = executor.submit(architecture(1), 1, 3).result(30).seconds
+    assert seconds == (7.0 if status is Status.DIVERGED else 107.0), "a training that ends counts both itself"
 
 
 class TestWaitingInTheBackground:

@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, as_completed, wait
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from nases_env.devices import device_type
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status
+from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, Status
 from nases_env.execution.executor import SerialExecutor, Task
 from nases_env.execution.pool import MAX_CONSECUTIVE_FAILURES, AttemptError, Worker, WorkerPoolExecutor
 from nases_env.search_spaces import get_search_space
@@ -21,6 +23,13 @@ SPACE = get_search_space("nasbench201")
 ARCHITECTURES = [SPACE.sample(np.random.default_rng(seed)) for seed in range(20)]
 FAILED, TIMED_OUT, OUT_OF_MEMORY = Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY
 SECONDS = 30.0  # timeout of a test that hangs
+
+
+@dataclass(frozen=True)
+class OnDevice(OperatorShareEvaluator):
+    """Has a device, as the evaluator that trains children does."""
+
+    device: str
 
 
 class ScriptedWorker(Worker):
@@ -154,6 +163,22 @@ def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executo
     evaluation = result(make_executor(worker, max_retries=0), 1)
     assert evaluation.reason == "two lines"
     assert worker.evaluated == [1]
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "device"),
+    [
+        (EVALUATOR, "cpu"),
+        (OnDevice("nasbench201", "skip_connect", "cuda:1"), "cuda:1"),
+        (OnDevice("nasbench201", "skip_connect", "auto"), device_type("auto")),
+    ],
+)
+def test_failed_evaluation_names_the_device_of_the_evaluator(evaluator: Evaluator, device: str) -> None:
+    executor = WorkerPoolExecutor(evaluator, [ScriptedWorker({1: failures(TIMED_OUT)})], max_retries=0)
+    try:
+        assert result(executor, 1).device == device
+    finally:
+        executor.shutdown()
 
 
 def test_consecutive_failures_raise_input_error(make_executor: MakeExecutor) -> None:

@@ -42,7 +42,7 @@ REWORDED_ERRORS = {
 """Replacements in tyro's error messages, as regular expressions."""
 
 MISSING_ARGUMENT = re.compile("missing value for argument '")
-"""The reworded message of tyro for a positional argument whose place an option has."""
+"""The reworded message of tyro for a positional argument that is missing, or in whose place there is an option."""
 
 MACHINE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO),
@@ -167,7 +167,8 @@ def parse(args_type: Any, *, args: Sequence[str] | None = None, essential: Colle
         except SystemExit as ended:
             if ended.code == 2:
                 reason = _reword(messages.getvalue())
-                if MISSING_ARGUMENT.match(reason):  # an unknown option is in its place
+                if MISSING_ARGUMENT.match(reason):
+                    # The words may have an option in its place. With another word there, an unknown option is the error.
                     first = 0 if dataclasses.is_dataclass(args_type) else 1
                     parse(args_type, args=[*words[:first], "x", *words[first:]], essential=essential, **options)
                 raise InputError(f"{reason}; --help lists the options") from None

@@ -65,6 +65,13 @@ def test_svg_names_every_operator_input_node_and_output(tmp_path: Path) -> None:
     assert sorted(text for text in shown if text.startswith("+")) == sorted(["+", *[f"+{node}" for node in range(1, 6)] * 2])
 
 
+@pytest.mark.parametrize(("space", "meaning"), [(SPACE, "concatenated"), (NasBench201(), "output")])
+def test_legend_says_what_the_lines_to_the_output_are(space: SearchSpace, meaning: str) -> None:
+    scene = visualization.make_scene(space, space.sample(np.random.default_rng(0)))
+    *_, last = (shape.text for shape in scene.shapes if isinstance(shape, Text))
+    assert last == meaning
+
+
 def require_separate_boxes(scene: Scene) -> list[Box]:
     """Return the boxes and frames of the cells, which must be inside the page and must not overlap others of their kind."""
     boxes = [shape for shape in scene.shapes if isinstance(shape, Box)]

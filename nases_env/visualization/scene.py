@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -290,10 +290,11 @@ def control_points(path: tuple[Point, ...]) -> list[tuple[Point, Point, Point]]:
     return curves
 
 
-def _legend(graphs: Iterable[CellGraph]) -> list[tuple[str, str]]:
+def _legend(graphs: Sequence[CellGraph]) -> list[tuple[str, str]]:
     """Return the entries of the legend: what is drawn, as the name of an operator, "+" or "dashed"; and its meaning."""
     operators = [(name, name) for name in _operators(graphs)]
-    return [*operators, ("+", "sum of a frame"), ("dashed", "concatenated")]
+    is_concatenated = any(len(graph.outputs) > 1 for graph in graphs)
+    return [*operators, ("+", "sum of a frame"), ("dashed", "concatenated" if is_concatenated else "output")]
 
 
 def _entry_width(entry: tuple[str, str], box_width: float) -> float:

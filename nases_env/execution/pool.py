@@ -183,9 +183,12 @@ class WorkerPoolExecutor(Executor):
                     f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
                     "fix the cause and start again; resume a search with --resume"
                 )
-        device = str(getattr(self.evaluator, "device", "cpu"))
-        device = device_type(device) if device == "auto" else device
-        return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, device=device, reason=reason)
+        return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, device=self._device(), reason=reason)
+
+    def _device(self) -> str:
+        """Return the device of the children, for those without a result; the device of a table is one of its columns."""
+        device = getattr(self.evaluator, "device", None) if self.evaluator.is_expensive else None
+        return device_type(device) if device == "auto" else str(device or "cpu")
 
 
 class _Job(NamedTuple):

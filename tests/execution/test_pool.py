@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, as_completed, wait
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from nases_env.devices import device_type
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, Status
+from nases_env.evaluation.nasbench201_costs import NasBench201CostEvaluator
 from nases_env.execution.executor import SerialExecutor, Task
 from nases_env.execution.pool import MAX_CONSECUTIVE_FAILURES, AttemptError, Worker, WorkerPoolExecutor
 from nases_env.search_spaces import get_search_space
@@ -30,6 +32,7 @@ class OnDevice(OperatorShareEvaluator):
     """Has a device, as the evaluator that trains children does."""
 
     device: str
+    is_expensive: ClassVar[bool] = True
 
 
 class ScriptedWorker(Worker):
@@ -171,6 +174,8 @@ def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executo
         (EVALUATOR, "cpu"),
         (OnDevice("nasbench201", "skip_connect", "cuda:1"), "cuda:1"),
         (OnDevice("nasbench201", "skip_connect", "auto"), device_type("auto")),
+        (NasBench201CostEvaluator(device="ms_pixel3"), "cpu"),  # a column of the table
+        (NasBench201CostEvaluator(), "cpu"),
     ],
 )
 def test_failed_evaluation_names_the_device_of_the_evaluator(evaluator: Evaluator, device: str) -> None:

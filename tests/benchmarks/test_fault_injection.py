@@ -24,7 +24,7 @@ from benchmarks.fault_injection import checks, concurrency, kills
 from benchmarks.fault_injection.__main__ import CAMPAIGNS, Args, main
 from benchmarks.fault_injection.concurrency import NUM_PROCESSES
 from benchmarks.fault_injection.control_dir import CONTROL_DIR_VARIABLE, FAULT_REQUESTS, ControlDir
-from benchmarks.fault_injection.faulty_spaces import ToySpace, TrainedSpace, inject_requested_fault
+from benchmarks.fault_injection.faulty_spaces import ToySpace, TrainedSpace
 from benchmarks.fault_injection.forked_command import ForkedCommand, describe_failure, find_processes
 from benchmarks.fault_injection.injector import (
     FAULTS,
@@ -305,9 +305,7 @@ def test_only_held_children_wait(tmp_path: Path) -> None:
     assert not control.is_held("a")
 
 
-def test_children_inject_requested_faults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
+def test_children_inject_requested_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CONTROL_DIR_VARIABLE, str(tmp_path))
     control, space = ControlDir(tmp_path), ToySpace()
     child = space.sample(np.random.default_rng(0))
@@ -321,11 +319,18 @@ def test_children_inject_requested_faults(
         (event, child.key) for event in ("started", "started", "completed", "started", "completed")
     ]
     assert {entry.pid for entry in control.entries()} == {os.getpid()}
-    control.request("exit")
-    assert run_forked(partial(inject_requested_fault, control), folder=ROOT).returncode == 3
-    control.request("print")
-    inject_requested_fault(control)
-    assert len(capfdbinary.readouterr().out) >= 65536
+    code = (
+        "import sys; from benchmarks.fault_injection.faulty_spaces import *; "
+        "inject_requested_fault(ControlDir(Path(sys.argv[1])))"
+    )
+    for fault, status in (("exit", 3), ("print", 0)):
+        control.request(fault)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, check=False
+        )
+        assert process.returncode == status
+    assert len(process.stdout) >= 65536
     assert control.take_request() is None
 
 

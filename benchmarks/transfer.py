@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.stats
+import torch
 from nases_agents import bayesian_optimization, model_assisted, random_search
 from nases_agents.bayesian_optimization import BayesianOptimization
 from nases_agents.model_assisted import ModelAssisted
+from nases_agents.policy import rank_normalize
 from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import tqdm
@@ -197,8 +198,7 @@ def regrets_of_tables(accuracies: NDArray[np.float64], budgets: Sequence[int]) -
         squares on the table of the task itself. A normal score is the normal quantile of the rank.
     """
     standardized = (accuracies - accuracies.mean(1, keepdims=True)) / accuracies.std(1, keepdims=True)
-    ranks = scipy.stats.rankdata(accuracies, axis=1)
-    normal_scores = scipy.stats.norm.ppf((ranks - 0.5) / ranks.shape[1])
+    normal_scores = np.stack([rank_normalize(torch.from_numpy(of_task)).numpy() for of_task in accuracies])
     last = np.array(budgets) - 1
     regrets: dict[str, list[NDArray[np.float64]]] = {"mean": [], "fitted to the task": []}
     for task, own in enumerate(standardized):

@@ -195,7 +195,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         name: [[finished[cell, repeat] for cell in cells] for repeat in range(args.num_seeds)]
         for name, finished in results.items()
     }
-    curves, seconds = (_curves(by_cell[FINAL], name) for name in ("valid_accuracy", "seconds"))
+    curves, losses, seconds = (_curves(by_cell[FINAL], name) for name in ("valid_accuracy", "train_loss", "seconds"))
     valid = curves[:, :, -1].T
     test = np.array([[result["test_accuracy"] for result in part] for part in by_cell[FINAL]]).T
     rungs = [rung for rung in RUNGS if rung < curves.shape[-1]]
@@ -211,7 +211,8 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         ]
         for name in args.trainings
     }
-    scores = scores_of_epochs(by_cell[FINAL][0], sizes[-1].values, get_search_space(args.search_space).flops_exponent)
+    exponent = get_search_space(args.search_space).flops_exponent
+    scores = scores_of_epochs(curves[0], losses[0], sizes[-1].values, exponent)
     rung_rows = [
         {"signal": name, **row}
         for name, values in scores.items()

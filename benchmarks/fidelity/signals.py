@@ -160,24 +160,22 @@ def rewards_of_training(name: str, results: Sequence[Measurements], num_flops: N
     ]
 
 
-def scores_of_epochs(results: Sequence[Measurements], num_flops: Numbers, exponent: float) -> dict[str, Numbers]:
+def scores_of_epochs(
+    valid_accuracies: Numbers, train_losses: Numbers, num_flops: Numbers, exponent: float
+) -> dict[str, Numbers]:
     """Return what rungs could rank networks by, after each epoch of a training, each of shape (cells, epochs).
 
     Args:
-        results: the result of the training for each cell.
+        valid_accuracies: after each epoch, shape (cells, epochs).
+        train_losses: the mean of each epoch, shape (cells, epochs).
         num_flops: FLOPs of each cell, shape (cells,).
         exponent: exponent of the number of MFLOPs in the reward; see ``nases_env.evaluation.scale_odds``.
     """
-    epochs = [list(result["epochs"].values()) for result in results]
-    losses = np.array([[record["train_loss"] for record in records] for records in epochs])
-    speeds = np.exp(-np.cumsum(losses, axis=1) / np.arange(1, losses.shape[1] + 1))
+    speeds = np.exp(-np.cumsum(train_losses, axis=1) / np.arange(1, train_losses.shape[1] + 1))
     rewards = [
         [scale_odds(speed, flops, exponent) for speed in of_cell] for of_cell, flops in zip(speeds, num_flops, strict=True)
     ]
-    return {
-        "valid_accuracy": np.array([[record["valid_accuracy"] for record in records] for records in epochs]),
-        f"training_speed, exponent {exponent:g}": np.array(rewards),
-    }
+    return {"valid_accuracy": valid_accuracies, f"training_speed, exponent {exponent:g}": np.array(rewards)}
 
 
 def average(name: str, signals: Sequence[Signal]) -> Signal:

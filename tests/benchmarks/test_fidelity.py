@@ -376,17 +376,8 @@ def test_images_of_the_user_are_part_of_the_identity(tmp_path: Path) -> None:
 
 
 def test_rungs_rank_by_the_accuracy_or_by_the_reward_of_the_epochs_so_far() -> None:
-    losses, accuracies = [[2.0, 1.0], [1.0, 3.0]], [[0.3, 0.6], [0.5, 0.4]]
-    results = [
-        {
-            "epochs": {
-                str(epoch + 1): {"train_loss": losses[cell][epoch], "valid_accuracy": accuracies[cell][epoch]}
-                for epoch in (0, 1)
-            }
-        }
-        for cell in (0, 1)
-    ]
-    scores = scores_of_epochs(results, np.array([1e6, 4e6]), 0.5)
+    losses, accuracies = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[0.3, 0.6], [0.5, 0.4]])
+    scores = scores_of_epochs(accuracies, losses, np.array([1e6, 4e6]), 0.5)
     assert list(scores) == ["valid_accuracy", "training_speed, exponent 0.5"]
     np.testing.assert_array_equal(scores["valid_accuracy"], accuracies)
     # The odds of the second cell are doubled: the square root of its 4 MFLOPs.

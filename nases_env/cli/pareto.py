@@ -122,12 +122,16 @@ def pareto_command(args: ParetoArgs) -> None:
 
 def _find_front(run_dirs: Sequence[Path], name: str, reference: tuple[float, float] | None) -> _Front:
     cost = COSTS[name]
+
+    def known_children(cost: Cost) -> list[_Child]:
+        return [child for child in children if cost.of(child.evaluation) > 0]
+
     children = [child for run, path in enumerate(run_dirs) for child in _best_trials(run, path)]
-    known = [child for child in children if cost.of(child.evaluation) > 0]
+    known = known_children(cost)
     if not known:
         if not children:
             raise InputError("no child has a result yet; wait for the search, or resume it")
-        others = [other for other in COSTS if any(COSTS[other].of(child.evaluation) > 0 for child in children)]
+        others = [other for other, each in COSTS.items() if known_children(each)]
         if not others:
             raise InputError(
                 "no cost is known for any child; pass a search that trains networks, or one in NASES-MO-NASBench201-v0"

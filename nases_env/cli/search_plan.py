@@ -44,7 +44,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     num_recorded = recorded.get(env.rungs[0] if env.rungs else None, 0)
     if args.resume is not None:
         require_budget(args.budget, num_recorded, args.resume)
-    elif env.evaluator.limits.max_latency is None:  # the search checks it again, and measuring latencies takes long
+    elif evaluator.limits.max_latency is None:  # the search checks it again, and measuring latencies takes long
         check_feasibility(env, args.seed)
     budget = format_budget(args.budget, args.time)
     if num_recorded and limited_budget(args.budget) is not None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nases_env.model_io import TrainedModel
+from nases_env.model_io.export import VerifiedExport, verified_export
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces import get_search_space
 from nases_env.seeding import torch_generator
@@ -26,7 +27,15 @@ CELL = [
     [["avg_pool_3x3", 3], ["max_pool_3x3", 4]],
     [["identity", 5], ["identity", 2]],
 ]
-GENOTYPE = {"normal": CELL, "reduction": CELL}
+# Every operator on inputs, where its stride is 2; on nodes, it is that of a normal cell.
+REDUCTION = [
+    [["max_pool_3x3", 1], ["avg_pool_3x3", 0]],
+    [["identity", 0], ["sep_conv_3x3", 1]],
+    [["sep_conv_5x5", 0], ["identity", 3]],
+    [["identity", 3], ["identity", 4]],
+    [["identity", 5], ["identity", 2]],
+]
+GENOTYPE = {"normal": CELL, "reduction": REDUCTION}
 SIZES = {"stem_stride": 2, "width": 0.5, "growth": [3, 1], "depth": [1, 2, 1], "expansion": 2}
 SIZED = {**SIZES, **GENOTYPE}
 NASBENCH201 = {"cell": "|avg_pool_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"}
@@ -62,6 +71,12 @@ def model() -> TrainedModel:
     settings = TrainingSettings(num_epochs=2, num_cycles=1, batch_size=20)
     train_classifier(model.network, train, train, settings, seed=0, device=torch.device("cpu"), flip=True)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def onnx_export(model: TrainedModel) -> VerifiedExport:
+    """The ONNX export of ``model``, shared because it takes seconds."""
+    return verified_export(model, "onnx", None)
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ for path in sys.argv[1:]:
 def auxiliary() -> TrainedModel:
     """Return a network of ENAS micro with an auxiliary head."""
     space = get_search_space("enas_micro")
-    cell = [[["sep_conv_3x3", 0], ["identity", 1]]] + [[["sep_conv_5x5", 1], ["max_pool_3x3", 0]]] * 4
+    convolutions = [[["sep_conv_3x3", 0], ["identity", 1]], [["sep_conv_5x5", 1], ["max_pool_3x3", 0]]]
+    cell = convolutions + [[["identity", 2], ["identity", 3]]] * 3
     model = tiny_model("enas_micro", (3, 9, 9), {"normal": cell, "reduction": cell})
     settings = dataclasses.replace(model.settings, auxiliary_head=True)
     return TrainedModel(

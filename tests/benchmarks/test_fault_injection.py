@@ -58,7 +58,7 @@ class ForkedPopen:
     def __init__(self, command: list[str], *, env: dict[str, str], stdout: BinaryIO, **_: Any) -> None:
         self._process: Any = processes.Process(target=run_script, args=(command[1:], env, Path(stdout.name)))
         self._process.start()
-        self.pid: int = self._process.pid
+        self.pid: Any = self._process.pid
 
     def poll(self) -> int | None:
         exit_status: int | None = self._process.exitcode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import itertools
@@ -99,6 +100,7 @@ def digest_of_own_images(
     return digest_of_text("".join(map(digest_images, images)))
 
 
+@functools.cache
 def _version(library: str) -> str | None:
     """Return the version of a library; None if it is not installed, such as one of an extra."""
     try:

@@ -54,7 +54,7 @@ def options(output: Path) -> dict[str, Any]:
         "num_steps": 3,
         "num_seeds": 3,
         "num_assisted_seeds": 2,
-        "budgets": (22, 21),
+        "budgets": (10, 9),
         "search_space": SPACE.name,
         "num_processes": 1,
         "output": output,
@@ -138,16 +138,16 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
         "embedding": str(make_pretrainings(args, SPACE)[row][0].path),
         "env_kwargs": {"landscape_seed": "1"},
         "seed": 1,
-        "budget": 22,
+        "budget": 10,
     }
     options = elite_reinforce.Args(**common) if agent == "elite_reinforce" else model_assisted.Args(**common)
     env = make_env(options)
     env.reset(seed=1)
-    search = SearchLoop(env, 22)
+    search = SearchLoop(env, 10)
     agent_type: Any = EliteReinforce if agent == "elite_reinforce" else ModelAssisted
     search.run(agent_type(search.env, options), options.ask_batch_size)
     rewards = [child.evaluation.reward for child in search.trials]
-    for budget in (21, 22):
+    for budget in (9, 10):
         at = metrics["search"][agent]["rows"][row][str(budget)]
         assert at["values"][1] == max(rewards[:budget])
         assert at["value"] == pytest.approx(np.mean(at["values"]))
@@ -156,14 +156,14 @@ def test_landscape_s_is_searched_with_seed_s_and_the_embedding_of_the_row(
 
 def test_random_search_does_not_depend_on_the_embedding(args: Args, metrics: dict[str, Any]) -> None:
     options = SearchArgs(
-        env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": "2"}, seed=2, budget=22
+        env_id="NASES-Synthetic-v0", search_space=SPACE.name, env_kwargs={"landscape_seed": "2"}, seed=2, budget=10
     )
     env = make_env(options)  # with the built-in embedding
     env.reset(seed=2)
-    search = SearchLoop(env, 22)
+    search = SearchLoop(env, 10)
     search.run(RandomSearch(search.env, options))
     assert search.best is not None
-    assert metrics["search"]["elite_reinforce"]["rows"]["random_search"]["22"]["values"][2] == search.best.evaluation.reward
+    assert metrics["search"]["elite_reinforce"]["rows"]["random_search"]["10"]["values"][2] == search.best.evaluation.reward
 
 
 def test_rows_are_paired_by_landscape(metrics: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def test_rows_are_paired_by_landscape(metrics: dict[str, Any]) -> None:
         rows = metrics["search"][agent]["rows"]
         assert list(rows) == [*ROW_NAMES, *BASELINES]
         for name, at in rows.items():
-            assert list(at) == ["21", "22"]
+            assert list(at) == ["9", "10"]
             for budget, estimate in at.items():
                 assert len(estimate["values"]) == num_landscapes
                 differences = np.subtract(estimate["values"], rows[REFERENCE][budget]["values"])
@@ -184,8 +184,8 @@ def test_rows_are_paired_by_landscape(metrics: dict[str, Any]) -> None:
                     assert estimate["difference"]["high"] <= max(differences)
         for name in BASELINES:  # the same searches for each agent
             assert (
-                rows[name]["22"]["values"]
-                == metrics["search"]["elite_reinforce"]["rows"][name]["22"]["values"][:num_landscapes]
+                rows[name]["10"]["values"]
+                == metrics["search"]["elite_reinforce"]["rows"][name]["10"]["values"][:num_landscapes]
             )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,22 @@ from nases_env.execution import Store
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import STORE, TRAJECTORY, read_config, read_trajectory
 from tests.commands import run_benchmark, run_here
+from tests.processes import processes
 
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Any:
-    before = set(psutil.Process().children())
+    forkserver.ensure_running()
+    before = set(psutil.Process().children(recursive=True))
     yield
-    new = set(psutil.Process().children()) - before
+    new = set(psutil.Process().children(recursive=True)) - before
     assert all("resource_tracker" in " ".join(child.cmdline()) for child in new)
+
+
+@pytest.fixture
+def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of ``multiprocessing``, which saves the time of their imports."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
 
 
 def test_variants_are_interleaved() -> None:
@@ -46,6 +56,7 @@ def test_variants_are_interleaved() -> None:
     assert paired_ratios([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_all_variants_evaluate_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[scaling.Run] = []
 
@@ -123,6 +134,7 @@ def test_rows_are_committed(leases: bool, tmp_path: Path) -> None:
         assert store.get(commits.EVALUATION.key, commits.DIGEST, 5) == replace(commits.EVALUATION, seed=5)
 
 
+@pytest.mark.usefixtures("forked_processes")
 def test_processes_write_to_one_store(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     with commits.writers(2) as pool:
@@ -171,6 +183,7 @@ def test_commands_on_a_long_search_are_measured(tmp_path: Path) -> None:
         commands.run(["no-command"], run_dir)
 
 
+@pytest.mark.usefixtures("forked_processes")
 def test_selected_parts_are_measured(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     output = tmp_path / "out" / "metrics.json"

@@ -17,8 +17,15 @@ from benchmarks.fault_injection.fuzzing.kinds import KINDS, SHARES, draw_input, 
 from nases_env.cli import main as cli
 from nases_env.errors import InputError
 from tests.commands import run_benchmark
+from tests.processes import processes
 
 CALL = next(number for number in range(sum(SHARES.values())) if kind_of(number) == "calls")
+
+
+@pytest.fixture(autouse=True)
+def _forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of a campaign, which saves the time of their imports."""
+    monkeypatch.setattr(campaign, "SPAWN", processes)
 
 
 def test_campaign_counts_every_input(tmp_path: Path) -> None:
@@ -32,7 +39,7 @@ def test_campaign_counts_every_input(tmp_path: Path) -> None:
     assert all(gib > 0 for gib in metrics["max_gib"].values())
 
 
-def test_hangs_memory_and_dead_processes_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hangs_memory_and_dead_processes_are_detected(tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     samples.mkdir()
     worker = Worker(0, samples, tmp_path / "worker")
@@ -41,16 +48,16 @@ def test_hangs_memory_and_dead_processes_are_detected(tmp_path: Path, monkeypatc
         assert worker.is_usable
         process = psutil.Process(worker._process.pid)
         process.suspend()
-        monkeypatch.setattr(campaign, "MEMORY_LIMIT_GIB", 0.01)
-        worker.run(CALL)
-        assert wait_for(worker).outcome == "memory"
-        assert not worker.is_usable
-        monkeypatch.undo()
-        for name, seconds in (("HANG_SECONDS", -1.0), ("IDLE_SECONDS", 0.1)):
-            monkeypatch.setattr(campaign, name, seconds)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(campaign, "MEMORY_LIMIT_GIB", 0.01)
             worker.run(CALL)
-            assert wait_for(worker).outcome == "hang"
-            monkeypatch.undo()
+            assert wait_for(worker).outcome == "memory"
+            assert not worker.is_usable
+        for name, seconds in (("HANG_SECONDS", -1.0), ("IDLE_SECONDS", 0.1)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(campaign, name, seconds)
+                worker.run(CALL)
+                assert wait_for(worker).outcome == "hang"
         worker.run(CALL)
         process.kill()
         assert wait_for(worker) == Report("traceback", "the process exited with status -9")

@@ -19,12 +19,13 @@ from nases_env.execution import CachingExecutor, Executor, SerialExecutor
 from nases_env.search_spaces import Architecture
 
 
+@pytest.mark.usefixtures("tiny_children")
 def test_best_child_is_trained_and_tested(tmp_path: Path) -> None:
     main(
         Args(
             env_id="NASES-Digits-v0",
             preset="smoke",
-            search_minutes=0.02,
+            search_minutes=0.005,
             train_minutes=0.001,
             model=tmp_path / "model.safetensors",
             output=tmp_path / "metrics.json",

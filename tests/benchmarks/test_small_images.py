@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import small_images
 from benchmarks.small_images import Args, draw_dataset
 from nases_env.cli import main as cli
-from tests.commands import error_of, module, run_benchmark, run_here
+from nases_env.command_line import run_command
+from tests.commands import error_of, module, run_here
 from tests.training.images import write_folder
 
 
@@ -31,14 +34,23 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
-def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: list[list[str]]) -> None:
+def test_networks_are_compared_with_a_random_forest(
+    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(small_images, "FOREST_SIZE", 20)
+    monkeypatch.chdir(tmp_path)
+
+    def run_benchmark() -> None:
+        result = run_here(partial(run_command, Args, small_images.main), *options)
+        assert result.returncode == 0, result.stderr
+
     write_folder(tmp_path / "images", per_class=5)
     options = (
         *("--data-dir", "images", "--classes", "cat", "dog", "--num-train-images", "4", "--num-test-images", "3"),
         *("--num-seeds", "2", "--agents", "random_search", "--budget", "1", "--preset", "smoke"),
         *("--work-dir", "work", "--output", "out.json"),
     )
-    run_benchmark("small_images", options, tmp_path)
+    run_benchmark()
     content = json.loads((tmp_path / "out.json").read_text())
     forest, agent = content["random_forest"], content["agents"]["random_search"]
     accuracies = [result["test_accuracy"] for result in agent["results"]]
@@ -49,11 +61,11 @@ def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: li
         assert final["num_test_images"] == 6
         assert result["test_accuracy"] == final["test_accuracy"]
     assert len(commands) == 4
-    run_benchmark("small_images", options, tmp_path)  # the runs are reused
+    run_benchmark()  # the runs are reused
     assert len(commands) == 4
     assert json.loads((tmp_path / "out.json").read_text()) == content
     (tmp_path / "work" / "random_search-1" / "benchmark.json").unlink()  # as if the run had been interrupted
-    run_benchmark("small_images", options, tmp_path)
+    run_benchmark()
     assert len(commands) == 6
     repeated = json.loads((tmp_path / "out.json").read_text())["agents"]["random_search"]["results"]
     assert [result["test_accuracy"] for result in repeated] == accuracies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,12 @@ import hypothesis
 import pytest
 import torch
 
-from nases_env.embedding import autoencoder, pretraining, quality_report
-from nases_env.evaluation import presets
 from nases_env.evaluation.training import SPLIT_CACHE
-from nases_env.retraining import timing
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.drawings import reuse_drawings
 from tests.serving import Server, server
+from tests.small_sizes import reduce_children, reduce_samples
 
 __all__ = ["server"]
 
@@ -52,26 +49,15 @@ def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="module")
 def few_samples() -> Iterator[None]:
-    """Calibrate and measure embeddings with few samples; they are pretrained for a few steps only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining, "NUM_CALIBRATION_SAMPLES", 1000)
-        patch.setattr(autoencoder, "NUM_STATISTICS_VECTORS", 1000)
-        patch.setattr(quality_report, "__defaults__", (1000,))
+        reduce_samples(patch)
         yield
 
 
 @pytest.fixture(scope="module")
 def tiny_children() -> Iterator[None]:
-    """Train the children of the preset smoke, and their final networks, with a quarter of its images.
-
-    Durations are estimated from one network.
-    """
-    child, recipe = presets.PRESETS["smoke"], presets.RECIPES["smoke"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "smoke", dataclasses.replace(child, num_train_images=32, num_valid_images=32))
-        patch.setitem(presets.RECIPES, "smoke", {**recipe, "num_train_images": 64})
-        patch.setitem(presets.RETRAIN_PRESETS, "smoke", presets.final_settings(presets.PRESETS["smoke"], "smoke"))
-        patch.setattr(timing, "NUM_NETWORKS", 1)
+        reduce_children(patch)
         yield
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import runpy
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from benchmarks.fault_injection import checks, concurrency, kills, search_process
+from benchmarks.fault_injection import checks, concurrency, kills
 from benchmarks.fault_injection.__main__ import CAMPAIGNS, Args, main
 from benchmarks.fault_injection.concurrency import NUM_PROCESSES
 from benchmarks.fault_injection.control_dir import CONTROL_DIR_VARIABLE, FAULT_REQUESTS, ControlDir
@@ -40,65 +36,21 @@ from benchmarks.fault_injection.injector import (
 )
 from benchmarks.fault_injection.kills import make_stores, make_targets, split_kills
 from benchmarks.fault_injection.search_process import MARKER_VARIABLE, SearchProcess
-from nases_env.embedding import autoencoder, pretraining
 from nases_env.errors import InputError
-from nases_env.evaluation import presets
 from nases_env.execution import Store
 from nases_env.networks import NetworkSettings
 from nases_env.search import SearchArgs, SearchRun
-from tests.commands import ROOT, run_benchmark, script
-from tests.processes import processes, run_forked
+from tests.commands import ROOT, run_benchmark
+from tests.processes import run_forked
+from tests.small_sizes import reduce_children, reduce_samples
 
 NUM_CHILDREN = 4
 
 
-class ForkedPopen:
-    """A Python script in a forked process, with the part of the interface of ``subprocess.Popen`` that a search needs."""
-
-    def __init__(self, command: list[str], *, env: dict[str, str], stdout: BinaryIO, **_: Any) -> None:
-        self._process: Any = processes.Process(target=run_script, args=(command[1:], env, Path(stdout.name)))
-        self._process.start()
-        self.pid: Any = self._process.pid
-
-    def poll(self) -> int | None:
-        exit_status: int | None = self._process.exitcode
-        return exit_status
-
-    returncode = property(poll)
-
-    def wait(self) -> int | None:
-        self._process.join()
-        return self.poll()
-
-    def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-
-def run_script(words: list[str], environment: dict[str, str], output: Path) -> None:
-    """Run a script, the first of ``words``, in a new session of this process, and append its output to a file."""
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    tempfile.tempdir = None  # read again from the environment
-    with open(output, "ab") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-    sys.argv = words
-    script(Path(words[0]))()
-
-
-@pytest.fixture
-def forked_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start searches in forked processes, which saves the time of their imports."""
-    forked = SimpleNamespace(Popen=ForkedPopen, DEVNULL=subprocess.DEVNULL)
-    monkeypatch.setattr(search_process, "subprocess", forked)
-
-
-@pytest.mark.usefixtures("forked_searches")
 def test_toy_search_with_faults_equals_reference(tmp_path: Path) -> None:
     """With this seed, the second kill happens while the search restarts."""
     output, num_children, num_kills = tmp_path / "out" / "output.json", 8, 2
-    options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "9", "--toy-children", str(num_children))
+    options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "4", "--toy-children", str(num_children))
     paths = ("--work-dir", "work", "--output", str(output))
     run_benchmark("fault_injection", ("--campaigns", "toy", *options, *paths), tmp_path)
     metrics = json.loads(output.read_text())
@@ -108,7 +60,6 @@ def test_toy_search_with_faults_equals_reference(tmp_path: Path) -> None:
     assert not running_processes(tmp_path)
 
 
-@pytest.mark.usefixtures("forked_searches")
 def test_two_searches_share_the_evaluations_in_one_store(tmp_path: Path) -> None:
     output, campaigns = tmp_path / "output.json", CAMPAIGNS[2:3]
     options: dict[str, Any] = {"toy_children": 8, "num_workers": 1}
@@ -148,7 +99,6 @@ def running_processes(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.usefixtures("forked_searches")
 def test_campaign_fails_if_the_reference_search_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,25 +288,6 @@ def test_processes_are_identified_by_their_marker(search: SearchProcess, tmp_pat
     assert checks.find_processes(search) == []
 
 
-def test_search_is_started_with_its_environment_and_killed(tmp_path: Path) -> None:
-    search = SearchProcess("random_search", ("--seed", "1"), tmp_path / "search", ControlDir(tmp_path / "control"))
-    code = "import os, sys, time; print(sys.argv[1:], os.environ, os.getsid(0), flush=True); time.sleep(600)"
-    search._command = [sys.executable, "-c", code]
-    search.start()
-    (process,) = search.processes()
-    while not search.output.read_bytes().endswith(b"\n"):
-        assert search.is_running
-    output = search.output.read_text()
-    assert output.startswith(str(["--seed", "1", "--run-dir", str(search.run_dir)]))
-    assert output.endswith(f" {process.pid}\n")  # the session
-    assert all(f"'{path}'" in output for path in (search.temporary_dir, search.control.path))
-    assert search.kill()
-    assert not search.is_running
-    assert search.exit_status == -signal.SIGKILL
-    assert not process.is_running()
-    assert not search.kill()
-
-
 def test_fault_request_is_taken_once(tmp_path: Path) -> None:
     control = ControlDir(tmp_path)
     request = control.request("memory", "12")
@@ -451,11 +382,9 @@ def test_existing_work_dir_is_rejected(tmp_path: Path) -> None:
 
 def reduce_work() -> None:
     """Train with few images and calibrate embeddings with few samples in this process, which saves seconds."""
-    child, recipe = presets.PRESETS["smoke"], presets.RECIPES["smoke"]
-    child = dataclasses.replace(child, num_train_images=32, num_valid_images=32)
-    presets.PRESETS["smoke"], presets.RECIPES["smoke"] = child, {**recipe, "num_train_images": 64}
-    presets.RETRAIN_PRESETS["smoke"] = presets.final_settings(child, "smoke")
-    pretraining.NUM_CALIBRATION_SAMPLES = autoencoder.NUM_STATISTICS_VECTORS = 1000
+    patch = pytest.MonkeyPatch()
+    reduce_children(patch)
+    reduce_samples(patch)
 
 
 @pytest.mark.parametrize(

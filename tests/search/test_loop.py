@@ -382,18 +382,23 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
     return run
 
 
+@pytest.fixture(scope="module")
+def serial(tiny_children: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
+    """A search that trains children in this process."""
+    folder = tmp_path_factory.mktemp("serial")
+    return search_digits(folder / "run", executor="serial", store=str(folder / "store.sqlite"))
+
+
 @pytest.mark.usefixtures("tiny_children")
-def test_trajectory_does_not_depend_on_the_executor(tmp_path: Path) -> None:
-    search_digits(tmp_path / "serial", executor="serial")
+def test_trajectory_does_not_depend_on_the_executor(serial: SearchRun, tmp_path: Path) -> None:
     search_digits(tmp_path / "processes", num_workers=2)
-    assert trajectory(tmp_path / "serial") == trajectory(tmp_path / "processes")
+    assert trajectory(serial.run_dir) == trajectory(tmp_path / "processes")
 
 
 @pytest.mark.usefixtures("tiny_children")
-def test_second_search_reuses_the_results_of_a_shared_store(tmp_path: Path) -> None:
-    store = str(tmp_path / "store.sqlite")
-    first = search_digits(tmp_path / "first", executor="serial", store=store)
+def test_second_search_reuses_the_results_of_a_shared_store(serial: SearchRun, tmp_path: Path) -> None:
+    store = str(serial.run_dir.with_name("store.sqlite"))
     second = search_digits(tmp_path / "second", executor="serial", store=store)
-    assert first.env.executor.num_from_store == 0
+    assert serial.env.executor.num_from_store == 0
     assert second.env.executor.num_from_store == 5
-    assert list(read_trajectory(tmp_path / "first")) == list(read_trajectory(tmp_path / "second"))
+    assert list(read_trajectory(serial.run_dir)) == list(read_trajectory(tmp_path / "second"))

@@ -63,12 +63,13 @@ def number_event_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
 
 
-def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Write empty drawings and no report, which take much of the time of a short search."""
+def draw_nothing(patch: pytest.MonkeyPatch, *, report: bool = False) -> None:
+    """Write empty drawings and, unless ``report`` is set, no report; both take much of the time of a short search."""
     patch.setattr(visualization, "draw", lambda *args, **options: None)
     patch.setattr(visualization, "to_array", lambda drawn: np.zeros((8, 8, 3), np.uint8))
     patch.setattr(visualization, "save", lambda drawn, path: Path(path).touch())
-    patch.setattr(SearchRun, "_write_report", lambda run: None)
+    if not report:
+        patch.setattr(SearchRun, "_write_report", lambda run: None)
 
 
 @pytest.fixture

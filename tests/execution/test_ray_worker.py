@@ -405,9 +405,7 @@ def test_evaluator_can_be_defined_in_the_script(cluster: None, tmp_path: Path) -
     """The script joins the cluster of the other tests, which saves the start of another one."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     environment = {ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
-    done = run_forked(
-        script(tmp_path / "script.py"), ray_cluster._gcs_address(), folder=tmp_path, environment=environment
-    )
+    done = run_forked(script(tmp_path / "script.py"), ray_cluster._gcs_address(), folder=tmp_path, environment=environment)
     assert done.stdout.splitlines() == ["custom"], done.stderr
 
 

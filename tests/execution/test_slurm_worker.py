@@ -89,7 +89,7 @@ def test_failed_job_is_retried(tmp_path: Path) -> None:
     assert failed.reason.startswith("raised ValueError: no such thing as this; see ")
     for each in (retrying, jobs):
         each.shutdown()
-    # The files of the job that raised InputError, beside another one, and of the successful attempt are removed.
+    # The files of the successful attempt and of the job that raised InputError are removed, but not those of other jobs.
     (first,), (second,) = (list(folder.glob("*.err")) for folder in (tmp_path / "jobs").iterdir())
     assert all("no such thing" in path.read_text() for path in (first, second))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def without_drawings() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("search") / "run"
-    small = {"preset": "smoke", "search_space": "nasbench201"}
+    small: dict[str, Any] = {"preset": "smoke", "search_space": "nasbench201"}
     args = SearchArgs("NASES-Digits-v0", **small, budget=7, num_finalists=2, run_dir=path)
     with SearchRun(args, agent="random_search") as run:
         run.search(RandomActions(run.env, 0))

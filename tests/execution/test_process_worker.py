@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.execution.process_worker import ProcessWorker, default_num_workers, process_workers
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
+from tests.processes import ForkedCommand
 
 SECONDS = 120.0  # timeout of a test that hangs
 SPACE = get_search_space("nasbench201")
@@ -111,7 +113,7 @@ def test_child_is_retried_after_a_fault(
     }
     for seed, fault in enumerate(reasons):
         faulty.inject(seed, fault)
-    executor = make_executor(faulty, 2)
+    executor = make_executor(faulty, 1)
     futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(len(reasons))]
     for seed, future in enumerate(futures):
         assert without_origin(future.result(timeout=SECONDS)) == serial(faulty, seed)
@@ -129,16 +131,17 @@ def test_child_is_retried_after_a_fault(
 def test_worker_is_killed_at_a_limit(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
     faulty.inject(0, "allocate", "input_error")
     faulty.inject(1, "stop")
-    executors = (
-        make_executor(faulty, 1, max_retries=0, memory_limit=1.25),
-        make_executor(faulty, 1, max_retries=0, time_limit=3.0),
-    )
-    futures = [executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors)]
-    allocated, stopped = (future.result(timeout=SECONDS) for future in futures)
+    executor = make_executor(faulty, 1, max_retries=0, memory_limit=1.25)
+    allocated = executor.submit(ARCHITECTURES[0], 0).result(timeout=SECONDS)
     assert (allocated.status, allocated.reason) == (Status.OUT_OF_MEMORY, "used more than 1.25 GiB of memory")
+    (worker,) = executor._workers.values()
+    assert isinstance(worker, ProcessWorker)
+    worker._memory_limit, worker._time_limit = None, 3.0
+    futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in (1, 1, 0)]
+    stopped = futures[0].result(timeout=SECONDS)
     assert (stopped.status, stopped.reason) == (Status.TIMED_OUT, "took longer than 3 s")
-    # The new processes: one evaluator raises an InputError, the other evaluates the child.
-    invalid, evaluated = (executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors))
+    # The third process evaluates a child, and then its evaluator raises an InputError.
+    evaluated, invalid = futures[1:]
     assert str(invalid.exception(timeout=SECONDS)) == "fix this first"
     assert isinstance(invalid.exception(), InputError)
     assert without_origin(evaluated.result(timeout=SECONDS)) == serial(faulty, 1)
@@ -246,32 +249,23 @@ def test_shutdown_while_workers_start_leaves_no_process(make_executor: MakeExecu
     assert all(isinstance(future.exception(timeout=0), CancelledError) for future in futures)
 
 
-SEARCH = """
-    import sys
-    from pathlib import Path
-    import numpy as np
-    from nases_env.execution.process_worker import process_workers
-    from nases_env.execution.pool import WorkerPoolExecutor
-    from nases_env.search_spaces import get_search_space
-    from tests.execution.faulty import FaultyEvaluator
-
-    evaluator = FaultyEvaluator(folder=sys.argv[1])
-    executor = WorkerPoolExecutor(evaluator, process_workers(evaluator, 2, log_dir=Path(sys.argv[1]) / "logs"))
-    architecture = get_search_space("nasbench201").sample(np.random.default_rng(0))
-    futures = [executor.submit(architecture, seed) for seed in range(2)]
+def search(evaluator: FaultyEvaluator) -> None:
+    workers = process_workers(evaluator, 2, log_dir=Path(evaluator.folder) / "logs")
+    executor = WorkerPoolExecutor(evaluator, workers)
+    futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in range(2)]
     print(futures[0].result())
-"""
 
 
-def test_workers_end_if_their_parent_is_killed(faulty: FaultyEvaluator) -> None:
+def test_workers_end_if_their_parent_is_killed(faulty: FaultyEvaluator, tmp_path: Path) -> None:
     faulty.inject(0, "sleep")
     faulty.inject(1, "freeze")
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(SEARCH), faulty.folder]) as search:
-        try:
-            pids = pids_of(faulty, 0, 1)
-            assert not any(is_gone(pid) for pid in pids)
-        finally:
-            search.send_signal(signal.SIGKILL)
+    parent = ForkedCommand(partial(search, faulty), folder=tmp_path)
+    try:
+        pids = pids_of(faulty, 0, 1)
+        assert not any(is_gone(pid) for pid in pids)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+    assert parent.wait().returncode == -signal.SIGKILL
     until(lambda: all(is_gone(pid) for pid in pids))
 
 
@@ -317,7 +311,7 @@ CUSTOM_SCRIPT = """
         pass
 
     def workers(evaluator):
-        return process_workers(evaluator, 2, log_dir=folder)
+        return process_workers(evaluator, 1, log_dir=folder)
 
     for evaluator in (InTheScript("custom_module:CustomSpace"), custom_module.FaultyEvaluator(folder=open(__file__))):
         try:
@@ -328,7 +322,7 @@ CUSTOM_SCRIPT = """
     evaluator = custom_module.FaultyEvaluator("custom_module:CustomSpace", folder=str(folder))
     executor = WorkerPoolExecutor(evaluator, workers(evaluator))
     architecture = get_search_space("custom_module:CustomSpace").sample(np.random.default_rng(0))
-    sleeping, other = [executor.submit(architecture, seed) for seed in range(2)]
+    other, sleeping = [executor.submit(architecture, seed) for seed in (1, 0)]
     print(other.result().valid_accuracy == evaluator.evaluate(architecture, 1).valid_accuracy)
     while not (folder / "0.pid").exists():
         time.sleep(0.01)

@@ -8,11 +8,11 @@ import importlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEv
 from nases_env.execution import SerialExecutor, Task
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.search_spaces import Architecture, get_search_space
+from tests.commands import script
 from tests.execution.faulty import FaultyEvaluator
+from tests.processes import run_forked
 
 ray: Any = pytest.importorskip("ray")
 ray_cluster: Any = importlib.import_module("nases_env.execution.ray_cluster")  # requires Ray
@@ -342,8 +344,7 @@ def on_two_nodes(log_dir: Path) -> None:
     evaluator = NodeEvaluator()
     executor = WorkerPoolExecutor(evaluator, make_workers(evaluator, log_dir, 2, address=address))
     futures = [executor.submit(child, 0) for child in CHILDREN]
-    while sum(future.done() for future in futures) < 8:
-        time.sleep(0.05)
+    wait_until(lambda: len({future.result().device for future in futures if future.done()}) == 2)
     nodes.remove_node(second, allow_graceful=False)
     evaluations = [future.result(timeout=SECONDS) for future in futures]
     assert len({evaluation.device for evaluation in evaluations}) == 2
@@ -373,9 +374,7 @@ def on_two_nodes(log_dir: Path) -> None:
 
 
 def test_children_of_a_dead_node_are_retried(tmp_path: Path) -> None:
-    module = "tests.execution.test_ray_worker"
-    script = f"from pathlib import Path; from {module} import on_two_nodes; on_two_nodes(Path({str(tmp_path)!r}))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = run_forked(partial(on_two_nodes, tmp_path), folder=ROOT)
     assert done.returncode == 0, done.stderr
 
 
@@ -405,16 +404,8 @@ SCRIPT = """
 def test_evaluator_can_be_defined_in_the_script(cluster: None, tmp_path: Path) -> None:
     """The script joins the cluster of the other tests, which saves the start of another one."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
-    done = subprocess.run(
-        [sys.executable, "script.py", ray_cluster._gcs_address()],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    environment = {ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
+    done = run_forked(script(tmp_path / "script.py"), ray_cluster._gcs_address(), folder=tmp_path, environment=environment)
     assert done.stdout.splitlines() == ["custom"], done.stderr
 
 

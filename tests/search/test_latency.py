@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +18,23 @@ from nases_env.search.latency import with_latencies
 from nases_env.search.run_report import read_run
 from tests.commands import error_of, run_here
 from tests.search.acting import RandomActions
+from tests.search.test_resume import draw_nothing
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_drawings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch, report=True)
+        yield
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("search") / "run"
-    args = SearchArgs("NASES-Digits-v0", preset="smoke", budget=7, num_finalists=2, run_dir=path)
+    small: dict[str, Any] = {"preset": "smoke", "search_space": "nasbench201"}
+    args = SearchArgs("NASES-Digits-v0", **small, budget=7, num_finalists=2, run_dir=path)
     with SearchRun(args, agent="random_search") as run:
         run.search(RandomActions(run.env, 0))
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from nases_env.search.run_dir import read_trajectory
 from nases_env.search_spaces import get_search_space
 from tests.search.acting import CallAfter, RandomActions, Recorder
 from tests.search.limited import limited_env
+from tests.search.test_resume import draw_nothing
 
 
 class ReverseExecutor(Executor):
@@ -382,18 +383,30 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
     return run
 
 
-@pytest.mark.usefixtures("tiny_children")
-def test_trajectory_does_not_depend_on_the_executor(tmp_path: Path) -> None:
-    search_digits(tmp_path / "serial", executor="serial")
-    search_digits(tmp_path / "processes", num_workers=2)
-    assert trajectory(tmp_path / "serial") == trajectory(tmp_path / "processes")
+@pytest.fixture(scope="module")
+def without_drawings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
-@pytest.mark.usefixtures("tiny_children")
-def test_second_search_reuses_the_results_of_a_shared_store(tmp_path: Path) -> None:
-    store = str(tmp_path / "store.sqlite")
-    first = search_digits(tmp_path / "first", executor="serial", store=store)
+@pytest.fixture(scope="module")
+def serial(tiny_children: None, without_drawings: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
+    """A search that trains children in this process."""
+    folder = tmp_path_factory.mktemp("serial")
+    return search_digits(folder / "run", executor="serial", store=str(folder / "store.sqlite"))
+
+
+@pytest.mark.usefixtures("tiny_children", "without_drawings")
+def test_trajectory_does_not_depend_on_the_executor(serial: SearchRun, tmp_path: Path) -> None:
+    search_digits(tmp_path / "processes", num_workers=1)
+    assert trajectory(serial.run_dir) == trajectory(tmp_path / "processes")
+
+
+@pytest.mark.usefixtures("tiny_children", "without_drawings")
+def test_second_search_reuses_the_results_of_a_shared_store(serial: SearchRun, tmp_path: Path) -> None:
+    store = str(serial.run_dir.with_name("store.sqlite"))
     second = search_digits(tmp_path / "second", executor="serial", store=store)
-    assert first.env.executor.num_from_store == 0
+    assert serial.env.executor.num_from_store == 0
     assert second.env.executor.num_from_store == 5
-    assert list(read_trajectory(tmp_path / "first")) == list(read_trajectory(tmp_path / "second"))
+    assert list(read_trajectory(serial.run_dir)) == list(read_trajectory(tmp_path / "second"))

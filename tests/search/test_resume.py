@@ -16,6 +16,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
+from nases_env import visualization
 from nases_env.cli import main as cli
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
@@ -32,11 +33,16 @@ REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
 LIMITED = "tests.search.limited:Limited-v0"
 
+FEW_CANDIDATES = {
+    **{"learning_starts": 5, "gradient_steps": 4, "imagined_batch_size": 16},
+    **{"num_policy_candidates": 20, "num_prior_candidates": 5, "num_mutants": 20},
+}
+
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "reinforce": ("reinforce", {}),
     "algorithm_1": ("reinforce", {"std": 0.1, "unseen": False}),
     "elite_reinforce": ("elite_reinforce", {"learning_starts": 4, "train_freq": 4}),
-    "model_assisted": ("model_assisted", {"learning_starts": 5, "num_policy_candidates": 20, "num_prior_candidates": 5}),
+    "model_assisted": ("model_assisted", FEW_CANDIDATES),
     "random_search": ("random_search", {}),
     "regularized_evolution": ("regularized_evolution", {}),
     "bayesian_optimization": ("bayesian_optimization", {"num_init": 5, "num_mutants": 20, "num_random_candidates": 5}),
@@ -55,6 +61,20 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
 def number_event_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Number event files so that their names sort by time of creation, also within one second."""
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
+
+
+def draw_nothing(patch: pytest.MonkeyPatch, *, report: bool = False) -> None:
+    """Write empty drawings and, unless ``report`` is set, no report; both take much of the time of a short search."""
+    patch.setattr(visualization, "draw", lambda *args, **options: None)
+    patch.setattr(visualization, "to_array", lambda drawn: np.zeros((8, 8, 3), np.uint8))
+    patch.setattr(visualization, "save", lambda drawn, path: Path(path).touch())
+    if not report:
+        patch.setattr(SearchRun, "_write_report", lambda run: None)
+
+
+@pytest.fixture
+def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
 
 
 class Killed(BaseException):
@@ -100,6 +120,7 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize(("agent", "num_envs"), [*((agent, 3) for agent in AGENTS), ("reinforce", 1), ("sac", 1)])
 def test_resumed_search_equals_an_uninterrupted_one(
     agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,6 +138,7 @@ def test_resumed_search_equals_an_uninterrupted_one(
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize("agent", ["local_search", "cma_es", "tpe", "ppo"])
 def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"env_id": LIMITED, "num_envs": 3}
@@ -130,6 +152,7 @@ def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeyp
     assert [record["status"] for record in trajectory(tmp_path / "whole")] == ["ok"] * BUDGET
 
 
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize(
     ("agent", "options"),
     [
@@ -158,6 +181,7 @@ def test_infinite_options_are_read_again(tmp_path: Path, capsys: pytest.CaptureF
     assert "7 of 7 children" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nases_env.evaluation import OperatorShareEvaluator
 
@@ -195,6 +219,7 @@ def test_search_killed_after_the_last_child_is_completed_by_resume(tmp_path: Pat
         resume("reinforce", tmp_path / "run")
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
@@ -232,6 +257,7 @@ def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Pa
     assert after == before
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "run", budget=5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -241,6 +267,7 @@ def test_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> No
         resume("random_search", tmp_path / "run", budget=8)
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "whole")
     start_search("random_search", tmp_path / "run", budget=5)
@@ -277,7 +304,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     status = run_here(cli.main, "status", "cut")
     assert "stopped; resume it with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
-    result = run_here(script(REINFORCE), "--resume", "cut")
+    result = run_here(script(REINFORCE), "--resume", "cut", "--executor", "serial")
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")
@@ -329,6 +356,7 @@ def test_other_executor_drops_recorded_options_that_it_does_not_take(
     assert (execution.executor, execution.num_workers, execution.memory_limit) == ("serial", None, None)
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from nases_agents.random_search import RandomSearch
 
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import PRESETS, Evaluation, Status
 from nases_env.search import SearchArgs, SearchLoop, SearchRun, Trial, time_budget
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.parsing import parse_and_search
@@ -26,8 +26,14 @@ from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_budget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.rungs import ToyRungs
+from tests.search.test_resume import draw_nothing
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
+
+
+@pytest.fixture(autouse=True)
+def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
 
 
 class Clock(SearchCallback):
@@ -152,7 +158,8 @@ def test_finished_search_is_continued(clock: Clock, tmp_path: Path, capsys: pyte
 
 def test_time_is_reserved_for_the_finalists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = Clock(monkeypatch)
-    given = args(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", num_finalists=3, time=20.0)
+    small: dict[str, Any] = {"search_space": "nasbench201", "child": dataclasses.replace(PRESETS["smoke"], num_epochs=1)}
+    given = args(tmp_path / "run", env_id="NASES-Digits-v0", preset="smoke", **small, num_finalists=3, time=20.0)
     with SearchRun(given, agent="random_search", callbacks=[clock]) as run:
         evaluate = run.env.submit
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -106,3 +107,15 @@ def draw_every_time(patch: pytest.MonkeyPatch) -> None:
     """Undo ``reuse_drawings``."""
     for name, function in ORIGINALS.items():
         patch.setattr(visualization, name, function)
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Write empty drawings, because drawing takes much of the time of a short search."""
+    patch.setattr(visualization, "draw", lambda *args, **options: None)
+    patch.setattr(visualization, "to_array", lambda drawn: np.zeros((8, 8, 3), np.uint8))
+    patch.setattr(visualization, "save", lambda drawn, path: Path(path).touch())
+
+
+def report_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Write no HTML report at the end of a search."""
+    patch.setattr("nases_env.search.SearchRun._write_report", lambda run: None)

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import textwrap
 import time
@@ -26,7 +27,6 @@ from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEv
 from nases_env.execution import SerialExecutor, Task
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.search_spaces import Architecture, get_search_space
-from tests.commands import script
 from tests.execution.faulty import FaultyEvaluator
 from tests.processes import run_forked
 
@@ -404,8 +404,16 @@ SCRIPT = """
 def test_evaluator_can_be_defined_in_the_script(cluster: None, tmp_path: Path) -> None:
     """The script joins the cluster of the other tests, which saves the start of another one."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
-    done = run_forked(script(tmp_path / "script.py"), ray_cluster._gcs_address(), folder=tmp_path, environment=environment)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), ray_cluster._CLUSTER_VARIABLE: "0", "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        [sys.executable, "script.py", ray_cluster._gcs_address()],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
     assert done.stdout.splitlines() == ["custom"], done.stderr
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,8 @@ from nases_env.search.latency import with_latencies
 from nases_env.search.run_report import read_run
 from tests.commands import error_of, run_here
 from tests.search.acting import RandomActions
-from tests.search.test_resume import draw_nothing
 
-pytestmark = pytest.mark.usefixtures("tiny_children")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_drawings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch, report=True)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings")
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from nases_env.search.run_dir import read_trajectory
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import error_of, run_here
 from tests.search.limited import limited_env
-from tests.search.test_resume import Killed, draw_nothing, interrupt_after
+from tests.search.test_resume import Killed, interrupt_after
 
-pytestmark = pytest.mark.usefixtures("tiny_children")
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
 
 SEARCH = ("search", "digits", "--preset", "smoke", "--search-space", "nasbench201", "--num-finalists", "0")
 LIMITS = [
@@ -42,11 +42,6 @@ LIMITS = [
 @pytest.fixture(autouse=True)
 def in_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_nothing(monkeypatch)
 
 
 @pytest.mark.parametrize(

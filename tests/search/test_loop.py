@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from nases_env.search.run_dir import read_trajectory
 from nases_env.search_spaces import get_search_space
 from tests.search.acting import CallAfter, RandomActions, Recorder
 from tests.search.limited import limited_env
-from tests.search.test_resume import draw_nothing
 
 
 class ReverseExecutor(Executor):
@@ -381,13 +380,6 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
     with SearchRun(args, agent="reinforce") as run:
         run.search(Reinforce(run.env, args))
     return run
-
-
-@pytest.fixture(scope="module")
-def without_drawings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

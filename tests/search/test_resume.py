@@ -16,7 +16,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from nases_env import visualization
 from nases_env.cli import main as cli
 from nases_env.cli.status import StatusArgs, status_command
 from nases_env.errors import InputError
@@ -27,6 +26,7 @@ from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
+from tests.drawings import draw_nothing, report_nothing
 from tests.processes import ForkedCommand
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
@@ -63,18 +63,10 @@ def number_event_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(1_000_000))
 
 
-def draw_nothing(patch: pytest.MonkeyPatch, *, report: bool = False) -> None:
-    """Write empty drawings and, unless ``report`` is set, no report; both take much of the time of a short search."""
-    patch.setattr(visualization, "draw", lambda *args, **options: None)
-    patch.setattr(visualization, "to_array", lambda drawn: np.zeros((8, 8, 3), np.uint8))
-    patch.setattr(visualization, "save", lambda drawn, path: Path(path).touch())
-    if not report:
-        patch.setattr(SearchRun, "_write_report", lambda run: None)
-
-
 @pytest.fixture
 def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_nothing(monkeypatch)
+    report_nothing(monkeypatch)
 
 
 class Killed(BaseException):
@@ -304,7 +296,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     status = run_here(cli.main, "status", "cut")
     assert "stopped; resume it with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
-    result = run_here(script(REINFORCE), "--resume", "cut", "--executor", "serial")
+    result = run_here(script(REINFORCE), "--resume", "cut")
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,8 @@ from nases_env.search import SearchArgs, SearchRun
 from nases_env.search.run_report import evaluation_digest, read_run, write_report
 from tests.evaluation.latency_table import write_latency_table
 from tests.search.acting import RandomActions
-from tests.search.test_resume import draw_nothing
 
-pytestmark = pytest.mark.usefixtures("tiny_children")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_drawings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch, report=True)
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings")
 
 
 def search(run_dir: Path, **options: Any) -> None:

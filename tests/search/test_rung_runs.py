@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,9 @@ from nases_env.search.run_dir import FINALISTS, STORE, best_record, read_finalis
 from nases_env.training.train_step import TrainingStep
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.acting import CallAfter
-from tests.search.test_resume import Killed, draw_nothing, interrupt_after, resume, start_search, trajectory
+from tests.search.test_resume import Killed, interrupt_after, resume, start_search, trajectory
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings")
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
 
 TOY: dict[str, Any] = {
     "env_id": "tests.search.rungs:ToyRungs-v0",
@@ -43,19 +43,12 @@ DIGITS: dict[str, Any] = {**TOY, "env_id": "NASES-Digits-v0", "preset": "smoke",
 NUM_TRIALS = 12 + 6 + 3
 
 
-@pytest.fixture(scope="module")
-def without_drawings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield
-
-
 def finalists(run_dir: Path) -> list[dict[str, Any]]:
     return [{**record, "second": {**record["second"], "seconds": None}} for record in read_finalists(run_dir)]
 
 
 @pytest.fixture(scope="module")
-def whole(without_drawings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(without_drawings: None, without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of an uninterrupted search with a toy reward."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     start_search("random_search", run_dir, **TOY)
@@ -63,7 +56,7 @@ def whole(without_drawings: None, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def trained(without_drawings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(without_drawings: None, without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a search on digits."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     start_search("random_search", run_dir, **DIGITS, execution=ExecutionSettings("serial"))

@@ -26,14 +26,8 @@ from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_budget, format_duration, parse_duration
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.rungs import ToyRungs
-from tests.search.test_resume import draw_nothing
 
-pytestmark = pytest.mark.usefixtures("tiny_children")
-
-
-@pytest.fixture(autouse=True)
-def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_nothing(monkeypatch)
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
 
 
 class Clock(SearchCallback):

@@ -45,9 +45,7 @@ def gain(rewards: list[float]) -> float:
     return float(np.mean(rewards[-quarter:]) - np.mean(rewards[:quarter]))
 
 
-def test_steps_are_printed(
-    example: Import, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_are_printed(example: Import, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "cpu", PRESETS["smoke"])
     example("step_by_step").main()
     assert capsys.readouterr().out.count("reward") == 3

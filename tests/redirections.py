@@ -21,7 +21,7 @@ def to_reader_that_has_exited() -> None:
 def close() -> None:
     """``>&-``"""
     os.close(1)
-    sys.stdout = sys.__stdout__ = None  # type: ignore[assignment, misc]  # as in a new interpreter
+    sys.stdout = sys.__stdout__ = None  # type: ignore[misc]  # as in a new interpreter
 
 
 def _redirect(descriptor: int, encoding: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nases_env.cli.main import main as cli
+from nases_env.evaluation import PRESETS
 from nases_env.networks import NetworkSettings, count_parameters
 from tests.commands import ROOT, error_of, run_here, script
 
@@ -25,7 +26,11 @@ def tutorial(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("custom_search_space")
 
 
-def test_pretrains_searches_and_prints_the_best(tutorial: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("few_samples")
+def test_pretrains_searches_and_prints_the_best(
+    tutorial: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "cpu", PRESETS["smoke"])
     tutorial.main(num_children=4, num_pretraining_steps=300)
     output = capsys.readouterr().out
     reconstruction, chance = map(int, re.findall(r"(\d+)%", output.splitlines()[0]))

@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from nases_env.evaluation import PRESETS
 from tests.commands import ROOT, run_here, script
 
 EXAMPLES = ROOT / "examples"
@@ -44,7 +45,8 @@ def gain(rewards: list[float]) -> float:
     return float(np.mean(rewards[-quarter:]) - np.mean(rewards[:quarter]))
 
 
-def test_steps_are_printed(example: Import, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_are_printed(example: Import, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "cpu", PRESETS["smoke"])
     example("step_by_step").main()
     assert capsys.readouterr().out.count("reward") == 3
 
@@ -62,7 +64,8 @@ def test_torchrl_learns(example: Import) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Tianshou needs Python 3.11")
-def test_tianshou_learns(example: Import) -> None:
+def test_tianshou_learns(example: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)  # compiling three short loops takes seconds
     module = example("tianshou_ppo")
     assert gain(module.train(module.Args(num_children=768))) > 0.05
 

@@ -53,7 +53,7 @@ def interrupt(line: str, owner: type, method: str, num_calls: int) -> None:
 
 def search(images: Path, run_dir: Path) -> str:
     size = "--child.num-filters 3 --child.cells-per-stage 2 --child.image-size 10"
-    data = f"--env-id NASES-ImageFolder-v0 --data-dir {images}"
+    data = f"--env-id NASES-ImageFolder-v0 --data-dir {images} --search-space nasbench201"  # whose children are small
     return f"{AGENT} {data} --preset smoke --budget 3 {size} --run-dir {run_dir}"
 
 
@@ -94,7 +94,8 @@ def test_final_network_is_the_one_that_was_searched(images: Path, tmp_path: Path
 
 def test_defaults_follow_the_number_and_the_size_of_the_images(images: Path, tmp_path: Path) -> None:
     data = f"--env-id NASES-ImageFolder-v0 --data-dir {images}"
-    command(f"{AGENT} {data} --budget 1 --child.num-filters 2 --child.min-steps 3 --child.batch-size 6 --run-dir {tmp_path}")
+    size = "--child.num-filters 2 --child.cells-per-stage 1"
+    command(f"{AGENT} {data} --budget 1 {size} --child.min-steps 3 --child.batch-size 6 --run-dir {tmp_path}")
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["arguments"]["preset"] == "small"
     assert config["configuration"]["settings"]["weight_decay"] == PRESETS["small"].weight_decay

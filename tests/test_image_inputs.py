@@ -22,6 +22,8 @@ from tests.commands import error_of, run_here
 from tests.model_io.conftest import tiny_model
 from tests.training.images import write_image
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 SMOKE = ("--preset", "smoke", "--budget", "1", "--num-finalists", "0", "--num-envs", "1", "--agent", "random_search")
 LABELS = np.arange(20) % 2
 

@@ -29,7 +29,8 @@ HEAVY = {
     "sklearn",
     "torch",
 }
-MODULES = f"print(*sorted({HEAVY!r} & sys.modules.keys()))"
+MARK = "modules:"
+MODULES = f"print({MARK!r}, *sorted({HEAVY!r} & sys.modules.keys()))"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,11 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def modules_after(code: str, folder: Path = ROOT) -> set[str]:
-    return set(run("python", "-c", f"import sys\n{code}\n{MODULES}", folder=folder).stdout.splitlines()[-1].split())
+def modules_after(*codes: str) -> list[set[str]]:
+    """Run parts of a program one after the other and return the large modules that are loaded after each of them."""
+    program = "\n".join(f"{code}\n{MODULES}" for code in ("import sys", *codes))
+    _, *lines = run("python", "-c", program, folder=ROOT).stdout.splitlines()
+    return [set(line.removeprefix(MARK).split()) for line in lines if line.startswith(MARK)]
 
 
 def test_wheel_contains_every_module_and_all_data(dist: Path) -> None:
@@ -92,23 +96,25 @@ def test_installed_wheel_runs_commands_and_agents(installed: Path, tmp_path: Pat
     assert Path(where.strip()).is_relative_to(installed)
     assert run(nases, "--help", folder=tmp_path).stdout.startswith("usage: nases COMMAND")
     assert run(nases, "--version", folder=tmp_path).stdout == f"nases {nases_env.__version__}\n"
-    options = ("--env-id", "NASES-Synthetic-v0", "--budget", "3", "--run-dir", "run")
-    searched = run(python, "-m", "nases_agents.random_search", *options, folder=tmp_path)
-    assert "the best of 3 architectures" in searched.stdout
-    run(nases, "draw", "run/best.json", "--output", "best.svg", folder=tmp_path)
-    assert "normal cell" in (tmp_path / "best.svg").read_text()
+    # One process runs all that needs torch, because importing it takes seconds.
     code = """
-import sys
+import runpy, sys
+sys.argv = "random_search --env-id NASES-Synthetic-v0 --budget 3 --run-dir run".split()
+runpy.run_module("nases_agents.random_search", run_name="__main__", alter_sys=True)
 from nases_env.cli.main import main
 from nases_env.embedding import load_embedding
 from nases_env.search_spaces import EnasMicro
-print(load_embedding(EnasMicro()).embedding_size)
+print("embedding size", load_embedding(EnasMicro()).embedding_size)
 sys.argv = ["nases", "draw", "run/best.json"]
 main()
+sys.argv += ["--output", "best.svg"]
+main()
 """
-    size, _, drawing = run(python, "-c", code, folder=tmp_path).stdout.partition("\n")
-    assert size == "20"
-    assert "normal cell" in drawing
+    searched, _, drawn = run(python, "-c", code, folder=tmp_path).stdout.partition("embedding size ")
+    assert "the best of 3 architectures" in searched
+    assert drawn.startswith("20\n")
+    assert "normal cell" in drawn
+    assert "normal cell" in (tmp_path / "best.svg").read_text()
 
 
 def test_package_runs_as_the_nases_command(tmp_path: Path) -> None:
@@ -116,12 +122,11 @@ def test_package_runs_as_the_nases_command(tmp_path: Path) -> None:
 
 
 def test_import_loads_no_large_dependency() -> None:
-    assert modules_after("import nases_env") == set()
+    assert modules_after("import nases_env") == [set()]
 
 
 def test_environment_and_search_load_only_torch(tmp_path: Path) -> None:
     step = "env = gymnasium.make('NASES-Synthetic-v0'); env.reset(seed=0); env.step(env.action_space.sample())"
-    assert modules_after(f"import gymnasium, nases_env\n{step}") == {"torch"}
     search = """
 from nases_agents.random_search import Args, RandomSearch
 from nases_env.search import SearchRun
@@ -129,7 +134,8 @@ with SearchRun(Args(env_id="NASES-Synthetic-v0", budget=1, run_dir=Path(folder))
     RandomSearch(run.env, run.args)
     run.env.reset(seed=0)
 """
-    assert modules_after(f"from pathlib import Path\nfolder = {str(tmp_path / 'run')!r}{search}") == {"torch"}
+    before_search = f"from pathlib import Path\nfolder = {str(tmp_path / 'run')!r}"
+    assert modules_after(f"import gymnasium, nases_env\n{step}", before_search + search) == [{"torch"}, {"torch"}]
 
 
 def test_register_envs_accepts_the_package() -> None:

@@ -64,7 +64,8 @@ def search():
     from nases_env.search import run_search
     run_search(random_search.Args, random_search.main)
 
-command(search, "--preset", "smoke", "--budget", "2", "--num-finalists", "0", "--run-dir", "run")
+small = ("--search-space", "nasbench201", "--child.num-train-images", "32", "--child.num-valid-images", "32")
+command(search, "--preset", "smoke", *small, "--budget", "2", "--num-finalists", "0", "--run-dir", "run")
 command(search, "--resume", "run", "--budget", "3")
 first, second = RunDir(Path("run")), RunDir(Path("run"))
 assert not is_locked(first.path)
@@ -79,7 +80,7 @@ else:
 command(cli.main, "status", "run")
 first.close()
 assert not is_locked(first.path)
-command(cli.main, "train", "run", "--child.num-epochs", "1")
+command(cli.main, "train", "run", "--child.num-epochs", "1", "--child.num-train-images", "32")
 with folder.locked_folder(Path("run/final/seed-0"), "busy", wait_seconds=0.0):
     (progress,) = folder.FinalFolder(Path("run/final")).progress()
     assert progress.is_running

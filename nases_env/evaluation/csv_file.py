@@ -105,7 +105,7 @@ class CSVEvaluator(Evaluator):
         Raises:
             InputError: if they are not valid; the message is the reason.
         """
-        return cls.space_class().from_string(text)
+        return default_space(cls.space_class).from_string(text)
 
     @classmethod
     @abstractmethod
@@ -177,6 +177,12 @@ class CSVEvaluator(Evaluator):
             ) from error
         self.first_read.require_same(self.benchmark, digest, f"the table {path} has")
         return content
+
+
+@lru_cache(maxsize=4)
+def default_space(space_class: type[SearchSpace]) -> SearchSpace:
+    """Return an instance of ``space_class``. The rows of a table share it, because it takes time to create."""
+    return space_class()
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nases_env.errors import InputError, shown
+from nases_env.evaluation.csv_file import default_space
 from nases_env.evaluation.metric import NEGATIVE_LOSS, PERCENT, SIMILARITY
 from nases_env.evaluation.task_table import TaskTableEvaluator
 from nases_env.search_spaces import Architecture, SearchSpace
@@ -67,7 +68,7 @@ class TransNASEvaluator(TaskTableEvaluator):
         match = _CELL_PATTERN.fullmatch(text)
         if match is None:
             raise InputError(f"a cell is written as six operators from 0 to 3, as in (3, 1, 3, 1, 1, 3), not {shown(text)}")
-        return TransNASMicro().architecture([int(operator) for operator in match.groups()])
+        return default_space(TransNASMicro).architecture([int(operator) for operator in match.groups()])
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "evaluator": "transnas table"}

@@ -113,7 +113,7 @@ def compared(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save no figures, which takes longer than a comparison of a few children."""
-    monkeypatch.setattr("benchmarks.search_quality.comparison.visualization.save", lambda figure, path: None)
+    monkeypatch.setattr("nases_env.visualization.save", lambda figure, path: None)
 
 
 @functools.cache

@@ -328,6 +328,7 @@ def test_all_techniques_change_the_training_and_share_one_teacher(tmp_path: Path
     args = Args(
         dataset="digits",
         preset="smoke",
+        search_space="nasbench201",
         num_cells=3,
         trainings=names,
         num_trainings=2 * (1 + len(names)),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.common.records import Record
 from benchmarks.common.statistics import Numbers, mean_band
 from nases_env.seeding import numpy_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_POINTS = 60
 COLORS = (
@@ -88,6 +90,9 @@ def draw(
             and different colors or styles if there are at most 32.
         labels: text of each agent in the legend.
     """
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     num_rows, num_columns = len(groups), len(panels)
     size = (PANEL_WIDTH * num_columns + LEGEND_WIDTH, PANEL_HEIGHT * num_rows)
     figure = Figure(figsize=size, dpi=120, layout="constrained")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
@@ -54,7 +53,9 @@ def probability_of_improvement(ours: Numbers, baseline: Numbers, rng: np.random.
 
 
 def _bootstrap(samples: tuple[NDArray[Any], ...], statistic: Any, rng: np.random.Generator, axis: int = 0) -> Any:
-    result = scipy.stats.bootstrap(
+    from scipy import stats  # slow to import
+
+    result = stats.bootstrap(
         samples, statistic, axis=axis, n_resamples=NUM_RESAMPLES, batch=BATCH_SIZE, method="percentile", rng=rng
     )
     return result.confidence_interval

@@ -75,7 +75,6 @@ from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, 
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
 from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths, WithoutSizes
-from nases_env import visualization
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
 from nases_env.search import SearchArgs, SearchLoop, make_env
@@ -436,6 +435,8 @@ def write_results(
     table: Table | None,
 ) -> None:
     """Write metrics, tables and curves of a finished comparison to files, and print the tables."""
+    from nases_env import visualization  # imports matplotlib, which is slow
+
     metrics = report.analyze(records, sorted(set(args.budgets)), BASELINE, DIFFERENCES, args.first_seed)
     tables = report.make_tables(metrics)
     optimum: Mapping[str, float | list[float]] = (

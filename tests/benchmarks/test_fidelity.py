@@ -37,12 +37,16 @@ from tests.embedding.spaces import ListSpace
 from tests.training.images import write_two_folders
 from tests.training.test_trainer import CPU, SmallNet, digits
 
-OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "9")
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
+OPTIONS = ("--dataset", "digits", "--preset", "smoke", "--num-cells", "3", "--num-processes", "1", "--num-resamples", "3")
 
 
 def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
     options = (
         *OPTIONS,
+        "--search-space",
+        "nasbench201",
         "--trainings",
         "preset",
         "half",
@@ -83,7 +87,14 @@ def test_signals_are_compared_and_trainings_are_reused(tmp_path: Path) -> None:
 
     diverged = next((tmp_path / "work" / "half").glob("*.json"))
     diverged.write_text(json.dumps({**json.loads(diverged.read_text()), "status": "diverged"}))
-    args = Args(dataset="digits", preset="smoke", num_cells=3, trainings=("preset", "half"), work_dir=tmp_path / "work")
+    args = Args(
+        dataset="digits",
+        preset="smoke",
+        search_space="nasbench201",
+        num_cells=3,
+        trainings=("preset", "half"),
+        work_dir=tmp_path / "work",
+    )
     with pytest.raises(InputError, match="trainings of 2 cells are finished, and 1 cell diverged"):
         analyze(make_jobs(args), args)
 
@@ -309,14 +320,15 @@ def test_images_grow_after_a_part_of_the_training(with_auxiliary: bool) -> None:
 def test_all_techniques_change_the_training_and_share_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings_of = comparison.settings_of
     monkeypatch.setattr(
-        comparison, "settings_of", lambda args, name: dataclasses.replace(settings_of(args, name), num_train_images=64)
+        comparison, "settings_of", lambda args, name: dataclasses.replace(settings_of(args, name), num_train_images=32)
     )
     monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_epochs", 1)
-    monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_train_images", 64)
+    monkeypatch.setitem(trainings.TEACHER_SETTINGS, "num_train_images", 32)
     names = (*TECHNIQUES, "image_size_12", "image_size_8")
     args = Args(
         dataset="digits",
         preset="smoke",
+        search_space="nasbench201",
         num_cells=3,
         trainings=names,
         num_trainings=2 * (1 + len(names)),

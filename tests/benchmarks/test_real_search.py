@@ -46,12 +46,12 @@ OPTIONS = (
     "--work-dir",
     "work",
     "--num-largest",
-    "8",
+    "3",
 )
 
 
 def make_args(work_dir: Path, **options: Any) -> Args:
-    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, num_largest=8, work_dir=work_dir, **options)
+    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, num_largest=3, work_dir=work_dir, **options)
 
 
 def count_children(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def count_children(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_methods_are_compared_and_results_are_reused(tmp_path: Path) -> None:
     options = (
         *(*OPTIONS, "--agents", *AGENTS, "--search-seconds", "0.01", "--num-seeds", "2"),
-        *("--output", "out.json", "--figure", "out.svg"),
+        *("--final-epochs", "1", "--final-cycles", "1", "--output", "out.json", "--figure", "out.svg"),
     )
     printed = run_benchmark("real_search", options, tmp_path).stdout
     assert "minus random search" in printed
@@ -138,12 +138,15 @@ def test_results_of_other_images_are_not_reused(tmp_path: Path) -> None:
 def test_interrupted_search_is_resumed_with_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count_children(monkeypatch)
     agent = "model_assisted"
-    options: dict[str, Any] = {"learning_starts": 2, "ask_batch_size": 2}
+    options: dict[str, Any] = {"learning_starts": 2, "ask_batch_size": 2, "gradient_steps": 2, "imagined_batch_size": 8}
+    options |= {"num_policy_candidates": 10, "num_prior_candidates": 10, "num_mutants": 20}
     entry = searches.AGENTS[agent]
     monkeypatch.setitem(searches.AGENTS, agent, entry._replace(options=replace(entry.options, **options)))
 
     def make_search(name: str, seconds: float) -> searches.Search:
-        args = make_args(tmp_path / name, agents=("random_search", agent), search_seconds=seconds)
+        # The networks of this search space are small.
+        space: dict[str, Any] = {"search_space": "nasbench201", "baselines": ()}
+        args = make_args(tmp_path / name, agents=("random_search", agent), search_seconds=seconds, **space)
         return Comparison(args).searches[agent, 0]
 
     def keys(search: searches.Search) -> list[str]:
@@ -391,9 +394,9 @@ def test_the_largest_cell_has_the_most_flops_of_the_sample(tmp_path: Path) -> No
         job.path.unlink()
         return cell
 
-    cells = [choose(number, seed=0) for number in (1, 6)]
+    cells = [choose(number, seed=1) for number in (1, 4)]
     space = get_search_space("enas_micro")
     small, large = (count_flops(space.build(cell, settings, num_classes=10, image_shape=shape), shape) for cell in cells)
     assert large > small
-    assert cells[1] == choose(6, seed=0)
-    assert cells[1] != choose(6, seed=1)
+    assert cells[1] == choose(4, seed=1)
+    assert cells[1] != choose(4, seed=0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import io
 import itertools
 import json
 import os
@@ -12,14 +15,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from nases_agents import regularized_evolution
 
 from benchmarks.common import regret
-from benchmarks.common.identity import describe_environment, read_table
+from benchmarks.common.identity import Table, describe_environment, read_table
 from benchmarks.common.records import Record
 from benchmarks.search_quality.comparison import (
     ABLATIONS,
@@ -93,17 +96,35 @@ def small(options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     return {**options, "output": tmp_path / "out" / "metrics.json"}
 
 
+class Compared(NamedTuple):
+    folder: Path
+    printed: str
+
+
 @pytest.fixture(scope="module")
-def compared(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished comparison with these options."""
+def compared(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """The directory and the printed text of a finished comparison with these options."""
     folder = tmp_path_factory.mktemp("compared") / "out"
-    main(Args(**options, output=folder / "metrics.json"))
-    return folder
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(Args(**options, output=folder / "metrics.json"))
+    return Compared(folder, printed.getvalue())
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save no figures, which takes longer than a comparison of a few children."""
+    monkeypatch.setattr("nases_env.visualization.save", lambda figure, path: None)
+
+
+@functools.cache
+def table_in(path: str) -> Table | None:
+    return read_table(open_environment(Args(table=path)))
 
 
 def jobs_of(args: Args) -> list[Job]:
     nases = open_environment(args)
-    return make_jobs(args, nases, describe_environment(nases, read_table(nases), args.table))
+    table = table_in(args.table) if args.table else None
+    return make_jobs(args, nases, describe_environment(nases, table, args.table))
 
 
 def without_time(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -119,11 +140,12 @@ def records_in(output: Path) -> list[Record]:
     return [Record(**json.loads(line)) for line in lines]
 
 
-def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    args = Args(**small)
-    main(args)
-    metrics = json.loads(args.output.read_text())
-    for record in records_in(args.output):
+def test_output_agrees_with_the_records(compared: Compared) -> None:
+    output = compared.folder / "metrics.json"
+    metrics = json.loads(output.read_text())
+    records = records_in(output)
+    assert len(records) == 4
+    for record in records:
         for budget in (8, 20):
             values = metrics["agents"][record.agent]["at"][str(budget)]
             best = record.rewards.index(max(record.rewards[:budget])) + 1
@@ -143,13 +165,10 @@ def test_output_agrees_with_the_records(small: dict[str, Any], capsys: pytest.Ca
     mean = metrics["agents"]["random_search"]["at"]["20"]["test_accuracy"]["mean"]
     assert curve["mean"][-1] == pytest.approx(100 * (metrics["optimum"]["test_accuracy"] - mean))
     assert metrics["regret"]["children"][-1] == 20
-    assert args.output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert ">regularized evolution</text>" in args.output.with_suffix(".svg").read_text()
-    row = next(
-        line for line in args.output.with_suffix(".md").read_text().splitlines() if line.startswith("| random_search")
-    )
-    shown = capsys.readouterr().out
-    assert all(cell.strip() in shown for cell in row.split("|"))
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert ">regularized evolution</text>" in output.with_suffix(".svg").read_text()
+    row = next(line for line in output.with_suffix(".md").read_text().splitlines() if line.startswith("| random_search"))
+    assert all(cell.strip() in compared.printed for cell in row.split("|"))
 
 
 def test_every_agent_has_its_own_color_and_a_readable_label() -> None:
@@ -166,9 +185,10 @@ def test_every_agent_has_its_own_color_and_a_readable_label() -> None:
     assert not any("_" in label for label in labels.values())
 
 
-def test_comparison_is_resumed(small: dict[str, Any], compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("without_figures")
+def test_comparison_is_resumed(small: dict[str, Any], compared: Compared, capsys: pytest.CaptureFixture[str]) -> None:
     args = Args(**small)
-    shutil.copytree(compared, args.output.parent)
+    shutil.copytree(compared.folder, args.output.parent)
     file, before = args.output.with_suffix(".records.jsonl"), without_time(json.loads(args.output.read_text()))
     lines = file.read_text().splitlines(keepends=True)
     assert len(lines) == 4
@@ -187,10 +207,11 @@ def test_comparison_is_resumed(small: dict[str, Any], compared: Path, capsys: py
     assert file.read_text().splitlines(keepends=True) == again
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_records_of_other_experiments_are_kept_but_not_used(
-    small: dict[str, Any], compared: Path, tables: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    small: dict[str, Any], compared: Compared, tables: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(compared, small["output"].parent)
+    shutil.copytree(compared.folder, small["output"].parent)
     for change in ({"budgets": (8,)}, {"table": tables[1]}):
         capsys.readouterr()
         main(Args(**{**small, **change}))
@@ -234,6 +255,7 @@ def test_settings_digest_depends_on_the_images(tmp_path: Path) -> None:
     assert jobs_of(args)[0].settings != before
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_interrupted_comparison_ends_its_workers_and_is_resumed(small: dict[str, Any], tmp_path: Path) -> None:
     """The searches are equal to those in one process."""
     output = small["output"]
@@ -286,13 +308,15 @@ def test_operator_order_depends_on_the_seed_but_not_on_the_agent(small: dict[str
 def test_searches_do_not_depend_on_test_accuracies(agent: str, small: dict[str, Any], tables: tuple[str, str]) -> None:
     """Tables that differ only in the test accuracies result in equal searches."""
     assert not [field.name for field in dataclasses.fields(Evaluation) if "test" in field.name]
+    # Model-assisted agents, which are slow, learn before every fifth child.
+    num_children = 15 if agent.startswith("model_assisted") else 30
     records = []
     for table in tables:
-        args = Args(**{**small, "agents": (agent,), "table": table, "budgets": (30,)})
+        args = Args(**{**small, "agents": (agent,), "table": table, "budgets": (num_children,)})
         records.append(run_search(make_jobs(args, open_environment(args), {})[0]))
     assert records[0].rewards == records[1].rewards
     assert records[0].duplicate_steps == records[1].duplicate_steps
-    assert len(records[0].rewards) == 30
+    assert len(records[0].rewards) == num_children
     assert records[0].test_accuracies != records[1].test_accuracies
 
 
@@ -308,6 +332,7 @@ def test_rewards_are_compared_if_test_accuracies_are_unknown(tmp_path: Path) -> 
     assert list(metrics["regret"]) == ["children", "reward"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options: dict[str, Any] = {
         "env_id": "NASES-Synthetic-v0",
@@ -318,9 +343,9 @@ def test_every_seed_has_its_own_random_landscape(tmp_path: Path, capsys: pytest.
     }
     args = Args(**options, random_landscapes=True, output=tmp_path / "metrics.json")
     main(args)
-    records = records_in(args.output)
+    records, jobs = records_in(args.output), jobs_of(args)
     for record in records:
-        job = next(job for job in jobs_of(args) if (job.agent, job.seed) == (record.agent, record.seed))
+        job = next(job for job in jobs if (job.agent, job.seed) == (record.agent, record.seed))
         assert job.options.env_kwargs == {"landscape_seed": str(job.seed)}
         assert job.settings == record.settings
     metrics = json.loads(args.output.read_text())
@@ -355,6 +380,7 @@ def test_random_landscapes_need_an_environment_that_takes_them(env: dict[str, An
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determines_the_records(tmp_path: Path) -> None:
     table = write_transnas_table(tmp_path / "table.csv")
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "table": table}
@@ -371,6 +397,7 @@ def test_optimum_of_a_table_without_test_accuracies_is_known_and_the_task_determ
     assert len(settings) == 2
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_optimum_of_a_surrogate_is_not_known_and_its_table_determines_the_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +412,7 @@ def test_optimum_of_a_surrogate_is_not_known_and_its_table_determines_the_record
     assert len({record.settings for record in records_in(output)}) == 2
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_custom_environment(tmp_path: Path) -> None:
     output = tmp_path / "metrics.json"
     options: dict[str, Any] = {"num_seeds": 2, "budgets": (5,), "num_processes": 1, "output": output}

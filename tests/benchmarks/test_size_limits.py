@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def test_methods_are_compared_within_the_limit(tmp_path: Path) -> None:
 
 def test_results_of_other_images_are_not_reused(tmp_path: Path) -> None:
     def paths(data_dir: str) -> set[Path]:
-        args = Args(env_id="NASES-ImageFolder-v0", preset="smoke", data_dir=data_dir, limits=(4000,), work_dir=tmp_path)
+        options: dict[str, Any] = {"preset": "smoke", "limits": (4000,), "num_seeds": 1, "work_dir": tmp_path}
+        args = Args(env_id="NASES-ImageFolder-v0", data_dir=data_dir, **options)
         return {job.path for job in Comparison(args).jobs() if job is not None}
 
     one, two = map(paths, write_two_folders(tmp_path))

@@ -43,8 +43,8 @@ def make(env_id: str = "NASES-Digits-v0", **kwargs: Any) -> gym.Env[Any, Any]:
 
 
 def options_of(env_id: str, tiny_datasets: TinyDatasets) -> dict[str, Any]:
-    """Return the options that select a tiny data set and, except for digits, the search space with the smallest children."""
-    has_default_space = env_id in ("NASES-Digits-v0", "NASES-Synthetic-v0")
+    """Return the options that select a tiny data set and, for some environments, the smallest children."""
+    has_default_space = env_id in ("NASES-CIFAR10-v0", "NASES-Digits-v0", "NASES-Synthetic-v0")
     return {**tiny_datasets.options(env_id), **({} if has_default_space else {"search_space": "nasbench201"})}
 
 

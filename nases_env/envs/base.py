@@ -381,7 +381,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         key = architecture.key
         if key not in self._latencies:
             store = self._executor.store if self._executor is not None and self.is_started else None
-            digest = "" if store is None else self.evaluator.digest()
+            digest = "" if store is None else self._digest
             known = None if store is None else store.get_latency(key, digest)
             if known is None:
                 known = self.evaluator.measure_latency(architecture, seed)
@@ -389,6 +389,11 @@ class NASESEnv(gym.Env[Observation, Action]):
                     known = store.put_latency(key, digest, known)
             self._latencies[key] = known
         return self._latencies[key]
+
+    @cached_property
+    def _digest(self) -> str:
+        """The digest of the evaluator's configuration, computed once because it can take long."""
+        return self.evaluator.digest()
 
     def with_latency(self, evaluation: Evaluation) -> Evaluation:
         """Return ``evaluation`` with the latency of the child, if it was measured."""

@@ -44,6 +44,8 @@ from tests.commands import module, run_here
 from tests.processes import processes
 from tests.retraining.architectures import architecture_file, some_architecture
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 NUM_KILLS = 3
 NUM_EPOCHS = 16
 
@@ -65,9 +67,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def custom_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a search whose children differ from the preset; its trajectory is enough for the final training."""
     path = tmp_path_factory.mktemp("custom") / "run"
-    options = ("--preset", "smoke", "--child.num-filters", "3", "--child.momentum", "0.5", "--max-params", "100k")
-    result = run_here(module("nases_agents.random_search"), "--budget", "2", "--run-dir", str(path), *options)
-    assert result.returncode == 0
+    changed = ("--child.num-filters", "3", "--child.momentum", "0.5", "--max-params", "100k")
+    options = ("--preset", "smoke", *changed, "--budget", "2", "--num-finalists", "0", "--run-dir", str(path))
+    assert run_here(module("nases_agents.random_search"), *options).returncode == 0
     (path / "best.json").unlink()
     return path
 
@@ -101,7 +103,7 @@ def test_report_describes_the_training(run_dir: Path, final_dir: Path) -> None:
     assert report["search"]["agent"] == "random_search"
     assert report["search"]["num_children"] == 2
     text = (final_dir / "report.md").read_text()
-    assert "256 training images of digits at 8 x 8 pixels at most, 3 epochs, N = 1, F = 2, cutout 2, no drop-path" in text
+    assert "64 training images of digits at 8 x 8 pixels at most, 3 epochs, N = 1, F = 2, cutout 2, no drop-path" in text
     assert "best of 2 children of random_search by validation accuracy" in text
     assert "Table 1" not in text  # Table 1 is on CIFAR-10
 
@@ -230,9 +232,9 @@ def test_network_of_the_search_is_trained(custom_run: Path, tmp_path: Path, caps
         "num_cycles": [3, 1],
         "schedule": ["triangular", "cosine"],
         "lr_max": [0.1, 0.05],
-        "num_train_images": [128, 256],
+        "num_train_images": [32, 64],
     }
-    changes = "num_cycles 3 -> 1, schedule triangular -> cosine, lr_max 0.1 -> 0.05, num_train_images 128 -> 256"
+    changes = "num_cycles 3 -> 1, schedule triangular -> cosine, lr_max 0.1 -> 0.05, num_train_images 32 -> 64"
     assert f"Changed from the search: {changes}.\n" in capsys.readouterr().out
     assert f"Changed from the search: {changes}.\n" in (tmp_path / "final" / "report.md").read_text()
 
@@ -253,11 +255,10 @@ def test_limit_of_the_search_is_enforced(custom_run: Path, tmp_path: Path) -> No
     assert report["changed_settings"]["num_filters"] == [3, 30]
 
 
-def test_search_that_is_resumed_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_dir, output = tmp_path / "run", tmp_path / "final"
-    args = SearchArgs(preset="smoke", budget=1, run_dir=run_dir)
-    with SearchRun(args, agent="random_search") as run:
-        run.loop.evaluate_all([run.env.search_space.sample(np.random.default_rng(0))])
+def test_search_that_is_resumed_while_it_is_read_is_refused(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "final"
     directory = RunDir(run_dir)
 
     def best_record_when_resumed(path: Path) -> dict[str, Any] | None:
@@ -475,7 +476,7 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """After SIGKILL at random times, weights, result and curves are bit-identical to those of an uninterrupted training."""
     path = architecture_file(tmp_path)
     options: list[object] = [path, "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", NUM_EPOCHS]
-    options += ["--child.num-train-images", 96, "--child.drop-path-prob", 0.4]
+    options += ["--child.num-train-images", 64, "--child.drop-path-prob", 0.4]
     options += ["--child.cutout-length", 3, "--child.flip", True]
     train(*options, "--output", tmp_path / "uninterrupted")
 
@@ -489,7 +490,7 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while _mtime(checkpoint) == before and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.2))
+        time.sleep(rng.uniform(0.0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, "the training finished before it was killed"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import small_images
 from benchmarks.small_images import Args, draw_dataset
 from nases_env.cli import main as cli
-from nases_env.command_line import run_command
-from tests.commands import error_of, module, run_here
+from tests.commands import error_of, module, run_benchmark, run_here
 from tests.training.images import write_folder
 
 
@@ -34,23 +31,14 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
-def test_networks_are_compared_with_a_random_forest(
-    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(small_images, "FOREST_SIZE", 20)
-    monkeypatch.chdir(tmp_path)
-
-    def run_benchmark() -> None:
-        result = run_here(partial(run_command, Args, small_images.main), *options)
-        assert result.returncode == 0, result.stderr
-
+def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: list[list[str]]) -> None:
     write_folder(tmp_path / "images", per_class=5)
     options = (
         *("--data-dir", "images", "--classes", "cat", "dog", "--num-train-images", "4", "--num-test-images", "3"),
         *("--num-seeds", "2", "--agents", "random_search", "--budget", "1", "--preset", "smoke"),
         *("--work-dir", "work", "--output", "out.json"),
     )
-    run_benchmark()
+    run_benchmark("small_images", options, tmp_path)
     content = json.loads((tmp_path / "out.json").read_text())
     forest, agent = content["random_forest"], content["agents"]["random_search"]
     accuracies = [result["test_accuracy"] for result in agent["results"]]
@@ -61,11 +49,11 @@ def test_networks_are_compared_with_a_random_forest(
         assert final["num_test_images"] == 6
         assert result["test_accuracy"] == final["test_accuracy"]
     assert len(commands) == 4
-    run_benchmark()  # the runs are reused
+    run_benchmark("small_images", options, tmp_path)  # the runs are reused
     assert len(commands) == 4
     assert json.loads((tmp_path / "out.json").read_text()) == content
     (tmp_path / "work" / "random_search-1" / "benchmark.json").unlink()  # as if the run had been interrupted
-    run_benchmark()
+    run_benchmark("small_images", options, tmp_path)
     assert len(commands) == 6
     repeated = json.loads((tmp_path / "out.json").read_text())["agents"]["random_search"]["results"]
     assert [result["test_accuracy"] for result in repeated] == accuracies

@@ -42,6 +42,7 @@ pytestmark = [
     # Ray does not close the pipes and sockets of the processes that it starts.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected_garbage"),
     # Ray announces that one of its defaults will change.
     pytest.mark.filterwarnings("ignore:Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
 ]

@@ -31,6 +31,7 @@ pytest.importorskip("submitit")
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected_garbage"),
 ]
 
 

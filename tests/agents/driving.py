@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -14,10 +14,15 @@ from nases_env.search.agent import Agent, Proposal
 from nases_env.search_spaces import Architecture
 
 
-def synthetic_env(seed: int = 0) -> NASESEnv:
-    env = gym.make("NASES-Synthetic-v0")
+def synthetic_env(seed: int = 0, **options: Any) -> NASESEnv:
+    env = gym.make("NASES-Synthetic-v0", **options)
     env.reset(seed=seed)
     return cast(NASESEnv, env.unwrapped)
+
+
+def small_synthetic_env(seed: int = 0) -> NASESEnv:
+    """Return an environment with architectures of 6 decisions instead of 40, which agents propose faster."""
+    return synthetic_env(seed, search_space="nasbench201", operator="avg_pool_3x3")
 
 
 def evaluation(architecture: Architecture, reward: float) -> Evaluation:
@@ -25,9 +30,16 @@ def evaluation(architecture: Architecture, reward: float) -> Evaluation:
 
 
 def drive(
-    agent: Agent, reward_of: Callable[[Architecture], float], budget: int, in_flight: int = 1, seed: int = 0
+    agent: Agent,
+    reward_of: Callable[[Architecture], float],
+    budget: int,
+    in_flight: int = 1,
+    seed: int = 0,
+    batch_size: int = 1,
 ) -> tuple[list[Proposal], list[float]]:
     """Keep ``in_flight`` children in flight and report them in random order, until ``budget`` children are evaluated.
+
+    New children are asked for as soon as ``batch_size`` are missing, or none is in flight.
 
     Returns:
         The proposals and their rewards, in the order of the calls of ``tell``.
@@ -38,7 +50,7 @@ def drive(
     rewards: list[float] = []
     while len(evaluated) < budget:
         num_missing = min(in_flight, budget - len(evaluated)) - len(pending)
-        if num_missing:
+        if num_missing >= batch_size or not pending:
             pending += agent.ask(num_missing)
         proposal = pending.pop(int(rng.integers(len(pending))))
         evaluated.append(proposal)
@@ -47,9 +59,11 @@ def drive(
     return evaluated, rewards
 
 
-def drive_synthetic(agent: Agent, env: NASESEnv, budget: int, in_flight: int = 1) -> tuple[list[Proposal], list[float]]:
+def drive_synthetic(
+    agent: Agent, env: NASESEnv, budget: int, in_flight: int = 1, batch_size: int = 1
+) -> tuple[list[Proposal], list[float]]:
     """Drive ``agent`` with the rewards of ``env``; see ``drive``."""
-    return drive(agent, lambda architecture: env.evaluate(architecture).reward, budget, in_flight)
+    return drive(agent, lambda child: env.evaluate(child).reward, budget, in_flight, batch_size=batch_size)
 
 
 def hamming_distance(a: Architecture, b: Architecture) -> int:

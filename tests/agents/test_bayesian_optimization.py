@@ -31,14 +31,14 @@ class Small(SearchSpace):
 def test_beats_random_search_at_the_same_budget() -> None:
     env = synthetic_env()
     seeds = range(3)
-    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 60, 5)[1]) for seed in seeds]
+    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 60, 5, 5)[1]) for seed in seeds]
     random = [max(drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 60)[1]) for seed in seeds]
     assert np.mean(optimized) > np.mean(random) + 0.2
 
 
 def test_children_are_new_and_reproducible() -> None:
     env = synthetic_env()
-    searches = [drive_synthetic(BayesianOptimization(env, Args(seed=1, **FEW)), env, 30, 5)[0] for _ in range(2)]
+    searches = [drive_synthetic(BayesianOptimization(env, Args(seed=1, **FEW)), env, 30, 5, 5)[0] for _ in range(2)]
     first, second = ([proposal.architecture.key for proposal in proposals] for proposals in searches)
     assert first == second
     assert len(set(first)) == 30

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nases_env.errors import InputError
 from nases_env.search.agent import Proposal
-from tests.agents.driving import drive, drive_synthetic, evaluation, synthetic_env
+from tests.agents.driving import drive, drive_synthetic, evaluation, small_synthetic_env, synthetic_env
 
 CONTROLLERS = ("lstm", "independent")
 
@@ -38,7 +38,7 @@ def log_prob(agent: DiscreteReinforce, proposal: Proposal) -> float:
     [("lstm", 1, 150), ("lstm", 10, 250), ("independent", 1, 150), ("independent", 10, 150)],
 )
 def test_learns(controller: Any, in_flight: int, budget: int) -> None:
-    env = synthetic_env()
+    env = small_synthetic_env()
     _, rewards = drive_synthetic(DiscreteReinforce(env, Args(controller=controller)), env, budget, in_flight)
     assert np.mean(rewards[-50:]) > np.mean(rewards[:50]) + 0.15
 

@@ -33,7 +33,7 @@ def search(budget: int, in_flight: int = 5, **options: Any) -> tuple[ModelAssist
     args = Args(**{**SMALL, **options})
     env = synthetic_env(args.seed)
     agent = ModelAssisted(env, args)
-    return agent, drive_synthetic(agent, env, budget, in_flight)[1]
+    return agent, drive_synthetic(agent, env, budget, in_flight, batch_size=5)[1]
 
 
 def test_beats_random_search_with_half_the_budget() -> None:

@@ -114,13 +114,14 @@ def test_searches_networks_that_are_trained() -> None:
     """``test_exact_costs_are_computed_from_the_network`` does the same for the other agent."""
     env = MOImageEnv("digits", preset="smoke", objectives="accuracy,params")
     env.reset(seed=0)
-    loop = SearchLoop(env, 8)
-    loop.run(AGENTS["nsga2"](env, 0), 4)
-    assert len(loop.trials) == 8
+    loop = SearchLoop(env, 4)
+    loop.run(AGENTS["nsga2"](env, 0), 2)
+    assert len(loop.trials) == 4
 
 
 @pytest.mark.usefixtures("tiny_children")
-def test_exact_costs_are_computed_from_the_network() -> None:
+def test_exact_costs_are_computed_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mo_model_assisted, "NUM_BUILT", 4)
     env = MOImageEnv("digits", preset="smoke", objectives="accuracy,params")
     env.reset(seed=0)
     agent = MOModelAssisted(env, mo_model_assisted.Args(num_init=3))

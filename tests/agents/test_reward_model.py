@@ -19,7 +19,7 @@ from nases_env.envs import NASESEnv
 from nases_env.evaluation import OperatorShareEvaluator
 from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.nasbench201 import NasBench201
-from tests.agents.driving import drive, synthetic_env
+from tests.agents.driving import drive, small_synthetic_env, synthetic_env
 from tests.search.limited import limited_env
 
 SPACE = NasBench201()
@@ -38,12 +38,6 @@ def size(architecture: Architecture) -> float:
 
 def always(architecture: Architecture) -> bool:
     return True
-
-
-def nasbench_env(seed: int = 0) -> NASESEnv:
-    env = gym.make("NASES-Synthetic-v0", search_space="nasbench201", operator="avg_pool_3x3")
-    env.reset(seed=seed)
-    return cast(NASESEnv, env.unwrapped)
 
 
 def test_first_children_are_among_the_largest_except_for_every_fourth() -> None:
@@ -128,12 +122,12 @@ def test_ranking_is_best_first() -> None:
     ("module", "name"), [(bayesian_optimization, "BayesianOptimization"), (model_assisted, "ModelAssisted")]
 )
 def test_agents_begin_with_large_children_and_leave_them_where_small_ones_are_better(module: Any, name: str) -> None:
-    env = nasbench_env()
+    env = small_synthetic_env()
     evaluator = OperatorShareEvaluator("nasbench201", "avg_pool_3x3")
     first = [size(proposal.architecture) for proposal in getattr(module, name)(env, module.Args(budget=30)).ask(5)]
     assert min(first[:3] + first[4:]) > np.quantile([size(child) for child in samples(300)], 0.85)
     agent = getattr(module, name)(env, module.Args(budget=30))
-    proposals, rewards = drive(agent, lambda child: evaluator.evaluate(child, 0).reward, 30, 5)
+    proposals, rewards = drive(agent, lambda child: evaluator.evaluate(child, 0).reward, 30, 5, batch_size=5)
     assert np.mean([size(proposal.architecture) for proposal in proposals[-10:]]) < 0.7 * np.mean(first)
     assert max(rewards) > 0.8
 

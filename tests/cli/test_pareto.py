@@ -175,7 +175,7 @@ def test_search_without_any_known_cost_is_an_error_that_says_so(tmp_path: Path) 
 
 
 def test_different_evaluations_are_noted(runs: list[Path], args: Args, tmp_path: Path) -> None:
-    main(replace(args, objectives="accuracy,ms_server", run_dir=tmp_path / "other"))
+    main(replace(args, objectives="accuracy,ms_server", budget=3, run_dir=tmp_path / "other"))
     words = ["pareto", str(runs[0]), str(tmp_path / "other"), "--objectives", "accuracy,latency"]
     assert "evaluate children differently" in run_here(cli.main, *words).stderr
     assert run_here(cli.main, "pareto", *map(str, runs), "--objectives", "accuracy,latency").stderr == ""

@@ -12,10 +12,10 @@ import shlex
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -37,6 +37,7 @@ from nases_env.retraining.protocol_report import write_protocol_report
 from nases_env.retraining.timing import TrainingTime
 from nases_env.streams import OutputStream
 from tests.commands import module, run_here
+from tests.processes import ForkedCommand
 from tests.training.images import write_folder
 
 pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
@@ -477,10 +478,11 @@ run(main)
 
 
 def test_agent_ends_when_the_reproduction_is_killed(tmp_path: Path) -> None:
-    code = "from nases_env.cli.reproduce import _run_agent; import sys; _run_agent([sys.executable, '-c', *sys.argv[1:]])"
-    with subprocess.Popen([sys.executable, "-c", code, AGENT, str(tmp_path / "pid")]) as reproduction:
-        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-        reproduction.kill()
+    words = [sys.executable, "-c", AGENT, str(tmp_path / "pid")]
+    reproduction = ForkedCommand(partial(command._run_agent, words), folder=tmp_path)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    reproduction.send_signal(signal.SIGKILL)
+    reproduction.wait()
     agent = int((tmp_path / "pid").read_text())
     try:
         wait_until(lambda: process_start_time(agent) is None)

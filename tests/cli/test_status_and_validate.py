@@ -25,6 +25,8 @@ from nases_env.search.run_dir import is_locked
 from nases_env.training import EpochRecord
 from tests.retraining.architectures import architecture_file
 
+pytestmark = pytest.mark.usefixtures("tiny_children")
+
 
 def search(run_dir: Path, num_children: int) -> None:
     args = SearchArgs(env_id="NASES-Digits-v0", preset="smoke", budget=3, num_finalists=2, run_dir=run_dir)
@@ -185,7 +187,7 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
     shutil.copytree(finished_run, tmp_path / "run")
     path = tmp_path / "run" / "evaluations.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    records[1]["valid_accuracy"] += 1 / 64
+    records[1]["valid_accuracy"] += 1 / 32
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(SystemExit) as exited:
         validate_command(ValidateArgs(tmp_path / "run"))

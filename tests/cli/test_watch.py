@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from nases_env.cli.main import main
 from nases_env.cli.watch import ReportServer
 from nases_env.search import SearchArgs, SearchRun
 from tests.commands import error_of, run_here
+from tests.processes import ForkedCommand
 from tests.search.acting import RandomActions
 
 
@@ -120,20 +121,20 @@ def test_used_port_and_wrong_directory_are_one_line(server: ReportServer, run_di
     assert "pass a run directory" in error_of(run_here(main, "watch", str(tmp_path)))
 
 
-def test_interrupt_ends_it_without_a_message(run_dir: Path) -> None:
-    code = "import sys; from nases_env.cli.main import main; sys.argv = ['nases', *sys.argv[1:]]; main()"
-    command = [sys.executable, "-c", code, "watch", str(run_dir), "--port", "0"]
-    # A shell starts background processes with SIGINT ignored; a terminal does not.
-    unignore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=unignore
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert re.search(r"http://127\.0\.0\.1:\d+/", line), line
-        process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert (process.returncode, out, err) == (0, "", "")
+def write_output_to(path: Path) -> None:
+    os.dup2(os.open(path, os.O_WRONLY), 1)
+
+
+def test_interrupt_ends_it_without_a_message(run_dir: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.touch()
+    command = ForkedCommand(
+        main, "watch", str(run_dir), "--port", "0", folder=tmp_path, prepare=partial(write_output_to, output)
+    )
+    while command.is_running() and not output.read_text().endswith("\n"):
+        time.sleep(0.01)
+    before = output.read_text()
+    assert re.search(r"http://127\.0\.0\.1:\d+/", before), before
+    command.send_signal(signal.SIGINT)
+    result = command.wait()
+    assert (result.returncode, output.read_text(), result.stderr) == (0, before, "")

@@ -70,7 +70,7 @@ def test_probabilities_in_training_equal_those_in_sampling(controller: Any) -> N
     """Training evaluates all decisions in one pass, whereas sampling is sequential."""
     env = synthetic_env()
     agent = DiscreteReinforce(env, Args(controller=controller))
-    drive_synthetic(agent, env, 50)
+    drive_synthetic(agent, env, 20)
     for child in agent.ask(5):
         decisions = torch.tensor([child.architecture.decisions])
         in_training = agent._log_probs_along(decisions).detach().gather(-1, decisions[:, :, None]).sum()
@@ -102,14 +102,15 @@ def test_order_of_tell_does_not_matter_within_a_batch(controller: Any) -> None:
 
 def spreads(agent: DiscreteReinforce) -> Tensor:
     """Return the range of the log probabilities of each decision, shape (m,)."""
-    log_probs: Tensor = agent._log_probs_along(torch.zeros(1, 40, dtype=torch.int64))[0].detach()
+    decisions = torch.zeros(1, len(agent.invalid_choice_mask), dtype=torch.int64)
+    log_probs: Tensor = agent._log_probs_along(decisions)[0].detach()
     return log_probs.amax(-1) - log_probs.masked_fill(agent.invalid_choice_mask, torch.inf).amin(-1)
 
 
 def test_tanh_constant_bounds_the_logits() -> None:
     for tanh_constant, bounded in ((0.5, True), (0.0, False)):
-        agent = DiscreteReinforce(synthetic_env(), Args(learning_rate=0.02, tanh_constant=tanh_constant))
-        drive(agent, lambda child: float(child.decisions[1] == 0), 60)
+        agent = DiscreteReinforce(small_synthetic_env(), Args(learning_rate=0.02, tanh_constant=tanh_constant))
+        drive(agent, lambda child: float(child.decisions[1] == 0), 20)
         assert bool(spreads(agent).max() <= 2 * 0.5) is bounded
 
 

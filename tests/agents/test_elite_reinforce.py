@@ -18,8 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, load_args
-from tests.agents.driving import drive_synthetic, synthetic_env
+from tests.agents.driving import drive_synthetic, small_synthetic_env, synthetic_env
 from tests.search.limited import limited_env
+
+SMALL_ENV: dict[str, Any] = {
+    "env_id": "NASES-Synthetic-v0",
+    "search_space": "nasbench201",
+    "env_kwargs": {"operator": "avg_pool_3x3"},
+}
+"""Options of the environment that is ``small_synthetic_env``."""
 
 
 def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[EliteReinforce, list[float]]:
@@ -32,9 +39,10 @@ def search(budget: int, in_flight: int = 1, **options: Any) -> tuple[EliteReinfo
 def test_beats_random_search_over_20_seeds_at_the_same_budget() -> None:
     differences = []
     for seed in range(20):
-        env = synthetic_env(seed)
-        random_rewards = drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 40)[1]
-        differences.append(max(search(40, seed=seed)[1]) - max(random_rewards))
+        env = small_synthetic_env(seed)
+        agents = (EliteReinforce(env, Args(budget=40, seed=seed)), RandomSearch(env, SearchArgs(seed=seed)))
+        found, random = (max(drive_synthetic(agent, env, 40)[1]) for agent in agents)
+        differences.append(found - random)
     assert np.mean(differences) > 3 * np.std(differences, ddof=1) / np.sqrt(20)
 
 
@@ -107,13 +115,13 @@ def test_children_before_learning_starts_are_not_trained_on() -> None:
 @pytest.mark.parametrize("budget", [30, 40, 100, 300])
 def test_defaults_learn_before_the_last_children(budget: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    elite_reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=budget, run_dir=run_dir))
+    elite_reinforce.main(Args(**SMALL_ENV, budget=budget, num_proposals=2, run_dir=run_dir))
     steps = [event.step for event in EventAccumulator(str(run_dir)).Reload().Scalars("update/policy/loss")]
     assert sum(step <= budget - 10 for step in steps) >= 3
 
 
 def test_resumed_search_keeps_its_schedule(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"env_id": "NASES-Synthetic-v0", "budget": 20}
+    options: dict[str, Any] = {**SMALL_ENV, "budget": 20}
     elite_reinforce.main(Args(**options, run_dir=tmp_path / "run"))
     resumed = load_args(Args, tmp_path / "run")
     assert (resumed.learning_starts, resumed.train_freq) == (10, 1)
@@ -122,7 +130,7 @@ def test_resumed_search_keeps_its_schedule(tmp_path: Path) -> None:
 
 
 def test_train_freq_without_training_is_an_error_but_not_in_a_search_of_an_earlier_version(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"env_id": "NASES-Synthetic-v0", "budget": 3, "gradient_steps": 0}
+    options: dict[str, Any] = {**SMALL_ENV, "budget": 3, "gradient_steps": 0}
     run_dir = tmp_path / "run"
     with pytest.raises(InputError, match="--train-freq has no effect with --gradient-steps 0; omit it"):
         elite_reinforce.main(Args(**options, run_dir=run_dir, train_freq=3))
@@ -136,7 +144,7 @@ def test_train_freq_without_training_is_an_error_but_not_in_a_search_of_an_earli
 
 
 def test_command_logs_metrics_of_the_policy(tmp_path: Path) -> None:
-    elite_reinforce.main(Args(env_id="NASES-Synthetic-v0", budget=45, run_dir=tmp_path / "run"))
+    elite_reinforce.main(Args(**SMALL_ENV, budget=45, run_dir=tmp_path / "run"))
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     logged = {tag for tag in events.Tags()["scalars"] if tag.startswith("update/")}
     assert logged == {f"update/policy/{tag}" for tag in ("loss", "reference_distance", "gradient_norm")}

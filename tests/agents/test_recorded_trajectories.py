@@ -67,6 +67,7 @@ def keys_of(name: str, **options: Any) -> list[str]:
     return [hashlib.sha256(trial.architecture.key.encode()).hexdigest()[:8] for trial in loop.trials]
 
 
+@pytest.mark.usefixtures("tiny_children")
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_on_digits(name: str) -> None:
     recorded = TRAJECTORIES[name]["NASES-Digits-v0"].split()[: NUM_DIGITS.get(name, 2)]

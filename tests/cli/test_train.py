@@ -47,7 +47,7 @@ from tests.retraining.architectures import architecture_file, some_architecture
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
 NUM_KILLS = 3
-NUM_EPOCHS = 11
+NUM_EPOCHS = 16
 
 
 def train(*options: object) -> None:

@@ -31,7 +31,7 @@ class Small(SearchSpace):
 def test_beats_random_search_at_the_same_budget() -> None:
     env = synthetic_env()
     seeds = range(3)
-    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 60, 5, 5)[1]) for seed in seeds]
+    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 60, 5)[1]) for seed in seeds]
     random = [max(drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 60)[1]) for seed in seeds]
     assert np.mean(optimized) > np.mean(random) + 0.2
 

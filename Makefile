@@ -40,8 +40,9 @@ $(DOCS_READY): $(INSTALLED)
 search: $(INSTALLED)
 	$(BIN)/nases search $(DATA) $(ARGS)
 
+# Three processes keep two cores busy, because many tests wait for other processes.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 # The tests of the library without its processes: under a minute, also on Windows.
 FAST_TESTS := tests/networks tests/search_spaces tests/embedding tests/training tests/test_visualization.py

@@ -37,10 +37,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Share drawings and the list of fonts of matplotlib, which is in the home folder by default; hurry exports and Ray."""
+    """Share drawings and matplotlib's list of fonts, which is in the home folder by default; hurry Ray and what is timed."""
     with pytest.MonkeyPatch.context() as patch:
         reuse_drawings(patch)
         patch.setattr("nases_env.model_io.export_timing.ROUND_SECONDS", 0.0)
+        patch.setattr("nases_env.retraining.timing.NUM_NETWORKS", 1)
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
         # Ray gives its workers the lowest priority, so that they hardly start while another test uses the processor.
         patch.setenv("RAY_worker_niceness", "0")

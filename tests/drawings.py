@@ -1,11 +1,11 @@
-"""Drawings that are reused, because hundreds of searches of the tests have the same best architectures."""
+"""Drawings that are reused, because hundreds of searches of the tests write them and few tests look at them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,93 +13,52 @@ from matplotlib.figure import Figure
 
 from nases_env import visualization
 from nases_env.atomic_io import write_atomically
-from nases_env.search_spaces import Architecture, SearchSpace
-from nases_env.visualization.figure import to_figure
-from nases_env.visualization.scene import Scene
+from nases_env.search_spaces import SearchSpace
 
 ORIGINALS: dict[str, Callable[..., Any]] = {name: getattr(visualization, name) for name in ("draw", "to_array", "save")}
-MAX_DRAWINGS = 64
 
-SLOW_FORMATS = (".pdf", ".png")
-"""Formats of files of which the first one is reused for all architectures; no test reads what they show."""
-
-_shared_outputs: dict[str, Any] = {}
-_shared_pixels: dict[type[SearchSpace], Any] = {}
-
-
-class _Text(str):
-    """A scene as text, for comparison, and the scene itself."""
-
-    scene: Scene
+_files: dict[tuple[type[SearchSpace], str], bytes] = {}
 
 
 class _Drawing:
-    """A drawing of which matplotlib draws only what is asked for: the figure, its pixels, or the content of its files."""
+    """The arguments of ``draw``, and the figure if it is needed."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self.files: dict[str, bytes] = {}
+    def __init__(self, search_space: SearchSpace, *arguments: Any, fixed_size: bool = False) -> None:
+        self.space_type = type(search_space)
+        self.is_frame = fixed_size
+        self._draw = functools.partial(ORIGINALS["draw"], search_space, *arguments, fixed_size=fixed_size)
 
     @functools.cached_property
     def figure(self) -> Figure:
-        return to_figure(self._scene)
-
-    @functools.cached_property
-    def pixels(self) -> Any:
-        return ORIGINALS["to_array"](self.figure)
+        figure: Figure = self._draw()
+        return figure
 
 
-class _DrawingOf(NamedTuple):
-    """A drawing as it is returned by ``draw``: equal scenes have the same drawing."""
-
-    drawing: _Drawing
-    search_space: SearchSpace
-    is_frame: bool
-
-
-@functools.lru_cache(maxsize=MAX_DRAWINGS)
-def _drawing(text: _Text) -> _Drawing:
-    return _Drawing(text.scene)
-
-
-def _draw(search_space: SearchSpace, architecture: Architecture, title: str = "", *, fixed_size: bool = False) -> _DrawingOf:
-    scene = visualization.make_scene(search_space, architecture, title, fixed_size=fixed_size)
-    text = _Text(scene)
-    text.scene = scene
-    return _DrawingOf(_drawing(text), search_space, fixed_size)
-
-
-def _to_array(drawn: Figure | _DrawingOf) -> Any:
-    """Render the frames of videos, and the first image of TensorBoard; no test reads the pixels of the others."""
+def _to_array(drawn: Figure | _Drawing) -> Any:
+    """Render all but the images of TensorBoard, which are black: no test reads their pixels."""
     if isinstance(drawn, Figure):  # not of an architecture
         return ORIGINALS["to_array"](drawn)
-    if drawn.is_frame:
-        return drawn.drawing.pixels.copy()
-    space = type(drawn.search_space)
-    if space not in _shared_pixels:
-        _shared_pixels[space] = drawn.drawing.pixels
-    return _shared_pixels[space].copy()
+    return ORIGINALS["to_array"](drawn.figure) if drawn.is_frame else np.zeros((8, 8, 3), np.uint8)
 
 
-def _save(drawn: Figure | _DrawingOf, path: str | Path) -> None:
+def _save(drawn: Figure | _Drawing, path: str | Path) -> None:
     if isinstance(drawn, Figure):  # not of an architecture
         ORIGINALS["save"](drawn, path)
         return
-    ending = Path(path).suffix.lower()
-    files = _shared_outputs if ending in SLOW_FORMATS else drawn.drawing.files
-    if ending in files:
-        write_atomically(path, files[ending])
+    key = (drawn.space_type, Path(path).suffix.lower())
+    if key in _files:
+        write_atomically(path, _files[key])
     else:
-        ORIGINALS["save"](drawn.drawing.figure, path)
-        files[ending] = Path(path).read_bytes()
+        ORIGINALS["save"](drawn.figure, path)
+        _files[key] = Path(path).read_bytes()
 
 
 def reuse_drawings(patch: pytest.MonkeyPatch) -> None:
-    """Draw equal scenes once, and only the first PDF and PNG file and the first image of TensorBoard of a search space.
+    """Draw all frames of videos, but only the first file of each format and search space.
 
-    test_visualization.py draws all of them.
+    Tests that look at what a file shows call ``draw_every_time``.
     """
-    for name, function in (("draw", _draw), ("to_array", _to_array), ("save", _save)):
+    for name, function in (("draw", _Drawing), ("to_array", _to_array), ("save", _save)):
         patch.setattr(visualization, name, function)
 
 
@@ -107,15 +66,3 @@ def draw_every_time(patch: pytest.MonkeyPatch) -> None:
     """Undo ``reuse_drawings``."""
     for name, function in ORIGINALS.items():
         patch.setattr(visualization, name, function)
-
-
-def draw_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Write empty drawings, because drawing takes much of the time of a short search."""
-    patch.setattr(visualization, "draw", lambda *args, **options: None)
-    patch.setattr(visualization, "to_array", lambda drawn: np.zeros((8, 8, 3), np.uint8))
-    patch.setattr(visualization, "save", lambda drawn, path: Path(path).touch())
-
-
-def report_nothing(patch: pytest.MonkeyPatch) -> None:
-    """Write no HTML report at the end of a search."""
-    patch.setattr("nases_env.search.SearchRun._write_report", lambda run: None)

@@ -8,7 +8,6 @@ import pytest
 
 from nases_env.embedding import autoencoder, pretraining, quality_report
 from nases_env.evaluation import presets
-from nases_env.retraining import timing
 
 
 def reduce_samples(patch: pytest.MonkeyPatch) -> None:
@@ -19,12 +18,8 @@ def reduce_samples(patch: pytest.MonkeyPatch) -> None:
 
 
 def reduce_children(patch: pytest.MonkeyPatch) -> None:
-    """Train the children of the preset smoke, and their final networks, with a quarter of its images.
-
-    Durations are estimated from one network.
-    """
+    """Train the children of the preset smoke, and their final networks, with a quarter of its images."""
     child, recipe = presets.PRESETS["smoke"], presets.RECIPES["smoke"]
     patch.setitem(presets.PRESETS, "smoke", dataclasses.replace(child, num_train_images=32, num_valid_images=32))
     patch.setitem(presets.RECIPES, "smoke", {**recipe, "num_train_images": 64})
     patch.setitem(presets.RETRAIN_PRESETS, "smoke", presets.final_settings(presets.PRESETS["smoke"], "smoke"))
-    patch.setattr(timing, "NUM_NETWORKS", 1)

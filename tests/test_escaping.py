@@ -21,6 +21,7 @@ from nases_env.escaping import escape_markdown, printable
 from nases_env.model_io import save_model
 from nases_env.tables import markdown_table
 from tests.commands import ROOT, run_here, script
+from tests.drawings import draw_every_time
 from tests.model_io.conftest import tiny_model
 from tests.training.images import write_image
 
@@ -173,7 +174,8 @@ def test_predict_escapes_class_names_and_file_names(tmp_path: Path) -> None:
     assert f"%  {SHOWN}\n" in shown
 
 
-def test_drawings_show_the_name_of_a_file_as_it_is(run_dir: Path, tmp_path: Path) -> None:
+def test_drawings_show_the_name_of_a_file_as_it_is(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_every_time(monkeypatch)
     file = tmp_path / "$\\frac$ <b>\x1b.json"
     shutil.copy(run_dir / "best.json", file)
     output_of("draw", str(file), "--output", str(tmp_path / "best.svg"))

@@ -35,12 +35,6 @@ def in_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def one_timed_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Estimate durations from one network, because the numbers are not tested."""
-    monkeypatch.setattr(timing, "NUM_NETWORKS", 1)
-
-
 def write_classes(folder: Path, side: int = 12, **num_images: int) -> None:
     for name, number in num_images.items():
         for index in range(number):

@@ -6,14 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.drawings import draw_nothing, report_nothing
 
-
-@pytest.fixture(scope="module")
-def without_drawings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield
+def report_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Write no HTML report at the end of a search."""
+    patch.setattr("nases_env.search.SearchRun._write_report", lambda run: None)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from nases_env.search.run_report import read_run
 from tests.commands import error_of, run_here
 from tests.search.acting import RandomActions
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings")
+pytestmark = pytest.mark.usefixtures("tiny_children")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from tests.commands import error_of, run_here
 from tests.search.limited import limited_env
 from tests.search.test_resume import Killed, interrupt_after
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_reports")
 
 SEARCH = ("search", "digits", "--preset", "smoke", "--search-space", "nasbench201", "--num-finalists", "0")
 LIMITS = [

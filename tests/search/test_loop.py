@@ -383,19 +383,19 @@ def search_digits(run_dir: Path, **execution: Any) -> SearchRun:
 
 
 @pytest.fixture(scope="module")
-def serial(tiny_children: None, without_drawings: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
+def serial(tiny_children: None, without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> SearchRun:
     """A search that trains children in this process."""
     folder = tmp_path_factory.mktemp("serial")
     return search_digits(folder / "run", executor="serial", store=str(folder / "store.sqlite"))
 
 
-@pytest.mark.usefixtures("tiny_children", "without_drawings")
+@pytest.mark.usefixtures("tiny_children", "without_reports")
 def test_trajectory_does_not_depend_on_the_executor(serial: SearchRun, tmp_path: Path) -> None:
     search_digits(tmp_path / "processes", num_workers=1)
     assert trajectory(serial.run_dir) == trajectory(tmp_path / "processes")
 
 
-@pytest.mark.usefixtures("tiny_children", "without_drawings")
+@pytest.mark.usefixtures("tiny_children", "without_reports")
 def test_second_search_reuses_the_results_of_a_shared_store(serial: SearchRun, tmp_path: Path) -> None:
     store = str(serial.run_dir.with_name("store.sqlite"))
     second = search_digits(tmp_path / "second", executor="serial", store=store)

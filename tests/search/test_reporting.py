@@ -24,6 +24,7 @@ from nases_env.search.run_dir import RunDir
 from nases_env.search.run_report import read_run
 from nases_env.search_spaces import Architecture, EnasMicro
 from tests.commands import ROOT, error_of, run_here, script
+from tests.drawings import draw_every_time
 from tests.evaluation.test_transnas import write_table
 from tests.search.acting import RandomActions
 
@@ -59,7 +60,8 @@ def test_search_is_complete_if_its_summary_cannot_be_printed(tmp_path: Path) -> 
     assert (tmp_path / "run" / "best.svg").exists()
 
 
-def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
+def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_every_time(monkeypatch)
     search = run(tmp_path, seed=7)
     assert search.loop.best is not None
     accuracy = search.loop.best.evaluation.valid_accuracy
@@ -70,8 +72,9 @@ def test_title_of_the_best_cells_has_accuracy_and_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "name"), [("normal", "SSIM"), ("room_layout", "1 / (1 + loss)")])
 def test_metric_of_a_table_other_than_the_accuracy_is_named(
-    task: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    draw_every_time(monkeypatch)
     env_kwargs = {"task": task, "table": write_table(tmp_path / "table.csv")}
     search = run(tmp_path, "NASES-TransNASMicro-v0", env_kwargs=env_kwargs)
     assert search.loop.best is not None

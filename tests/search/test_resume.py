@@ -26,8 +26,8 @@ from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
 from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir, read_trajectory
 from tests.commands import ROOT, error_of, run_here, script
-from tests.drawings import draw_nothing, report_nothing
 from tests.processes import ForkedCommand
+from tests.search.conftest import report_nothing
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
@@ -64,8 +64,7 @@ def number_event_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw_nothing(monkeypatch)
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     report_nothing(monkeypatch)
 
 
@@ -112,7 +111,7 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.parametrize(("agent", "num_envs"), [*((agent, 3) for agent in AGENTS), ("reinforce", 1), ("sac", 1)])
 def test_resumed_search_equals_an_uninterrupted_one(
     agent: str, num_envs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,7 +129,7 @@ def test_resumed_search_equals_an_uninterrupted_one(
     assert (tmp_path / "cut" / "best.json").read_text() == (tmp_path / "whole" / "best.json").read_text()
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.parametrize("agent", ["local_search", "cma_es", "tpe", "ppo"])
 def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"env_id": LIMITED, "num_envs": 3}
@@ -144,7 +143,7 @@ def test_resume_repeats_infeasible_proposals(agent: str, tmp_path: Path, monkeyp
     assert [record["status"] for record in trajectory(tmp_path / "whole")] == ["ok"] * BUDGET
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.parametrize(
     ("agent", "options"),
     [
@@ -173,7 +172,7 @@ def test_infinite_options_are_read_again(tmp_path: Path, capsys: pytest.CaptureF
     assert "7 of 7 children" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 def test_evaluated_children_are_not_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nases_env.evaluation import OperatorShareEvaluator
 
@@ -211,7 +210,7 @@ def test_search_killed_after_the_last_child_is_completed_by_resume(tmp_path: Pat
         resume("reinforce", tmp_path / "run")
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 def test_search_killed_at_its_start_can_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **options: Any) -> None:
         raise Killed
@@ -249,7 +248,7 @@ def test_replayed_proposal_that_differs_from_the_record_is_an_error(tmp_path: Pa
     assert after == before
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 def test_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "run", budget=5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -259,7 +258,7 @@ def test_run_with_other_evaluation_settings_is_not_resumed(tmp_path: Path) -> No
         resume("random_search", tmp_path / "run", budget=8)
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 def test_incomplete_lines_and_files_are_repaired(tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "whole")
     start_search("random_search", tmp_path / "run", budget=5)
@@ -348,7 +347,7 @@ def test_other_executor_drops_recorded_options_that_it_does_not_take(
     assert (execution.executor, execution.num_workers, execution.memory_limit) == ("serial", None, None)
 
 
-@pytest.mark.usefixtures("without_drawings")
+@pytest.mark.usefixtures("without_reports")
 def test_resume_that_starts_slowly_continues_after_the_trials_of_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from nases_env.search.run_report import evaluation_digest, read_run, write_repor
 from tests.evaluation.latency_table import write_latency_table
 from tests.search.acting import RandomActions
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings")
+pytestmark = pytest.mark.usefixtures("tiny_children")
 
 
 def search(run_dir: Path, **options: Any) -> None:

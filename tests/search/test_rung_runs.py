@@ -29,7 +29,7 @@ from tests.commands import ROOT, error_of, run_here, script
 from tests.search.acting import CallAfter
 from tests.search.test_resume import Killed, interrupt_after, resume, start_search, trajectory
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_reports")
 
 TOY: dict[str, Any] = {
     "env_id": "tests.search.rungs:ToyRungs-v0",
@@ -48,7 +48,7 @@ def finalists(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(without_drawings: None, without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of an uninterrupted search with a toy reward."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     start_search("random_search", run_dir, **TOY)
@@ -56,7 +56,7 @@ def whole(without_drawings: None, without_reports: None, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="module")
-def trained(without_drawings: None, without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(without_reports: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a search on digits."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     start_search("random_search", run_dir, **DIGITS, execution=ExecutionSettings("serial"))

@@ -27,7 +27,7 @@ from nases_env.search.time_budget import UNLIMITED_BUDGET, TimeBudget, format_bu
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.rungs import ToyRungs
 
-pytestmark = pytest.mark.usefixtures("tiny_children", "without_drawings", "without_reports")
+pytestmark = pytest.mark.usefixtures("tiny_children", "without_reports")
 
 
 class Clock(SearchCallback):

@@ -156,10 +156,6 @@ def test_nases_draws_and_pretrains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 QUICK_OPTIONS = {
-    "throughput": (
-        *("--configurations", "smoke", "--num-architectures", "1", "--num-repeats", "1", "--num-images", "32"),
-        *("--batch-size", "16", "--image-size", "8", "--num-steps", "1"),
-    ),
     "env_overhead": ("--num-envs", "1", "3", "--num-children", "6", "--num-repeats", "1"),
     "reward_signal": (
         *("--env-ids", "NASES-Digits-v0", "--preset", "smoke", "--num-architectures", "2", "--num-seeds", "2"),
@@ -175,7 +171,6 @@ QUICK_OPTIONS = {
 
 @pytest.mark.parametrize("name", QUICK_OPTIONS)
 def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.throughput.peak.PEAK_SIDE", {"cpu": 64})
     if name == "reward_signal":  # its worker process would import torch for seconds
         monkeypatch.setattr("multiprocessing.get_context", lambda method: processes)
     run_benchmark(name, (*QUICK_OPTIONS[name], "--output", "results/figures.json"), tmp_path)

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.throughput.__main__ import Args, main, summarize
+from benchmarks.throughput.__main__ import Args, summarize
 from benchmarks.throughput.children import CONFIGURATIONS, compare_losses, make_network, random_architecture, read_images
 from benchmarks.throughput.first_step import FirstStepEvaluator
 from benchmarks.throughput.plain_network import PlainNetwork
 from benchmarks.throughput.plain_training import PlainTraining
 from nases_env.errors import InputError
 from nases_env.training import TrainingSettings
+from tests.commands import run_benchmark
 
 SMOKE = CONFIGURATIONS["smoke"][0]
 SETTINGS = TrainingSettings(batch_size=8, lr_max=0.01)
@@ -81,23 +82,14 @@ def test_children_are_summarized_by_the_medians_of_their_turns() -> None:
     }
 
 
-def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.throughput.peak.PEAK_SIDE", {"cpu": 64})
-    output = tmp_path / "out" / "metrics.json"
-    main(
-        Args(
-            configurations="smoke",
-            device="cpu",
-            num_architectures=1,
-            num_repeats=1,
-            num_images=20,
-            batch_size=8,
-            image_size=8,
-            num_steps=1,
-            output=output,
-        )
+    options = (
+        *("--configurations", "smoke", "--device", "cpu", "--num-architectures", "1", "--num-repeats", "1"),
+        *("--num-images", "20", "--batch-size", "8", "--image-size", "8", "--num-steps", "1"),
     )
-    metrics = json.loads(output.read_text())
+    printed = run_benchmark("throughput", (*options, "--output", "out/metrics.json"), tmp_path).stdout
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     (child,) = metrics["children"]
     assert child["architecture"] == random_architecture(0, 0).key
     rates = child["images_per_second"]
@@ -107,7 +99,6 @@ def test_output(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     latency = metrics["seconds_to_first_step"]["N=1 F=2"]
     assert list(latency) == ["serial", "warm worker", "cold worker"]
     assert all(seconds["min"] > 0 for seconds in latency.values())
-    printed = capsys.readouterr().out
     assert "N=1 F=2: training images per second" in printed
     assert f"ours / plain: {child['ratios'][0]:.2f}" in printed
 

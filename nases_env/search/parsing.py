@@ -21,6 +21,9 @@ from nases_env.search.time_budget import UNLIMITED_BUDGET
 RESUME_OVERRIDABLE = ("budget", "time", "track", "execution", *OUTPUT_OPTIONS)
 """Options that may change when a search is resumed."""
 
+READ_AGAIN = ("--child", "--help", "-h")
+"""Prefixes of options that are read with the defaults of the preset. The others have the same values without them."""
+
 REMOTE_OPTIONS = {"ray": "ray_address", "slurm": "slurm_options"}
 """By executor: the option that selects other machines or what they run, which ``--resume`` does not take from a file."""
 
@@ -72,7 +75,10 @@ def parse_and_search(
     name = (given_preset(options) or args_type.preset) if given is None else resolved_preset(given)
     _, child = resolve_preset(name)
     budget = args_type.budget if given is None or given.time is None else UNLIMITED_BUDGET
-    args = read(args_type(child=child, budget=budget))
+    if given is None or budget != args_type.budget or any(word.startswith(READ_AGAIN) for word in options):
+        args = read(args_type(child=child, budget=budget))
+    else:
+        args = dataclasses.replace(given, child=child)
     run_dir = args.resume
     if run_dir is not None:
         recorded = load_args(args_type, run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.drawings import reuse_drawings
+from tests.processes import processes
 from tests.serving import Server, server
 from tests.small_sizes import reduce_children, reduce_samples
 
@@ -60,6 +62,12 @@ def tiny_children() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         reduce_children(patch)
         yield
+
+
+@pytest.fixture
+def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of ``multiprocessing``, which saves the time of their imports."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import pytest
 
 from nases_env.cli import main as cli
 from tests.commands import ROOT, error_of, module, run, run_benchmark, run_here, script
-from tests.processes import ForkedCommand, processes, run_forked
+from tests.processes import ForkedCommand, run_forked
 
 pytestmark = pytest.mark.usefixtures("few_samples", "tiny_children")
 
@@ -169,10 +169,9 @@ QUICK_OPTIONS = {
 """Options of the benchmarks that are run here; the others are run in ``tests/benchmarks``."""
 
 
+@pytest.mark.usefixtures("forked_processes")
 @pytest.mark.parametrize("name", QUICK_OPTIONS)
-def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "reward_signal":  # its worker process would import torch for seconds
-        monkeypatch.setattr("multiprocessing.get_context", lambda method: processes)
+def test_benchmarks_run(name: str, tmp_path: Path) -> None:
     run_benchmark(name, (*QUICK_OPTIONS[name], "--output", "results/figures.json"), tmp_path)
     assert json.loads((tmp_path / "results" / "figures.json").read_text())
 

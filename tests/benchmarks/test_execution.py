@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +24,6 @@ from nases_env.execution import Store
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import STORE, TRAJECTORY, read_config, read_trajectory
 from tests.commands import run_benchmark, run_here
-from tests.processes import processes
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +33,6 @@ def _no_process_is_left() -> Any:
     yield
     new = set(psutil.Process().children(recursive=True)) - before
     assert all("resource_tracker" in " ".join(child.cmdline()) for child in new)
-
-
-@pytest.fixture
-def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the processes of ``multiprocessing``, which saves the time of their imports."""
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
 
 
 def test_variants_are_interleaved() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from benchmarks.latency import analyze
 from tests.commands import error_of, module, run_benchmark, run_here
-from tests.processes import processes
 
 
 def test_differences_are_relative_to_the_mean() -> None:
@@ -26,8 +24,8 @@ def test_differences_are_relative_to_the_mean() -> None:
     assert analyze(np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]]))["lowest_spearman"] == pytest.approx(-1.0)
 
 
-def test_two_processes_measure_the_same_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)  # which saves the time of the imports
+@pytest.mark.usefixtures("forked_processes")
+def test_two_processes_measure_the_same_networks(tmp_path: Path) -> None:
     options = ("--preset", "smoke", "--num-architectures", "2", "--num-processes", "2", "--output", "out.json")
     printed = run_benchmark("latency", options, tmp_path).stdout
     assert "2 networks of enas_micro_sized, 2 processes" in printed

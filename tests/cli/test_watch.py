@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -22,6 +21,7 @@ from nases_env.cli.watch import ReportServer
 from nases_env.search import SearchArgs, SearchRun
 from tests.commands import error_of, run_here
 from tests.processes import ForkedCommand
+from tests.redirections import to_file
 from tests.search.acting import RandomActions
 
 
@@ -121,15 +121,11 @@ def test_used_port_and_wrong_directory_are_one_line(server: ReportServer, run_di
     assert "pass a run directory" in error_of(run_here(main, "watch", str(tmp_path)))
 
 
-def write_output_to(path: Path) -> None:
-    os.dup2(os.open(path, os.O_WRONLY), 1)
-
-
 def test_interrupt_ends_it_without_a_message(run_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.touch()
     command = ForkedCommand(
-        main, "watch", str(run_dir), "--port", "0", folder=tmp_path, prepare=partial(write_output_to, output)
+        main, "watch", str(run_dir), "--port", "0", folder=tmp_path, prepare=partial(to_file, str(output))
     )
     while command.is_running() and not output.read_text().endswith("\n"):
         time.sleep(0.01)

@@ -131,17 +131,16 @@ def test_child_is_retried_after_a_fault(
 def test_worker_is_killed_at_a_limit(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
     faulty.inject(0, "allocate", "input_error")
     faulty.inject(1, "stop")
-    executor = make_executor(faulty, 1, max_retries=0, memory_limit=1.25)
-    allocated = executor.submit(ARCHITECTURES[0], 0).result(timeout=SECONDS)
+    executors = (
+        make_executor(faulty, 1, max_retries=0, memory_limit=1.25),
+        make_executor(faulty, 1, max_retries=0, time_limit=3.0),
+    )
+    futures = [executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors)]
+    allocated, stopped = (future.result(timeout=SECONDS) for future in futures)
     assert (allocated.status, allocated.reason) == (Status.OUT_OF_MEMORY, "used more than 1.25 GiB of memory")
-    (worker,) = executor._workers.values()
-    assert isinstance(worker, ProcessWorker)
-    worker._memory_limit, worker._time_limit = None, 3.0
-    futures = [executor.submit(ARCHITECTURES[seed], seed) for seed in (1, 1, 0)]
-    stopped = futures[0].result(timeout=SECONDS)
     assert (stopped.status, stopped.reason) == (Status.TIMED_OUT, "took longer than 3 s")
-    # The third process evaluates a child, and then its evaluator raises an InputError.
-    evaluated, invalid = futures[1:]
+    # The new processes: one evaluator raises an InputError, the other evaluates the child.
+    invalid, evaluated = (executor.submit(ARCHITECTURES[seed], seed) for seed, executor in enumerate(executors))
     assert str(invalid.exception(timeout=SECONDS)) == "fix this first"
     assert isinstance(invalid.exception(), InputError)
     assert without_origin(evaluated.result(timeout=SECONDS)) == serial(faulty, 1)

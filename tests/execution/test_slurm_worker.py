@@ -48,11 +48,9 @@ def enable_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def executor(
-    evaluator: Evaluator, folder: Path, num_workers: int = 2, *, max_retries: int = 1, **options: Any
-) -> WorkerPoolExecutor:
+def executor(evaluator: Evaluator, folder: Path, num_workers: int = 2, **options: Any) -> WorkerPoolExecutor:
     workers = slurm_workers(evaluator, num_workers, folder=folder, options="timeout_min=5", cluster="local", **options)
-    return WorkerPoolExecutor(evaluator, workers, max_retries=max_retries)
+    return WorkerPoolExecutor(evaluator, workers, max_retries=1)
 
 
 def result(evaluation: Evaluation) -> dict[str, Any]:
@@ -77,22 +75,17 @@ def test_failed_job_is_retried(tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
     evaluator.inject(0, "raise")
     evaluator.inject(1, "input_error")
-    evaluator.inject(2, "raise")
-    retrying = executor(evaluator, tmp_path / "jobs", num_workers=1)
-    jobs = executor(evaluator, tmp_path / "jobs", max_retries=0)
-    space = children(3)
-    futures = [(retrying if seed == 0 else jobs).submit(child, seed) for seed, child in enumerate(space)]
-    assert result(futures[0].result(timeout=60)) == result(SerialExecutor(evaluator).submit(space[0], 0).result())
+    evaluator.inject(2, "raise", "raise")
+    jobs = executor(evaluator, tmp_path / "jobs", num_workers=3)
+    futures = [jobs.submit(child, seed) for seed, child in enumerate(children(3))]
+    assert futures[0].result(timeout=60).status is Status.OK
     with pytest.raises(InputError, match=f"fix this first.* [(]on the node {platform.node()}[)]"):
         futures[1].result(timeout=60)
     failed = futures[2].result(timeout=60)
     assert failed.status is Status.FAILED
     assert failed.reason.startswith("raised ValueError: no such thing as this; see ")
-    for each in (retrying, jobs):
-        each.shutdown()
-    # The files of the successful attempt and of the job that raised InputError are removed, but not those of other jobs.
-    (first,), (second,) = (list(folder.glob("*.err")) for folder in (tmp_path / "jobs").iterdir())
-    assert all("no such thing" in path.read_text() for path in (first, second))
+    jobs.shutdown()
+    assert any("no such thing" in path.read_text() for path in (tmp_path / "jobs").glob("*/*.err"))
 
 
 @pytest.mark.parametrize(

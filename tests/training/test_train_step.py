@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError, FakeTensorMode
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
@@ -52,12 +52,13 @@ def begin(step: TrainingStep, num_images: int) -> None:
     step.begin_epoch(order, params, [0.05, 0.04, 0.03, 0.02], [0.0, 0.25, 0.5, 0.75])
 
 
-def fake_step(make_model: Callable[[], torch.nn.Module]) -> None:
-    """Run two steps on fake tensors, which raise an error if their value is read."""
+def fake_step(make_model: Callable[[], torch.nn.Module], device: torch.device = CPU) -> None:
+    """Run two steps on fake tensors, which raise an error if their value is read, or if tensors are on several devices."""
     with FakeTensorMode():
-        model = make_model()
-        statistics = ChannelStatistics(torch.zeros(3), torch.ones(3))
-        images, labels = torch.zeros(32, 3, 8, 8, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
+        with device:
+            model = make_model()
+            statistics = ChannelStatistics(torch.zeros(3), torch.ones(3))
+            images, labels = torch.zeros(32, 3, 8, 8, dtype=torch.uint8), torch.zeros(32, dtype=torch.int64)
         settings = TrainingSettings(cutout_length=3)
         step = TrainingStep(model.train(), images, labels, statistics, settings, batch_size=8, crop_padding=1)
         begin(step, 32)
@@ -69,6 +70,23 @@ def fake_step(make_model: Callable[[], torch.nn.Module]) -> None:
 def test_step_reads_no_values(space: str) -> None:
     """Reading a value would synchronize with the GPU and prevent the capture as a CUDA graph."""
     fake_step(lambda: network(space, SIZES[space], (3, 8, 8), 3))
+
+
+@pytest.mark.parametrize("space", SIZES)
+def test_step_keeps_its_tensors_on_the_gpu(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors need no GPU, but the backward pass and the optimizer are kernels of CUDA."""
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer: None)
+    fake_step(lambda: network(space, SIZES[space], (3, 8, 8), 3), torch.device("cuda"))
+
+
+def test_network_with_a_tensor_on_the_cpu_is_detected() -> None:
+    class Mixed(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) * torch.ones(3, device="cpu")
+
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        fake_step(lambda: Mixed(channels=3, classes=3), torch.device("cuda"))
 
 
 def test_network_that_reads_a_value_is_detected() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,10 @@ MAX_THREADS = 1024  # OpenMP ends the process if it cannot create a thread
 
 
 def num_cores() -> int:
-    """Return the number of CPU cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores available to this process, given its affinity and the CPU quota of its container."""
+    import joblib  # slow to import
+
+    return int(joblib.cpu_count())
 
 
 def cpu_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import queue
 import threading
@@ -33,13 +34,17 @@ class AttemptError(Exception):
         reason: what happened, on one line.
         status: ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if the attempt exceeded a limit, else ``FAILED``.
         log: the last lines of the log of the attempt.
+        evaluation: the result of a training that ran out of GPU memory, else None.
     """
 
-    def __init__(self, reason: str, *, status: Status = Status.FAILED, log: str = "") -> None:
+    def __init__(
+        self, reason: str, *, status: Status = Status.FAILED, log: str = "", evaluation: Evaluation | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
         self.log = log
+        self.evaluation = evaluation
 
 
 class Worker(ABC):
@@ -67,7 +72,8 @@ class Worker(ABC):
 class WorkerPoolExecutor(Executor):
     """Evaluates children in several workers in parallel, in the order of submission.
 
-    A failed attempt is retried in the same worker, which restarts first. If all attempts at a child fail, its evaluation
+    A failed attempt is retried in the same worker, which restarts first. A training that runs out of GPU memory is a failed
+    attempt too, because other processes may use the same GPU. If all attempts at a child fail, its evaluation
     has the status ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if all attempts have that status, else ``FAILED``. If
     ``MAX_CONSECUTIVE_FAILURES`` children have the status ``FAILED`` and no child succeeds between them, the future of the
     last one raises ``InputError`` instead, as does the future of every further such child until one succeeds.
@@ -155,6 +161,8 @@ class WorkerPoolExecutor(Executor):
                 raise CancelledError
             try:
                 evaluation = worker.evaluate(task)
+                if evaluation.status is Status.OUT_OF_MEMORY:
+                    raise AttemptError("the GPU is out of memory", status=Status.OUT_OF_MEMORY, evaluation=evaluation)
             except AttemptError as failure:
                 if self._is_shut_down:
                     raise CancelledError from None
@@ -177,12 +185,15 @@ class WorkerPoolExecutor(Executor):
                 self._num_consecutive_failures += 1
                 num_failed = self._num_consecutive_failures
             if num_failed >= MAX_CONSECUTIVE_FAILURES:
-                last_lines = one_line(" ".join(failures[-1].log.splitlines()[-3:]))
-                log = f"; end of its log: {last_lines}" if last_lines else ""
+                last_lines = " ".join(failures[-1].log.splitlines()[-3:])
+                log = f"; end of its log: {one_line(last_lines)}" if last_lines.strip() else ""
                 raise InputError(
                     f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
                     "fix the cause and start again; resume a search with --resume"
                 )
+        evaluation = failures[-1].evaluation
+        if evaluation is not None and status is Status.OUT_OF_MEMORY:
+            return dataclasses.replace(evaluation, seconds=seconds, reason=reason)  # with the costs of the network
         return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, device=self._device(), reason=reason)
 
     def _device(self) -> str:

@@ -99,6 +99,9 @@ def time_training(
         epoch = ends[1] - ends[0]
         per_image.append(epoch / (num_images // batch_size * batch_size))
         overheads.append(max(0.0, time.perf_counter() - start - 2 * epoch))
+    if where.type == "cuda":
+        del model  # or its memory could not be freed
+        torch.cuda.empty_cache()  # for the processes that train the children
     if not per_image:
         return TrainingTime(float("nan"), float("nan"))
     return TrainingTime(statistics.median(per_image) * len(images), statistics.median(overheads))

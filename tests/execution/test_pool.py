@@ -161,6 +161,34 @@ def test_status_is_a_limit_only_if_every_attempt_exceeds_it(
     assert evaluation.reason == "; ".join(dict.fromkeys(f"reason {attempt.value}" for attempt in attempts))
 
 
+class FullGpu(ScriptedWorker):
+    """Returns trainings that ran out of GPU memory, and then evaluates the child."""
+
+    def __init__(self, num_failures: int) -> None:
+        super().__init__()
+        self.num_failures = num_failures
+
+    def evaluate(self, task: Task) -> Evaluation:
+        evaluation = super().evaluate(task)
+        if len(self.evaluated) > self.num_failures:
+            return evaluation
+        return Evaluation(evaluation.key, evaluation.seed, OUT_OF_MEMORY, num_params=7, seconds=1.0)
+
+
+def test_training_that_runs_out_of_gpu_memory_is_retried(make_executor: MakeExecutor) -> None:
+    """Another process may have used the memory."""
+    worker = FullGpu(2)
+    assert result(make_executor(worker), 1).status is Status.OK
+    assert len(worker.evaluated) == 3
+
+
+def test_gpu_that_is_always_out_of_memory_decides(make_executor: MakeExecutor) -> None:
+    worker = FullGpu(3)
+    evaluation = result(make_executor(worker), 1)
+    assert (evaluation.status, evaluation.reason, evaluation.num_params) == (OUT_OF_MEMORY, "the GPU is out of memory", 7)
+    assert len(worker.evaluated) == 3
+
+
 def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executor: MakeExecutor) -> None:
     worker = ScriptedWorker({1: [AttemptError("two\nlines")]})
     evaluation = result(make_executor(worker, max_retries=0), 1)
@@ -184,6 +212,14 @@ def test_failed_evaluation_names_the_device_of_the_evaluator(evaluator: Evaluato
         assert result(executor, 1).device == device
     finally:
         executor.shutdown()
+
+
+def test_error_without_a_log_does_not_name_one(make_executor: MakeExecutor) -> None:
+    executor = make_executor(ScriptedWorker({seed: failures(FAILED) for seed in range(3)}), max_retries=0)
+    for seed in range(2):
+        result(executor, seed)
+    with pytest.raises(InputError, match=r"the last one: reason failed; fix the cause and start again"):
+        result(executor, 2)
 
 
 def test_consecutive_failures_raise_input_error(make_executor: MakeExecutor) -> None:

@@ -421,7 +421,7 @@ def test_workers_are_distributed_over_the_gpus(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_default_number_of_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr("nases_env.execution.process_worker.num_cores", lambda: 8)
     assert default_num_workers(on_device("auto"), 16, 3) == 6
     assert default_num_workers(on_device("auto"), 4, 3) == 4
     assert default_num_workers(on_device("cuda:1"), 16, 3) == 3

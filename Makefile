@@ -38,7 +38,7 @@ $(DOCS_READY): $(INSTALLED)
 # The default target: an architecture search on scikit-learn's digits, or on your images: make search DATA=my_images
 # List the options: make search ARGS="--help"
 search: $(INSTALLED)
-	$(BIN)/nases search $(DATA) $(ARGS)
+	$(BIN)/nases search $(if $(DATA),"$(DATA)") $(ARGS)
 
 # Three processes keep two cores busy, because many tests wait for other processes.
 test: $(READY)

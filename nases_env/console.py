@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import rich.console
+from rich.table import Table
 from rich.text import Text
 
 from nases_env.escaping import printable
+
+MAX_TABLE_WIDTH = 1000  # characters
 
 
 class Console(rich.console.Console):
@@ -21,6 +24,12 @@ class Console(rich.console.Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def print_table(self, table: Table) -> None:
+        """Print a table without shortening its cells. A narrow terminal wraps its lines."""
+        options = self.options.update(max_width=MAX_TABLE_WIDTH)
+        self.width = max(self.width, self.measure(table, options=options).maximum)
+        self.print(table)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Convert a string to rich text; see ``rich.console.Console``."""

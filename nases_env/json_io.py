@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,7 +122,7 @@ def require_type(name: str, value: Any, hint: Any, *, allow_infinity: bool = Fal
 
 def _require_argument(name: str, text: str) -> None:
     try:
-        is_valid = b"\0" not in os.fsencode(text)
+        is_valid = b"\0" not in text.encode("utf-8", "surrogateescape")  # of a path, whatever the locale is
     except UnicodeEncodeError:
         is_valid = False
     if not is_valid:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,13 @@ def test_fields_are_checked_by_their_types() -> None:
     require_field_types(Options, {"budget": 3, "other": object()})
     with pytest.raises(ValueError, match="budget must be int, not '3'"):
         require_field_types(Options, {"budget": "3"})
+
+
+def test_text_is_valid_in_every_locale() -> None:
+    """The name of a class need not be a path in the locale of the reader."""
+    code = "from nases_env.json_io import require_type; require_type('class_names', ('\\u65e5',), tuple[str, ...])"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @pytest.mark.parametrize("text", ["a\0", "\ud800"])

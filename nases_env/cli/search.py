@@ -23,6 +23,7 @@ from nases_env.cli.search_plan import print_plan
 from nases_env.cpu import num_cores
 from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
+from nases_env.evaluation import Evaluator
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
@@ -30,6 +31,8 @@ from nases_env.search.parsing import parse_and_search
 from nases_env.search.run_dir import CONFIG, TRAJECTORY, read_config
 
 DEFAULT_AGENT = "model_assisted"
+MIN_CONCURRENT = 5  # children; as many as ``model_assisted`` proposes together
+MIN_ROUNDS = 6  # times that the agent proposes children, with the default number of concurrent ones
 
 HELP_WORDS = {"-h", "--help", "--help-all"}
 
@@ -95,16 +98,16 @@ def main(options: Sequence[str]) -> None:
 
     def plan_and_search(args: Any) -> None:
         args.check()
-        if "--num-envs" not in names and args.resume is None:
-            args = replace(args, num_envs=_default_num_envs(args))
-        if own.dry_run or not (args.quiet or args.log_json):
-            env = make_env(args)
-            try:
+        env = make_env(args)
+        try:
+            if "--num-envs" not in names and args.resume is None:
+                args = replace(args, num_envs=_default_num_envs(args, env.evaluator))
+            if own.dry_run or not (args.quiet or args.log_json):
                 args.check_env(env)
                 args.inputs(env.search_space)  # errors before the plan
                 print_plan(env, args, agent)
-            finally:
-                env.close()
+        finally:
+            env.close()
         if not own.dry_run:
             module.main(args)
 
@@ -141,6 +144,13 @@ def data_options(data: str) -> list[str]:
     )
 
 
-def _default_num_envs(args: SearchArgs) -> int:
-    """Return the number of concurrent children: one per CPU core, or one on a GPU."""
-    return max(1, num_cores() // args.num_threads) if device_type(args.device) == "cpu" else 1
+def _default_num_envs(args: SearchArgs, evaluator: Evaluator) -> int:
+    """Return the number of concurrent children: one per CPU core, or one on a GPU or if nothing is trained.
+
+    There are not more than a sixth of the budget, or ``MIN_CONCURRENT`` if that is more: an agent that proposes most of its
+    children before it knows a result cannot learn.
+    """
+    if not evaluator.is_expensive or device_type(args.device) != "cpu":
+        return 1
+    most = max(MIN_CONCURRENT, args.budget // MIN_ROUNDS)
+    return max(1, min(num_cores() // args.num_threads, most))

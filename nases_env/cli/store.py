@@ -31,7 +31,6 @@ from nases_env.tables import format_known
 
 _KEY_WIDTH = 32
 _DIGEST_WIDTH = 8
-_TABLE_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,7 @@ def _ls(args: LsArgs) -> None:
         except (TypeError, ValueError) as error:
             raise InputError(f"{args.path} contains invalid values ({error}); run: nases store verify {args.path}") from None
     if best:
-        console = Console()
-        console.width = max(console.width, _TABLE_WIDTH)  # a narrow terminal wraps lines instead of losing columns
-        console.print(table)
+        Console().print_table(table)
     print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nin flight: {len(leases)}")
     for line in in_flight:
         print(f"  {printable(line)}")

@@ -150,14 +150,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # Reject other host names: a web site could let its name resolve to this machine to read the page (DNS rebinding).
-        port = self.server.server_address[1]
-        if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
+        # The port may differ, as through an SSH tunnel.
+        if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         version, page = self.server.page.current()
-        if self.path == "/":
+        path = self.path.partition("?")[0]
+        if path == "/":
             self._send(page, "text/html; charset=utf-8")
-        elif self.path == "/version":
+        elif path == "/version":
             self._send(version, "text/plain; charset=utf-8")
         else:
             self.send_error(HTTPStatus.NOT_FOUND)

@@ -27,7 +27,7 @@ def capitalize(text: str) -> str:
 def compact(value: float) -> str:
     """Format a count with a prefix, such as 1.5M."""
     for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
+        if value >= 0.9995 * power:  # such values are rounded to three digits
             return f"{value / power:.3g}{prefix}"
     return f"{value:.3g}"
 

@@ -240,7 +240,7 @@ class Summary(SearchCallback):
         if loop.num_trials:
             evaluator = loop.env.evaluator
             self._console.print(f"the best of {loop.num_distinct:,} architecture{'s' * (loop.num_distinct != 1)}")
-            self._console.print(_top_table(loop.ranking(), loop.finalists, evaluator.limits, evaluator.quantity))
+            self._console.print_table(_top_table(loop.ranking(), loop.finalists, evaluator.limits, evaluator.quantity))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
         run_dir = shlex.quote(str(self._run_dir))

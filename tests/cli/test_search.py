@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import nases_agents
 import numpy as np
 import pytest
 import torch
+from nases_agents.random_search import Args as RandomSearchArgs
 
+from nases_env.cli import search
 from nases_env.cli.agents import AGENTS, require_agent
 from nases_env.cli.main import main
 from nases_env.cli.search import data_options
 from nases_env.errors import InputError
+from nases_env.evaluation import OperatorShareEvaluator, TrainingEvaluator
 from nases_env.retraining import timing
 from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
@@ -153,6 +157,17 @@ def test_number_of_concurrent_children_is_that_of_the_option(option: str) -> Non
     options = ("--preset", "smoke", "--budget", "7", option, "3", "--num-workers", "3")
     result = run_here(main, "search", "digits", "--dry-run", *options)
     assert "evaluates 7 children, 3 at a time" in result.stdout
+
+
+@pytest.mark.parametrize(("budget", "concurrent"), [(2, 5), (30, 5), (60, 10), (1000, 32)])
+def test_number_of_concurrent_children_leaves_the_agent_results_to_learn_from(
+    budget: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "num_cores", lambda: 32)
+    args, training = RandomSearchArgs(budget=budget, device="cpu"), TrainingEvaluator("enas_micro", "digits")
+    assert search._default_num_envs(args, training) == concurrent
+    assert search._default_num_envs(replace(args, num_threads=8), training) == min(4, concurrent)
+    assert search._default_num_envs(args, OperatorShareEvaluator("nasbench201", "skip_connect")) == 1
 
 
 def test_plan_of_a_resumed_search_counts_the_children_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

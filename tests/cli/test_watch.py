@@ -101,7 +101,14 @@ def test_updates_take_a_tenth_of_the_time_at_most(run_dir: Path, finished: Path,
     assert page.current()[0] != second
 
 
-@pytest.mark.parametrize(("path", "host", "status"), [("config.json", "", 404), ("", "evil.example", 403)])
+@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1"])
+def test_page_is_served_through_a_tunnel_with_another_port(host: str, server: ReportServer) -> None:
+    assert "<html" in get(server, "?page=1", Host=host)
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status"), [("config.json", "", 404), ("", "evil.example", 403), ("", "localhost.evil.example:80", 403)]
+)
 def test_nothing_else_is_served(path: str, host: str, status: int, server: ReportServer) -> None:
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(server, path, **({"Host": host} if host else {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nases_env.report.text import duration
+from nases_env.report.text import compact, duration
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,11 @@ from nases_env.report.text import duration
 )
 def test_duration_is_rounded_before_it_is_split_into_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "7"), (999, "999"), (1234, "1.23k"), (999_499, "999k"), (999_700, "1M"), (1_500_000, "1.5M"), (999_600_000, "1G")],
+)
+def test_count_is_rounded_before_its_prefix_is_chosen(value: float, text: str) -> None:
+    assert compact(value) == text

@@ -122,7 +122,7 @@ def require_type(name: str, value: Any, hint: Any, *, allow_infinity: bool = Fal
 
 def _require_argument(name: str, text: str) -> None:
     try:
-        is_valid = b"\0" not in text.encode("utf-8", "surrogateescape")  # of a path, whatever the locale is
+        is_valid = b"\0" not in text.encode("utf-8", "surrogateescape")  # of a path, in every locale
     except UnicodeEncodeError:
         is_valid = False
     if not is_valid:

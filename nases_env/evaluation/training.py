@@ -32,6 +32,7 @@ from nases_env.training import Checkpoint, ImageSet, load_images, split_train_va
 from nases_env.training.data_cache import DataCache
 from nases_env.training.datasets import resolve_data_dir
 from nases_env.training.image_size import ImageSize
+from nases_env.training.metrics import EVALUATION_BATCH_SIZE, evaluation_batch_size
 
 TRAINING_VERSION = 2
 """Increment when a code change alters the accuracies for unchanged settings; this invalidates stored results."""
@@ -118,6 +119,7 @@ class TrainingEvaluator(Evaluator):
     def describe(self) -> dict[str, Any]:
         """Return a description with the digest of the images and the type of the device, because GPUs round differently."""
         device = device_type(self.device)
+        batch_size = evaluation_batch_size(self._splits().train.images)
         return {
             "evaluator": "training",
             "version": TRAINING_VERSION,
@@ -128,6 +130,8 @@ class TrainingEvaluator(Evaluator):
             "settings": _describe_settings(self.settings),
             "device": device,
             "num_threads": self.num_threads if device == "cpu" else None,
+            # Only of large images, so that results of earlier versions for other images are found.
+            **({} if batch_size == EVALUATION_BATCH_SIZE else {"evaluation_batch_size": batch_size}),
             **self.describe_rungs(),
         }
 

@@ -37,16 +37,17 @@ class TrainingFailedError(InputError):
 
     Args:
         seed: the seed of the training.
-        epoch: the epoch in which it failed.
+        epoch: the epoch in which it failed; None: it failed when the network was measured.
         status: a key of ``FAILURES``.
 
     Attributes:
         problem: what happened, without advice.
     """
 
-    def __init__(self, seed: int, epoch: int, status: str) -> None:
+    def __init__(self, seed: int, epoch: int | None, status: str) -> None:
         reason, self._options = FAILURES[status]
-        self.problem = f"the training with seed {seed} failed in epoch {epoch}: {reason}"
+        where = "when its network was measured" if epoch is None else f"in epoch {epoch}"
+        self.problem = f"the training with seed {seed} failed {where}: {reason}"
         super().__init__(f"{self.problem}; lower {self.options('child')}, and choose a different --output")
 
     def options(self, prefix: str) -> str:
@@ -199,7 +200,8 @@ class FinalTraining:
                 on_epoch=on_epoch,
             )
         if result.status != "ok":
-            raise TrainingFailedError(seed, result.num_epochs + 1, result.status)
+            is_trained = result.num_epochs == self.settings.total_epochs(len(train))
+            raise TrainingFailedError(seed, None if is_trained else result.num_epochs + 1, result.status)
         if self.settings.auxiliary_head:
             model = self._without_auxiliary_head(model)
         final = FinalResult(

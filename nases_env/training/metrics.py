@@ -11,6 +11,7 @@ from nases_env.training.image_set import ImageSet
 from nases_env.training.settings import Precision
 
 EVALUATION_BATCH_SIZE = 500  # images
+MAX_EVALUATION_PIXELS = 500 * 64 * 64  # per batch, so that measuring large images needs less memory than training on them
 NUM_RECALIBRATION_IMAGES = 2000  # maximum number of training images for re-estimating batch-norm statistics
 
 
@@ -67,7 +68,7 @@ def recalibrate_batch_norm(
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative average
         layer.train()
-    num_batches = max(1, len(images) // EVALUATION_BATCH_SIZE)
+    num_batches = max(1, len(images) // evaluation_batch_size(images))
     batch_size = len(images) // num_batches
     try:
         with torch.no_grad(), autocast(precision, device):
@@ -97,8 +98,16 @@ def predict_logits(
     """
     model.eval()
     with torch.no_grad(), autocast(precision, device):
-        batches = [model(_normalize(batch.to(device), statistics)) for batch in torch.split(images, EVALUATION_BATCH_SIZE)]
+        batches = [
+            model(_normalize(batch.to(device), statistics)) for batch in torch.split(images, evaluation_batch_size(images))
+        ]
     return torch.cat(batches).float().cpu()
+
+
+def evaluation_batch_size(images: torch.Tensor) -> int:
+    """Return the number of ``images``, shape (N, C, H, W), per batch of an evaluation; fewer of images above 64 x 64."""
+    height, width = images.shape[2:]
+    return max(1, min(EVALUATION_BATCH_SIZE, MAX_EVALUATION_PIXELS // (height * width)))
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
@@ -106,7 +115,10 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
 
     It does not cache converted weights: each is used once, and the cache must not outlive a captured CUDA graph.
     """
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bfloat16 = False
+    if device.type == "cuda" and torch.cuda.is_available():
+        with torch.cuda.device(device):  # torch asks the current GPU
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)
 

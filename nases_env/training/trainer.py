@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -112,6 +113,7 @@ def train_classifier(
     not changed. On a CPU, with the same number of threads, equal models and seeds give bit-identical curves. On a GPU the
     order and augmentation equal those on a CPU, but some cuDNN and atomic-add kernels sum in a nondeterministic order, so
     curves differ in the last digits and then diverge, unless the caller sets ``torch.use_deterministic_algorithms(True)``.
+    On other devices, such as ``mps``, dropout and drop-path draw from torch's generator without a seed.
 
     With a ``checkpoint``, the same call after a crash, on a model with the same initial weights, resumes after the last
     saved epoch and gives the same weights, curve and accuracies as an uninterrupted run. This requires that the model has no
@@ -182,10 +184,12 @@ def train_classifier(
         if accuracies is not None:
             status = "ok"
     except torch.cuda.OutOfMemoryError as error:
-        logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), error)
+        # As text, because a log record with the error would reference its frames.
+        logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), str(error))
         status = "out_of_memory"
     if status == "out_of_memory":  # outside the handler, whose traceback references the tensors
         model.zero_grad(set_to_none=True)
+        gc.collect()  # errors during a capture, and torch's optimizers, are in reference cycles
         torch.cuda.empty_cache()
     if file is not None and not file.keep and not (status == "ok" and stop_epoch < num_epochs):
         file.remove()

@@ -77,6 +77,12 @@ def test_diverged_training_is_an_error_with_a_hint(tmp_path: Path) -> None:
         training(settings).run(0, tmp_path / "checkpoint")
 
 
+def test_failed_measurement_is_not_called_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nases_env.training.trainer._measure", lambda *args: None)  # its outputs are not finite
+    with pytest.raises(InputError, match=r"seed 0 failed when its network was measured: the loss is not finite; lower"):
+        training(QUICK).run(0, tmp_path / "checkpoint")
+
+
 def test_cutout_of_whole_images_is_an_error() -> None:
     training(dataclasses.replace(QUICK, cutout_length=15)).check()
     with pytest.raises(InputError, match=r"16 erases images of 8 x 8 pixels .* for example to 4, or to 0"):

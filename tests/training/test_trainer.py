@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from nases_env.training import (
 )
 from nases_env.training import trainer as trainer_module
 from nases_env.training.augmentation import channel_statistics, normalize
-from nases_env.training.metrics import recalibrate_batch_norm
+from nases_env.training.metrics import evaluation_batch_size, predict_logits, recalibrate_batch_norm
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import Precision
 from nases_env.training.train_step import AUXILIARY_WEIGHT
@@ -249,12 +251,20 @@ def test_out_of_memory_is_a_status() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             self.num_batches += 1
             if self.num_batches > 15:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+                error = torch.cuda.OutOfMemoryError("CUDA out of memory")
+                error.__cause__ = error  # a reference cycle, as of errors during a capture
+                self.batch = weakref.ref(images)
+                raise error
             return super().forward(images)
 
     model = OutOfMemory()
     state = torch.get_rng_state()
-    result = train(model, digits())
+    gc.disable()
+    try:
+        result = train(model, digits())
+        assert model.batch() is None, "the frames of the error are not freed"
+    finally:
+        gc.enable()
     assert result.status == "out_of_memory"
     assert (result.valid_accuracy, result.train_accuracy) == (0.0, 0.0)
     assert result.num_epochs == len(result.curve) == 1
@@ -350,6 +360,24 @@ def test_accuracy_is_the_fraction_of_correct_predictions(monkeypatch: pytest.Mon
     image_set = ImageSet(shades, torch.tensor([0, 1, 0, 1, 0, 0, 0]), ("dark", "bright"))
     accuracy = evaluate_accuracy(Brightness(), image_set, statistics=channel_statistics(shades), device=CPU)
     assert accuracy == pytest.approx(5 / 7)
+
+
+def test_large_images_are_measured_in_small_batches() -> None:
+    """Otherwise measuring needs more memory than training with small batches."""
+    batch_sizes = []
+
+    class Recorder(SmallNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            batch_sizes.append(len(images))
+            return super().forward(images)
+
+    images = torch.zeros(150, 1, 128, 128, dtype=torch.uint8)
+    statistics = channel_statistics(images)
+    recalibrate_batch_norm(Recorder(), images, statistics=statistics, device=CPU)
+    predict_logits(Recorder(), images, statistics, CPU, "auto")
+    assert batch_sizes == [150, 125, 25]
+    assert evaluation_batch_size(torch.zeros(1, 3, 64, 64)) == 500
+    assert evaluation_batch_size(torch.zeros(1, 3, 3000, 3000)) == 1
 
 
 def test_auxiliary_loss_has_weight_0_4() -> None:

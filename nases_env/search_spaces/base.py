@@ -22,6 +22,8 @@ from nases_env.json_io import parse_json
 from nases_env.networks import NetworkSettings
 from nases_env.search_spaces.graph import CellGraph, used_branches
 
+MAX_RESAMPLES = 100  # samples to find another network if no change of one decision gives one
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -256,10 +258,10 @@ class SearchSpace(ABC):
         return self._valid_architecture(tuple(rng.integers(self._sizes).tolist()))
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """Change one decision: uniform among all changes that give a different network.
+        """Change one decision: uniform among all changes that give a different network; if there is none, sample one.
 
         Raises:
-            InputError: if no single change gives a different network.
+            InputError: if no different network is found.
         """
         starts = self._starts
         for change in rng.permutation(starts[-1]).tolist():
@@ -269,9 +271,10 @@ class SearchSpace(ABC):
             mutant = self._valid_architecture(decisions)
             if mutant.key != architecture.key:
                 return mutant
-        raise InputError(
-            f"changing any single decision of {architecture.key} does not give a different network of {self.name}"
-        )
+        for _ in range(MAX_RESAMPLES):
+            if (other := self.sample(rng)).key != architecture.key:
+                return other
+        raise InputError(f"the search space {self.name} has no network that differs from {architecture.key}")
 
     def to_string(self, architecture: Architecture) -> str:
         """Return the text of ``architecture`` in a table: the genotype as JSON, unless the space has a shorter notation."""

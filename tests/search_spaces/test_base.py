@@ -43,11 +43,24 @@ def test_mutation_changes_one_decision_or_is_an_error_if_none_can_change(sizes: 
     rng = np.random.default_rng(seed)
     architecture = space.sample(rng)
     if max(sizes) == 1:
-        with pytest.raises(InputError, match="changing any single decision of"):
+        with pytest.raises(InputError, match="the search space list has no network that differs from list:0"):
             space.mutate(architecture, rng)
     else:
         mutant = space.mutate(architecture, rng)
         assert sum(a != b for a, b in zip(mutant.decisions, architecture.decisions, strict=True)) == 1
+
+
+def test_mutation_of_an_isolated_architecture_is_a_sample() -> None:
+    class Isolated(SearchSpace):
+        name = "isolated"
+        decision_sizes = (4, 4)
+
+        def canonicalize(self, decisions: tuple[int, ...]) -> tuple[int, ...]:
+            return decisions if min(decisions) == 3 else (0, 0)
+
+    space, rng = Isolated(), np.random.default_rng(0)
+    assert space.mutate(space.architecture((0, 0)), rng).key == "isolated:3-3"  # no change of one decision gives it
+    assert space.mutate(space.architecture((3, 3)), rng).key == "isolated:0-0"
 
 
 @pytest.mark.parametrize("decisions", [(1.0, 0, 0, 0), ("1", 0, 0, 0), (None, 0, 0, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import platform
@@ -21,7 +22,11 @@ from nases_env.execution.pool import AttemptError, Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
 
+logger = logging.getLogger(__name__)
+
 POLL_SECONDS = 1.0
+SUBMIT_SECONDS = 600.0  # for attempts to submit a job, while the controller restarts or a limit of jobs is reached
+MAX_DELAY_SECONDS = 60.0  # between two of them
 NUM_LOG_LINES = 20
 EXTRA_MINUTES = 10  # added to time_limit for the start of a job
 SUBMITIT_OPTIONS = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
@@ -49,10 +54,7 @@ class SlurmWorker(Worker):
 
     def evaluate(self, task: Task) -> Evaluation:
         self._is_canceled.clear()
-        try:
-            job = self._executor.submit(_evaluate, self._evaluator, task, self._device_type)
-        except Exception as error:  # sbatch fails or is missing
-            raise AttemptError(f"cannot submit its job ({one_line(error)})") from error
+        job = self._submit(task)
         self._wait(job)
         try:
             kind, value = job.result()
@@ -67,6 +69,29 @@ class SlurmWorker(Worker):
             raise InputError(value)
         evaluation: Evaluation = value
         return evaluation
+
+    def _submit(self, task: Task) -> Any:
+        """Submit the job of a child, again and again if that fails for a reason that may pass.
+
+        Raises:
+            AttemptError: after ``cancel``.
+            InputError: if sbatch refuses an option as invalid, or fails for ``SUBMIT_SECONDS``.
+        """
+        deadline, delay = time.monotonic() + SUBMIT_SECONDS, POLL_SECONDS
+        while True:
+            try:
+                return self._executor.submit(_evaluate, self._evaluator, task, self._device_type)
+            except Exception as error:  # sbatch fails or is missing
+                reason = one_line(error)
+                if "invalid" in reason.lower() or time.monotonic() + delay > deadline:
+                    raise InputError(
+                        f"cannot submit jobs to Slurm ({reason}); check sbatch and slurm_options, then start again; "
+                        "resume a search with --resume"
+                    ) from error
+            logger.warning("cannot submit the job of child %s (%s); trying again in %.0f s", task.name, reason, delay)
+            if self._is_canceled.wait(delay):
+                raise AttemptError("canceled before its job was submitted")
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     def _remove_files(self, job_id: str) -> None:
         folder = Path(self._executor.folder)

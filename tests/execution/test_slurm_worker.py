@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shutil
@@ -158,12 +159,45 @@ def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> 
     assert all(folder.parent == tmp_path and len(folder.name) == 32 for folder in folders)
 
 
-def test_job_that_cannot_be_submitted_is_a_failed_attempt(tmp_path: Path) -> None:
-    (worker,) = slurm_workers(FaultyEvaluator(), 1, folder=tmp_path / "jobs", options="timeout_min=5", cluster="local")
-    (folder,) = (tmp_path / "jobs").iterdir()
-    folder.rmdir()
-    folder.write_text("in the way")
-    with pytest.raises(AttemptError, match="cannot submit its job"):
+def worker_that_submits(*outcomes: object) -> tuple[slurm_worker.SlurmWorker, Mock]:
+    """Return a worker whose submissions have ``outcomes``, the last one again and again, and the function that submits."""
+    submit = Mock(side_effect=itertools.chain(outcomes, itertools.repeat(outcomes[-1])))
+    return slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=submit, folder="jobs"), None), submit
+
+
+OUTAGE = RuntimeError("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
+
+
+def test_submission_is_tried_again_during_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.001)
+    job = Mock(job_id="7")
+    job.result.return_value = "done", "the result"
+    worker, submit = worker_that_submits(OUTAGE, OUTAGE, OUTAGE, job)
+    assert worker.evaluate(Task(children(1)[0], 0)) == "the result"
+    assert submit.call_count == 4
+
+
+@pytest.mark.parametrize(("error", "seconds"), [("Invalid partition name specified", 600.0), (OUTAGE.args[0], 0.01)])
+def test_submission_that_keeps_failing_is_an_input_error(
+    error: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(slurm_worker, "SUBMIT_SECONDS", seconds)
+    worker, submit = worker_that_submits(RuntimeError(error))
+    with pytest.raises(InputError, match=f"^cannot submit jobs to Slurm [(]{error}[)]; check sbatch and slurm_options"):
+        worker.evaluate(Task(children(1)[0], 0))
+    assert (submit.call_count == 1) == (seconds == 600.0)
+
+
+def test_cancel_ends_the_attempts_to_submit() -> None:
+    worker, submit = worker_that_submits(OUTAGE)
+
+    def fail_and_cancel(*_: object) -> None:
+        worker.cancel()
+        raise OUTAGE
+
+    submit.side_effect = fail_and_cancel
+    with pytest.raises(AttemptError, match="^canceled before its job was submitted$"):
         worker.evaluate(Task(children(1)[0], 0))
 
 

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import math
 import os
+import pickle
 import platform
 import re
+import sys
 import threading
 import time
 import traceback
@@ -75,12 +77,23 @@ class SlurmWorker(Worker):
 
         Raises:
             AttemptError: after ``cancel``.
-            InputError: if sbatch refuses an option as invalid, or fails for ``SUBMIT_SECONDS``.
+            InputError: if the evaluator cannot be pickled, or sbatch refuses an option as invalid or fails for
+                ``SUBMIT_SECONDS``.
         """
+        import cloudpickle  # with submitit
+
+        try:
+            pickled = cloudpickle.dumps((self._evaluator, task))
+        except Exception as error:  # attributes may raise any exception
+            raise InputError(
+                f"the evaluator cannot be sent to a Slurm job ({describe(error)}); "
+                "define its parts in an importable module, or use the executor serial"
+            ) from error
+        search_path = [os.path.abspath(folder) for folder in sys.path]
         deadline, delay = time.monotonic() + SUBMIT_SECONDS, POLL_SECONDS
         while True:
             try:
-                return self._executor.submit(_evaluate, self._evaluator, task, self._device_type)
+                return self._executor.submit(_load_and_evaluate, search_path, pickled, self._device_type)
             except Exception as error:  # sbatch fails or is missing
                 reason = one_line(error)
                 if "invalid" in reason.lower() or time.monotonic() + delay > deadline:
@@ -203,8 +216,20 @@ def _is_gres_of_gpus(name: str, value: Any) -> bool:
     return name == "slurm_gres" and str(value).startswith("gpu")
 
 
+def _load_and_evaluate(search_path: list[str], pickled: bytes, device_type: str | None) -> tuple[str, Any]:
+    """Unpickle the evaluator and the task with the import path of the search; the function that runs in the job."""
+    sys.path += [folder for folder in search_path if folder not in sys.path]
+    try:
+        evaluator, task = pickle.loads(pickled)
+    except Exception as error:  # imports may raise any exception
+        traceback.print_exc()
+        reason = f"a job cannot load the evaluator ({describe(error)}); make its modules available on every node"
+        return "input_error", f"{reason} (on the node {platform.node()})"
+    return _evaluate(evaluator, task, device_type)
+
+
 def _evaluate(evaluator: Evaluator, task: Task, device_type: str | None) -> tuple[str, Any]:
-    """Evaluate a child on the type of device in the configuration of its result; the function that runs in the job."""
+    """Evaluate a child on the type of device in the configuration of its result."""
     try:
         if device_type == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the device auto would be a GPU on a node that has one

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
+import pickle
 import platform
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +191,42 @@ def test_submission_that_keeps_failing_is_an_input_error(
     with pytest.raises(InputError, match=f"^cannot submit jobs to Slurm [(]{error}[)]; check sbatch and slurm_options"):
         worker.evaluate(Task(children(1)[0], 0))
     assert (submit.call_count == 1) == (seconds == 600.0)
+
+
+@pytest.mark.parametrize("is_importable", [True, False])
+def test_job_imports_modules_from_the_import_path_of_the_search(
+    is_importable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(sys.path)
+    (tmp_path / "my_eval.py").write_text(
+        "from tests.execution.faulty import FaultyEvaluator\n\nclass MyEvaluator(FaultyEvaluator):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    evaluator = importlib.import_module("my_eval").MyEvaluator(folder=str(tmp_path))
+
+    def run_job(function: Any, *args: Any) -> Mock:
+        sent = pickle.dumps(args)
+        monkeypatch.delitem(sys.modules, "my_eval")
+        monkeypatch.setattr(sys, "path", before)
+        if not is_importable:
+            (tmp_path / "my_eval.py").unlink()
+            importlib.invalidate_caches()
+        return Mock(job_id="7", result=lambda: function(*pickle.loads(sent)))
+
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(submit=run_job, folder=str(tmp_path)), None)
+    if is_importable:
+        assert worker.evaluate(Task(children(1)[0], 0)).status is Status.OK
+    else:
+        message = "a job cannot load the evaluator [(]ModuleNotFoundError: No module named 'my_eval'[)]"
+        with pytest.raises(InputError, match=message):
+            worker.evaluate(Task(children(1)[0], 0))
+
+
+def test_evaluator_that_cannot_be_pickled_is_an_input_error(tmp_path: Path) -> None:
+    evaluator = FaultyEvaluator(folder=threading.Lock())  # type: ignore[arg-type]
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(folder=str(tmp_path)), None)
+    with pytest.raises(InputError, match="^the evaluator cannot be sent to a Slurm job .*; define its parts"):
+        worker.evaluate(Task(children(1)[0], 0))
 
 
 def test_cancel_ends_the_attempts_to_submit() -> None:

@@ -223,7 +223,7 @@ def test_validate_keeps_the_files_of_slurm_jobs_in_the_run_directory(
     monkeypatch.setenv("PATH", str(tmp_path))
     shutil.copytree(finished_run, tmp_path / "run")
     execution = ExecutionSettings(executor="slurm", slurm_options="timeout_min=5")
-    with pytest.raises(InputError, match="cannot submit jobs to Slurm [(]Invalid partition[)]"):
+    with pytest.raises(InputError, match=r"cannot submit jobs to Slurm [(]Invalid partition[)]"):
         validate_command(ValidateArgs(tmp_path / "run", execution=execution))
     assert any((tmp_path / "run" / "validate" / "slurm").glob("*/*.pkl"))
 

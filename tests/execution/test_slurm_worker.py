@@ -101,7 +101,7 @@ def test_job_without_a_result_is_a_failed_attempt(error: Exception, expected: st
     job = Mock(job_id="7", paths=Mock(stderr="7.err"))
     job.result.side_effect = error
     job.stdout.return_value, job.stderr.return_value = "line 1\n", None
-    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job), None)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job, folder="jobs"), None)
     with pytest.raises(AttemptError) as caught:
         worker.evaluate(Task(children(1)[0], 0))
     assert caught.value.reason == f"its job 7 returned no result ({expected}); see 7.err"
@@ -225,7 +225,7 @@ def test_job_imports_modules_from_the_import_path_of_the_search(
 def test_evaluator_that_cannot_be_pickled_is_an_input_error(tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=threading.Lock())  # type: ignore[arg-type]
     worker = slurm_worker.SlurmWorker(evaluator, Mock(folder=str(tmp_path)), None)
-    with pytest.raises(InputError, match="^the evaluator cannot be sent to a Slurm job .*; define its parts"):
+    with pytest.raises(InputError, match=r"^the evaluator cannot be sent to a Slurm job .*; define its parts"):
         worker.evaluate(Task(children(1)[0], 0))
 
 
@@ -237,7 +237,7 @@ def test_cancel_ends_the_attempts_to_submit() -> None:
         raise OUTAGE
 
     submit.side_effect = fail_and_cancel
-    with pytest.raises(AttemptError, match="^canceled before its job was submitted$"):
+    with pytest.raises(AttemptError, match=r"^canceled before its job was submitted$"):
         worker.evaluate(Task(children(1)[0], 0))
 
 
@@ -261,6 +261,71 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
     else:
         assert future.result(timeout=60).status is Status.TIMED_OUT
         jobs.shutdown()
+
+
+class ScheduledJob:
+    """A job with a state at each second: Q: in the queue, R: running, D: done. It writes its file whenever it starts.
+
+    Without accounting, and until the state is requested, the state is UNKNOWN.
+    """
+
+    job_id, state = "7", "UNKNOWN"
+    paths = Mock(**{"result_pickle.exists.return_value": False})
+
+    def __init__(self, states: str, has_accounting: bool) -> None:
+        self.states, self.has_accounting = states, has_accounting
+        self.second, self.is_canceled = 0, False
+
+    def submit(self, *args: Any) -> ScheduledJob:
+        self.start_file = args[-1]
+        return self
+
+    def done(self) -> bool:
+        self.second += 1
+        before, now = self.states[self.second - 1 : self.second + 1]
+        if now == "R" != before:
+            self.start_file.touch()
+            os.utime(self.start_file, (self.second, self.second))
+        return now == "D"
+
+    def get_info(self, mode: str) -> None:
+        assert mode == "force"
+        if self.has_accounting:
+            self.state = {"Q": "PENDING", "R": "RUNNING"}[self.states[self.second]]
+
+    def cancel(self, check: bool) -> None:
+        self.is_canceled = True
+
+    def result(self) -> tuple[str, str]:
+        return "done", "the result"
+
+
+@pytest.mark.parametrize(
+    ("states", "has_accounting", "expected"),
+    [
+        ("QQQQQQQRRD", True, None),
+        ("QQQQQQQRRD", False, None),
+        ("QRRQQQQQQQRRD", True, None),  # preempted
+        ("QQQQQQQRRRRRRD", True, 10),
+        ("QQQQQQQRRRRRRD", False, 10),
+        ("QRRQQQQQQQRRRRRRD", True, 13),
+    ],
+)
+def test_time_limit_begins_whenever_the_job_starts(
+    states: str, has_accounting: bool, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ScheduledJob(states, has_accounting)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=job.submit, folder=str(tmp_path)), 3.0)
+    monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
+    if expected is None:
+        assert worker.evaluate(Task(children(1)[0], 0)) == "the result"
+    else:
+        with pytest.raises(AttemptError, match=r"^took longer than 3 s$") as caught:
+            worker.evaluate(Task(children(1)[0], 0))
+        assert (caught.value.status, job.second) == (Status.TIMED_OUT, expected)
+    assert job.is_canceled == (expected is not None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,11 @@ def enable_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def executor(evaluator: Evaluator, folder: Path, num_workers: int = 2, **options: Any) -> WorkerPoolExecutor:
+def executor(
+    evaluator: Evaluator, folder: Path, num_workers: int = 2, max_retries: int = 1, **options: Any
+) -> WorkerPoolExecutor:
     workers = slurm_workers(evaluator, num_workers, folder=folder, options="timeout_min=5", cluster="local", **options)
-    return WorkerPoolExecutor(evaluator, workers, max_retries=1)
+    return WorkerPoolExecutor(evaluator, workers, max_retries=max_retries)
 
 
 def result(evaluation: Evaluation) -> dict[str, Any]:
@@ -169,15 +171,16 @@ def worker_that_submits(*outcomes: object) -> tuple[slurm_worker.SlurmWorker, Mo
     return slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=submit, folder="jobs"), None), submit
 
 
+RESULT = Evaluation("key", 0, Status.OK)
 OUTAGE = RuntimeError("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
 
 
 def test_submission_is_tried_again_during_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.001)
     job = Mock(job_id="7")
-    job.result.return_value = "done", "the result"
+    job.result.return_value = "done", RESULT
     worker, submit = worker_that_submits(OUTAGE, OUTAGE, OUTAGE, job)
-    assert worker.evaluate(Task(children(1)[0], 0)) == "the result"
+    assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
     assert submit.call_count == 4
 
 
@@ -244,8 +247,8 @@ def test_cancel_ends_the_attempts_to_submit() -> None:
 @pytest.mark.parametrize("time_limit", [1.0, None])
 def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
-    evaluator.inject(0, "sleep", "sleep")
-    jobs = executor(evaluator, tmp_path / "jobs", num_workers=1, time_limit=time_limit)
+    evaluator.inject(0, "sleep")
+    jobs = executor(evaluator, tmp_path / "jobs", num_workers=1, max_retries=0, time_limit=time_limit)
     future = jobs.submit(children(1)[0], 0)
     pid_file = tmp_path / "0.pid"
     if time_limit is None:
@@ -282,7 +285,7 @@ class ScheduledJob:
 
     def done(self) -> bool:
         self.second += 1
-        before, now = self.states[self.second - 1 : self.second + 1]
+        before, now = self.states[self.second - 1], self.states[self.second]
         if now == "R" != before:
             self.start_file.touch()
             os.utime(self.start_file, (self.second, self.second))
@@ -296,8 +299,8 @@ class ScheduledJob:
     def cancel(self, check: bool) -> None:
         self.is_canceled = True
 
-    def result(self) -> tuple[str, str]:
-        return "done", "the result"
+    def result(self) -> tuple[str, Evaluation]:
+        return "done", RESULT
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,7 @@ def test_time_limit_begins_whenever_the_job_starts(
     monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
     monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
     if expected is None:
-        assert worker.evaluate(Task(children(1)[0], 0)) == "the result"
+        assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
     else:
         with pytest.raises(AttemptError, match=r"^took longer than 3 s$") as caught:
             worker.evaluate(Task(children(1)[0], 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed
@@ -26,6 +27,9 @@ from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import changed_configuration, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
 
+UNEVALUATED = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY)
+"""The statuses of children that no attempt could evaluate."""
+
 GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge during training
 
 
@@ -33,7 +37,7 @@ GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge durin
 class ValidateArgs:
     """Retrain children of a search from the recorded architectures and seeds, and compare the results.
 
-    Print one line per child, starting with a check mark or a cross. The exit status is 1 if a result differs.
+    Print one line per child, starting with a check mark or a cross. The exit status is 1 if a result differs or is missing.
     """
 
     run_dir: tyro.conf.Positional[Path] = field(metadata={"help": "The run directory."})
@@ -61,7 +65,7 @@ def main(options: Sequence[str]) -> None:
 
 
 def validate_command(args: ValidateArgs) -> None:
-    """Run ``nases validate``; exit with status 1 if a result differs.
+    """Run ``nases validate``; exit with status 1 if a result differs or is missing.
 
     Raises:
         InputError: if ``run_dir`` is not a run directory, or its children cannot be retrained.
@@ -70,6 +74,9 @@ def validate_command(args: ValidateArgs) -> None:
     require_minimum(1, num_envs=args.num_envs)
     if args.execution.store is not None:
         raise InputError("nases validate retrains the children, so it has no --store; omit it")
+    execution = args.execution
+    if execution.executor == "slurm" and execution.work_dir is None:  # all nodes share the run directory
+        execution = dataclasses.replace(execution, work_dir=str(args.run_dir / "validate"), checkpoint_interval=math.inf)
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
     if args.device is not None:
@@ -78,7 +85,7 @@ def validate_command(args: ValidateArgs) -> None:
     env = make_env(search_args)
     try:
         env.reset(seed=search_args.seed)
-        env.start(args.execution, max_in_flight=args.num_envs)
+        env.start(execution, max_in_flight=args.num_envs)
         changed = changed_configuration(read_config(args.run_dir), env.evaluator)
         if changed:  # the results are then expected to differ
             console.print(f"warning: changed since the search: {', '.join(changed)}")
@@ -105,7 +112,7 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
     results = {
         (record["key"], record.get("fidelity")): record
         for record in read_trajectory(args.run_dir)
-        if record["is_new"] and record["status"] not in (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY)
+        if record["is_new"] and record["status"] not in UNEVALUATED
     }
     records = list(results.values())
     if args.sample is not None:
@@ -133,7 +140,9 @@ def _submit(env: NASESEnv, record: dict[str, Any]) -> Future[Evaluation]:
 
 
 def _differences(record: dict[str, Any], evaluation: Evaluation, tolerance: float | None) -> list[str]:
-    """Describe each difference between a record and a new evaluation."""
+    """Describe each difference between a record and a new evaluation, or why there is no new evaluation."""
+    if evaluation.status in UNEVALUATED:
+        return [f"could not be evaluated ({evaluation.status.value}): {evaluation.reason}"]
     if tolerance is None:
         on_cpu = record["device"] == "cpu" and evaluation.device == "cpu"
         tolerance = 0.0 if on_cpu else GPU_TOLERANCE

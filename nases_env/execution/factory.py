@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import tempfile
@@ -72,7 +73,8 @@ class ExecutionSettings:
     directory."""
     work_dir: str | None = None
     """Directory for worker logs and checkpoints of children. Default: the run directory; without one, a temporary directory
-    for logs, and no checkpoints."""
+    for logs, and no checkpoints. slurm: all nodes must share it; without a run directory, the temporary directory is in the
+    working directory."""
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
@@ -215,7 +217,7 @@ def _make(evaluator: Evaluator, settings: ExecutionSettings, name: str, max_in_f
         return SerialExecutor(evaluator)
     if sys.platform == "win32":
         raise InputError(f"the executor {name} needs Linux or macOS; use the executor serial")
-    folder = Path(tempfile.mkdtemp(prefix="nases-") if settings.work_dir is None else settings.work_dir).absolute()
+    folder = Path(_make_temporary_folder(name) if settings.work_dir is None else settings.work_dir).absolute()
     try:
         workers = _make_workers(evaluator, settings, name, max_in_flight, folder)
     except BaseException:
@@ -259,6 +261,23 @@ def _make_workers(
         options=settings.slurm_options,
         time_limit=settings.time_limit,
     )
+
+
+def _make_temporary_folder(name: str) -> str:
+    """Create a folder for logs; for Slurm in the working directory, because other nodes do not share the one of the system.
+
+    Raises:
+        InputError: if it cannot be created in the working directory.
+    """
+    if name != "slurm":
+        return tempfile.mkdtemp(prefix="nases-")
+    try:
+        return tempfile.mkdtemp(prefix="nases-", dir=os.getcwd())
+    except OSError as error:
+        raise InputError(
+            f"cannot create a directory for the files of Slurm jobs in the working directory ({error.strerror}); "
+            "pass work_dir, a directory that all nodes share"
+        ) from error
 
 
 def _remove_without_logs(folder: Path) -> None:

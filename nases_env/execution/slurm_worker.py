@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import pickle
 import platform
 import re
+import sys
 import threading
 import time
 import traceback
@@ -21,9 +24,15 @@ from nases_env.execution.pool import AttemptError, Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
 
+logger = logging.getLogger(__name__)
+
 POLL_SECONDS = 1.0
+SUBMIT_SECONDS = 600.0  # for attempts to submit a job, while the controller restarts or a limit of jobs is reached
+MAX_DELAY_SECONDS = 60.0  # between two of them
 NUM_LOG_LINES = 20
-EXTRA_MINUTES = 10  # added to time_limit for the start of a job
+EXTRA_MINUTES = 15  # added to time_limit for the start of a job, and because submitit ends jobs 90 s before their limit
+QUEUED_STATES = ("PENDING", "REQUEUED")
+QUEUE_SECONDS = 60.0  # between two requests of the state of a job that was preempted
 SUBMITIT_OPTIONS = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
 """Options of submitit, with the same names for all clusters; other options belong to sbatch."""
 
@@ -49,11 +58,15 @@ class SlurmWorker(Worker):
 
     def evaluate(self, task: Task) -> Evaluation:
         self._is_canceled.clear()
+        start_file = Path(self._executor.folder) / f"{uuid.uuid4().hex}.started"
         try:
-            job = self._executor.submit(_evaluate, self._evaluator, task, self._device_type)
-        except Exception as error:  # sbatch fails or is missing
-            raise AttemptError(f"cannot submit its job ({one_line(error)})") from error
-        self._wait(job)
+            return self._result(self._submit(task, start_file), start_file)
+        finally:
+            start_file.unlink(missing_ok=True)
+
+    def _result(self, job: Any, start_file: Path) -> Evaluation:
+        """Wait for the job and return its result."""
+        self._wait(job, start_file)
         try:
             kind, value = job.result()
         except Exception as error:  # submitit raises many types
@@ -68,6 +81,40 @@ class SlurmWorker(Worker):
         evaluation: Evaluation = value
         return evaluation
 
+    def _submit(self, task: Task, start_file: Path) -> Any:
+        """Submit the job of a child, again and again if that fails for a reason that may pass.
+
+        Raises:
+            AttemptError: after ``cancel``.
+            InputError: if the evaluator cannot be pickled, or sbatch refuses an option as invalid or fails for
+                ``SUBMIT_SECONDS``.
+        """
+        import cloudpickle  # with submitit
+
+        try:
+            pickled = cloudpickle.dumps((self._evaluator, task))
+        except Exception as error:  # attributes may raise any exception
+            raise InputError(
+                f"the evaluator cannot be sent to a Slurm job ({describe(error)}); "
+                "define its parts in an importable module, or use the executor serial"
+            ) from error
+        search_path = [os.path.abspath(folder) for folder in sys.path]
+        deadline, delay = time.monotonic() + SUBMIT_SECONDS, POLL_SECONDS
+        while True:
+            try:
+                return self._executor.submit(_load_and_evaluate, search_path, pickled, self._device_type, start_file)
+            except Exception as error:  # sbatch fails or is missing
+                reason = one_line(error)
+                if "invalid" in reason.lower() or time.monotonic() + delay > deadline:
+                    raise InputError(
+                        f"cannot submit jobs to Slurm ({reason}); check sbatch and slurm_options, then start again; "
+                        "resume a search with --resume"
+                    ) from error
+            logger.warning("cannot submit the job of child %s (%s); trying again in %.0f s", task.name, reason, delay)
+            if self._is_canceled.wait(delay):
+                raise AttemptError("canceled before its job was submitted")
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
+
     def _remove_files(self, job_id: str) -> None:
         folder = Path(self._executor.folder)
         for path in folder.glob(f"{job_id}_*"):
@@ -76,20 +123,31 @@ class SlurmWorker(Worker):
             if path.is_symlink() and not path.exists():
                 path.unlink(missing_ok=True)
 
-    def _wait(self, job: Any) -> None:
-        """Wait until the job has ended; cancel it after ``cancel`` or the time limit."""
-        deadline: float | None = None
+    def _wait(self, job: Any, start_file: Path) -> None:
+        """Wait until the job has ended; cancel it after ``cancel`` or the time limit.
+
+        The time begins when the job writes ``start_file``, and begins again when a job that was preempted writes it again:
+        submitit knows the state of a job up to 10 minutes late, and not at all on a cluster without accounting.
+        """
+        started: int | None = None
+        deadline = math.inf
         while not job.paths.result_pickle.exists() and not job.done():
             if self._is_canceled.wait(POLL_SECONDS):
                 job.cancel(check=False)
                 raise AttemptError(f"its job {job.job_id} was canceled")
             if self._time_limit is None:
                 continue
-            if deadline is None and job.state == "RUNNING":
-                deadline = time.monotonic() + self._time_limit
-            if deadline is not None and time.monotonic() >= deadline:
-                job.cancel(check=False)
-                raise AttemptError(f"took longer than {self._time_limit:g} s", status=Status.TIMED_OUT)
+            latest = _modification_time(start_file)
+            if latest not in (None, started):
+                started, deadline = latest, time.monotonic() + self._time_limit
+            if time.monotonic() < deadline:
+                continue
+            job.get_info(mode="force")  # updates the state
+            if job.state in QUEUED_STATES:
+                deadline = time.monotonic() + QUEUE_SECONDS
+                continue
+            job.cancel(check=False)
+            raise AttemptError(f"took longer than {self._time_limit:g} s", status=Status.TIMED_OUT)
 
     def cancel(self) -> None:
         self._is_canceled.set()
@@ -118,7 +176,8 @@ def slurm_workers(
             it, because the result of a job is a pickle, and a pickle that was there before could contain any code.
         options: ``NAME=VALUE,NAME=VALUE``: options of submitit (``timeout_min``, ``mem_gb``, ``cpus_per_task``,
             ``gpus_per_node``) or of sbatch. Options that request GPUs replace the one GPU of a job.
-        time_limit: maximum run time of a job in seconds, not counting the time in the queue; None: limited by Slurm only.
+        time_limit: maximum run time of a job in seconds, not counting the time in the queue, also after a preemption; None:
+            limited by Slurm only.
         cluster: where submitit runs the jobs, such as "slurm" or "local".
 
     Raises:
@@ -178,8 +237,28 @@ def _is_gres_of_gpus(name: str, value: Any) -> bool:
     return name == "slurm_gres" and str(value).startswith("gpu")
 
 
+def _modification_time(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _load_and_evaluate(search_path: list[str], pickled: bytes, device_type: str | None, start_file: Path) -> tuple[str, Any]:
+    """Unpickle the evaluator and the task with the import path of the search; the function that runs in the job."""
+    start_file.touch()
+    sys.path += [folder for folder in search_path if folder not in sys.path]
+    try:
+        evaluator, task = pickle.loads(pickled)
+    except Exception as error:  # imports may raise any exception
+        traceback.print_exc()
+        reason = f"a job cannot load the evaluator ({describe(error)}); make its modules available on every node"
+        return "input_error", f"{reason} (on the node {platform.node()})"
+    return _evaluate(evaluator, task, device_type)
+
+
 def _evaluate(evaluator: Evaluator, task: Task, device_type: str | None) -> tuple[str, Any]:
-    """Evaluate a child on the type of device in the configuration of its result; the function that runs in the job."""
+    """Evaluate a child on the type of device in the configuration of its result."""
     try:
         if device_type == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the device auto would be a GPU on a node that has one

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -197,6 +198,34 @@ def test_validate_detects_a_modified_result(finished_run: Path, tmp_path: Path, 
     assert "✘ child 2: valid_accuracy" in shown
     validate_command(ValidateArgs(tmp_path / "run", tolerance=0.05))
     assert "2 of 2 children were reproduced" in capsys.readouterr().out
+
+
+def test_validate_does_not_call_a_failed_child_different(
+    finished_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Evaluation("key", 0, Status.FAILED, reason="its job 7 returned no result")
+    monkeypatch.setattr("nases_env.cli.validate._submit", lambda *_: Mock(result=lambda: failed))
+    with pytest.raises(SystemExit) as exited:
+        validate_command(ValidateArgs(finished_run))
+    assert exited.value.code == 1
+    shown = capsys.readouterr().out
+    assert "✘ child 2: could not be evaluated (failed): its job 7 returned no result\n" in shown
+    assert "0 of 2 children were reproduced" in shown
+
+
+def test_validate_keeps_the_files_of_slurm_jobs_in_the_run_directory(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for command in ("srun", "sbatch"):
+        (tmp_path / command).touch(mode=0o755)
+        (tmp_path / command).write_text("#!/bin/sh\necho Invalid partition >&2\nexit 1\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shutil.copytree(finished_run, tmp_path / "run")
+    execution = ExecutionSettings(executor="slurm", slurm_options="timeout_min=5")
+    with pytest.raises(InputError, match=r"cannot submit jobs to Slurm [(]Invalid partition[)]"):
+        validate_command(ValidateArgs(tmp_path / "run", execution=execution))
+    assert any((tmp_path / "run" / "validate" / "slurm").glob("*/*.pkl"))
 
 
 @pytest.mark.parametrize(

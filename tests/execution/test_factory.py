@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
@@ -132,10 +133,31 @@ def test_temporary_folder_is_removed_unless_it_has_the_log_of_a_failed_child(
 @pytest.mark.parametrize("options", ["partition=gpu", "partition", "timeout_min=x"])
 def test_invalid_options_leave_no_temporary_folder(options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         executor_of(CHEAP, executor="slurm", slurm_options=options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_slurm_jobs_are_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other nodes do not share the temporary directory of the system."""
+    pytest.importorskip("submitit")
+    for name in ("bin", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin" / "srun").touch(mode=0o755)  # submitit looks for it
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.chdir(tmp_path / "here")
+    executor = executor_of(CHEAP, executor="slurm", slurm_options="timeout_min=5")
+    (worker,) = executor.inner._workers.values()  # type: ignore[attr-defined]
+    (folder,) = (tmp_path / "here").iterdir()
+    assert Path(worker._executor.folder).parent == folder / "slurm"
+    executor.shutdown()
+    del executor, worker
+    gc.collect()
+    assert list((tmp_path / "here").iterdir()) == []
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(InputError, match=r"in the working directory \(Permission denied\); pass work_dir"):
+        executor_of(CHEAP, executor="slurm", slurm_options="timeout_min=5")
 
 
 @pytest.mark.parametrize(

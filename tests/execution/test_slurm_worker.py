@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
+import pickle
 import platform
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +53,11 @@ def enable_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def executor(evaluator: Evaluator, folder: Path, num_workers: int = 2, **options: Any) -> WorkerPoolExecutor:
+def executor(
+    evaluator: Evaluator, folder: Path, num_workers: int = 2, max_retries: int = 1, **options: Any
+) -> WorkerPoolExecutor:
     workers = slurm_workers(evaluator, num_workers, folder=folder, options="timeout_min=5", cluster="local", **options)
-    return WorkerPoolExecutor(evaluator, workers, max_retries=1)
+    return WorkerPoolExecutor(evaluator, workers, max_retries=max_retries)
 
 
 def result(evaluation: Evaluation) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def test_job_without_a_result_is_a_failed_attempt(error: Exception, expected: st
     job = Mock(job_id="7", paths=Mock(stderr="7.err"))
     job.result.side_effect = error
     job.stdout.return_value, job.stderr.return_value = "line 1\n", None
-    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job), None)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job, folder="jobs"), None)
     with pytest.raises(AttemptError) as caught:
         worker.evaluate(Task(children(1)[0], 0))
     assert caught.value.reason == f"its job 7 returned no result ({expected}); see 7.err"
@@ -158,20 +165,90 @@ def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> 
     assert all(folder.parent == tmp_path and len(folder.name) == 32 for folder in folders)
 
 
-def test_job_that_cannot_be_submitted_is_a_failed_attempt(tmp_path: Path) -> None:
-    (worker,) = slurm_workers(FaultyEvaluator(), 1, folder=tmp_path / "jobs", options="timeout_min=5", cluster="local")
-    (folder,) = (tmp_path / "jobs").iterdir()
-    folder.rmdir()
-    folder.write_text("in the way")
-    with pytest.raises(AttemptError, match="cannot submit its job"):
+def worker_that_submits(*outcomes: object) -> tuple[slurm_worker.SlurmWorker, Mock]:
+    """Return a worker whose submissions have ``outcomes``, the last one again and again, and the function that submits."""
+    submit = Mock(side_effect=itertools.chain(outcomes, itertools.repeat(outcomes[-1])))
+    return slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=submit, folder="jobs"), None), submit
+
+
+RESULT = Evaluation("key", 0, Status.OK)
+OUTAGE = RuntimeError("sbatch: error: Batch job submission failed: Unable to contact slurm controller")
+
+
+def test_submission_is_tried_again_during_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.001)
+    job = Mock(job_id="7")
+    job.result.return_value = "done", RESULT
+    worker, submit = worker_that_submits(OUTAGE, OUTAGE, OUTAGE, job)
+    assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
+    assert submit.call_count == 4
+
+
+@pytest.mark.parametrize(("error", "seconds"), [("Invalid partition name specified", 600.0), (OUTAGE.args[0], 0.01)])
+def test_submission_that_keeps_failing_is_an_input_error(
+    error: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(slurm_worker, "SUBMIT_SECONDS", seconds)
+    worker, submit = worker_that_submits(RuntimeError(error))
+    with pytest.raises(InputError, match=f"^cannot submit jobs to Slurm [(]{error}[)]; check sbatch and slurm_options"):
+        worker.evaluate(Task(children(1)[0], 0))
+    assert (submit.call_count == 1) == (seconds == 600.0)
+
+
+@pytest.mark.parametrize("is_importable", [True, False])
+def test_job_imports_modules_from_the_import_path_of_the_search(
+    is_importable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(sys.path)
+    (tmp_path / "my_eval.py").write_text(
+        "from tests.execution.faulty import FaultyEvaluator\n\nclass MyEvaluator(FaultyEvaluator):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    evaluator = importlib.import_module("my_eval").MyEvaluator(folder=str(tmp_path))
+
+    def run_job(function: Any, *args: Any) -> Mock:
+        sent = pickle.dumps(args)
+        monkeypatch.delitem(sys.modules, "my_eval")
+        monkeypatch.setattr(sys, "path", before)
+        if not is_importable:
+            (tmp_path / "my_eval.py").unlink()
+            importlib.invalidate_caches()
+        return Mock(job_id="7", result=lambda: function(*pickle.loads(sent)))
+
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(submit=run_job, folder=str(tmp_path)), None)
+    if is_importable:
+        assert worker.evaluate(Task(children(1)[0], 0)).status is Status.OK
+    else:
+        message = "a job cannot load the evaluator [(]ModuleNotFoundError: No module named 'my_eval'[)]"
+        with pytest.raises(InputError, match=message):
+            worker.evaluate(Task(children(1)[0], 0))
+
+
+def test_evaluator_that_cannot_be_pickled_is_an_input_error(tmp_path: Path) -> None:
+    evaluator = FaultyEvaluator(folder=threading.Lock())  # type: ignore[arg-type]
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(folder=str(tmp_path)), None)
+    with pytest.raises(InputError, match=r"^the evaluator cannot be sent to a Slurm job .*; define its parts"):
+        worker.evaluate(Task(children(1)[0], 0))
+
+
+def test_cancel_ends_the_attempts_to_submit() -> None:
+    worker, submit = worker_that_submits(OUTAGE)
+
+    def fail_and_cancel(*_: object) -> None:
+        worker.cancel()
+        raise OUTAGE
+
+    submit.side_effect = fail_and_cancel
+    with pytest.raises(AttemptError, match=r"^canceled before its job was submitted$"):
         worker.evaluate(Task(children(1)[0], 0))
 
 
 @pytest.mark.parametrize("time_limit", [1.0, None])
 def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
-    evaluator.inject(0, "sleep", "sleep")
-    jobs = executor(evaluator, tmp_path / "jobs", num_workers=1, time_limit=time_limit)
+    evaluator.inject(0, "sleep")
+    jobs = executor(evaluator, tmp_path / "jobs", num_workers=1, max_retries=0, time_limit=time_limit)
     future = jobs.submit(children(1)[0], 0)
     pid_file = tmp_path / "0.pid"
     if time_limit is None:
@@ -187,6 +264,71 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
     else:
         assert future.result(timeout=60).status is Status.TIMED_OUT
         jobs.shutdown()
+
+
+class ScheduledJob:
+    """A job with a state at each second: Q: in the queue, R: running, D: done. It writes its file whenever it starts.
+
+    Without accounting, and until the state is requested, the state is UNKNOWN.
+    """
+
+    job_id, state = "7", "UNKNOWN"
+    paths = Mock(**{"result_pickle.exists.return_value": False})
+
+    def __init__(self, states: str, has_accounting: bool) -> None:
+        self.states, self.has_accounting = states, has_accounting
+        self.second, self.is_canceled = 0, False
+
+    def submit(self, *args: Any) -> ScheduledJob:
+        self.start_file = args[-1]
+        return self
+
+    def done(self) -> bool:
+        self.second += 1
+        before, now = self.states[self.second - 1], self.states[self.second]
+        if now == "R" != before:
+            self.start_file.touch()
+            os.utime(self.start_file, (self.second, self.second))
+        return now == "D"
+
+    def get_info(self, mode: str) -> None:
+        assert mode == "force"
+        if self.has_accounting:
+            self.state = {"Q": "PENDING", "R": "RUNNING"}[self.states[self.second]]
+
+    def cancel(self, check: bool) -> None:
+        self.is_canceled = True
+
+    def result(self) -> tuple[str, Evaluation]:
+        return "done", RESULT
+
+
+@pytest.mark.parametrize(
+    ("states", "has_accounting", "expected"),
+    [
+        ("QQQQQQQRRD", True, None),
+        ("QQQQQQQRRD", False, None),
+        ("QRRQQQQQQQRRD", True, None),  # preempted
+        ("QQQQQQQRRRRRRD", True, 10),
+        ("QQQQQQQRRRRRRD", False, 10),
+        ("QRRQQQQQQQRRRRRRD", True, 13),
+    ],
+)
+def test_time_limit_begins_whenever_the_job_starts(
+    states: str, has_accounting: bool, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ScheduledJob(states, has_accounting)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=job.submit, folder=str(tmp_path)), 3.0)
+    monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
+    if expected is None:
+        assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
+    else:
+        with pytest.raises(AttemptError, match=r"^took longer than 3 s$") as caught:
+            worker.evaluate(Task(children(1)[0], 0))
+        assert (caught.value.status, job.second) == (Status.TIMED_OUT, expected)
+    assert job.is_canceled == (expected is not None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

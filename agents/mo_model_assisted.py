@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -187,9 +188,15 @@ class MOModelAssisted(Agent):
         self.pending.remove(proposal.architecture)
 
     def _sample_first(self) -> list[Architecture]:
-        """Sample the first children: at evenly spaced quantiles of the size among many samples, if sizes are known."""
+        """Sample the first children: at evenly spaced quantiles of the size among many samples, if sizes are known.
+
+        With a limit of the latency, they are the first feasible samples, because each check measures a latency.
+        """
         samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
-        feasible = list({child.key: child for child in samples if self.env.is_feasible(child)}.values())
+        distinct = {child.key: child for child in samples}.values()
+        limits_latency = self.env.evaluator.limits.max_latency is not None
+        num_feasible = self.args.num_init if limits_latency else NUM_SCREENED
+        feasible = list(islice((child for child in distinct if self.env.is_feasible(child)), num_feasible))
         sizes = [self.search_space.size(child) for child in feasible]
         known = [size for size in sizes if size is not None]
         if len(known) == len(feasible):

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from nases_env.errors import InputError, one_line
 from nases_env.escaping import printable
 from nases_env.evaluation import Evaluator
 from nases_env.execution import Store
+from nases_env.hashing import sha256_hex
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
@@ -53,6 +55,7 @@ from nases_env.streams import optional_output
 from nases_env.version import __version__
 
 NUM_FINALISTS = 5  # the default of --num-finalists
+RUN_ID_LENGTH = 16  # characters of the id of a search
 
 
 class SearchRun:
@@ -97,6 +100,7 @@ class SearchRun:
         self.args = args
         self.agent = agent
         self._started = _now()
+        self._id = uuid.uuid4().hex[:RUN_ID_LENGTH]
         if args.track is not None and args.track not in TRACKERS:
             raise InputError(f"--track must be one of {', '.join(TRACKERS)}, not {args.track}")
         self.env = env = make_env(args)
@@ -157,7 +161,7 @@ class SearchRun:
                 _TrajectoryRecorder(self._directory, recorded.num_trials, self._begin_writing, self._write_config),
                 BestArtifacts(self._directory, args.env_id, args.seed),
                 TensorBoardLogger(self._directory, self._hyperparameters()),
-                *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._hyperparameters())]),
+                *([] if args.track is None else [TRACKERS[args.track](self.run_dir, self._id, self._hyperparameters())]),
                 *self._printers(title, recorded.num_children),
                 *([] if args.time is None else [TimeBudget(args.time)]),
                 *callbacks,
@@ -264,6 +268,7 @@ class SearchRun:
             if record.get("latency"):
                 latencies[record["key"]] = record["latency"]
         require_budget(self.args.budget, num_children, path)
+        self._id = config.get("id", sha256_hex(str(path.resolve()))[:RUN_ID_LENGTH])  # earlier versions used the path
         budgets = config.get("budgets", [config["arguments"]["budget"]])
         return _Recorded(
             num_trials=num_trials,
@@ -330,6 +335,7 @@ class SearchRun:
             "budgets": [*self._earlier_budgets, self.loop.budget],
             "num_resumed": self._num_resumed,
             "started": self._started,
+            "id": self._id,
             "versions": {
                 "nases_env": __version__,
                 "python": platform.python_version(),

@@ -218,6 +218,7 @@ def read_config(path: Path) -> dict[str, Any]:
         require_type("time", config["arguments"].get("time"), float | None)
         require_type("budgets", config.get("budgets", []), list[int])
         require_type("inputs", config.get("inputs", {}), dict[str, str])
+        require_type("id", config.get("id", ""), str)
         if "quantity" in config:
             require_type("quantity", config["quantity"], dict[str, Any])
             require_type("name", config["quantity"]["name"], str)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from nases_env.errors import InputError, one_line
 from nases_env.extras import import_extra
-from nases_env.hashing import sha256_hex
 from nases_env.search.callbacks import SearchCallback
 from nases_env.search.curves import Hyperparameters, agent_scalars, trial_scalars
 from nases_env.search.loop import SearchLoop
@@ -29,11 +28,11 @@ class Tracker(SearchCallback):
 
     Args:
         run_dir: the run directory.
+        run_id: identifies the search, so that a resumed search continues the run.
         hyperparameters: the configuration of the run.
 
     Attributes:
         name: name of the run.
-        run_id: identifies the run of this directory, so that a resumed search continues it.
 
     Raises:
         InputError: if the package of the tracker is not installed, or it cannot start a run.
@@ -42,10 +41,10 @@ class Tracker(SearchCallback):
     package: str
     """Name of the module to import."""
 
-    def __init__(self, run_dir: Path, hyperparameters: Hyperparameters) -> None:
+    def __init__(self, run_dir: Path, run_id: str, hyperparameters: Hyperparameters) -> None:
         self.run_dir = run_dir
         self.name = run_dir.resolve().name
-        self.run_id = sha256_hex(str(run_dir.resolve()))[:16]
+        self.run_id = run_id
         self.hyperparameters = dict(hyperparameters)
         self._is_working = False
         self.module = import_extra(self.package, self.package, f"--track {self.package}")

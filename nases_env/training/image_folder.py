@@ -34,7 +34,7 @@ File = os.DirEntry[str] | Path
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
 _NUM_MEASURED = 100  # images whose sizes determine the size of all
 TEST_STEP = 5  # of the images of a class in a directory without a split, this one is a test image
-_CACHE_FORMAT = "2"  # part of the name of a cache file; increment it when decoding changes
+_CACHE_FORMAT = "3"  # part of the name of a cache file; increment it when decoding changes
 _CACHE_FILE = re.compile(r"(images|range)-[0-9a-f]{32}\.safetensors")
 _CACHE_DAYS = 30  # without a use, after which a cache file is removed
 

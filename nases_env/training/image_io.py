@@ -12,12 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from nases_env.errors import InputError, one_line
-from nases_env.training.image_orientation import TURNED, orient, turn
+from nases_env.training.image_orientation import TURNED, exif_orientation, orient, turn
 from nases_env.training.image_size import ImageSize, parse_image_size
-from nases_env.training.image_tiff import is_tiff, read_tiff
+from nases_env.training.image_tiff import MissingCodecError, is_tiff, read_tiff
 from nases_env.training.value_range import ValueRange
 
 MAX_PIXELS = 80_000_000
@@ -109,10 +110,22 @@ def convert_image(
         InputError: as ``read_any_image``; also if there is no ``value_range`` and the image has mode "F", or values of more
             than 16 bits in mode "I".
     """
+    if isinstance(image, TiffImageFile):
+        _load_tiff(image)
     try:
         return _convert_any("the image", image, size, channels, value_range)
     except ValueError as error:
         raise InputError(f"the image cannot be used ({one_line(error)})") from None
+
+
+def _load_tiff(image: TiffImageFile) -> None:
+    """Load an image without its file name: Pillow maps a file with a name into memory, and ignores that it is turned."""
+    name = image.filename
+    image.filename = ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _convert_any(
@@ -168,7 +181,7 @@ def image_size(path: Path) -> tuple[int, int]:
         if not isinstance(image, Image.Image):
             return image.shape[2], image.shape[1]
         width, height = image.size
-        is_turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in TURNED
+        is_turned = image.format != "TIFF" and exif_orientation(image) in TURNED  # Pillow turns TIFF files itself
         return (height, width) if is_turned else (width, height)
 
 
@@ -183,7 +196,8 @@ def _open(path: Path) -> Iterator[Image.Image | NDArray[Any]]:
             if values is not None:
                 yield values
                 return
-            with Image.open(path, formats=("JPEG", "PNG", "TIFF")) as image:  # reads the header only
+            # As a file without a name, see ``_load_tiff``.
+            with open(path, "rb") as file, Image.open(file, formats=("JPEG", "PNG", "TIFF")) as image:  # the header only
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 if image.format == "PNG" and image.mode != "I;16" and _is_16_bit(image):
@@ -192,6 +206,11 @@ def _open(path: Path) -> Iterator[Image.Image | NDArray[Any]]:
                     yield image
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {path} ({error.strerror}); pass a PNG, JPEG or TIFF file") from error
+    except MissingCodecError as error:
+        raise InputError(
+            f"{path} has the compression {error}, which needs another package; run: pip install imagecodecs, or save the "
+            "image without compression"
+        ) from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} has more than {MAX_PIXELS:,} pixels; shrink or remove it") from None
     except (OSError, RuntimeError, SyntaxError, ValueError) as error:
@@ -211,7 +230,7 @@ def image_to_tensor(image: Image.Image, size: tuple[int, int] | None, *, graysca
     Returns:
         uint8, shape (3, H, W), or (1, H, W) if ``grayscale``.
     """
-    upright = turn(_to_rgb(image), image.getexif().get(ExifTags.Base.Orientation))
+    upright = turn(_to_rgb(image), exif_orientation(image))
     pixels = np.array(upright.convert("L") if grayscale else upright)
     tensor = torch.from_numpy(pixels[None] if grayscale else pixels.transpose(2, 0, 1))
     return tensor if size is None else resize(tensor[None], size)[0]
@@ -270,7 +289,7 @@ def _read_16_bit_png(path: Path, image: Image.Image) -> NDArray[Any]:
         # As little-endian, the lower byte of a value in the file is its upper one.
         upper, lower = (_decode_png(path, raw)[:, :, :3].transpose(2, 0, 1) for raw in (mode, mode.replace("16B", "16L")))
     values = upper.astype(np.uint16) << 8 | lower
-    return orient(values, image.getexif().get(ExifTags.Base.Orientation))
+    return orient(values, exif_orientation(image))
 
 
 def _decode_png(path: Path, raw_mode: str) -> NDArray[np.uint8]:
@@ -285,7 +304,7 @@ def _values(name: str, image: Image.Image | NDArray[Any], channels: int) -> NDAr
         values = image
     elif image.mode == "F" or image.mode.startswith("I"):
         pixels = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I;16") else None)
-        values = orient(pixels[None], image.getexif().get(ExifTags.Base.Orientation))
+        values = orient(pixels[None], exif_orientation(image))
     else:
         values = image_to_tensor(image, None, grayscale=channels == 1).numpy()
     if len(values) == 1 and channels == 3:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 TURNED = (5, 6, 7, 8)
 """The orientations that swap width and height."""
@@ -19,6 +19,15 @@ _TRANSPOSES = {  # the operation that makes the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def exif_orientation(image: Image.Image) -> int | None:
+    """Return the EXIF orientation of an image; None if it has none, or its metadata are damaged."""
+    try:
+        orientation: int | None = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata raise several types, and the pixels can be valid all the same
+        return None
+    return orientation
 
 
 def turn(image: Image.Image, orientation: int | None) -> Image.Image:

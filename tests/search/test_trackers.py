@@ -52,6 +52,12 @@ def test_mlflow(tmp_path: Path) -> None:
     params = dict(database.execute("SELECT key, value FROM params"))
     assert params["env_id"] == "NASES-Synthetic-v0"
     assert params["limits.max_params"] == "None"
+    # A run belongs to a search, not to its directory.
+    (tmp_path / "run").rename(tmp_path / "moved")
+    search(tmp_path, "mlflow", "--resume", "moved", "--budget", "6", variable="MLFLOW_TRACKING_URI", value=uri)
+    assert database.execute("SELECT count(*) FROM runs").fetchall() == [(1,)]
+    search(tmp_path, "mlflow", *SEARCH, "--budget", "1", variable="MLFLOW_TRACKING_URI", value=uri)
+    assert database.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
     database.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import zlib
 from pathlib import Path
@@ -13,10 +14,12 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
+from nases_env.errors import InputError
 from nases_env.training.image_arrays import read_arrays
 from nases_env.training.image_folder import read_image_folder
-from nases_env.training.image_io import image_size
+from nases_env.training.image_io import ImageFormat, convert_image, image_size, read_format, read_image, read_values
 from nases_env.training.image_orientation import orient
 from nases_env.training.image_size import target_size
 from nases_env.training.image_tiff import read_tiff
@@ -134,14 +137,62 @@ def test_16_bit_png_keeps_more_than_the_upper_8_bits(channels: int, tmp_path: Pa
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_8_bit_tiff_is_read_like_png(mode: str, compression: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_8_bit_tiff_is_read_like_png(mode: str, compression: str | None, orientation: int, tmp_path: Path) -> None:
     write_image(tmp_path / "train/a/0.png", width=6, height=5)
     (tmp_path / "tiff/train/a").mkdir(parents=True)
+    path = tmp_path / "tiff/train/a/0.TIF"
     with Image.open(tmp_path / "train/a/0.png") as image:
         converted = image.convert(mode)
-        converted.save(tmp_path / "tiff/train/a/0.TIF", format="TIFF", compression=compression)
-    expected = torch.from_numpy(np.array(converted.convert("RGB"))).permute(2, 0, 1)
-    assert torch.equal(read_one(tmp_path / "tiff/train/a/0.TIF"), expected)
+        converted.save(path, format="TIFF", compression=compression, tiffinfo={ExifTags.Base.Orientation: orientation})
+    expected = orient(np.array(converted.convert("RGB")).transpose(2, 0, 1), orientation)
+    assert torch.equal(read_one(path), torch.from_numpy(expected.copy()))
+    assert image_size(path) == (expected.shape[2], expected.shape[1])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_16_bit_tiff_is_turned_and_bright_if_its_values_are(orientation: int, photometric: str, tmp_path: Path) -> None:
+    values = random_values((5, 6), np.uint16, 2**16)
+    tags = [(ExifTags.Base.Orientation, 3, 1, orientation, True)]
+    write_tiff(tmp_path / "0.tif", values, photometric=photometric, extratags=tags)
+    expected = orient(values[None] if photometric == "minisblack" else 65535 - values[None], orientation)
+    assert np.array_equal(read_values(tmp_path / "0.tif", ImageFormat(1, "uint16")), expected)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_damaged_metadata_does_not_matter(suffix: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "0.png", width=6, height=5)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / f"damaged.{suffix}"
+    with Image.open(tmp_path / "0.png") as image:
+        image.save(path, exif=exif.tobytes()[:12], dpi=(72, 72))
+    assert image_size(path) == (6, 5)
+    assert read_image(path, None).shape == (3, 5, 6)
+    with Image.open(path) as image:
+        assert convert_image(image, None, channels=3, value_range=None).shape == (3, 5, 6)
+
+
+def test_orientation_in_a_text_of_a_png_file_determines_its_size(tmp_path: Path) -> None:
+    """As ImageMagick writes it."""
+    write_image(tmp_path / "0.png", width=6, height=5)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    content = exif.tobytes()
+    texts = PngInfo()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    with Image.open(tmp_path / "0.png") as image:
+        image.save(tmp_path / "turned.png", pnginfo=texts)
+    assert image_size(tmp_path / "turned.png") == (5, 6)
+    assert read_image(tmp_path / "turned.png", None).shape == (3, 6, 5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs is installed")
+def test_missing_codec_is_an_input_error(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((5, 6), np.float32)).save(tmp_path / "0.tif", compression="tiff_lzw")
+    with pytest.raises(InputError, match=r"0\.tif has the compression LZW, .* run: pip install imagecodecs, or save the"):
+        read_format(tmp_path / "0.tif")
 
 
 @pytest.mark.parametrize(

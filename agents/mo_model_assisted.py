@@ -190,12 +190,13 @@ class MOModelAssisted(Agent):
     def _sample_first(self) -> list[Architecture]:
         """Sample the first children: at evenly spaced quantiles of the size among many samples, if sizes are known.
 
-        With a limit of the latency, they are the first feasible samples, because each check measures a latency.
+        With a limit of a latency that is measured, they are the first feasible samples, because each check measures one.
         """
         samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
         distinct = {child.key: child for child in samples}.values()
-        limits_latency = self.env.evaluator.limits.max_latency is not None
-        num_feasible = self.args.num_init if limits_latency else NUM_SCREENED
+        evaluator = self.env.evaluator
+        is_slow = evaluator.is_expensive and evaluator.limits.max_latency is not None
+        num_feasible = self.args.num_init if is_slow else NUM_SCREENED
         feasible = list(islice((child for child in distinct if self.env.is_feasible(child)), num_feasible))
         sizes = [self.search_space.size(child) for child in feasible]
         known = [size for size in sizes if size is not None]

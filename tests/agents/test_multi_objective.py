@@ -146,6 +146,11 @@ def test_latencies_are_measured_for_evaluated_children_only(monkeypatch: pytest.
     loop = SearchLoop(env, 3)
     loop.run(MOModelAssisted(env, mo_model_assisted.Args()))
     assert measured == [trial.architecture.key for trial in loop.trials]
+    measured.clear()
+    env = MOImageEnv("digits", preset="smoke", objectives="accuracy,latency", max_latency=1.0)
+    env.reset(seed=0)
+    MOModelAssisted(env, mo_model_assisted.Args(num_init=4)).ask(1)
+    assert len(measured) == 4, "not more than are needed for the first children"
 
 
 @pytest.mark.parametrize("seed", range(5))

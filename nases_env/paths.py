@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def cache_dir() -> Path:
         InputError: as ``absolute_path``.
     """
     return absolute_path(os.environ.get("NASES_CACHE_DIR") or "~/.cache/nases")
+
+
+def import_path() -> list[str]:
+    """Return the import path of this process as absolute paths, for processes with other working directories."""
+    return [os.path.abspath(folder) for folder in sys.path]
 
 
 def escape_name(name: str) -> str:

@@ -18,7 +18,7 @@ from nases_env.command_line import parse
 from nases_env.console import Console
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, require_minimum
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import UNEVALUATED, Evaluation
 from nases_env.execution import ExecutionSettings
 from nases_env.progress import Progress
 from nases_env.search.environment import make_env
@@ -26,9 +26,6 @@ from nases_env.search.options import SearchArgs
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import changed_configuration, read_config, read_trajectory
 from nases_env.seeding import numpy_generator
-
-UNEVALUATED = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY)
-"""The statuses of children that no attempt could evaluate."""
 
 GPU_TOLERANCE = 0.02  # of an accuracy; different summation orders diverge during training
 

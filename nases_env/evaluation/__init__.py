@@ -30,7 +30,7 @@ from nases_env.evaluation.presets import (
     settings_overrides,
 )
 from nases_env.evaluation.query import QueryEvaluator
-from nases_env.evaluation.result import Evaluation, Status
+from nases_env.evaluation.result import UNEVALUATED, Evaluation, Status
 from nases_env.evaluation.reward import scale_odds, training_speed
 from nases_env.evaluation.synthetic import OperatorShareEvaluator, RandomLandscapeEvaluator
 from nases_env.evaluation.table import TableEvaluator
@@ -49,6 +49,7 @@ __all__ = [
     "PERCENT",
     "PRESETS",
     "RETRAIN_PRESETS",
+    "UNEVALUATED",
     "AccelEvaluator",
     "CSVEvaluator",
     "ChildSettings",

@@ -28,6 +28,10 @@ class Status(str, Enum):
     FAILED = "failed"
 
 
+UNEVALUATED = (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY)
+"""The statuses of children that no attempt could evaluate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The result of evaluating one child.

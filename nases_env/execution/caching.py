@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from nases_env.errors import InputError
-from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.evaluation import UNEVALUATED, Evaluation, Evaluator, Status
 from nases_env.execution.executor import Executor
 from nases_env.execution.store import Store
 from nases_env.search_spaces import Architecture
@@ -199,7 +199,7 @@ class CachingExecutor(Executor):
 
     def _with_lower_rung(self, job: _Job, evaluation: Evaluation) -> Evaluation:
         """Add the time of the lower rung, which the result of a training includes, to that of failed attempts."""
-        if job.fidelity is None or evaluation.status not in (Status.FAILED, Status.TIMED_OUT, Status.OUT_OF_MEMORY):
+        if job.fidelity is None or evaluation.status not in UNEVALUATED:
             return evaluation
         rungs = (None, *self.evaluator.rungs)
         lower = rungs[rungs.index(job.fidelity) - 1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 import threading
 import time
 import uuid
@@ -21,7 +20,7 @@ from nases_env.execution.process_worker_main import describe
 from nases_env.execution.ray_cluster import connection, ray
 from nases_env.execution.ray_worker_main import TaskLocation, evaluate, read_log
 from nases_env.execution.remote_device import remote_device_type
-from nases_env.paths import require_no_link
+from nases_env.paths import import_path, require_no_link
 
 cloudpickle: Any = importlib.import_module("ray.cloudpickle")
 scheduling_strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
@@ -52,7 +51,7 @@ class RayWorker(Worker):
 
     def evaluate(self, task: Task) -> Evaluation:
         shared = self._evaluator.data_reference()
-        generator = self._remote.evaluate.remote(self._evaluator.pickled, shared, _dumps(task), _search_path(), os.getcwd())
+        generator = self._remote.evaluate.remote(self._evaluator.pickled, shared, _dumps(task), import_path(), os.getcwd())
         with self._lock:
             self._generator = generator
         location: TaskLocation | None = None
@@ -263,11 +262,6 @@ def _dumps(value: Any) -> bytes:
     """Return the pickle of ``value``; classes and functions of the running script are pickled by value."""
     pickled: bytes = cloudpickle.dumps(value)
     return pickled
-
-
-def _search_path() -> list[str]:
-    """Return the import path of this process as absolute paths."""
-    return [os.path.abspath(folder) for folder in sys.path]
 
 
 def _failure(error: Exception) -> AttemptError:

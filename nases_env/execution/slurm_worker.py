@@ -23,6 +23,7 @@ from nases_env.execution.executor import Task
 from nases_env.execution.pool import AttemptError, Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
+from nases_env.paths import import_path
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,10 @@ class SlurmWorker(Worker):
                 f"the evaluator cannot be sent to a Slurm job ({describe(error)}); "
                 "define its parts in an importable module, or use the executor serial"
             ) from error
-        search_path = [os.path.abspath(folder) for folder in sys.path]
         deadline, delay = time.monotonic() + SUBMIT_SECONDS, POLL_SECONDS
         while True:
             try:
-                return self._executor.submit(_load_and_evaluate, search_path, pickled, self._device_type, start_file)
+                return self._executor.submit(_load_and_evaluate, import_path(), pickled, self._device_type, start_file)
             except Exception as error:  # sbatch fails or is missing
                 reason = one_line(error)
                 if "invalid" in reason.lower() or time.monotonic() + delay > deadline:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import textwrap
 
 import torch
 
 from nases_env.errors import InputError
+
+MAX_REASON = 160  # characters of the error of torch, which can list all its backends
 
 
 def resolve_device(device: str) -> torch.device:
@@ -21,7 +24,8 @@ def resolve_device(device: str) -> torch.device:
     try:
         torch.ones(1, device=device).item()  # fails on the device meta, whose tensors have no values
     except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
-        raise InputError(f"cannot use the device {device!r} ({str(error).splitlines()[0]}); try auto or cpu") from None
+        reason = textwrap.shorten(str(error).splitlines()[0], MAX_REASON)
+        raise InputError(f"cannot use the device {device!r} ({reason}); try auto or cpu") from None
     found = torch.device(device)
     return torch.device("cpu") if found.type == "cpu" else found  # "cpu:0" is the same device
 

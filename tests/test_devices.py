@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError
@@ -21,3 +22,11 @@ def test_cpu_has_one_name() -> None:
 def test_type_of_an_unknown_device_is_an_input_error(name: str) -> None:
     with pytest.raises(InputError, match=f"cannot use the device '{name}'"):
         device_type(name)
+
+
+def test_error_of_a_device_is_short() -> None:
+    """For a backend that torch was built without, the error lists all the others."""
+    name = "vulkan" if torch.backends.mps.is_available() else "mps"
+    with pytest.raises(InputError, match=f"cannot use the device '{name}'") as error:
+        device_type(name)
+    assert len(str(error.value)) < 300

@@ -6,8 +6,10 @@
 
 The data is a directory of images with <class>/ or train/<class>/ and test/<class>/, an .npz file with the arrays images and
 labels, a directory with images.npy and labels.npy, a .csv file with the columns file and label, the name of a data set, or
-the id of an environment. The other options are those of the agent: nases search my_images/ --agent reinforce --help lists
-them, and --help-all explains them.
+the id of an environment. With --dry-run, the plan and an estimate of the duration are printed, and nothing is trained.
+
+The other options are those of the agent: nases search my_images/ --agent reinforce --help lists them, and --help-all
+explains them.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from typing import Any
 
 from nases_env.cli.agents import AGENTS, import_agent
 from nases_env.cli.search_plan import print_plan
-from nases_env.cpu import num_cores
 from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import Evaluator
+from nases_env.execution.factory import REMOTE_EXECUTORS
+from nases_env.execution.process_worker import default_num_workers
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.environment import make_env
 from nases_env.search.options import SearchArgs
@@ -111,7 +114,7 @@ def main(options: Sequence[str]) -> None:
         if not own.dry_run:
             module.main(args)
 
-    plan_and_search.__doc__ = module.main.__doc__
+    plan_and_search.__doc__ = f"{module.main.__doc__} Other options, --agent and --dry-run: nases search --help"
     parse_and_search(module.Args, plan_and_search, options=[*given, *others], program="nases search DATA")
 
 
@@ -145,12 +148,15 @@ def data_options(data: str) -> list[str]:
 
 
 def _default_num_envs(args: SearchArgs, evaluator: Evaluator) -> int:
-    """Return the number of concurrent children: one per CPU core, or one on a GPU or if nothing is trained.
+    """Return the number of concurrent children: as many as the GPUs of this machine, or its CPU cores, can train.
 
     There are not more than a sixth of the budget, or ``MIN_CONCURRENT`` if that is more: an agent that proposes most of its
-    children before it knows a result cannot learn.
+    children before it knows a result cannot learn. There is one if nothing is trained, with the executor "serial", and for
+    GPUs of other machines, whose number is not known.
     """
-    if not evaluator.is_expensive or device_type(args.device) != "cpu":
+    execution, device = args.execution, device_type(args.device)
+    if not evaluator.is_expensive or execution.executor == "serial":
         return 1
-    most = max(MIN_CONCURRENT, args.budget // MIN_ROUNDS)
-    return max(1, min(num_cores() // args.num_threads, most))
+    if device not in ("cpu", "cuda") or (device == "cuda" and execution.executor in REMOTE_EXECUTORS):
+        return 1
+    return default_num_workers(evaluator, max(MIN_CONCURRENT, args.budget // MIN_ROUNDS), execution.workers_per_gpu)

@@ -116,15 +116,16 @@ def parse_train(options: Sequence[str]) -> TrainArgs:
 
 def _default_settings(args: TrainArgs) -> ChildSettings:
     """Return the settings of the final training without options of ``--child``."""
-    dataset, data_dir = args.dataset, args.data_dir
+    dataset, data_dir, device = args.dataset, args.data_dir, args.device
     if args.source.is_dir():
         searched, search = searched_settings(args.source), load_args(SearchArgs, args.source)
         if args.preset is None:
             return final_settings(searched, search.preset)
+        device = device or search.device
         name = read_config(args.source)["configuration"].get("dataset")
         if dataset in (None, name):
             dataset, data_dir = name, data_dir or search.data_dir
-    preset = auto_preset(dataset, data_dir) if args.preset in (None, "auto") else args.preset
+    preset = auto_preset(dataset, data_dir, device or "auto") if args.preset in (None, "auto") else args.preset
     return resolve_preset(preset, presets=RETRAIN_PRESETS)[1]
 
 

@@ -104,8 +104,8 @@ class ImageEnv(NASESEnv):
             - cutout_length: Cutout: side of the square in pixels; 0 disables it.
             - precision: auto: bfloat16 autocast on GPUs that support it, float32 otherwise.
             - cuda_graphs: On a GPU, capture a training step as a CUDA graph and replay it. No effect on a CPU.
-            - image_size: Shrink larger images until the longer side has this size in pixels, or stretch all to WIDTHxHEIGHT.
-              Default: the size in the data set.
+            - image_size: Longer side of the images in pixels, or WIDTHxHEIGHT to stretch all; the built-in data sets are
+              only shrunk. Default: their size, and for your images between 16 and 32 pixels, by their sizes.
             - num_train_images: Maximum number of training images. Default: all images of the split.
             - num_valid_images: Maximum number of validation images. Default: all images of the split.
             - cells_per_stage: N: normal cells in each of the three stages.

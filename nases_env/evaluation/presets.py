@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-
 from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.reward import RewardSignal
@@ -135,15 +133,15 @@ def auto_preset(dataset: str | None = None, data_dir: str | Path | None = None, 
         device: the device of the trainings.
 
     Returns:
-        ``small`` for an image folder with fewer than ``SMALL_DATASET`` training images; otherwise ``gpu`` if torch finds a
-        GPU or ``device`` is one, otherwise ``cpu``.
+        ``small`` for an image folder with fewer than ``SMALL_DATASET`` training images; otherwise ``gpu`` if ``device`` is
+        a GPU, otherwise ``cpu``.
 
     Raises:
         InputError: if ``device`` is not a GPU and not available.
     """
     if dataset == "image_folder" and 0 < count_training_images(resolve_data_dir(data_dir)) < SMALL_DATASET:
         return "small"
-    return "gpu" if torch.cuda.is_available() or device_type(device) == "cuda" else "cpu"
+    return "gpu" if device_type(device) == "cuda" else "cpu"
 
 
 def resolve_preset(

@@ -183,7 +183,7 @@ def table_1_row(method: str, results: Sequence[FinalResult], cutout_length: int,
 def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
     """Return the cells of a table with one row per seed; the first row contains the headings."""
     rows = [["seed", "test error %", "95% interval", "train %", "params", "MFLOPs", "epochs"]]
-    rows[0].append("time (GPU)" if results[0].on_gpu else "time (CPU)")
+    rows[0].append(f"wall time ({'GPU' if results[0].on_gpu else 'CPU'})")
     for result in results:
         low, high = result.test_error_interval
         rows.append(

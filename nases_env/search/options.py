@@ -80,8 +80,9 @@ class SearchArgs:
     seed: int = 0
     """Seed of all random numbers, including the validation split."""
     num_envs: int = 1
-    """Number of concurrent evaluations. In `nases search`, the default is 1 on a GPU or without training, otherwise one per
-    CPU core, but at most 5, or a sixth of the budget if that is more. The agent receives results in the order of its
+    """Number of concurrent evaluations. In `nases search`, the default is one per GPU of this machine (times
+    --workers-per-gpu) or, without a GPU, one per CPU core, but at most 5, or a sixth of --budget if that is more, and one if
+    nothing is trained. The agent receives results in the order of its
     proposals, so the search does not depend on timing. It depends on this number: with more than one, the agent proposes
     before it knows all results."""
     ask_batch_size: int = 1

@@ -87,8 +87,8 @@ class TrainingSettings:
     image_size: ImageSize | None = field(
         default=None,
         metadata={
-            "help": "Shrink larger images until the longer side has this size in pixels, or stretch all to WIDTHxHEIGHT. "
-            "Default: the size in the data set."
+            "help": "Longer side of the images in pixels, or WIDTHxHEIGHT to stretch all; the built-in data sets are only "
+            "shrunk. Default: their size, and for your images between 16 and 32 pixels, by their sizes."
         },
     )
     num_train_images: int | None = field(

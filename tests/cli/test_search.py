@@ -25,6 +25,8 @@ from nases_env.cli.main import main
 from nases_env.cli.search import data_options
 from nases_env.errors import InputError
 from nases_env.evaluation import OperatorShareEvaluator, TrainingEvaluator
+from nases_env.execution import process_worker
+from nases_env.execution.factory import ExecutionSettings
 from nases_env.retraining import timing
 from nases_env.retraining.timing import TrainingTime
 from nases_env.search.run_dir import read_config, read_trajectory
@@ -163,11 +165,27 @@ def test_number_of_concurrent_children_is_that_of_the_option(option: str) -> Non
 def test_number_of_concurrent_children_leaves_the_agent_results_to_learn_from(
     budget: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "num_cores", lambda: 32)
+    monkeypatch.setattr(process_worker, "num_cores", lambda: 32)
     args, training = RandomSearchArgs(budget=budget, device="cpu"), TrainingEvaluator("enas_micro", "digits")
     assert search._default_num_envs(args, training) == concurrent
-    assert search._default_num_envs(replace(args, num_threads=8), training) == min(4, concurrent)
+    assert search._default_num_envs(args, replace(training, num_threads=8)) == min(4, concurrent)
     assert search._default_num_envs(args, OperatorShareEvaluator("nasbench201", "skip_connect")) == 1
+    serial = replace(args, execution=ExecutionSettings(executor="serial"))
+    assert search._default_num_envs(serial, training) == 1
+
+
+@pytest.mark.parametrize(("num_gpus", "concurrent"), [(1, 1), (4, 4), (8, 5)])
+def test_number_of_concurrent_children_is_that_of_the_gpus(
+    num_gpus: int, concurrent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    args, training = RandomSearchArgs(device="cuda"), TrainingEvaluator("enas_micro", "digits", device="cuda")
+    assert search._default_num_envs(args, training) == concurrent
+    shared = replace(args, budget=100, execution=ExecutionSettings(workers_per_gpu=2))
+    assert search._default_num_envs(shared, training) == 2 * num_gpus
+    assert search._default_num_envs(replace(args, device="cuda:0"), replace(training, device="cuda:0")) == 1
+    remote = replace(args, execution=ExecutionSettings(executor="ray"))
+    assert search._default_num_envs(remote, training) == 1
 
 
 def test_plan_of_a_resumed_search_counts_the_children_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

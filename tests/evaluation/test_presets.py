@@ -40,10 +40,12 @@ def test_presets_are_valid_and_can_be_overridden(preset: str) -> None:
     assert settings == dataclasses.replace(PRESETS[preset], num_epochs=3, lr_max=1, num_train_images=None)
 
 
-def test_auto_selects_by_gpu() -> None:
-    assert resolve_preset("auto")[0] == ("gpu" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_auto_selects_by_the_device(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert resolve_preset("auto")[0] == ("gpu" if has_gpu else "cpu")
     assert auto_preset(device="cuda") == "gpu"
-    assert auto_preset(device="cpu") == auto_preset()
+    assert auto_preset(device="cpu") == "cpu"
 
 
 def test_every_setting_has_a_help_text() -> None:

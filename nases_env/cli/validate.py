@@ -47,6 +47,9 @@ class ValidateArgs:
         metadata={"help": f"Allowed difference of an accuracy in [0, 1]. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
     )
     device: str | None = field(default=None, metadata={"help": "Torch device. Default: that of the search."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Directory with the data set. Default: the search's value."}
+    )
     num_envs: int = field(default=1, metadata={"help": "Number of concurrent evaluations."})
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(
         default_factory=ExecutionSettings, metadata={"help": "Where and how children are evaluated:"}
@@ -76,8 +79,8 @@ def validate_command(args: ValidateArgs) -> None:
         execution = dataclasses.replace(execution, work_dir=str(args.run_dir / "validate"), checkpoint_interval=math.inf)
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
-    if args.device is not None:
-        search_args = dataclasses.replace(search_args, device=args.device)
+    given = {name: getattr(args, name) for name in ("device", "data_dir") if getattr(args, name) is not None}
+    search_args = dataclasses.replace(search_args, **given)
     records = _select_records(args)
     env = make_env(search_args)
     try:

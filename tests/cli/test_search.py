@@ -79,7 +79,7 @@ def test_directory_of_images_is_described_and_searched() -> None:
     assert "the best of 2 architectures" in result.stdout
     config = read_config(the_run())
     assert config["command"] == shlex.join(["/usr/bin/nases", "search", "images", *SMOKE])
-    assert config["arguments"]["data_dir"] == "images"
+    assert config["arguments"]["data_dir"] == str(Path("images").absolute())
     assert "when not to use it" not in result.stdout.lower()
 
 

@@ -22,7 +22,7 @@ import torch
 
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, one_line
-from nases_env.escaping import printable
+from nases_env.escaping import printable, quoted
 from nases_env.evaluation import Evaluator
 from nases_env.execution import Store
 from nases_env.hashing import sha256_hex
@@ -237,7 +237,8 @@ class SearchRun:
             path = write_report(self.run_dir)
         except Exception as error:
             reason = printable(one_line(error))
-            print(f"the report was not written ({reason}); try: nases report {printable(self.run_dir)}", file=sys.stderr)
+            command = f"nases report {printable(quoted(self.run_dir))}"
+            print(f"the report was not written ({reason}); try: {command}", file=sys.stderr)
         else:
             if not (self.args.quiet or self.args.log_json):
                 print(f"report: {printable(path)}")
@@ -296,7 +297,7 @@ class SearchRun:
         if path == before:
             hint = "restore this file, or start a new search"
         elif all(known[key] in (None, latency) for key, latency in latencies.items()):
-            hint = f"omit --store, or first run: nases store merge {shlex.quote(str(path))} {shlex.quote(str(before))}"
+            hint = f"omit --store, or first run: nases store merge {quoted(path)} {quoted(before)}"
         else:
             hint = "omit --store"
         raise InputError(f"{self.run_dir} cannot be resumed: its latencies are in {before}; {hint}")

@@ -63,7 +63,7 @@ def test_export_rejects_a_directory_and_a_run_without_a_model(nases: Nases, run_
         nases("export", run_dir, "--format", "python", "--output", model)
     assert model.read_bytes() == before
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"contains no trained model; train one with `nases train"):
+    with pytest.raises(InputError, match=r"contains no trained model; pass a model\.safetensors or a run directory"):
         nases("export", tmp_path / "empty")
 
 

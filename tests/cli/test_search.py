@@ -235,11 +235,11 @@ def test_interrupted_search_names_the_command_to_resume(
 
 
 def test_run_directory_is_not_taken_for_data() -> None:
-    Path("run").mkdir()
+    Path("my run").mkdir()
     for name in ("config.json", "evaluations.jsonl"):
-        Path("run", name).touch()
-    message = error_of(run_here(nases, "search", "run"))
-    assert message == "error: run is the run directory of a search; resume it with: nases search --resume run"
+        Path("my run", name).touch()
+    message = error_of(run_here(nases, "search", "my run"))
+    assert message == "error: my run is the run directory of a search; resume it with: nases search --resume 'my run'"
 
 
 def test_help() -> None:

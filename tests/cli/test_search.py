@@ -118,6 +118,10 @@ def test_missing_test_images_are_a_note() -> None:
     write_classes(Path("images/train"), cat=5, dog=5)
     note = f"note: {Path('images/test').absolute()} does not exist; nases train needs its images to test the final network"
     assert note in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+    rows = [f"images/train/{name}/{number}.png,{name},train" for name in ("cat", "dog") for number in range(5)]
+    Path("images.csv").write_text("\n".join(["file,label,split", *rows]))
+    note = f"note: {Path('images.csv').absolute()} has no test image of cat; add some, because nases train tests the final"
+    assert note in run_here(main, "search", "images.csv", "--dry-run", *SMOKE).stdout
     write_classes(Path("images/test"), cat=1, dog=1)
     assert "note: /" not in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
 

@@ -88,6 +88,7 @@ def export_command(args: ExportArgs) -> None:
     output = args.output or file.with_suffix(suffix)
     if output.is_dir():
         raise InputError(f"{output} is a directory; pass a file to --output, such as {output / file.stem}{suffix}")
+    _require_suffix(output, args.format)
     require_other_file(output, file)
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size
@@ -103,6 +104,13 @@ def export_command(args: ExportArgs) -> None:
         f"{printable(output)}: {len(model.class_names)} classes; {size}; {latency}; its logits differ from the model's by at"
         f" most {exported.difference:.1e}"
     )
+
+
+def _require_suffix(output: Path, format: ExportFormat) -> None:
+    """Raise ``InputError`` if ``output`` has the suffix of another format; other suffixes are free."""
+    for other, suffix in SUFFIXES.items():
+        if output.suffix.lower() == suffix and other != format:
+            raise InputError(f"{suffix} is the suffix of --format {other}, not {format}; change --output or --format")
 
 
 def _check_options(args: ExportArgs) -> None:

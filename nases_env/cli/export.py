@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 from rich.table import Table
 
-from nases_env.atomic_io import write_atomically
+from nases_env.atomic_io import require_writable, write_atomically
 from nases_env.command_line import parse
 from nases_env.console import Console
 from nases_env.errors import InputError
@@ -90,6 +90,7 @@ def export_command(args: ExportArgs) -> None:
         raise InputError(f"{output} is a directory; pass a file to --output, such as {output / file.stem}{suffix}")
     _require_suffix(output, args.format)
     require_other_file(output, file)
+    require_writable(output)  # before the export, which takes long
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size
     num_images = "one image" if batch_size in (None, 1) else f"{batch_size} images"

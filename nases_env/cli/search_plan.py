@@ -64,7 +64,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     _, height, width = train.image_shape
     print_line(
         f"plan: {agent} evaluates {budget}, {num_concurrent} at a time; {', '.join(epochs)} on "
-        f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
+        f"{count(len(train), 'image')} of {width}x{height} pixels and measured on {count(len(valid), 'other')}"
     )
     if limits := evaluator.limits.describe():
         print_line(f"limits: {limits}; other children are not trained")
@@ -133,8 +133,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     num_valid = len(evaluator.images()[1])
     if num_valid < FEW_VALID_IMAGES:
         lines.append(
-            f"note: with {num_valid} validation images, one image is {100 / num_valid:.1f} points of accuracy; small "
-            "differences between networks are noise"
+            f"note: with {count(num_valid, 'validation image')}, one image is {100 / num_valid:.1f} points of accuracy; "
+            "small differences between networks are noise"
         )
     if color == "RGB" and sizes and sorted(map(min, sizes))[len(sizes) // 2] >= PHOTOGRAPH_PIXELS:
         lines.append(

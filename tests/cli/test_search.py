@@ -73,6 +73,7 @@ def test_directory_of_images_is_described_and_searched() -> None:
     assert "classes: cat 32, dog 8" in result.stdout
     assert "note: cat has 4 times as many images as dog" in result.stdout
     assert "note: with 4 validation images, one image is 25.0 points of accuracy" in result.stdout
+    assert "pixels and measured on 4 others" in result.stdout
     assert "photographs" not in result.stdout
     assert "plan: model_assisted evaluates 2 children, 1 at a time; each is trained for 1 epoch on 36" in result.stdout
     assert re.search(r"estimate: \d+\.\d s per child on .*, about \d+s in all", result.stdout)
@@ -89,6 +90,8 @@ def test_dry_run_only_prints_the_plan() -> None:
     assert result.returncode == 0, result.stderr
     assert "note: if these are natural photographs, fine-tuning a pretrained network" in result.stdout
     assert "plan: model_assisted evaluates 7 children" in result.stdout
+    assert "pixels and measured on 1 other\n" in result.stdout
+    assert "note: with 1 validation image, one image is 100.0 points" in result.stdout
     assert not Path("runs").exists()
 
 

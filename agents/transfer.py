@@ -10,10 +10,10 @@ effect.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import tyro
@@ -24,6 +24,7 @@ from torch import Tensor
 from nases_env.errors import InputError
 from nases_env.evaluation import Status
 from nases_env.hashing import sha256_hex
+from nases_env.paths import absolute_path
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import read_config, read_trajectory
 from nases_env.search_spaces import Architecture, SearchSpace, search_space_of
@@ -60,8 +61,15 @@ class TransferArgs(SearchArgs):
     """Run directories of earlier searches in the same search space, on other data, from which the model learns which
     architectures are good. Default: none."""
 
+    def with_absolute_paths(self: Transferring) -> Transferring:
+        paths = tuple(str(absolute_path(path)) for path in self.transfer_from)
+        return replace(super().with_absolute_paths(), transfer_from=paths)
+
     def inputs(self, search_space: SearchSpace) -> dict[str, str]:
         return {f"--transfer-from {each}": EarlierSearch(each).digest(search_space) for each in self.transfer_from}
+
+
+Transferring = TypeVar("Transferring", bound=TransferArgs)
 
 
 class EarlierChild(NamedTuple):

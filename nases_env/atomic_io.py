@@ -98,7 +98,16 @@ def remove_leftovers(path: str | Path) -> None:
 
 def write_error(path: str | Path, error: OSError) -> InputError:
     """Return the ``InputError`` for a failure to write ``path``."""
-    return InputError(f"cannot write {path}: {error.strerror or error}; free disk space or choose a different directory")
+    is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))  # Windows has no EDQUOT
+    advice = "free disk space or choose" if is_full else "choose"
+    return InputError(f"cannot write {path}: {error.strerror or error}; {advice} a different directory")
+
+
+def require_writable(path: str | Path) -> None:
+    """Raise ``InputError`` if the directory of ``path``, or the one to create it in, is not writable."""
+    folder = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: {folder} is not writable; choose a different directory")
 
 
 def append_line(path: str | Path, line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from nases_env.atomic_io import (
     open_atomically,
     remove_incomplete_line,
     remove_leftovers,
+    require_writable,
     write_atomically,
+    write_error,
 )
 from nases_env.errors import InputError
 from nases_env.execution import Store
@@ -175,11 +178,27 @@ def test_leftovers_are_removed_on_windows_unless_they_are_open(tmp_path: Path) -
         assert list(tmp_path.iterdir()) == [opened]
 
 
+def test_directory_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_writable(tmp_path / "new" / "file")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))  # root may write everywhere
+    message = re.escape(
+        f"cannot write {tmp_path / 'new' / 'file'}: {tmp_path} is not writable; choose a different directory"
+    )
+    with pytest.raises(InputError, match=message):
+        require_writable(tmp_path / "new" / "file")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"[a-z]; choose a different directory$"):
+        write_atomically(tmp_path / "file" / "file", b"")
+    full = write_error("file", OSError(errno.ENOSPC, "No space left on device"))
+    assert str(full) == "cannot write file: No space left on device; free disk space or choose a different directory"
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_full_disk_keeps_the_old_file_and_no_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(InputError, match=r"cannot write .*file.*free disk space") as caught:
+    with pytest.raises(InputError, match=r"cannot write .*file.*; choose a different directory") as caught:
         write_atomically(path, b"x" * 2000)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"

@@ -130,7 +130,7 @@ def test_full_disk_is_a_one_line_error_and_keeps_complete_records(tmp_path: Path
     result = run_forked(script(AGENT), *options, folder=tmp_path, prepare=limit)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert re.search(r"^error: cannot write .*run.*; free disk space", result.stderr, flags=re.MULTILINE)
+    assert re.search(r"^error: cannot write .*run.*; choose a different directory", result.stderr, flags=re.MULTILINE)
     records = (tmp_path / "run" / "evaluations.jsonl").read_text()
     assert records.endswith("\n")
     assert all(json.loads(line)["reward"] >= 0 for line in records.splitlines())

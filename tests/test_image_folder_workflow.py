@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,10 +13,13 @@ import pytest
 
 import nases_env
 from nases_env.cli import main as cli
-from nases_env.evaluation import PRESETS, TrainingEvaluator
+from nases_env.evaluation import PRESETS, TrainingEvaluator, measure_latencies
+from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.retraining import folder as final_folder
 from nases_env.search.run_dir import best_record
-from tests.commands import module, run_here
+from nases_env.training.datasets import IMAGE_CACHE
+from tests.commands import error_of, module, run_here
+from tests.search.conftest import report_nothing
 from tests.training.images import write_folder
 
 AGENT = "nases_agents.random_search"
@@ -90,6 +94,42 @@ def test_final_network_is_the_one_that_was_searched(images: Path, tmp_path: Path
     predictions = [command(f"nases predict {run_dir} {image}") for run_dir in (straight, stopped)]
     assert predictions[0] == predictions[1]
     assert "%  cat" in predictions[0]
+
+
+def test_images_and_working_directory_may_change(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images are needed, wherever they are; another directory of the same name is never used in their place."""
+    report_nothing(monkeypatch)
+    for folder in ("there", "here"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    shutil.copytree(images, "images")
+    run_dir, data = tmp_path / "run", tmp_path / "moved"
+    command(search(Path("images"), run_dir).replace("--budget 3", "--budget 1 --num-finalists 0"))
+    monkeypatch.chdir(tmp_path / "here")
+
+    (tmp_path / "there" / "images").rename(data)
+    write_folder(tmp_path / "there" / "images", per_class=9)  # other images
+    IMAGE_CACHE.clear()
+    SPLIT_CACHE.clear()
+    program = ("--resume", str(run_dir), "--budget", "2")
+    error = error_of(run_here(module(AGENT), *program))
+    assert f"{run_dir} cannot be resumed: the evaluation settings changed (images); restore them" in error
+    error = error_of(run_here(cli.main, "train", str(run_dir)))
+    recorded = tmp_path / "there" / "images"
+    assert f"the images of {recorded} are not those of the search in {run_dir}; pass their directory (--data-dir)" in error
+    assert not (run_dir / "final").exists()
+    assert "these settings differ" in error_of(run_here(cli.main, "report", str(run_dir), "--latency"))
+
+    monkeypatch.setitem(measure_latencies.__kwdefaults__ or {}, "round_seconds", 0.0)
+    command(f"nases report {run_dir} --latency --data-dir ../moved")
+    assert "1 of 1 children were reproduced" in command(f"nases validate {run_dir} --data-dir ../moved")
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["arguments"]["data_dir"] == str(recorded)
+    config["arguments"]["data_dir"] = "images"  # earlier versions recorded the path as it was given
+    (run_dir / "config.json").write_text(json.dumps(config))
+    result = run_here(module(AGENT), *program, "--data-dir", "../moved")
+    assert result.returncode == 0, result.stderr
+    assert Path(json.loads((run_dir / "config.json").read_text())["arguments"]["data_dir"]).samefile(data)
 
 
 def test_defaults_follow_the_number_and_the_size_of_the_images(images: Path, tmp_path: Path) -> None:

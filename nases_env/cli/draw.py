@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from nases_env.command_line import parse
+from nases_env.errors import InputError
 from nases_env.escaping import printable
 from nases_env.input_files import read_text
 from nases_env.search_spaces import SEARCH_SPACES, parse_architecture
@@ -45,8 +46,11 @@ def draw_command(args: DrawArgs) -> None:
     """Run ``nases draw``.
 
     Raises:
-        InputError: if the file cannot be read or is not an architecture, or the figure cannot be written.
+        InputError: if the file cannot be read or is not an architecture, the figure cannot be written, or an option has no
+            effect.
     """
+    if args.title is not None and args.output is None:
+        raise InputError("--title is only for --output; add --output, or omit it")
     file = args.architecture
     if file.is_dir():
         from nases_env.search.run_dir import BEST  # imports the evaluators, which is slow

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 from rich.table import Table
 
-from nases_env.atomic_io import write_atomically
+from nases_env.atomic_io import require_writable, write_atomically
 from nases_env.command_line import parse
 from nases_env.console import Console
 from nases_env.errors import InputError
@@ -88,7 +88,9 @@ def export_command(args: ExportArgs) -> None:
     output = args.output or file.with_suffix(suffix)
     if output.is_dir():
         raise InputError(f"{output} is a directory; pass a file to --output, such as {output / file.stem}{suffix}")
+    _require_suffix(output, args.format)
     require_other_file(output, file)
+    require_writable(output)  # before the export, which takes long
     model = load_model(file, search_space=args.search_space)
     batch_size = None if args.batch_size == "dynamic" else args.batch_size
     num_images = "one image" if batch_size in (None, 1) else f"{batch_size} images"
@@ -103,6 +105,13 @@ def export_command(args: ExportArgs) -> None:
         f"{printable(output)}: {len(model.class_names)} classes; {size}; {latency}; its logits differ from the model's by at"
         f" most {exported.difference:.1e}"
     )
+
+
+def _require_suffix(output: Path, format: ExportFormat) -> None:
+    """Raise ``InputError`` if ``output`` has the suffix of another format; other suffixes are free."""
+    for other, suffix in SUFFIXES.items():
+        if output.suffix.lower() == suffix and other != format:
+            raise InputError(f"{suffix} is the suffix of --format {other}, not {format}; change --output or --format")
 
 
 def _check_options(args: ExportArgs) -> None:

@@ -40,6 +40,9 @@ class ReportArgs:
             "the data set, and imports the module of a custom search space or environment."
         },
     )
+    data_dir: str | None = field(
+        default=None, metadata={"help": "With --latency: directory with the data set. Default: the search's value."}
+    )
 
 
 ARGS = ReportArgs
@@ -62,9 +65,11 @@ def report_command(args: ReportArgs) -> None:
     require_distinct(args.run_dirs)
     if args.output is not None and args.output.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output must end in {' or '.join(SUFFIXES)}, not {args.output.name}")
+    if args.data_dir is not None and not args.latency:
+        raise InputError("--data-dir is only for --latency; add --latency, or omit it")
     output = args.output or (args.run_dirs[0] / REPORT if len(args.run_dirs) == 1 else COMPARISON)
     runs = [read_run(path) for path in args.run_dirs]
     if args.latency:
-        runs = [with_latencies(run, path) for run, path in zip(runs, args.run_dirs, strict=True)]
+        runs = [with_latencies(run, path, args.data_dir) for run, path in zip(runs, args.run_dirs, strict=True)]
     write_atomically(output, render(runs).encode())
     print(printable(output))

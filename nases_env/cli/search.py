@@ -24,6 +24,7 @@ from nases_env.cli.agents import AGENTS, import_agent
 from nases_env.cli.search_plan import print_plan
 from nases_env.devices import device_type
 from nases_env.errors import InputError, did_you_mean
+from nases_env.escaping import quoted
 from nases_env.evaluation import Evaluator
 from nases_env.execution.factory import REMOTE_EXECUTORS
 from nases_env.execution.process_worker import default_num_workers
@@ -128,7 +129,7 @@ def data_options(data: str) -> list[str]:
     if data in ENV_ID_BY_DATASET and not path.is_dir():
         return ["--env-id", ENV_ID_BY_DATASET[data]]
     if (path / CONFIG).is_file() and (path / TRAJECTORY).is_file():
-        raise InputError(f"{data} is the run directory of a search; resume it with: nases search --resume {data}")
+        raise InputError(f"{data} is the run directory of a search; resume it with: nases search --resume {quoted(data)}")
     if path.exists():
         return ["--env-id", "NASES-ImageFolder-v0", "--data-dir", data]
     module, _, env_id = data.partition(":")

@@ -21,6 +21,7 @@ from nases_env.search.run import require_budget, resolve_num_finalists
 from nases_env.search.run_dir import count_trials
 from nases_env.search.time_budget import format_budget, format_duration, limited_budget
 from nases_env.training import ImageSet, load_images, resolve_data_dir
+from nases_env.training.image_table import list_table
 from nases_env.training.own_images import measure_own_images
 
 MAX_NAMES = 10  # classes whose numbers of images are listed
@@ -63,7 +64,7 @@ def print_plan(env: NASESEnv, args: SearchArgs, agent: str) -> None:
     _, height, width = train.image_shape
     print_line(
         f"plan: {agent} evaluates {budget}, {num_concurrent} at a time; {', '.join(epochs)} on "
-        f"{len(train):,} images of {width}x{height} pixels and measured on {len(valid):,} others"
+        f"{count(len(train), 'image')} of {width}x{height} pixels and measured on {count(len(valid), 'other')}"
     )
     if limits := evaluator.limits.describe():
         print_line(f"limits: {limits}; other children are not trained")
@@ -115,6 +116,11 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     lines.append(f"classes: {listed}{more}")
     if path is not None and (path / "train").is_dir() and not (path / "test").is_dir():
         lines.append(f"note: {path / 'test'} does not exist; nases train needs its images to test the final network")
+    if path is not None and path.suffix.lower() == ".csv":
+        try:
+            list_table(path, train=False)
+        except InputError as error:  # the training images were read, so test images are missing
+            lines.append(f"note: {error}, because nases train tests the final network with them")
     if images.value_range is not None:
         low, high = min(images.value_range.low), max(images.value_range.high)
         lines.append(f"note: values from {low:g} to {high:g} are converted to 8 bits")
@@ -127,8 +133,8 @@ def _describe_data(evaluator: TrainingEvaluator) -> list[str]:
     num_valid = len(evaluator.images()[1])
     if num_valid < FEW_VALID_IMAGES:
         lines.append(
-            f"note: with {num_valid} validation images, one image is {100 / num_valid:.1f} points of accuracy; small "
-            "differences between networks are noise"
+            f"note: with {count(num_valid, 'validation image')}, one image is {100 / num_valid:.1f} points of accuracy; "
+            "small differences between networks are noise"
         )
     if color == "RGB" and sizes and sorted(map(min, sizes))[len(sizes) // 2] >= PHOTOGRAPH_PIXELS:
         lines.append(

@@ -21,7 +21,7 @@ from nases_env.atomic_io import open_atomically
 from nases_env.command_line import parse, unknown_command
 from nases_env.console import Console
 from nases_env.errors import InputError
-from nases_env.escaping import printable
+from nases_env.escaping import printable, quoted
 from nases_env.evaluation import Status
 from nases_env.execution.store import COLUMNS, CorruptStoreError, Lease, Row, Store
 from nases_env.execution.store.verification import check_store
@@ -142,7 +142,8 @@ def _ls(args: LsArgs) -> None:
             table = _table(best)
             in_flight = [_describe_lease(lease) for lease in leases]
         except (TypeError, ValueError) as error:
-            raise InputError(f"{args.path} contains invalid values ({error}); run: nases store verify {args.path}") from None
+            advice = f"run: nases store verify {quoted(args.path)}"
+            raise InputError(f"{args.path} contains invalid values ({error}); {advice}") from None
     if best:
         Console().print_table(table)
     print(f"evaluations: {num_evaluations}\nconfigurations: {num_configurations}\nin flight: {len(leases)}")
@@ -197,7 +198,7 @@ def _show(args: ShowArgs) -> None:
     if prefix in keys:
         keys = {prefix}
     if len(keys) != 1:
-        advice = "pass a longer prefix" if keys else f"run: nases store ls {args.path}"
+        advice = "pass a longer prefix" if keys else f"run: nases store ls {quoted(args.path)}"
         raise InputError(f"{args.path} has {len(keys)} architectures whose key starts with {prefix!r}; {advice}")
     records = [
         {**_record(row), "configuration": _parse(configurations.get(row["digest"], "null"))}

@@ -22,7 +22,7 @@ from nases_env.evaluation import (
     resolve_preset,
 )
 from nases_env.input_files import read_text
-from nases_env.paths import require_utf8
+from nases_env.paths import absolute_path, require_utf8
 from nases_env.progress import Progress
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.report import seeds_table, write_report
@@ -219,7 +219,14 @@ def _from_run(args: TrainArgs) -> tuple[FinalTraining, SearchRecord]:
         limits=args.limits,
     )
     _require_idle(run_dir)  # a search that was resumed since has removed its finalists
-    return training, replace(search, has_same_images=_has_same_images(run_dir, evaluator, training))
+    has_same_images = _has_same_images(run_dir, evaluator, training)
+    if not has_same_images and args.data_dir is None and args.dataset is None:
+        where = evaluator.dataset if evaluator.data_dir is None else absolute_path(evaluator.data_dir)
+        raise InputError(
+            f"the images of {where} are not those of the search in {run_dir}; pass their directory (--data-dir), or, to "
+            f"train on the present ones, --dataset {evaluator.dataset}"
+        )
+    return training, replace(search, has_same_images=has_same_images)
 
 
 def _has_same_images(run_dir: Path, evaluator: TrainingEvaluator, training: FinalTraining) -> bool:

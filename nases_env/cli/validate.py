@@ -41,12 +41,15 @@ class ValidateArgs:
     sample: int | None = field(
         default=None, metadata={"help": "Number of children to retrain, sampled at random. Default: all."}
     )
-    seed: int = field(default=0, metadata={"help": "Random seed of the sample."})
+    seed: int | None = field(default=None, metadata={"help": "With --sample: random seed of the sample. Default: 0."})
     tolerance: float | None = field(
         default=None,
         metadata={"help": f"Allowed difference of an accuracy in [0, 1]. Default: 0 on a CPU, {GPU_TOLERANCE} on a GPU."},
     )
     device: str | None = field(default=None, metadata={"help": "Torch device. Default: that of the search."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Directory with the data set. Default: the search's value."}
+    )
     num_envs: int = field(default=1, metadata={"help": "Number of concurrent evaluations."})
     execution: tyro.conf.OmitArgPrefixes[ExecutionSettings] = field(
         default_factory=ExecutionSettings, metadata={"help": "Where and how children are evaluated:"}
@@ -69,6 +72,8 @@ def validate_command(args: ValidateArgs) -> None:
     """
     require_minimum(0, tolerance=args.tolerance)
     require_minimum(1, num_envs=args.num_envs)
+    if args.seed is not None and args.sample is None:
+        raise InputError("--seed is only for --sample; add --sample, or omit it")
     if args.execution.store is not None:
         raise InputError("nases validate retrains the children, so it has no --store; omit it")
     execution = args.execution
@@ -76,8 +81,8 @@ def validate_command(args: ValidateArgs) -> None:
         execution = dataclasses.replace(execution, work_dir=str(args.run_dir / "validate"), checkpoint_interval=math.inf)
     console = Console()
     search_args = load_args(SearchArgs, args.run_dir)
-    if args.device is not None:
-        search_args = dataclasses.replace(search_args, device=args.device)
+    given = {name: getattr(args, name) for name in ("device", "data_dir") if getattr(args, name) is not None}
+    search_args = dataclasses.replace(search_args, **given)
     records = _select_records(args)
     env = make_env(search_args)
     try:
@@ -115,7 +120,7 @@ def _select_records(args: ValidateArgs) -> list[dict[str, Any]]:
     if args.sample is not None:
         if args.sample < 1:
             raise InputError(f"--sample must be at least 1, not {args.sample}")
-        chosen = numpy_generator(args.seed, "validate").permutation(len(records))[: args.sample]
+        chosen = numpy_generator(args.seed or 0, "validate").permutation(len(records))[: args.sample]
         records = [records[index] for index in sorted(chosen)]
     if not records:
         raise InputError(f"{args.run_dir} has no child with a result to retrain; wait for the search, or resume it")

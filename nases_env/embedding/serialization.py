@@ -10,6 +10,7 @@ from typing import Any
 
 from nases_env.embedding.autoencoder import Embedding
 from nases_env.errors import InputError, one_line
+from nases_env.escaping import quoted
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
 from nases_env.search_spaces import SearchSpace, get_search_space, import_path
 
@@ -103,5 +104,5 @@ def _command(search_space: SearchSpace, output: Path | str) -> str:
     path = import_path(search_space)
     with contextlib.suppress(InputError):
         if not path.startswith("__main__:") and _requirements(get_search_space(path)) == _requirements(search_space):
-            return f"`nases pretrain --search-space {path} --output {output}`"
+            return f"`nases pretrain --search-space {path} --output {quoted(output)}`"
     return "`pretrain` and `save_embedding` of nases_env.embedding"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nases_env.envs.base import NASESEnv
@@ -72,7 +73,7 @@ class AccelEnv(NASESEnv):
     def __init__(
         self,
         *,
-        table: str | None = None,
+        table: str | Path | None = None,
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ class MONasBench201Env(MOEnv):
         self,
         *,
         objectives: str | Sequence[str] = DEFAULT_OBJECTIVES,
-        table: str | None = None,
+        table: str | Path | None = None,
         operator_permutation_seed: int | None = None,
         embedding: str | None = None,
         max_params: float | None = None,

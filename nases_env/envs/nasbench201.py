@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nases_env.envs.arguments import to_rungs, to_seed
@@ -78,7 +79,7 @@ class NasBench201Env(NASESEnv):
         self,
         *,
         dataset: str = "cifar10",
-        table: str | None = None,
+        table: str | Path | None = None,
         operator_permutation_seed: int | None = None,
         embedding: str | None = None,
         rungs: Sequence[int] | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from nases_env.envs.base import NASESEnv
@@ -38,7 +39,7 @@ class TableEnv(NASESEnv):
         self,
         *,
         task: str | None = None,
-        table: str | None = None,
+        table: str | Path | None = None,
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,
         render_mode: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nases_env.envs.arguments import to_seed
@@ -83,7 +84,7 @@ class TransNASMicroEnv(NASESEnv):
         self,
         *,
         task: str = "class_object",
-        table: str | None = None,
+        table: str | Path | None = None,
         operator_permutation_seed: int | None = None,
         embedding: str | None = None,
         execution: Mapping[str, Any] | None = None,

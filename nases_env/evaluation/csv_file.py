@@ -74,7 +74,7 @@ class CSVEvaluator(Evaluator):
     is_noisy = False
 
     search_space: str | SearchSpace
-    path: str | None = None
+    path: str | Path | None = None
     first_read: FirstRead = field(default_factory=FirstRead, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nases_env.errors import InputError, shown
@@ -52,7 +53,7 @@ class NasBench201Evaluator(TableEvaluator):
     table_name = TABLE_NAME
 
     search_space: str | SearchSpace = "nasbench201"
-    path: str | None = None
+    path: str | Path | None = None
     rungs: tuple[int, ...] = ()
     fidelity: int | None = None
     dataset: str = DATASET

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from nases_env.errors import InputError, did_you_mean
@@ -55,7 +56,7 @@ class NasBench201CostEvaluator(TableEvaluator):
     has_fixed_sizes = True
 
     search_space: str | SearchSpace = "nasbench201"
-    path: str | None = None
+    path: str | Path | None = None
     device: str | None = None
     counts_costs: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -15,6 +15,7 @@ from torch import Tensor
 from nases_env.atomic_io import write_atomically
 from nases_env.devices import resolve_device
 from nases_env.errors import InputError, one_line
+from nases_env.escaping import quoted
 from nases_env.json_io import require_field_types, require_type
 from nases_env.model_io.model import TrainedModel
 from nases_env.networks import NetworkSettings
@@ -25,6 +26,7 @@ from nases_env.training.value_range import ValueRange
 
 FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
+TRAJECTORY = "evaluations.jsonl"  # the file of ``nases_env.search.run_dir`` that every run directory has
 
 RECORD_TYPES: dict[str, Any] = {
     "network": dict[str, Any],
@@ -227,7 +229,9 @@ def find_model(path: Path) -> Path:
         folder = path.absolute().parent
     run_dir = folder.parent if folder.name == "final" else folder
     option = f" --seed {seed[1]}" if seed else ""
-    raise InputError(f"{path} contains no trained model; train one with `nases train {run_dir}{option}`")
+    if (run_dir / TRAJECTORY).is_file():
+        raise InputError(f"{path} contains no trained model; train one with `nases train {quoted(run_dir)}{option}`")
+    raise InputError(f"{path} contains no trained model; pass a {MODEL_FILE} or a run directory")
 
 
 def _seed(file: Path) -> re.Match[str] | None:

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from nases_env.escaping import quoted
 from nases_env.quantity import Quantity
 from nases_env.report.cells import draw_cell, legend
 from nases_env.report.comparison import common_length, comparison_figure, summarize
@@ -276,7 +277,7 @@ def _command(run: Run) -> str:
 def _search_program(run: Run) -> str:
     """Return the program that resumes a search: the one that started it, because only this one knows a custom agent."""
     words = _words(run)
-    return "nases search" if not words or _is_nases(words[0]) else f"python {shlex.quote(words[0])}"
+    return "nases search" if not words or _is_nases(words[0]) else f"python {quoted(words[0])}"
 
 
 def _words(run: Run) -> list[str]:
@@ -294,7 +295,7 @@ def _is_nases(program: str) -> bool:
 
 def _next_commands(run: Run) -> list[tuple[str, str]]:
     """Return the commands that are useful next, with what they do."""
-    name = shlex.quote(run.name)
+    name = quoted(run.name)
     commands = []
     if run.state == "stopped":
         commands.append((f"{_search_program(run)} --resume {name}", "resumes the search"))

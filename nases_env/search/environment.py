@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +16,7 @@ from nases_env.envs import NASESEnv, unwrap
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.evaluation import auto_preset, resolve_preset, settings_overrides
 from nases_env.json_io import require_type
+from nases_env.paths import absolute_path
 from nases_env.registration import ENV_IDS, MO_ENV_IDS
 from nases_env.search.options import SearchArgs
 from nases_env.user_modules import import_recorded_module, import_user_module
@@ -98,6 +100,17 @@ def _convert_env_kwargs(args: SearchArgs, env_class: type[NASESEnv], set_by_id: 
             )
         kwargs[name] = _convert(name, value, hints.get(name, Any))
     return kwargs
+
+
+def absolute_env_kwargs(args: SearchArgs, env_class: type[NASESEnv]) -> dict[str, str]:
+    """Return ``args.env_kwargs`` with absolute paths in place of those for parameters whose annotation contains ``Path``."""
+    absolute = dict(args.env_kwargs)
+    hints = _hints(env_class) if args.env_kwargs else {}
+    for name, value in args.env_kwargs.items():
+        hint = hints.get(name)
+        if Path in typing.get_args(hint) and isinstance(path := _convert(name, value, hint), str):
+            absolute[name] = str(absolute_path(path))
+    return absolute
 
 
 def _constructors(env_class: type[NASESEnv]) -> Iterator[Any]:

@@ -19,11 +19,16 @@ NUM_CHILDREN = 5
 OTHER_MACHINE = {"device", "num_threads"}  # settings that do not change the networks
 
 
-def with_latencies(run: Run, run_dir: Path) -> Run:
+def with_latencies(run: Run, run_dir: Path, data_dir: str | None = None) -> Run:
     """Return ``run`` with the latency of its best children, measured on this machine; finalists precede the others.
 
     The networks are built as the search built them, which reads the data set and, with ``import_recorded_module``, imports
     the modules that the run directory names.
+
+    Args:
+        run: the search.
+        run_dir: its run directory.
+        data_dir: the directory of the data set; None: that of the search.
 
     Raises:
         InputError: if the children are not trained networks, none has a result, or the networks cannot be built.
@@ -33,7 +38,7 @@ def with_latencies(run: Run, run_dir: Path) -> Run:
     best = run.ranking()[:NUM_CHILDREN]
     if not best:
         raise InputError(f"no child of {run_dir} has a result, so --latency has nothing to measure; omit it")
-    evaluator = _evaluator(run_dir)
+    evaluator = _evaluator(run_dir, data_dir)
     space, numbers = get_search_space(evaluator.search_space), {child.number for child in best}
     models = {
         record["child"]: evaluator.build(space.from_genotype(record["genotype"]), evaluation.seed)
@@ -49,9 +54,10 @@ def with_latencies(run: Run, run_dir: Path) -> Run:
     return dataclasses.replace(run, latencies=latencies, processor=cpu_name())
 
 
-def _evaluator(run_dir: Path) -> TrainingEvaluator:
+def _evaluator(run_dir: Path, data_dir: str | None) -> TrainingEvaluator:
     """Return the evaluator of the search, which downloads no data set."""
-    env = make_env(load_args(SearchArgs, run_dir))
+    args = load_args(SearchArgs, run_dir)
+    env = make_env(args if data_dir is None else dataclasses.replace(args, data_dir=data_dir))
     try:
         assert isinstance(env.evaluator, TrainingEvaluator)
         evaluator = dataclasses.replace(env.evaluator, device="cpu", download=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import ChildSettings, Limits
 from nases_env.execution import ExecutionSettings
+from nases_env.paths import absolute_path
 from nases_env.search.option_checks import require_at_least, require_default, require_num_threads
 from nases_env.search.run_dir import require_fresh
 from nases_env.search.time_budget import Duration
@@ -100,8 +101,8 @@ class SearchArgs:
     run_dir: Path | None = None
     """New directory for all files of the search. Default: runs/ENVIRONMENT-AGENT-seedSEED-TIME."""
     resume: Path | None = None
-    """Run directory of a search to resume. Its options are used; only --budget, --time, --track, --quiet, --log-json
-    and the options of the execution may change."""
+    """Run directory of a search to resume. Its options are used; only --budget, --time, --track, --data-dir, --quiet,
+    --log-json and the options of the execution may change. The images must be the same."""
     track: Literal["wandb", "mlflow", "trackio"] | None = None
     """Also send the curves to this experiment tracker, which its own environment variables configure."""
     quiet: bool = False
@@ -155,6 +156,11 @@ class SearchArgs:
         if self.run_dir is not None and self.resume is None:
             require_fresh(self.run_dir)
         self.execution.require_device(self.device)  # before data is downloaded
+
+    def with_absolute_paths(self: Args) -> Args:
+        """Return the options with absolute paths of what the search reads, so that other directories can resume it."""
+        data_dir, embedding = (str(absolute_path(path)) if path else path for path in (self.data_dir, self.embedding))
+        return replace(self, data_dir=data_dir, embedding=embedding)
 
     def check_env(self, env: NASESEnv) -> None:
         """Check that the agent can search ``env``, before anything is planned or written.

@@ -18,8 +18,8 @@ from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import is_finished
 from nases_env.search.time_budget import UNLIMITED_BUDGET
 
-RESUME_OVERRIDABLE = ("budget", "time", "track", "execution", *OUTPUT_OPTIONS)
-"""Options that may change when a search is resumed."""
+RESUME_OVERRIDABLE = ("budget", "time", "track", "data_dir", "execution", *OUTPUT_OPTIONS)
+"""Options that may change when a search is resumed; of the images in ``data_dir``, it records the digest."""
 
 READ_AGAIN = ("--child", "--help", "-h")
 """Prefixes of options that are read with the defaults of the preset. The others have the same values without them."""
@@ -106,8 +106,8 @@ def parse_and_search(
 
 
 def _reject_changed_options(recorded: SearchArgs, args: SearchArgs) -> None:
-    given = _flatten(args)
-    for name, value in _flatten(recorded).items():
+    given = _flatten(args.with_absolute_paths())
+    for name, value in _flatten(recorded.with_absolute_paths()).items():
         if name.split(".")[0] not in RESUME_OVERRIDABLE and given[name] != value:
             option = f"--{name.removeprefix('limits.').replace('_', '-')}"
             raise InputError(f"{option} is {value} in {args.resume} and cannot be changed with --resume; omit it")

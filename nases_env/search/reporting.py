@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from nases_env.atomic_io import write_atomically, write_error
 from nases_env.console import Console
 from nases_env.envs.base import describe_result
-from nases_env.escaping import printable
+from nases_env.escaping import printable, quoted
 from nases_env.evaluation import Limits, Status
 from nases_env.progress import Progress
 from nases_env.quantity import ACCURACY, REWARD, Quantity
@@ -243,7 +242,7 @@ class Summary(SearchCallback):
             self._console.print_table(_top_table(loop.ranking(), loop.finalists, evaluator.limits, evaluator.quantity))
         if failed := [finalist for finalist in loop.finalists if not finalist.is_confirmed]:
             self._console.print(_describe_failed(failed, len(loop.finalists)), soft_wrap=True)
-        run_dir = shlex.quote(str(self._run_dir))
+        run_dir = quoted(self._run_dir)
         lines = [f"run directory: {self._run_dir}", f"curves: tensorboard --logdir {run_dir}"]
         if not loop.is_complete:
             lines.insert(0, f"resume with: {_program()} --resume {run_dir}")
@@ -367,4 +366,4 @@ def _program() -> str:
     module = getattr(sys.modules["__main__"], "__spec__", None)
     if Path(sys.argv[0]).stem == "nases" or (module is not None and module.name == "nases_env.__main__"):
         return "nases search"
-    return f"python -m {module.name}" if module is not None else f"python {shlex.quote(sys.argv[0])}"
+    return f"python -m {module.name}" if module is not None else f"python {quoted(sys.argv[0])}"

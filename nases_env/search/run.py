@@ -22,14 +22,14 @@ import torch
 
 from nases_env.envs import ImageEnv
 from nases_env.errors import InputError, one_line
-from nases_env.escaping import printable
+from nases_env.escaping import printable, quoted
 from nases_env.evaluation import Evaluator
 from nases_env.execution import Store
 from nases_env.hashing import sha256_hex
 from nases_env.paths import escape_name, require_utf8
 from nases_env.search.agent import Agent
 from nases_env.search.callbacks import SearchCallback
-from nases_env.search.environment import make_env
+from nases_env.search.environment import absolute_env_kwargs, make_env
 from nases_env.search.feasibility import check_feasibility
 from nases_env.search.loop import SearchLoop
 from nases_env.search.options import OUTPUT_OPTIONS, SearchArgs
@@ -97,7 +97,7 @@ class SearchRun:
         if args.embedding is not None and not args.uses_embedding:
             raise InputError(f"--embedding has no effect, because {agent} uses no embedding; omit it")
         require_utf8(args.run_dir or args.resume or Path())
-        self.args = args
+        self.args = args = args.with_absolute_paths()
         self.agent = agent
         self._started = _now()
         self._id = uuid.uuid4().hex[:RUN_ID_LENGTH]
@@ -237,7 +237,8 @@ class SearchRun:
             path = write_report(self.run_dir)
         except Exception as error:
             reason = printable(one_line(error))
-            print(f"the report was not written ({reason}); try: nases report {printable(self.run_dir)}", file=sys.stderr)
+            command = f"nases report {printable(quoted(self.run_dir))}"
+            print(f"the report was not written ({reason}); try: {command}", file=sys.stderr)
         else:
             if not (self.args.quiet or self.args.log_json):
                 print(f"report: {printable(path)}")
@@ -256,7 +257,8 @@ class SearchRun:
             raise InputError(
                 f"{path} cannot be resumed: the evaluation settings changed ({names}); restore them, or start a new search"
             )
-        changed = [name for name, digest in self._inputs.items() if config.get("inputs", {}).get(name) != digest]
+        digests = config.get("inputs", {}).values()  # earlier versions recorded relative paths, which may name the same
+        changed = [name for name, digest in self._inputs.items() if digest not in digests]
         if changed:
             raise InputError(f"{path} cannot be resumed: {changed[0]} has changed; restore it, or start a new search")
         if is_finished(path, self.args.budget):
@@ -295,13 +297,14 @@ class SearchRun:
         if path == before:
             hint = "restore this file, or start a new search"
         elif all(known[key] in (None, latency) for key, latency in latencies.items()):
-            hint = f"omit --store, or first run: nases store merge {shlex.quote(str(path))} {shlex.quote(str(before))}"
+            hint = f"omit --store, or first run: nases store merge {quoted(path)} {quoted(before)}"
         else:
             hint = "omit --store"
         raise InputError(f"{self.run_dir} cannot be resumed: its latencies are in {before}; {hint}")
 
     def _arguments(self) -> dict[str, Any]:
         values = to_json(self.args)
+        values["env_kwargs"] = absolute_env_kwargs(self.args, type(self.env))
         for name in ("store", "work_dir"):
             if getattr(self.args.execution, name) is not None:
                 values["execution"][name] = getattr(self.env.execution, name)  # absolute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nases_env.errors import InputError, one_line
+from nases_env.errors import InputError, did_you_mean, one_line
+from nases_env.escaping import printable
 from nases_env.training.array_labels import NameOrNumber, read_labels, read_names
 from nases_env.training.image_folder import TEST_STEP, train_or_test
 from nases_env.training.image_io import resize
@@ -21,14 +23,14 @@ from nases_env.training.image_size import ImageSize, target_size
 from nases_env.training.image_tiff import MAX_CHANNELS
 from nases_env.training.value_range import ValueRange
 
-ARRAYS = (
-    (("train_images", "train_labels"), ("test_images", "test_labels")),  # MedMNIST, with val_images and val_labels
-    (("x_train", "y_train"), ("x_test", "y_test")),  # Keras
-)
-"""Names of the arrays of training images, training labels, test images and test labels."""
+logger = logging.getLogger(__name__)
 
-VALID_ARRAYS = ("val_images", "val_labels")
-"""Names of the arrays of validation images, which are used as training images."""
+ARRAYS = (
+    (("train_images", "train_labels"), ("val_images", "val_labels"), ("test_images", "test_labels")),  # MedMNIST
+    (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")),  # Keras
+)
+"""Names of the arrays of images and labels: for training, validation and test. Those for validation are optional, and are
+used as training images."""
 
 UNSPLIT_ARRAYS = ("images", "labels")
 """Names of arrays without a split: every fifth image of each class, in their order, is a test image."""
@@ -37,7 +39,7 @@ CLASS_NAMES = "class_names"
 CHANNELS = "channels"
 """Name of the entry that says whether the axis of the channels is the ``first`` or the ``last`` one."""
 
-_PAIRS = (*(pair for pairs in ARRAYS for pair in pairs), VALID_ARRAYS, UNSPLIT_ARRAYS)
+_PAIRS = (*(pair for pairs in ARRAYS for pair in pairs), UNSPLIT_ARRAYS)
 _KNOWN = {CLASS_NAMES, CHANNELS, *(name for pair in _PAIRS for name in pair)}
 _NUM_CONVERTED = 256  # images that are converted at a time
 
@@ -46,7 +48,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def has_arrays(folder: Path) -> bool:
     """Return whether a directory contains ``.npy`` files of images: ``images.npy`` or one with a name in ``ARRAYS``."""
-    return any((folder / f"{images}.npy").is_file() for images, _ in (UNSPLIT_ARRAYS, *(train for train, _ in ARRAYS)))
+    return any((folder / f"{images}.npy").is_file() for images, _ in (UNSPLIT_ARRAYS, *(train for train, *_ in ARRAYS)))
 
 
 def read_arrays(path: Path, *, train: bool, image_size: ImageSize | None) -> ImageSet:
@@ -62,10 +64,12 @@ def read_arrays(path: Path, *, train: bool, image_size: ImageSize | None) -> Ima
     - Labels are integers or texts, shape (N,) or (N, 1), or one-hot, shape (N, classes).
     - ``class_names`` is optional: the name of each label in increasing order.
 
+    Arrays with other names are ignored with a warning.
+
     Raises:
         InputError: if the files cannot be read, do not contain these arrays, or contain those of two ways to split them.
     """
-    split = _read_splits(path)
+    split = _read_splits(path, warns=train)
     try:
         return _image_set(split, train, image_size)
     except ValueError as error:
@@ -159,29 +163,31 @@ def _error(path: Path, error: Exception) -> InputError:
     )
 
 
-def _read_splits(path: Path) -> _Splits:
-    arrays = _load(path)
+def _read_splits(path: Path, *, warns: bool = False) -> _Splits:
+    arrays, others = _load(path)
     try:
-        return _split(arrays)
+        splits = _split(arrays)
     except ValueError as error:
         raise _error(path, error) from None
+    if others and warns:
+        described = (f"{name}{did_you_mean(name, _KNOWN)}" for name in sorted(others))
+        logger.warning("ignored the arrays with unknown names in %s: %s", printable(path), printable(", ".join(described)))
+    return splits
 
 
-def _load(path: Path) -> Arrays:
-    """Read the arrays with known names."""
+def _load(path: Path) -> tuple[Arrays, set[str]]:
+    """Read the arrays with known names; also return the other names."""
     try:
         if path.is_dir():
-            return {
-                file.stem: np.load(file, mmap_mode="r", allow_pickle=False)
-                for file in sorted(path.glob("*.npy"))
-                if file.stem in _KNOWN
-            }
+            files = {file.stem: file for file in path.glob("*.npy") if not file.name.startswith(".")}
+            known = sorted(_KNOWN & {*files})
+            return {name: np.load(files[name], mmap_mode="r", allow_pickle=False) for name in known}, {*files} - _KNOWN
         with open(path, "rb") as file:
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError("it contains a single array")
             with arrays:
-                return {name: arrays[name] for name in arrays.files if name in _KNOWN}
+                return {name: arrays[name] for name in arrays.files if name in _KNOWN}, {*arrays.files} - _KNOWN
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot read {error.filename or path} ({error.strerror}); pass an .npz file") from None
     except Exception as error:  # a damaged archive raises a dozen types
@@ -189,9 +195,9 @@ def _load(path: Path) -> Arrays:
 
 
 def _split(arrays: Arrays) -> _Splits:
-    for train_names, test_names in ARRAYS:
+    for train_names, valid_names, test_names in ARRAYS:
         if set(train_names) <= set(arrays):
-            used = [train_names, *([VALID_ARRAYS] if set(VALID_ARRAYS) & set(arrays) else []), test_names]
+            used = [train_names, *([valid_names] if set(valid_names) & set(arrays) else []), test_names]
             *train, test = _parts(arrays, used)
             return _splits(arrays, train, [test])
     (whole,) = _parts(arrays, [UNSPLIT_ARRAYS])

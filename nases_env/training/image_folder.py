@@ -58,6 +58,7 @@ def read_image_folder(root: Path, *, train: bool, size: tuple[int, int] | None) 
     if is_split(root):
         split, other_split = ("train", "test") if train else ("test", "train")
         with _listing(root):
+            _require_no_class(root / "train", root / "test")
             class_names = _class_names(root / split)
             if (root / other_split).is_dir():
                 _require_same_classes(root, class_names, _class_names(root / other_split))
@@ -169,6 +170,17 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         if name != escape_name(name):  # models and reports contain it
             raise InputError(f"the name {folder / name} is not UTF-8; rename the directory")
     return tuple(names)
+
+
+def _require_no_class(*splits: Path) -> None:
+    """Raise ``InputError`` if one of ``splits`` contains images but no directories: it is a class of this name."""
+    for folder in splits:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+        if any(entry.suffix.lower() in _SUFFIXES for entry in entries) and not any(entry.is_dir() for entry in entries):
+            raise InputError(
+                f"{folder} contains images, but train and test are reserved names of directories that contain the classes; "
+                f"if it is a class, rename it, otherwise move the images into {folder}/<class>/"
+            )
 
 
 def _require_same_classes(root: Path, class_names: tuple[str, ...], other_names: tuple[str, ...]) -> None:

@@ -140,7 +140,10 @@ def test_invalid_earlier_searches_are_one_line(tmp_path: Path, pooling: str) -> 
     assert "--transfer-from needs one or more run directories" in error_of(result)
 
 
-def test_resumed_search_repeats_the_transfer_and_refuses_a_changed_earlier_search(tmp_path: Path) -> None:
+def test_resumed_search_repeats_the_transfer_and_refuses_a_changed_earlier_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     earlier = search_at_random("avg_pool_3x3", tmp_path / "earlier", budget=20)
     whole = tmp_path / "whole"
     bayesian_optimization.main(
@@ -148,11 +151,13 @@ def test_resumed_search_repeats_the_transfer_and_refuses_a_changed_earlier_searc
     )
     part = tmp_path / "part"
     bayesian_optimization.main(
-        bayesian_optimization.Args(**options("avg_pool_3x3", budget=10, run_dir=part, transfer_from=(earlier,)))
+        bayesian_optimization.Args(**options("avg_pool_3x3", budget=10, run_dir=part, transfer_from=("earlier",)))
     )
     resumed = load_args(bayesian_optimization.Args, part)
     assert resumed.transfer_from == (earlier,)
     resumed.budget, resumed.quiet = 20, True
+    resumed.transfer_from = ("../part/../earlier",)  # earlier versions recorded the path as it was given
+    monkeypatch.chdir(part)
     trajectory = Path(earlier, TRAJECTORY)
     content = trajectory.read_text()
     trajectory.write_text("".join(content.splitlines(keepends=True)[:-1]))

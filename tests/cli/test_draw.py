@@ -41,6 +41,11 @@ def test_custom_search_space_requires_module_and_class(tmp_path: Path) -> None:
         draw_command(DrawArgs(file))
 
 
+def test_title_of_a_text_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--title is only for --output; add --output, or omit it"):
+        draw_command(DrawArgs(tmp_path, title="x"))
+
+
 @pytest.mark.parametrize("name", ["os:system", ["enas_micro"], {}, 3])
 def test_file_cannot_trigger_an_import(name: object, tmp_path: Path) -> None:
     file = tmp_path / "best.json"

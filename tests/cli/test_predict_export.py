@@ -57,13 +57,15 @@ def test_export_writes_next_to_the_model_and_prints_the_difference(
 def test_export_rejects_a_directory_and_a_run_without_a_model(nases: Nases, run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a directory; pass a file to --output, such as .*model\.onnx"):
         nases("export", run_dir, "--output", tmp_path)
+    with pytest.raises(InputError, match=r"\.py is the suffix of --format python, not onnx; change --output or --format"):
+        nases("export", run_dir, "--output", tmp_path / "model.py")
     model = run_dir / "final" / "seed-0" / "model.safetensors"
     before = model.read_bytes()
     with pytest.raises(InputError, match="would replace the file that is read; choose a different file"):
         nases("export", run_dir, "--format", "python", "--output", model)
     assert model.read_bytes() == before
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"contains no trained model; train one with `nases train"):
+    with pytest.raises(InputError, match=r"contains no trained model; pass a model\.safetensors or a run directory"):
         nases("export", tmp_path / "empty")
 
 

@@ -47,6 +47,7 @@ def test_several_searches_are_compared(runs: list[Path], tmp_path: Path, monkeyp
     [
         ([], "no run directory is given"),
         (["missing"], "is not a run directory"),
+        (["missing", "--data-dir", "images"], "--data-dir is only for --latency; add --latency, or omit it"),
         (["missing", "--output", "store.sqlite"], "--output must end in .html or .htm, not store.sqlite"),
     ],
 )

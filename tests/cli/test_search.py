@@ -75,13 +75,14 @@ def test_directory_of_images_is_described_and_searched() -> None:
     assert "classes: cat 32, dog 8" in result.stdout
     assert "note: cat has 4 times as many images as dog" in result.stdout
     assert "note: with 4 validation images, one image is 25.0 points of accuracy" in result.stdout
+    assert "pixels and measured on 4 others" in result.stdout
     assert "photographs" not in result.stdout
     assert "plan: model_assisted evaluates 2 children, 1 at a time; each is trained for 1 epoch on 36" in result.stdout
     assert re.search(r"estimate: \d+\.\d s per child on .*, about \d+s in all", result.stdout)
     assert "the best of 2 architectures" in result.stdout
     config = read_config(the_run())
     assert config["command"] == shlex.join(["/usr/bin/nases", "search", "images", *SMOKE])
-    assert config["arguments"]["data_dir"] == "images"
+    assert config["arguments"]["data_dir"] == str(Path("images").absolute())
     assert "when not to use it" not in result.stdout.lower()
 
 
@@ -91,6 +92,8 @@ def test_dry_run_only_prints_the_plan() -> None:
     assert result.returncode == 0, result.stderr
     assert "note: if these are natural photographs, fine-tuning a pretrained network" in result.stdout
     assert "plan: model_assisted evaluates 7 children" in result.stdout
+    assert "pixels and measured on 1 other\n" in result.stdout
+    assert "note: with 1 validation image, one image is 100.0 points" in result.stdout
     assert not Path("runs").exists()
 
 
@@ -120,6 +123,10 @@ def test_missing_test_images_are_a_note() -> None:
     write_classes(Path("images/train"), cat=5, dog=5)
     note = f"note: {Path('images/test').absolute()} does not exist; nases train needs its images to test the final network"
     assert note in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
+    rows = [f"images/train/{name}/{number}.png,{name},train" for name in ("cat", "dog") for number in range(5)]
+    Path("images.csv").write_text("\n".join(["file,label,split", *rows]))
+    note = f"note: {Path('images.csv').absolute()} has no test image of cat; add some, because nases train tests the final"
+    assert note in run_here(main, "search", "images.csv", "--dry-run", *SMOKE).stdout
     write_classes(Path("images/test"), cat=1, dog=1)
     assert "note: /" not in run_here(main, "search", "images", "--dry-run", *SMOKE).stdout
 
@@ -253,11 +260,11 @@ def test_interrupted_search_names_the_command_to_resume(
 
 
 def test_run_directory_is_not_taken_for_data() -> None:
-    Path("run").mkdir()
+    Path("my run").mkdir()
     for name in ("config.json", "evaluations.jsonl"):
-        Path("run", name).touch()
-    message = error_of(run_here(nases, "search", "run"))
-    assert message == "error: run is the run directory of a search; resume it with: nases search --resume run"
+        Path("my run", name).touch()
+    message = error_of(run_here(nases, "search", "my run"))
+    assert message == "error: my run is the run directory of a search; resume it with: nases search --resume 'my run'"
 
 
 def test_help() -> None:

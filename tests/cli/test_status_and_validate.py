@@ -231,6 +231,7 @@ def test_validate_keeps_the_files_of_slurm_jobs_in_the_run_directory(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"seed": 0}, "--seed is only for --sample; add --sample, or omit it"),
         ({"sample": 0}, "--sample must be at least 1"),
         ({"num_envs": 0}, "num_envs must be at least 1, not 0"),
         ({"execution": ExecutionSettings(store="s")}, "retrains the children, so it has no --store; omit it"),

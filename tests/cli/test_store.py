@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def fill(path: Path, accuracies: tuple[float, ...] = (0.25, 0.75, 0.5, 0.0)) -> 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return fill(tmp_path / "results.sqlite")
+    return fill(tmp_path / "my results.sqlite")
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ class TestLs:
 
     def test_invalid_value_is_an_input_error(self, path: Path, nases_store: Callable[..., str]) -> None:
         change(path, "UPDATE evaluations SET valid_accuracy = 'good' WHERE seed = 1")
-        with pytest.raises(InputError, match="nases store verify"):
+        with pytest.raises(InputError, match=re.escape(f"; run: nases store verify '{path}'")):
             nases_store("ls", path)
 
 
@@ -118,7 +119,7 @@ class TestShow:
         assert [record["seed"] for record in json.loads(nases_store("show", path, prefix))] == [2]
         with pytest.raises(InputError, match="4 architectures whose key starts with 'enas_micro:'; pass a longer prefix"):
             nases_store("show", path, "enas_micro:")
-        with pytest.raises(InputError, match="0 architectures whose key starts with 'darts'; run: nases store ls"):
+        with pytest.raises(InputError, match=r"key starts with 'darts'; run: nases store ls '.*/my results\.sqlite'"):
             nases_store("show", path, "darts")
 
     def test_complete_key_is_not_treated_as_a_prefix(self, path: Path, nases_store: Callable[..., str]) -> None:

@@ -37,7 +37,7 @@ from nases_env.retraining.report import summarize, write_report
 from nases_env.retraining.result import FinalResult
 from nases_env.retraining.training import FinalTraining, TrainingFailedError
 from nases_env.search import SearchArgs, SearchRun
-from nases_env.search.run_dir import RunDir, best_record
+from nases_env.search.run_dir import TRAJECTORY, RunDir, best_record
 from nases_env.search.time_budget import UNLIMITED_BUDGET
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import module, run_here
@@ -121,6 +121,7 @@ def test_directory_of_the_final_training_is_not_a_search(final_dir: Path, tmp_pa
     with pytest.raises(InputError, match="final is a final training; pass the run directory of its search"):
         train(final_dir)
     (tmp_path / "final").mkdir()
+    (tmp_path / TRAJECTORY).touch()
     with pytest.raises(InputError, match="final contains no trained model") as error:
         nases_env.load_model(tmp_path / "final")
     assert str(error.value).endswith(f"`nases train {tmp_path}`")

@@ -17,7 +17,8 @@ from nases_env.embedding import Embedding, save_embedding
 from nases_env.envs import TableEnv, vector_entry_point
 from nases_env.errors import InputError
 from nases_env.execution import Store
-from nases_env.search import SearchArgs, make_env
+from nases_env.search import SearchArgs, SearchRun, make_env
+from nases_env.search.run_dir import read_config
 from tests.evaluation.test_task_table import PAIRS, SPACE, Pairings, write_table
 
 ENV_ID = "Pairings-v0"
@@ -108,6 +109,17 @@ def test_options_of_the_command_line_are_its_keywords(options: dict[str, Any], t
         make_env(SearchArgs(env_id=ENV_ID, search_space="enas_micro", env_kwargs=env_kwargs))
     with pytest.raises(InputError, match=r"unknown task 'sped' \(did you mean 'speed'\?\)"):
         make_env(SearchArgs(env_id=ENV_ID, env_kwargs={"task": "sped"}))
+
+
+def test_search_records_absolute_paths(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(options["table"]).parent)
+    env_kwargs, run_dir = {"task": "speed", "table": "table.csv"}, tmp_path / "run"
+    args = SearchArgs(env_id=ENV_ID, embedding="pairs.safetensors", env_kwargs=env_kwargs, budget=1, run_dir=run_dir)
+    with SearchRun(args, agent="test"):
+        pass
+    recorded = read_config(run_dir)["arguments"]
+    assert recorded["embedding"] == options["embedding"]
+    assert recorded["env_kwargs"] == {"task": "speed", "table": options["table"]}
 
 
 def test_no_result_of_a_changed_table_is_stored(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ class TestResults:
         with Store(path) as store:
             store.put(child(1), DIGEST, GENOTYPE)
             raw(path, "UPDATE evaluations SET curve = 'x'")
-            with pytest.raises(InputError, match="nases store verify"):
+            with pytest.raises(InputError, match=f"; run: nases store verify {path}$"):
                 store.get("space:0", DIGEST, 1)
 
 

@@ -19,6 +19,7 @@ from nases_env.model_io import TrainedModel, load_model, save_model, write_genot
 from nases_env.networks import NetworkSettings, build_network
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.safetensors_file import load_tensors, save_tensors
+from nases_env.search.run_dir import TRAJECTORY
 from nases_env.search_spaces import get_search_space
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.training import ChannelStatistics
@@ -177,13 +178,19 @@ def test_model_is_found_in_a_run_directory(tmp_path: Path) -> None:
 
 
 def test_missing_model_is_an_input_error(tmp_path: Path) -> None:
-    assert f"{tmp_path} contains no trained model; train one with `nases train {tmp_path}`" in error_of(tmp_path)
+    run_dir = tmp_path / "my run"
+    run_dir.mkdir()
+    message = error_of(run_dir)
+    assert message == f"{run_dir} contains no trained model; pass a model.safetensors or a run directory"
+    (run_dir / TRAJECTORY).touch()
+    assert error_of(run_dir) == f"{run_dir} contains no trained model; train one with `nases train '{run_dir}'`"
     assert f"{tmp_path / 'absent'} does not exist" in error_of(tmp_path / "absent")
 
 
 def test_error_for_a_seed_that_is_not_trained_names_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = tmp_path / "run" / "final"
     (final / "seed-3").mkdir(parents=True)
+    (tmp_path / "run" / TRAJECTORY).touch()
     command = f"train one with `nases train {tmp_path / 'run'} --seed 3`"
     assert error_of(final / "seed-3").endswith(command)
     monkeypatch.chdir(final)

@@ -92,9 +92,10 @@ def test_failure_of_the_report_does_not_lose_the_search(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("nases_env.search.run_report.write_report", fail)
-    search(tmp_path / "run")
-    assert "finished" in json.loads((tmp_path / "run" / "config.json").read_text())
-    assert f"the report was not written (a bug); try: nases report {tmp_path / 'run'}" in capsys.readouterr().err
+    run_dir = tmp_path / "my run"
+    search(run_dir)
+    assert "finished" in json.loads((run_dir / "config.json").read_text())
+    assert f"the report was not written (a bug); try: nases report '{run_dir}'" in capsys.readouterr().err
 
 
 def test_interrupted_search_has_a_report(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_test_folder_is_optional_for_training(tmp_path: Path) -> None:
     assert f"{tmp_path / 'test'} is not a directory" in error_of(tmp_path, train=False)
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_class_with_the_name_of_a_split_is_an_error(name: str, tmp_path: Path) -> None:
+    for each in ("cat", name):
+        write_image(tmp_path / each / "0.png")
+    message = f"{tmp_path / name} contains images, but train and test are reserved names of directories that contain"
+    assert message in error_of(tmp_path, train=True)
+
+
 def test_hidden_files_are_ignored_and_other_files_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path)
     (tmp_path / "train/.cache").mkdir()

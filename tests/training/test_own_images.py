@@ -89,6 +89,7 @@ def test_arrays_keep_their_pixels(tmp_path: Path) -> None:
         (("train_images", "train_labels", "test_images", "test_labels"), 12),
         (("train_images", "train_labels", "test_images", "test_labels", "val_images", "val_labels"), 16),
         (("x_train", "y_train", "x_test", "y_test"), 12),
+        (("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"), 16),
     ],
 )
 def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tmp_path: Path) -> None:
@@ -100,6 +101,22 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
     train, test = (read_own_images(path, train=is_train, image_size=8) for is_train in (True, False))
     assert (len(train), len(test)) == (num_train, 4)
     assert train.class_names == test.class_names == ("3", "7")
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_arrays_with_other_names_are_a_warning(is_directory: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, others = tmp_path / "images.npz", {"class_name": ["a", "b"], "number": np.arange(20)}
+    arrays: dict[str, Any] = {"images": IMAGES, "labels": LABELS, **others}
+    np.savez(path, **arrays)
+    if is_directory:
+        path = tmp_path
+        for name, array in arrays.items():
+            np.save(path / f"{name}.npy", array)
+    for is_train in (True, False):
+        assert read_own_images(path, train=is_train, image_size=8).class_names == ("3", "7")
+    (record,) = caplog.records
+    names = "class_name (did you mean 'class_names'?), number"
+    assert record.getMessage() == f"ignored the arrays with unknown names in {path}: {names}"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +135,7 @@ def test_arrays_of_medmnist_and_keras(names: tuple[str, ...], num_train: int, tm
             "it contains val_labels, x_train in addition to images, labels; remove what is not to be used",
         ),
         ({**SPLIT, "val_images": IMAGES}, "the array val_labels is missing"),
+        ({**SPLIT, "x_val": IMAGES, "y_val": LABELS}, "it contains x_val, y_val in addition to train_images"),
     ],
 )
 def test_invalid_arrays_are_one_line_errors(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from nases_env.errors import InputError, one_line
+from nases_env.escaping import quoted
 from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store.liveness import ExpiryDetector, Lease, host_identity, process_start_time
 from nases_env.execution.store.schema import (
@@ -353,7 +354,7 @@ class Store:
             if not isinstance(row[name], expected):
                 raise InputError(
                     f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "
-                    f"run: nases store verify {self.path}"
+                    f"run: nases store verify {quoted(self.path)}"
                 )
 
     def merge(self, source: Store) -> MergeResult:
@@ -394,7 +395,8 @@ class Store:
             return Evaluation.from_dict({**row, "curve": parse_json(row["curve"], allow_infinity=True)})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"the store {self.path} has an invalid entry for {row['key']} ({error}); run: nases store verify {self.path}"
+                f"the store {self.path} has an invalid entry for {row['key']} ({error}); "
+                f"run: nases store verify {quoted(self.path)}"
             ) from None
 
     def is_expired(self, lease: Lease) -> bool:

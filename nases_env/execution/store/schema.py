@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any
 
 from nases_env.evaluation.limits import without_limit
+from nases_env.evaluation.presets import rename_settings
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
 
@@ -151,16 +152,12 @@ def migrate_description(description: dict[str, Any]) -> dict[str, Any]:
     """Rename the fields of a configuration of schema version 2, as returned by ``Evaluator.describe``."""
     description = dict(description)
     evaluator = description.get("evaluator")
-    if evaluator in RENAMED_EVALUATORS:
-        description["evaluator"] = RENAMED_EVALUATORS[evaluator]
+    if isinstance(evaluator, str):
+        description["evaluator"] = RENAMED_EVALUATORS.get(evaluator, evaluator)
     if evaluator == "InteractionEvaluator":
         description["landscape_seed"] = description.pop("landscape", 0)
     if isinstance(description.get("settings"), dict):
-        settings = description["settings"] = dict(description["settings"])
-        if "drop_path_keep" in settings:
-            settings["drop_path_prob"] = 1 - settings.pop("drop_path_keep")
-        if "cutout" in settings:
-            settings["cutout_length"] = settings.pop("cutout")
+        description["settings"] = rename_settings(description["settings"])
     return description
 
 

@@ -22,7 +22,7 @@ from nases_env.training.checkpoint import Checkpoint, CheckpointFile, State, mod
 from nases_env.training.image_set import ImageSet
 from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
-    num_correct,
+    accuracy,
     predict_logits,
     recalibrate_batch_norm,
 )
@@ -345,7 +345,7 @@ def _measure(
         logits = predict_logits(model, image_set.images, statistics, device, settings.precision)
         if not logits.isfinite().all():
             return None
-        accuracies.append(num_correct(logits, image_set) / len(image_set))
+        accuracies.append(accuracy(logits, image_set))
     return accuracies[0], accuracies[1]
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
@@ -26,8 +25,7 @@ from nases_env.evaluation import PRESETS, Evaluation, Evaluator, Status, Trainin
 from nases_env.execution import SerialExecutor, Task, slurm_worker
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.execution.slurm_worker import slurm_workers
-from nases_env.search_spaces import Architecture, get_search_space
-from tests.execution.faulty import FaultyEvaluator
+from tests.execution.faulty import FaultyEvaluator, children
 from tests.execution.test_process_worker import is_gone
 
 pytest.importorskip("submitit")
@@ -38,11 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("collected_garbage"),
 ]
-
-
-def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
-    rng = np.random.default_rng(0)
-    return [get_search_space(space).sample(rng) for _ in range(num_children)]
 
 
 @pytest.fixture(autouse=True)

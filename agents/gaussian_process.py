@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from nases_env.search_spaces import Architecture, SearchSpace, count_paths
-from nases_env.search_spaces.paths import Path
+from nases_env.search_spaces.cell_paths import Path
 from nases_env.seeding import numpy_generator
 
 HYPERPARAMETER_REFIT_FACTOR = 1.2  # growth of the data after which the kernel is selected again

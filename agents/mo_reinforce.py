@@ -30,7 +30,7 @@ import torch
 from nases_agents import elite_reinforce
 from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.mo_model_assisted import require_objectives
-from nases_agents.policy import PolicySample
+from nases_agents.policy import PolicySample, rank_shares
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
@@ -141,18 +141,12 @@ class MOReinforce(EliteReinforce):
         ranks = self._ranks()
         samples = [self.history[index].sample for index in indices]
         values = [scalarize(ranks, sample.state[-len(self.weights) :]) for sample in samples]
-        shares = torch.tensor([relative_rank(each, int(index)) for each, index in zip(values, indices, strict=True)])
+        shares = torch.stack([rank_shares(each)[index] for each, index in zip(values, indices, strict=True)]).float()
         advantages: Tensor = torch.special.ndtri(shares)
         return advantages
 
     def _ranks(self) -> Tensor:
         return relative_ranks(np.stack(self.values))
-
-
-def relative_rank(values: Tensor, index: int) -> float:
-    """Return the share of ``values`` (N,) below the one at ``index``; equal ones, including itself, count half."""
-    value = values[index]
-    return float(((values < value).sum() + 0.5 * (values == value).sum()) / len(values))
 
 
 def simplex_point(cuts: Tensor) -> Tensor:
@@ -165,12 +159,8 @@ def relative_ranks(values: NDArray[np.floating]) -> Tensor:
 
     Ties share their average rank.
     """
-    columns = []
-    for column in values.T:
-        _, inverse, counts = np.unique(column, return_inverse=True, return_counts=True)
-        ranks = (counts.cumsum() - counts / 2) / len(column)
-        columns.append(torch.from_numpy((ranks - ranks[-1])[inverse]))
-    return torch.stack(columns, dim=1)
+    shares = torch.stack([rank_shares(column) for column in torch.from_numpy(values).T], dim=1)
+    return shares - shares.max(dim=0).values
 
 
 def scalarize(ranks: Tensor, weights: Tensor) -> Tensor:

@@ -298,6 +298,12 @@ def log_density(embeddings: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
 
 def rank_normalize(rewards: Tensor) -> Tensor:
     """Return the normal quantiles of the ranks of ``rewards``, shape (N,), as float64; ties share their average rank."""
-    below = (rewards[:, None] > rewards).sum(1) + 0.5 * (rewards[:, None] == rewards).sum(1)
-    scores: Tensor = torch.special.ndtri(below.double() / len(rewards))
+    scores: Tensor = torch.special.ndtri(rank_shares(rewards))
     return scores
+
+
+def rank_shares(values: Tensor) -> Tensor:
+    """Return the share of ``values`` (N,) below each one, as float64; equal ones, including itself, count half."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    shares: Tensor = ((counts.cumsum(0) - 0.5 * counts.double()) / len(values))[inverse]
+    return shares

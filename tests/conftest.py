@@ -76,6 +76,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(home / "user"))
     monkeypatch.setenv("NASES_CACHE_DIR", str(home / "cache"))
     monkeypatch.delenv("NASES_DATA_DIR", raising=False)
+    for table in ("NASBENCH201", "NASBENCH201_LATENCY", "TRANSNAS", "ACCEL"):
+        monkeypatch.delenv(f"NASES_{table}_TABLE", raising=False)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nases_env.cell_layout import OUTPUT, Item, arrange, drawn_graphs, lines_between, node_lines, num_crossings
-from nases_env.search_spaces import EnasMicro
+from nases_env.search_spaces import Architecture, EnasMicro, SearchSpace
+from nases_env.search_spaces.graph import Branch, CellGraph
 from nases_env.search_spaces.nasbench201 import NasBench201
 
 MAX_ORDERS = 2000
@@ -46,6 +47,25 @@ def test_line_passes_through_the_columns_between() -> None:
         {Item(3)},
         {Item(OUTPUT)},
     ]
+
+
+class Choices(SearchSpace):
+    """Has one node per decision, whose operator reads the input."""
+
+    name = "choices"
+    operators = ("off", "none")
+    zero_operators = frozenset({"off"})
+    decision_sizes = (2, 2)
+
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+        nodes = tuple((Branch(self.operators[choice], 0),) for choice in architecture.decisions)
+        return (CellGraph("cell", ("input",), nodes, (1, 2)),)
+
+
+def test_only_branches_with_zero_operators_of_the_search_space_are_not_drawn() -> None:
+    space = Choices()
+    (graph,) = drawn_graphs(space, space.architecture([0, 1]))
+    assert graph.nodes == ((), (Branch("none", 0),))
 
 
 def test_nodes_are_written_as_sums_of_their_branches() -> None:

@@ -10,7 +10,9 @@ import pty
 import select
 import struct
 import termios
+import threading
 import time
+from collections.abc import Container
 
 import pytest
 
@@ -40,10 +42,27 @@ class Terminal:
             written += os.read(self._master, 100_000)
         return written.decode()
 
+    def read_until(self, end: str) -> str:
+        """Return what was written since the last call, as soon as it ends with ``end``; give up after many lines."""
+        written = b""
+        for _ in range(600):
+            if written.endswith(end.encode()) or not select.select([self._master], [], [], 30)[0]:
+                break
+            written += os.read(self._master, 100_000)
+        return written.decode()
+
     def __exit__(self, *error: object) -> None:
         self._redirection.__exit__(None, None, None)
         self.stream.close()
         os.close(self._master)
+
+
+def join_new_threads(known: Container[threading.Thread]) -> None:
+    """Wait for the end of all threads that are not ``known``, so that they write nothing afterwards."""
+    for thread in threading.enumerate():
+        if thread not in known:
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("columns", [80, 60, 20])
@@ -82,16 +101,15 @@ def test_elapsed_time_advances_during_a_step_and_stops_at_the_end(monkeypatch: p
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.05)
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
+    known = threading.enumerate()
     with Terminal(80) as terminal:
         shown = Progress("reinforce", 4, "children")
         now = 61.0
-        time.sleep(0.15)
-        assert terminal.read().split("\r")[-1] == "reinforce: 0/4 |                | 01:01"
+        line = "\rreinforce: 0/4 |                | 01:01"
+        assert terminal.read_until(line).endswith(line)
         shown.close()
-        terminal.read()
-        time.sleep(0.15)
-        terminal.stream.write("end")
-        assert terminal.read() == "end"
+        join_new_threads(known)
+        assert terminal.read().endswith(line + "\r\n")
 
 
 def test_hidden_line_leaves_room_for_a_message() -> None:
@@ -105,16 +123,28 @@ def test_hidden_line_leaves_room_for_a_message() -> None:
 
 
 def test_line_without_a_terminal_is_written_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with contextlib.redirect_stderr(io.StringIO()) as stream, Progress("reinforce", 100, "children", initial=10) as shown:
+        now = 30.0
         for done in range(11, 41):
             shown.update(done, ["best 0.8412"])
-        assert stream.getvalue() == ""
-        time.sleep(0.15)
+        assert stream.getvalue() == "", "the minute has not passed"
+    assert stream.getvalue() == "reinforce: 40/100 children in 00:30, best 0.8412, 01:00 left, 60 a minute\n"
+
+
+def test_line_without_a_terminal_is_written_during_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    written = threading.Event()
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "flush", written.set)
+    with contextlib.redirect_stderr(stream), Progress("reinforce", 100, "children", initial=10) as shown:
+        assert written.wait(30)
         shown.update(100, ["best 0.9", "1 failed"])
     first, *_, last = stream.getvalue().splitlines()
-    assert first.startswith("reinforce: 40/100 children in 00:00, best 0.8412, 00:00 left, ")
-    assert last.startswith("reinforce: 100/100 children in 00:00, best 0.9, 1 failed, ")
+    assert first.startswith("reinforce: 10/100 children in ")
+    assert last.startswith("reinforce: 100/100 children in ")
+    assert ", best 0.9, 1 failed, " in last
     assert last.endswith(" a minute")
     assert "\r" not in stream.getvalue()
 
@@ -131,10 +161,11 @@ def test_remaining_time_decreases_during_a_step(monkeypatch: pytest.MonkeyPatch)
 
 def test_broken_standard_error_does_not_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    known = threading.enumerate()
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "w") as stream, contextlib.redirect_stderr(stream):
         with Progress("reinforce", 2, "children") as shown:
-            time.sleep(0.05)
+            join_new_threads(known)
             shown.update(2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), write_end)  # so that closing it succeeds

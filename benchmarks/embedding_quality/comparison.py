@@ -49,7 +49,7 @@ from nases_env.embedding import (
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation import RandomLandscapeEvaluator
 from nases_env.search import SearchArgs, make_env
-from nases_env.search_spaces import SearchSpace, get_search_space, import_path
+from nases_env.search_spaces import SearchSpace, get_search_space, importable_name
 from nases_env.seeding import numpy_generator
 
 # The best settings found for least squares, with the schedule, standardization and noise of the default. With the default
@@ -338,7 +338,7 @@ def main(args: Args) -> None:
     content = {
         "benchmark": "embedding_quality",
         "settings": dataclasses.asdict(args),
-        "search_space": import_path(space),
+        "search_space": importable_name(space),
         "embeddings": {
             name: {
                 "settings": dataclasses.asdict(pretrainings[name][0].settings),

@@ -44,8 +44,7 @@ from nases_env.training import (
 )
 from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
-    evaluate_accuracy,
-    num_correct,
+    accuracy,
     predict_logits,
     recalibrate_batch_norm,
 )
@@ -168,12 +167,9 @@ def run(job: Job) -> Job:
         )
     monitor.values["status"] = result.status
     if job.is_final and result.status == "ok":
-        monitor.values["test_accuracy"] = evaluate_accuracy(
-            network,
-            load_images(job.dataset, train=False, data_dir=job.data_dir, image_size=job.settings.image_size),
-            statistics=channel_statistics(train.images),
-            device=device,
-        )
+        test = load_images(job.dataset, train=False, data_dir=job.data_dir, image_size=job.settings.image_size)
+        logits = predict_logits(network, test.images, channel_statistics(train.images), device, "auto")
+        monitor.values["test_accuracy"] = accuracy(logits, test)
     if job.name == TEACHER and result.status == "ok":
         last = list(monitor.values["epochs"].values())[-1]
         record = {"identity": job.identity, "seconds": last["seconds"], "valid_accuracy": last["valid_accuracy"]}
@@ -303,7 +299,7 @@ class _Monitor:
         logits = predict_logits(self._model, self._valid.images, self._statistics, self._device, precision)
         few = self._valid.subset(torch.arange(min(NUM_SEARCH_VALID_IMAGES, len(self._valid))))
         return {
-            f"{prefix}valid_accuracy_few": num_correct(logits[: len(few)], few) / len(few),
-            f"{prefix}valid_accuracy": num_correct(logits, self._valid) / len(self._valid),
+            f"{prefix}valid_accuracy_few": accuracy(logits[: len(few)], few),
+            f"{prefix}valid_accuracy": accuracy(logits, self._valid),
             f"{prefix}valid_loss": F.cross_entropy(logits, self._valid.labels).item(),
         }

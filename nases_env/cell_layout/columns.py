@@ -11,7 +11,6 @@ from nases_env.search_spaces import Architecture, SearchSpace
 from nases_env.search_spaces.graph import CellGraph
 from nases_env.seeding import numpy_generator
 
-NO_OPERATOR = "none"  # its output is zero, so its branches are not drawn
 OUTPUT = -1  # index of the output in the layout
 
 NUM_STARTS, SWEEPS_PER_START = 10, 2
@@ -28,10 +27,11 @@ class Item(NamedTuple):
 
 
 def drawn_graphs(search_space: SearchSpace, architecture: Architecture) -> tuple[CellGraph, ...]:
-    """Return the cell graphs without the branches with "none"."""
+    """Return the cell graphs without the branches with ``zero_operators`` of the search space."""
+    zero_operators = search_space.zero_operators
     return tuple(
         graph._replace(
-            nodes=tuple(tuple(branch for branch in node if branch.operator != NO_OPERATOR) for node in graph.nodes)
+            nodes=tuple(tuple(branch for branch in node if branch.operator not in zero_operators) for node in graph.nodes)
         )
         for graph in search_space.cell_graphs(architecture)
     )

@@ -50,7 +50,7 @@ from nases_env.retraining.timing import (
 from nases_env.retraining.training import TrainingFailedError
 from nases_env.search import SearchArgs, make_env
 from nases_env.search.run_dir import count_trials
-from nases_env.search_spaces import get_search_space, import_path
+from nases_env.search_spaces import get_search_space, importable_name
 from nases_env.seeding import numpy_generator
 from nases_env.streams import optional_output
 
@@ -97,7 +97,7 @@ def reproduce_command(args: ReproduceArgs) -> None:
     require_utf8(plan.output)
     _check_config(plan)
     evaluator = _prepare_evaluator(plan)
-    plan = dataclasses.replace(plan, search_space=import_path(get_search_space(evaluator.search_space)))
+    plan = dataclasses.replace(plan, search_space=importable_name(get_search_space(evaluator.search_space)))
     if args.dry_run:
         _print_dry_run(plan, evaluator)
         return

@@ -12,7 +12,7 @@ from nases_env.embedding.autoencoder import Embedding
 from nases_env.errors import InputError, one_line
 from nases_env.escaping import quoted
 from nases_env.safetensors_file import InvalidFileError, load_tensors, save_tensors
-from nases_env.search_spaces import SearchSpace, get_search_space, import_path
+from nases_env.search_spaces import SearchSpace, get_search_space, importable_name
 
 FORMAT_VERSION = 2
 
@@ -101,8 +101,8 @@ def _invalid(search_space: SearchSpace, path: Path, reason: str) -> InputError:
 
 def _command(search_space: SearchSpace, output: Path | str) -> str:
     """Return the command that pretrains an embedding, or the functions if the command cannot create ``search_space``."""
-    path = import_path(search_space)
+    name = importable_name(search_space)
     with contextlib.suppress(InputError):
-        if not path.startswith("__main__:") and _requirements(get_search_space(path)) == _requirements(search_space):
-            return f"`nases pretrain --search-space {path} --output {quoted(output)}`"
+        if not name.startswith("__main__:") and _requirements(get_search_space(name)) == _requirements(search_space):
+            return f"`nases pretrain --search-space {name} --output {quoted(output)}`"
     return "`pretrain` and `save_embedding` of nases_env.embedding"

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from nases_env.hashing import sha256_hex
-from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, import_path
+from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, importable_name
 
 
 def config_digest(description: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def describe_search_space(space: SearchSpace) -> dict[str, Any]:
     """
     described: dict[str, Any] = {"name": space.name, "decision_sizes": list(space.decision_sizes)}
     if type(space) not in SEARCH_SPACES.values():
-        described["class"] = import_path(space)
+        described["class"] = importable_name(space)
         with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # else the text of an array lacks some numbers
             values = {name: value for name, value in vars(space).items() if not _is_cached(type(space), name)}
             attributes = {name: repr(_with_sorted_sets(value)) for name, value in values.items()}

@@ -225,11 +225,7 @@ def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> Ch
     """
     if not isinstance(values, Mapping | None):
         raise InputError(f"the settings must be an object, not {values!r}")
-    given = {name: value for name, value in (values or {}).items() if value != "preset"}
-    if isinstance(given.get("drop_path_keep"), (float, int)):
-        given["drop_path_prob"] = 1 - given.pop("drop_path_keep")
-    if "cutout" in given:
-        given["cutout_length"] = given.pop("cutout")
+    given = rename_settings({name: value for name, value in (values or {}).items() if value != "preset"})
     given.pop("max_params", None)  # now one of the ``Limits``
     unknown = [name for name in given if name not in vars(preset)]
     if unknown:
@@ -239,3 +235,13 @@ def load_settings(values: Mapping[str, Any] | None, preset: ChildSettings) -> Ch
     except ValueError as error:
         raise InputError(str(error)) from None
     return dataclasses.replace(preset, **given)
+
+
+def rename_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings written by an earlier version by their current names; a value that is damaged keeps its name."""
+    renamed = dict(values)
+    if isinstance(renamed.get("drop_path_keep"), (float, int)):
+        renamed["drop_path_prob"] = 1 - renamed.pop("drop_path_keep")
+    if "cutout" in renamed:
+        renamed["cutout_length"] = renamed.pop("cutout")
+    return renamed

@@ -49,13 +49,11 @@ class Executor(ABC):
     Attributes:
         evaluator: evaluates the children.
         in_background: whether ``submit`` returns before the child is evaluated, so that several can be in flight.
-        num_from_store: number of children whose result was found in a store.
         num_workers: maximum number of children that are evaluated concurrently.
     """
 
     evaluator: Evaluator
     in_background: bool
-    num_from_store: int = 0
     num_workers: int = 1
 
     @abstractmethod

@@ -48,9 +48,7 @@ class SlurmWorker(Worker):
         device_type: "cpu" or "cuda", where children are trained; None: not known.
     """
 
-    def __init__(
-        self, evaluator: Evaluator, executor: Any, time_limit: float | None, device_type: str | None = None
-    ) -> None:
+    def __init__(self, evaluator: Evaluator, executor: Any, time_limit: float | None, device_type: str | None) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._time_limit = time_limit

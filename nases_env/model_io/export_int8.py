@@ -21,7 +21,7 @@ from nases_env.model_io.export_timing import median_seconds
 from nases_env.model_io.model import TrainedModel
 from nases_env.seeding import torch_generator
 from nases_env.training import ImageSet
-from nases_env.training.metrics import num_correct
+from nases_env.training.metrics import accuracy
 
 NUM_CALIBRATION_IMAGES = 256
 BATCH_SIZE = 64
@@ -116,8 +116,8 @@ def export_int8(
         raise InputError("the logits of the quantized network are not finite; export it without --int8")
     seconds = median_seconds((exported.function, function), (batch_size or 1, *model.image_shape))
     quantized = Quantized(
-        Measured(num_correct(full, valid) / len(valid), len(exported.content), seconds[0]),
-        Measured(num_correct(int8, valid) / len(valid), len(content), seconds[1]),
+        Measured(accuracy(full, valid), len(exported.content), seconds[0]),
+        Measured(accuracy(int8, valid), len(content), seconds[1]),
         float((full.argmax(1) == int8.argmax(1)).double().mean()),
         len(order),
         len(valid),

@@ -111,7 +111,7 @@ class MicroCell(nn.Module):
         *,
         stride: int,
         reduction_prev: bool,
-        expansion: int = 1,
+        expansion: int,
     ) -> None:
         super().__init__()
         self.cell = cell

@@ -116,7 +116,7 @@ class SeparableConv(nn.Module):
         expansion: the channels between the two halves are this many times ``channels``; 1 in ENAS.
     """
 
-    def __init__(self, channels: int, kernel_size: int, *, stride: int, expansion: int = 1) -> None:
+    def __init__(self, channels: int, kernel_size: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         inner = expansion * channels
         self.layers = nn.Sequential(
@@ -192,7 +192,7 @@ class AvgPool3x3(nn.Module):
         return sums.div_(counts)
 
 
-def make_operation(operator: int, channels: int, *, stride: int, expansion: int = 1) -> nn.Module:
+def make_operation(operator: int, channels: int, *, stride: int, expansion: int) -> nn.Module:
     """Create the module of operator number ``operator``; an identity of stride 2 is a factorized reduction.
 
     Args:

@@ -62,7 +62,7 @@ def reward_axis(rewards: Sequence[float] | Numbers, run: Run, label: str = "") -
     return Axis((label or capitalize(run.reward_name)) + run.unit, scale, decimal_format(scale, TICK_DISTANCE_Y, factor))
 
 
-def thin(children: Sequence[Child], limit: int, keep: Iterable[int], stride: int = 1) -> list[Child]:
+def thin(children: Sequence[Child], limit: int, keep: Iterable[int], stride: int) -> list[Child]:
     """Return at most about ``limit`` of the children that are evenly spaced, and those with the numbers in ``keep``."""
     spaced = [child.number for child in children if is_spaced(child.number, stride)]
     if len(spaced) > limit:
@@ -121,7 +121,7 @@ def _measured(run: Run) -> list[Child]:
     return [child for child in run.children if child.status == OK]
 
 
-def note_on_points(shown: int, total: int, extra: str = "") -> str:
+def note_on_points(shown: int, total: int, extra: str) -> str:
     """Return a sentence that says how many points are shown, if not all are, followed by ``extra``."""
     thinned = f"{shown:,} of {total:,} children are shown, evenly spaced, and every new best one." if shown < total else ""
     return " ".join(filter(None, (thinned, extra)))

@@ -308,12 +308,7 @@ def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
     return f"{noun} {children} could not be evaluated again ({reason}) and took no part in the choice of the best child"
 
 
-def _top_table(
-    ranking: Sequence[Trial],
-    finalists: Sequence[Finalist] = (),
-    limits: Limits | None = None,
-    quantity: Quantity = ACCURACY,
-) -> Table:
+def _top_table(ranking: Sequence[Trial], finalists: Sequence[Finalist], limits: Limits, quantity: Quantity) -> Table:
     """Return a table of the finalists and the best other children, without columns of which no value is known."""
     second = {finalist.trial.number: finalist.second for finalist in finalists}
     confirmed = {finalist.trial.number for finalist in finalists if finalist.is_confirmed}
@@ -347,7 +342,7 @@ def _top_table(
             del cells["reward"]
         if not second:
             del cells["again"]
-        if limits is None or limits.max_memory is None:
+        if limits.max_memory is None:
             del cells["KB memory"]
         if all(trial.evaluation.status is Status.OK for trial in shown):
             del cells["status"]

@@ -1,10 +1,10 @@
 """Search spaces, architectures, and their encoding as vectors."""
 
 from nases_env.search_spaces.base import Architecture, SearchSpace, search_space_of
+from nases_env.search_spaces.cell_paths import count_paths
 from nases_env.search_spaces.enas_micro import EnasMicro
 from nases_env.search_spaces.enas_micro_sized import EnasMicroSized
-from nases_env.search_spaces.paths import count_paths
-from nases_env.search_spaces.registry import SEARCH_SPACES, get_search_space, import_path, parse_architecture
+from nases_env.search_spaces.registry import SEARCH_SPACES, get_search_space, importable_name, parse_architecture
 
 __all__ = [
     "SEARCH_SPACES",
@@ -14,7 +14,7 @@ __all__ = [
     "SearchSpace",
     "count_paths",
     "get_search_space",
-    "import_path",
+    "importable_name",
     "parse_architecture",
     "search_space_of",
 ]

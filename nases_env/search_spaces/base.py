@@ -75,7 +75,7 @@ class SearchSpace(ABC):
     """Names of the operators of its branches, if it has any."""
 
     zero_operators: ClassVar[frozenset[str]] = frozenset()
-    """Operators whose output is zero; see ``count_paths``."""
+    """Operators whose output is zero; their branches are not drawn. See ``count_paths``."""
 
     identity_operators: ClassVar[frozenset[str]] = frozenset()
     """Operators whose output is their input; see ``count_paths``."""

@@ -41,7 +41,7 @@ def get_search_space(space: str | SearchSpace) -> SearchSpace:
     return _make(SEARCH_SPACES[space] if space in SEARCH_SPACES else _import(space), space)
 
 
-def import_path(space: SearchSpace) -> str:
+def importable_name(space: SearchSpace) -> str:
     """Return the argument of ``get_search_space`` for ``space``: a built-in name, otherwise ``MODULE:CLASS``.
 
     Arguments of the constructor, such as the order of the operators, are lost.

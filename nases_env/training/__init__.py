@@ -4,7 +4,6 @@ from nases_env.training.augmentation import ChannelStatistics, channel_statistic
 from nases_env.training.checkpoint import Checkpoint
 from nases_env.training.datasets import DATASETS, Dataset, load_images, resolve_data_dir, uses_flip
 from nases_env.training.image_set import ImageSet, split_train_valid
-from nases_env.training.metrics import evaluate_accuracy
 from nases_env.training.own_images import count_training_images
 from nases_env.training.settings import TrainingSettings
 from nases_env.training.trainer import EpochRecord, TrainingResult, train_classifier
@@ -20,7 +19,6 @@ __all__ = [
     "TrainingSettings",
     "channel_statistics",
     "count_training_images",
-    "evaluate_accuracy",
     "load_images",
     "resolve_data_dir",
     "split_train_valid",

@@ -116,8 +116,11 @@ class CheckpointFile:
         return State(values, tensors)
 
     def remove(self) -> None:
-        """Remove the file if it exists."""
-        _remove(self.path)
+        """Remove the file if it exists; a failure is only a warning, because the file does not affect the result."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("cannot remove %s: %s", self.path, error.strerror or error)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -172,11 +175,3 @@ def restore(
                 optimizer.state[parameter][MOMENTUM] = momentum
     for name, generator in generators.items():
         generator.set_state(tensors[f"generator/{name}"])
-
-
-def _remove(path: Path) -> None:
-    """Remove an obsolete file; a failure is only a warning, because the file does not affect the result."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("cannot remove %s: %s", path, error.strerror or error)

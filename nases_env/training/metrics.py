@@ -15,29 +15,9 @@ MAX_EVALUATION_PIXELS = 500 * 64 * 64  # per batch, so that measuring large imag
 NUM_RECALIBRATION_IMAGES = 2000  # maximum number of training images for re-estimating batch-norm statistics
 
 
-def evaluate_accuracy(
-    model: nn.Module,
-    image_set: ImageSet,
-    *,
-    statistics: ChannelStatistics,
-    device: torch.device,
-    precision: Precision = "auto",
-) -> float:
-    """Compute the accuracy of ``model`` on ``image_set``, in [0, 1], and leave the model in evaluation mode.
-
-    Args:
-        model: maps float32 images (N, C, H, W) to logits (N, classes).
-        image_set: the images.
-        statistics: channel statistics of the images that the model was trained on (``channel_statistics``).
-        device: the device of the model.
-        precision: see ``TrainingSettings``.
-    """
-    return num_correct(predict_logits(model, image_set.images, statistics, device, precision), image_set) / len(image_set)
-
-
-def num_correct(logits: torch.Tensor, image_set: ImageSet) -> int:
-    """Return the number of images of ``image_set`` that ``logits``, shape (N, classes), classify correctly."""
-    return int((logits.argmax(1) == image_set.labels).sum())
+def accuracy(logits: torch.Tensor, image_set: ImageSet) -> float:
+    """Return the share of the images of ``image_set`` that ``logits``, shape (N, classes), classify correctly."""
+    return int((logits.argmax(1) == image_set.labels).sum()) / len(image_set)
 
 
 def recalibrate_batch_norm(

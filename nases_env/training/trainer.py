@@ -22,7 +22,7 @@ from nases_env.training.checkpoint import Checkpoint, CheckpointFile, State, mod
 from nases_env.training.image_set import ImageSet
 from nases_env.training.metrics import (
     NUM_RECALIBRATION_IMAGES,
-    num_correct,
+    accuracy,
     predict_logits,
     recalibrate_batch_norm,
 )
@@ -150,11 +150,8 @@ def train_classifier(
     if len(train) < 2:
         raise InputError(f"training needs at least 2 images, got {len(train)}; raise num_train_images or add images")
     progress = _Progress(start=time.perf_counter(), curve=[])
-    file = None
-    if checkpoint is not None:
-        file = CheckpointFile(
-            checkpoint, _fingerprint(model, train, settings, rungs, seed, device, flip, checkpoint.identity)
-        )
+    run = _Run(model, train, settings, seed, device, flip, rungs, criterion)
+    file = None if checkpoint is None else CheckpointFile(checkpoint, _fingerprint(run, checkpoint.identity))
     num_epochs = settings.total_epochs(len(train))
     if stop_epoch is None:
         stop_epoch = num_epochs
@@ -164,23 +161,9 @@ def train_classifier(
         with _seeded(derive_seed(seed, "model"), device):
             statistics = channel_statistics(train.images)
             with side_stream(device):
-                finished = _train(
-                    model,
-                    train,
-                    statistics,
-                    settings,
-                    seed,
-                    device,
-                    flip,
-                    progress,
-                    file,
-                    on_epoch,
-                    rungs=rungs or (num_epochs,),
-                    stop_epoch=stop_epoch,
-                    criterion=criterion,
-                )
+                finished = _train(run, statistics, progress, file, on_epoch, stop_epoch)
             if finished:
-                accuracies = _measure(model, train, valid, statistics, settings, seed, device)
+                accuracies = _measure(run, valid, statistics)
         if accuracies is not None:
             status = "ok"
     except torch.cuda.OutOfMemoryError as error:
@@ -196,6 +179,20 @@ def train_classifier(
     valid_accuracy, train_accuracy = accuracies or (0.0, 0.0)
     curve = tuple(progress.curve)
     return TrainingResult(status, valid_accuracy, train_accuracy, len(curve), progress.seconds, curve)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of ``train_classifier`` that determine the weights after each epoch."""
+
+    model: nn.Module
+    train: ImageSet
+    settings: TrainingSettings
+    seed: int
+    device: torch.device
+    flip: bool
+    rungs: Sequence[int]
+    criterion: Criterion
 
 
 @dataclass
@@ -223,25 +220,18 @@ class _Progress:
 
 
 def _train(
-    model: nn.Module,
-    train: ImageSet,
+    run: _Run,
     statistics: ChannelStatistics,
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device,
-    flip: bool,
     progress: _Progress,
     file: CheckpointFile | None,
     on_epoch: OnEpoch,
-    *,
-    rungs: Sequence[int],
     stop_epoch: int,
-    criterion: Criterion,
 ) -> bool:
     """Train up to ``stop_epoch``, starting with the epochs in ``file``; return False if the loss is not finite."""
+    model, train, settings, device = run.model, run.train, run.settings, run.device
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    generator = torch_generator(seed, "batches")
+    generator = torch_generator(run.seed, "batches")
     crop_padding = min(train.image_shape[1:]) // 8 if settings.crop_padding is None else settings.crop_padding
     batch_size = min(settings.batch_size, len(train))
     step = TrainingStep(
@@ -252,9 +242,10 @@ def _train(
         settings,
         batch_size=batch_size,
         crop_padding=crop_padding,
-        criterion=criterion,
+        criterion=run.criterion,
     )
     run_step = GraphedStep(step) if device.type == "cuda" and settings.cuda_graphs else step
+    rungs = run.rungs or (settings.total_epochs(len(train)),)
     num_epochs = rungs[-1]
     num_batches = num_epochs * step.num_batches
     check_interval = 1 if device.type == "cpu" else GPU_FINITE_CHECK_INTERVAL
@@ -274,7 +265,7 @@ def _train(
     for epoch in range(len(progress.curve), stop_epoch):
         order = torch.randperm(len(train), generator=generator)
         params = draw_augmentation(
-            len(train), train.image_shape[1:], crop_padding=crop_padding, flip=flip, generator=generator
+            len(train), train.image_shape[1:], crop_padding=crop_padding, flip=run.flip, generator=generator
         )
         batches = range(epoch * step.num_batches, (epoch + 1) * step.num_batches)
         learning_rates = [restarted_learning_rate(settings, batch, rungs, step.num_batches) for batch in batches]
@@ -300,52 +291,37 @@ def _train(
     return True
 
 
-def _fingerprint(
-    model: nn.Module,
-    train: ImageSet,
-    settings: TrainingSettings,
-    rungs: Sequence[int],
-    seed: int,
-    device: torch.device,
-    flip: bool,
-    identity: str,
-) -> str:
+def _fingerprint(run: _Run, identity: str) -> str:
     """Return a digest of everything that determines the weights after an epoch."""
     description = {
         "version": CHECKPOINT_VERSION,
         "torch": torch.__version__,
-        "device": device.type,
-        "num_threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "seed": int(seed),
-        "settings": asdict(settings),
-        "flip": flip,
+        "device": run.device.type,
+        "num_threads": torch.get_num_threads() if run.device.type == "cpu" else None,
+        "seed": int(run.seed),
+        "settings": asdict(run.settings),
+        "flip": run.flip,
         "identity": identity,
     }
-    if rungs:
-        description["rungs"] = list(rungs)
-    return tensor_digest(description, {"images": train.images, "labels": train.labels, **model_tensors(model)})
+    if run.rungs:
+        description["rungs"] = list(run.rungs)
+    images, labels = run.train.images, run.train.labels
+    return tensor_digest(description, {"images": images, "labels": labels, **model_tensors(run.model)})
 
 
-def _measure(
-    model: nn.Module,
-    train: ImageSet,
-    valid: ImageSet,
-    statistics: ChannelStatistics,
-    settings: TrainingSettings,
-    seed: int,
-    device: torch.device,
-) -> tuple[float, float] | None:
+def _measure(run: _Run, valid: ImageSet, statistics: ChannelStatistics) -> tuple[float, float] | None:
     """Return the validation and training accuracy after batch-norm re-estimation; None if an output is not finite."""
+    model, train, device, precision = run.model, run.train, run.device, run.settings.precision
     # A random order, because an image set may be sorted by class.
-    order = torch.randperm(len(train), generator=torch_generator(seed, "measured images"))
+    order = torch.randperm(len(train), generator=torch_generator(run.seed, "measured images"))
     images = train.images[order[:NUM_RECALIBRATION_IMAGES]]
-    recalibrate_batch_norm(model, images, statistics=statistics, device=device, precision=settings.precision)
+    recalibrate_batch_norm(model, images, statistics=statistics, device=device, precision=precision)
     accuracies = []
     for image_set in (valid, train.subset(order[: len(valid)])):
-        logits = predict_logits(model, image_set.images, statistics, device, settings.precision)
+        logits = predict_logits(model, image_set.images, statistics, device, precision)
         if not logits.isfinite().all():
             return None
-        accuracies.append(num_correct(logits, image_set) / len(image_set))
+        accuracies.append(accuracy(logits, image_set))
     return accuracies[0], accuracies[1]
 
 

@@ -111,7 +111,8 @@ def make_scene(search_space: SearchSpace, architecture: Architecture, title: str
     """Draw the cells of an architecture, stacked vertically, each from left to right, above a legend.
 
     A frame with a number is a node, the sum of the operators in it, or zero without operators. The output concatenates the
-    loose ends (dashed lines). The color of a line identifies its value. Branches with "none" are omitted.
+    loose ends (dashed lines). The color of a line identifies its value. Branches with
+    ``zero_operators`` of the search space are omitted.
 
     Above the cells is the summary of the architecture, if the search space has one.
 

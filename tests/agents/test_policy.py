@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nases_agents.elite_reinforce import Args, EliteReinforce
-from nases_agents.policy import PRIOR_BATCH_SIZE, log_density, rank_normalize
+from nases_agents.policy import PRIOR_BATCH_SIZE, log_density, rank_normalize, rank_shares
 from torch.distributions import Normal
 
 from nases_env.envs import ACTION_SCALE
@@ -92,3 +92,7 @@ def test_ranks_are_normalized_to_quantiles_of_the_normal_distribution() -> None:
     expected = torch.special.ndtri(torch.tensor([1 / 6, 3 / 6, 5 / 6], dtype=torch.float64))
     assert torch.equal(rank_normalize(torch.tensor([0.1, 0.2, 9.0])), expected)
     assert rank_normalize(torch.tensor([0.3, 0.3])).tolist() == [0, 0]
+
+
+def test_equal_values_count_half_in_the_share_of_values_below() -> None:
+    assert rank_shares(torch.tensor([0.9, 0.1, 0.9, 0.5])).tolist() == [3 / 4, 1 / 8, 3 / 4, 3 / 8]

@@ -1,6 +1,8 @@
-"""A small search space for fast tests."""
+"""Small search spaces for fast tests, and the decisions of many vectors."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from nases_env.search_spaces import SearchSpace
 
@@ -28,3 +30,7 @@ class DefaultSpace(ListSpace):
 
     def __init__(self, sizes: tuple[int, ...] = (2, 3)) -> None:
         super().__init__(sizes)
+
+
+def decisions(space: SearchSpace, vectors: np.ndarray) -> np.ndarray:
+    return np.array([space.decode(vector).decisions for vector in vectors])

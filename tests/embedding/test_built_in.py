@@ -15,6 +15,7 @@ import pytest
 from nases_env.cli.pretrain import parse_pretrain
 from nases_env.embedding import Embedding, QualityReport, load_embedding, quality_report
 from nases_env.search_spaces import SEARCH_SPACES, SearchSpace, get_search_space
+from tests.embedding.spaces import decisions
 
 WEIGHTS = resources.files("nases_env.embedding") / "weights"
 
@@ -37,10 +38,6 @@ def record(space: SearchSpace) -> dict[str, Any]:
 def read_record(name: str) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((WEIGHTS / f"{name}.json").read_text())
     return report
-
-
-def decisions(space: SearchSpace, vectors: np.ndarray) -> np.ndarray:
-    return np.array([space.decode(vector).decisions for vector in vectors])
 
 
 def test_every_search_space_has_weights_and_a_report() -> None:

@@ -12,13 +12,9 @@ from rich.console import Console
 from nases_env.embedding import Embedding, quality_report, report_table
 from nases_env.errors import InputError
 from nases_env.search_spaces.base import SearchSpace
-from tests.embedding.spaces import ListSpace
+from tests.embedding.spaces import ListSpace, decisions
 
 NUM_SAMPLES = 3000
-
-
-def decisions(space: SearchSpace, vectors: np.ndarray) -> np.ndarray:
-    return np.array([space.decode(vector).decisions for vector in vectors])
 
 
 def relative_entropies(chosen: np.ndarray, sizes: tuple[int, ...]) -> list[float]:

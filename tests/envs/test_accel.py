@@ -24,11 +24,6 @@ SPACE = Accel()
 NUM_ACTIONS = 20
 
 
-@pytest.fixture(autouse=True)
-def unset_table_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NASES_ACCEL_TABLE", raising=False)
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_table(tmp_path_factory.mktemp("accel") / "table.csv")

@@ -24,11 +24,6 @@ SPACE = NasBench201()
 NUM_ACTIONS = 6
 
 
-@pytest.fixture(autouse=True)
-def unset_table_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NASES_NASBENCH201_TABLE", raising=False)
-
-
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return options with the paths of a table and of an untrained embedding."""

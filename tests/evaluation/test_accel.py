@@ -57,11 +57,6 @@ requires_real_table = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def unset_table_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NASES_ACCEL_TABLE", raising=False)
-
-
 def write_table(path: Path, lines: Sequence[str] = LINES) -> str:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return str(path)

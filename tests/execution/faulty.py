@@ -1,4 +1,4 @@
-"""An evaluator that fails on request, in a module that worker processes can import."""
+"""An evaluator that fails on request, in a module that worker processes can import, and children to evaluate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, OperatorShareEvaluator
-from nases_env.search_spaces import Architecture
+from nases_env.search_spaces import Architecture, get_search_space
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,8 @@ def write_pid(pid_file: Path) -> None:
     new = pid_file.with_suffix(".new")
     new.write_text(str(os.getpid()))
     new.rename(pid_file)
+
+
+def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
+    rng = np.random.default_rng(0)
+    return [get_search_space(space).sample(rng) for _ in range(num_children)]

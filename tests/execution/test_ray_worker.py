@@ -26,8 +26,8 @@ from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEvaluator, Status, TrainingEvaluator
 from nases_env.execution import SerialExecutor, Task
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
-from nases_env.search_spaces import Architecture, get_search_space
-from tests.execution.faulty import FaultyEvaluator
+from nases_env.search_spaces import Architecture
+from tests.execution.faulty import FaultyEvaluator, children
 from tests.processes import run_forked
 
 ray: Any = pytest.importorskip("ray")
@@ -46,11 +46,6 @@ pytestmark = [
     # Ray announces that one of its defaults will change.
     pytest.mark.filterwarnings("ignore:Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
 ]
-
-
-def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
-    rng = np.random.default_rng(0)
-    return [get_search_space(space).sample(rng) for _ in range(num_children)]
 
 
 CHILDREN = children(24)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 
@@ -26,8 +25,7 @@ from nases_env.evaluation import PRESETS, Evaluation, Evaluator, Status, Trainin
 from nases_env.execution import SerialExecutor, Task, slurm_worker
 from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
 from nases_env.execution.slurm_worker import slurm_workers
-from nases_env.search_spaces import Architecture, get_search_space
-from tests.execution.faulty import FaultyEvaluator
+from tests.execution.faulty import FaultyEvaluator, children
 from tests.execution.test_process_worker import is_gone
 
 pytest.importorskip("submitit")
@@ -38,11 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("collected_garbage"),
 ]
-
-
-def children(num_children: int, space: str = "nasbench201") -> list[Architecture]:
-    rng = np.random.default_rng(0)
-    return [get_search_space(space).sample(rng) for _ in range(num_children)]
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +96,7 @@ def test_job_without_a_result_is_a_failed_attempt(error: Exception, expected: st
     job = Mock(job_id="7", paths=Mock(stderr="7.err"))
     job.result.side_effect = error
     job.stdout.return_value, job.stderr.return_value = "line 1\n", None
-    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job, folder="jobs"), None)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=lambda *_: job, folder="jobs"), None, None)
     with pytest.raises(AttemptError) as caught:
         worker.evaluate(Task(children(1)[0], 0))
     assert caught.value.reason == f"its job 7 returned no result ({expected}); see 7.err"
@@ -168,7 +161,7 @@ def test_results_that_were_in_the_folder_before_are_not_read(tmp_path: Path) -> 
 def worker_that_submits(*outcomes: object) -> tuple[slurm_worker.SlurmWorker, Mock]:
     """Return a worker whose submissions have ``outcomes``, the last one again and again, and the function that submits."""
     submit = Mock(side_effect=itertools.chain(outcomes, itertools.repeat(outcomes[-1])))
-    return slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=submit, folder="jobs"), None), submit
+    return slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=submit, folder="jobs"), None, None), submit
 
 
 RESULT = Evaluation("key", 0, Status.OK)
@@ -216,7 +209,7 @@ def test_job_imports_modules_from_the_import_path_of_the_search(
             importlib.invalidate_caches()
         return Mock(job_id="7", result=lambda: function(*pickle.loads(sent)))
 
-    worker = slurm_worker.SlurmWorker(evaluator, Mock(submit=run_job, folder=str(tmp_path)), None)
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(submit=run_job, folder=str(tmp_path)), None, None)
     if is_importable:
         assert worker.evaluate(Task(children(1)[0], 0)).status is Status.OK
     else:
@@ -227,7 +220,7 @@ def test_job_imports_modules_from_the_import_path_of_the_search(
 
 def test_evaluator_that_cannot_be_pickled_is_an_input_error(tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=threading.Lock())  # type: ignore[arg-type]
-    worker = slurm_worker.SlurmWorker(evaluator, Mock(folder=str(tmp_path)), None)
+    worker = slurm_worker.SlurmWorker(evaluator, Mock(folder=str(tmp_path)), None, None)
     with pytest.raises(InputError, match=r"^the evaluator cannot be sent to a Slurm job .*; define its parts"):
         worker.evaluate(Task(children(1)[0], 0))
 
@@ -318,7 +311,7 @@ def test_time_limit_begins_whenever_the_job_starts(
     states: str, has_accounting: bool, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = ScheduledJob(states, has_accounting)
-    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=job.submit, folder=str(tmp_path)), 3.0)
+    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=job.submit, folder=str(tmp_path)), 3.0, None)
     monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
     monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
     if expected is None:

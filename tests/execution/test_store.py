@@ -551,6 +551,9 @@ class TestVersions:
             ({"evaluator": "AnalyticEvaluator"}, {"evaluator": "OperatorShareEvaluator"}),
             ({"evaluator": "LookUpEvaluator"}, {"evaluator": "QueryEvaluator"}),
             ({"evaluator": "nasbench201 table", "table": "x"}, {"evaluator": "nasbench201 table", "table": "x"}),
+            ({"settings": {"drop_path_keep": 0.75}}, {"settings": {"drop_path_prob": 0.25}}),
+            ({"settings": {"drop_path_keep": "high"}}, {"settings": {"drop_path_keep": "high"}}),  # damaged
+            ({"evaluator": ["training"]}, {"evaluator": ["training"]}),
         ],
     )
     def test_old_descriptions_are_mapped_to_current_names(self, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -192,9 +192,9 @@ def test_loose_ends_are_the_values_that_no_node_reads() -> None:
 def test_unused_input_is_kept_by_a_normal_cell_and_halved_by_a_reduction_cell() -> None:
     cell = ((1, 4, 1, 4),)
     prev_prev, prev = FeatureMap(torch.randn(2, 4, 6, 6)), FeatureMap(torch.randn(2, 4, 6, 6))
-    normal = MicroCell(cell, (4, 4), 4, stride=1, reduction_prev=False)
+    normal = MicroCell(cell, (4, 4), 4, stride=1, reduction_prev=False, expansion=1)
     assert torch.equal(normal(prev_prev, prev).concatenated()[:, :4], prev_prev.concatenated())
-    reduction = MicroCell(cell, (4, 4), 4, stride=2, reduction_prev=False)
+    reduction = MicroCell(cell, (4, 4), 4, stride=2, reduction_prev=False, expansion=1)
     assert reduction(prev_prev, prev).concatenated().shape == (2, 8, 3, 3)
 
 
@@ -259,9 +259,9 @@ def test_no_random_numbers_without_drop_path() -> None:
 
 def test_drop_path_does_not_drop_identities() -> None:
     value = FeatureMap(torch.randn(64, 2, 4, 4))
-    cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, reduction_prev=False)
+    cell = MicroCell(((0, 0, 0, 0),), (2, 2), 2, stride=1, reduction_prev=False, expansion=1)
     assert torch.equal(cell(value, value, drop_path_prob=0.9).concatenated()[:, 2:], 2 * value.concatenated())
-    pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, reduction_prev=False)
+    pooling = MicroCell(((0, 4, 0, 4),), (2, 2), 2, stride=1, reduction_prev=False, expansion=1)
     dropped = (pooling(value, value, drop_path_prob=0.9).concatenated()[:, 2:] == 0).flatten(1).all(1)
     assert 0 < dropped.sum() < 64
 

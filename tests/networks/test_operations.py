@@ -27,9 +27,9 @@ def test_operators_are_in_the_order_of_the_paper() -> None:
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3), (1, 1)])
 def test_stride_2_halves_the_size_rounded_up(operator: int, size: tuple[int, int]) -> None:
     images = torch.rand(2, 4, *size)
-    assert make_operation(operator, 4, stride=1)(images).shape == images.shape
+    assert make_operation(operator, 4, stride=1, expansion=1)(images).shape == images.shape
     halved = (-(-size[0] // 2), -(-size[1] // 2))
-    assert make_operation(operator, 4, stride=2)(images).shape == (2, 4, *halved)
+    assert make_operation(operator, 4, stride=2, expansion=1)(images).shape == (2, 4, *halved)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

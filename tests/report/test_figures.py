@@ -22,11 +22,11 @@ from tests.report.runs import count_all, make_children, make_run
 
 def test_thinned_children_include_those_to_keep() -> None:
     children = make_children(1000)
-    numbers = [child.number for child in thin(children, 100, [7, 13])]
+    numbers = [child.number for child in thin(children, 100, [7, 13], 1)]
     assert {1, 7, 13, 1000} <= set(numbers)
     assert len(numbers) <= 102
     assert numbers == sorted(numbers)
-    assert thin(children, 1000, []) == children
+    assert thin(children, 1000, [], 1) == children
 
 
 def test_points_of_a_long_search_are_evenly_spaced_although_it_keeps_others() -> None:

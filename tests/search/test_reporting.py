@@ -15,7 +15,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import Evaluation, Limits, Status
 from nases_env.quantity import ACCURACY
 from nases_env.report import render
 from nases_env.search import SearchArgs, SearchRun, Trial
@@ -137,7 +137,8 @@ def test_table_of_the_best_has_dashes_where_nothing_is_known() -> None:
         Evaluation("e", 0, Status.OK, 0.3, num_params=2000),  # from a surrogate
     ]
     console = Console(file=io.StringIO(), width=100)
-    console.print(_top_table([Trial(1, Architecture("x", (), each.key), each) for each in evaluations]))
+    trials = [Trial(1, Architecture("x", (), each.key), each) for each in evaluations]
+    console.print(_top_table(trials, [], Limits(), ACCURACY))
     rows = [line.replace("│", "").split() for line in console.file.getvalue().splitlines()[3:-1]]  # type: ignore[attr-defined]
     assert rows == [
         ["1", "50.00%", "0.00%", "1,234", "5.0", "1", "ok"],

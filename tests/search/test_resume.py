@@ -24,10 +24,11 @@ from nases_env.execution import ExecutionSettings
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
 from nases_env.search.recorded_args import load_args
 from nases_env.search.reporting import BestArtifacts
-from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir, read_trajectory
+from nases_env.search.run_dir import STORE, TRAJECTORY, RunDir
 from tests.commands import ROOT, error_of, run_here, script
 from tests.processes import ForkedCommand
 from tests.search.conftest import report_nothing
+from tests.search.test_loop import trajectory
 
 REINFORCE = ROOT / "agents" / "reinforce.py"
 BUDGET = 14
@@ -99,10 +100,6 @@ def interrupt_after(num_children: int, monkeypatch: pytest.MonkeyPatch) -> None:
         record(loop, *args, **options)
 
     monkeypatch.setattr(SearchLoop, "_record", kill)
-
-
-def trajectory(run_dir: Path) -> list[dict[str, Any]]:
-    return [{**record, "seconds": None} for record in read_trajectory(run_dir)]
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:

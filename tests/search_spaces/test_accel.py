@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
-from nases_env.search_spaces import get_search_space, import_path, parse_architecture
+from nases_env.search_spaces import get_search_space, importable_name, parse_architecture
 from nases_env.search_spaces.accel import Accel
 from nases_env.visualization import describe
 
@@ -30,7 +30,7 @@ def test_four_decisions_for_each_of_seven_blocks_in_seven_time_steps() -> None:
     assert math.prod(SPACE.decision_sizes) == pytest.approx(1.04e11, rel=0.01)
     assert SPACE.decisions_per_timestep == 4
     assert get_search_space("accel").decision_sizes == SPACE.decision_sizes
-    assert import_path(SPACE) == "accel"
+    assert importable_name(SPACE) == "accel"
     assert pickle.loads(pickle.dumps(SPACE)).from_string(TEXT) == SPACE.from_string(TEXT)
 
 

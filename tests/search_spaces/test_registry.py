@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nases_env.errors import InputError
-from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, SearchSpace, get_search_space, import_path
+from nases_env.search_spaces import SEARCH_SPACES, EnasMicro, SearchSpace, get_search_space, importable_name
 from tests.embedding.spaces import ListSpace
 
 MODULE = """
@@ -69,14 +69,14 @@ def test_built_in_search_spaces_by_name() -> None:
     for name, cls in SEARCH_SPACES.items():
         space = get_search_space(name)
         assert type(space) is cls
-        assert import_path(space) == space.name == name
+        assert importable_name(space) == space.name == name
 
 
 @pytest.mark.usefixtures("folder")
 def test_module_and_class_in_the_working_directory() -> None:
     space = get_search_space("my_module:MySpace")
     assert (space.name, space.decision_sizes) == ("my_space", (2, 50, 1))
-    assert import_path(space) == "my_module:MySpace"
+    assert importable_name(space) == "my_module:MySpace"
     assert get_search_space("my_module:MySpace") is space
     assert get_search_space("my_module:Named").decision_sizes == space.decision_sizes  # None names nothing
 

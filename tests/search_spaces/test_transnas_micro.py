@@ -16,7 +16,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import NasBench201Evaluator
 from nases_env.networks import NetworkSettings
 from nases_env.networks.nasbench201 import NasBench201Cell
-from nases_env.search_spaces import get_search_space, import_path, parse_architecture
+from nases_env.search_spaces import get_search_space, importable_name, parse_architecture
 from nases_env.search_spaces.graph import Branch
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.search_spaces.transnas_micro import TransNASMicro
@@ -37,7 +37,7 @@ def test_six_decisions_of_four_operators_in_two_time_steps() -> None:
     assert SPACE.zero_operators == {"none"}
     assert SPACE.identity_operators == {"skip_connect"}
     assert get_search_space("transnas_micro") == SPACE
-    assert import_path(SPACE) == "transnas_micro"
+    assert importable_name(SPACE) == "transnas_micro"
 
 
 def test_string_of_known_decisions() -> None:

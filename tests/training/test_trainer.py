@@ -18,7 +18,6 @@ from nases_env.training import (
     ImageSet,
     TrainingResult,
     TrainingSettings,
-    evaluate_accuracy,
     load_images,
     metrics,
     split_train_valid,
@@ -26,7 +25,7 @@ from nases_env.training import (
 )
 from nases_env.training import trainer as trainer_module
 from nases_env.training.augmentation import channel_statistics, normalize
-from nases_env.training.metrics import evaluation_batch_size, predict_logits, recalibrate_batch_norm
+from nases_env.training.metrics import accuracy, evaluation_batch_size, predict_logits, recalibrate_batch_norm
 from nases_env.training.schedule import learning_rate
 from nases_env.training.settings import Precision
 from nases_env.training.train_step import AUXILIARY_WEIGHT
@@ -346,8 +345,8 @@ def test_accuracies_are_of_the_trained_model_without_augmentation() -> None:
     statistics = channel_statistics(training.images)
     order = torch.randperm(len(training), generator=torch_generator(0, "measured images"))
     measured = training.subset(order[: len(validation)])
-    assert result.valid_accuracy == evaluate_accuracy(model, validation, statistics=statistics, device=CPU)
-    assert result.train_accuracy == evaluate_accuracy(model, measured, statistics=statistics, device=CPU)
+    valid, again = (predict_logits(model, each.images, statistics, CPU, "auto") for each in (validation, measured))
+    assert (result.valid_accuracy, result.train_accuracy) == (accuracy(valid, validation), accuracy(again, measured))
 
 
 def test_accuracy_is_the_fraction_of_correct_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,8 +357,8 @@ def test_accuracy_is_the_fraction_of_correct_predictions(monkeypatch: pytest.Mon
     monkeypatch.setattr(metrics, "EVALUATION_BATCH_SIZE", 3)
     shades = torch.tensor([0, 255, 0, 255, 0, 255, 255], dtype=torch.uint8)[:, None, None, None].expand(7, 1, 2, 2)
     image_set = ImageSet(shades, torch.tensor([0, 1, 0, 1, 0, 0, 0]), ("dark", "bright"))
-    accuracy = evaluate_accuracy(Brightness(), image_set, statistics=channel_statistics(shades), device=CPU)
-    assert accuracy == pytest.approx(5 / 7)
+    logits = predict_logits(Brightness(), shades, channel_statistics(shades), CPU, "auto")
+    assert accuracy(logits, image_set) == pytest.approx(5 / 7)
 
 
 def test_large_images_are_measured_in_small_batches() -> None:

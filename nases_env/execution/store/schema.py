@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any
 
 from nases_env.evaluation.limits import without_limit
+from nases_env.evaluation.presets import rename_settings
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import parse_json
 
@@ -78,52 +79,48 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
-COLUMNS = (
-    "key",
-    "digest",
-    "seed",
-    "status",
-    "valid_accuracy",
-    "train_accuracy",
-    "num_params",
-    "num_flops",
-    "activation_bytes",
-    "file_bytes",
-    "score",
-    "num_epochs",
-    "seconds",
-    "device",
-    "curve",
-    "reason",
-    "genotype",
-    "created",
-    "host",
-    "nases_env_version",
-    "torch_version",
-)
-"""The columns of the table ``evaluations``."""
-
-TABLES: dict[str, tuple[str, ...]] = {
-    "configurations": ("digest", "description"),
-    "evaluations": COLUMNS,
-    "latencies": ("key", "digest", "seconds"),
-    "leases": ("key", "digest", "seed", "owner", "host", "pid", "process_start_time", "heartbeat", "started"),
-}
-"""The tables of the current version and their columns."""
-
-COLUMN_TYPES: dict[str, type | UnionType] = {
-    **dict.fromkeys(COLUMNS, str),
-    **dict.fromkeys(("seed", "num_params", "num_flops", "activation_bytes", "file_bytes", "num_epochs"), int),
-    **dict.fromkeys(("valid_accuracy", "train_accuracy", "seconds"), float),
-    "score": float | None,
-}
-"""Python types of the columns. SQLite does not enforce them."""
-
-TABLE_TYPES: dict[str, dict[str, type]] = {
+TABLES: dict[str, dict[str, type | UnionType]] = {
+    "configurations": {"digest": str, "description": str},
+    "evaluations": {
+        "key": str,
+        "digest": str,
+        "seed": int,
+        "status": str,
+        "valid_accuracy": float,
+        "train_accuracy": float,
+        "num_params": int,
+        "num_flops": int,
+        "activation_bytes": int,
+        "file_bytes": int,
+        "score": float | None,
+        "num_epochs": int,
+        "seconds": float,
+        "device": str,
+        "curve": str,
+        "reason": str,
+        "genotype": str,
+        "created": str,
+        "host": str,
+        "nases_env_version": str,
+        "torch_version": str,
+    },
     "latencies": {"key": str, "digest": str, "seconds": float},
-    "leases": {**dict.fromkeys(TABLES["leases"], str), **dict.fromkeys(("seed", "pid", "heartbeat"), int)},
+    "leases": {
+        "key": str,
+        "digest": str,
+        "seed": int,
+        "owner": str,
+        "host": str,
+        "pid": int,
+        "process_start_time": str,
+        "heartbeat": int,
+        "started": str,
+    },
 }
-"""Python types of the columns of other tables."""
+"""The Python types of the columns of each table of the current version. SQLite does not enforce them."""
+
+COLUMNS = tuple(TABLES["evaluations"])
+"""The columns of the table ``evaluations``."""
 
 RENAMED_EVALUATORS = {
     "AnalyticEvaluator": "OperatorShareEvaluator",
@@ -151,16 +148,12 @@ def migrate_description(description: dict[str, Any]) -> dict[str, Any]:
     """Rename the fields of a configuration of schema version 2, as returned by ``Evaluator.describe``."""
     description = dict(description)
     evaluator = description.get("evaluator")
-    if evaluator in RENAMED_EVALUATORS:
-        description["evaluator"] = RENAMED_EVALUATORS[evaluator]
+    if isinstance(evaluator, str):
+        description["evaluator"] = RENAMED_EVALUATORS.get(evaluator, evaluator)
     if evaluator == "InteractionEvaluator":
         description["landscape_seed"] = description.pop("landscape", 0)
     if isinstance(description.get("settings"), dict):
-        settings = description["settings"] = dict(description["settings"])
-        if "drop_path_keep" in settings:
-            settings["drop_path_prob"] = 1 - settings.pop("drop_path_keep")
-        if "cutout" in settings:
-            settings["cutout_length"] = settings.pop("cutout")
+        description["settings"] = rename_settings(description["settings"])
     return description
 
 

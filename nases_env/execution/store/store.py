@@ -26,10 +26,8 @@ from nases_env.evaluation import Evaluation, Status
 from nases_env.execution.store.liveness import ExpiryDetector, Lease, host_identity, process_start_time
 from nases_env.execution.store.schema import (
     APPLICATION_ID,
-    COLUMN_TYPES,
     COLUMNS,
     SCHEMA_VERSION,
-    TABLE_TYPES,
     TABLES,
     migrate,
 )
@@ -323,7 +321,7 @@ class Store:
         """
         rows = self._query(f"SELECT * FROM {table} ORDER BY rowid")
         for row in rows if check_types else ():
-            self._check_types(row, TABLE_TYPES[table])
+            self._check_types(row, table)
         return rows
 
     def count(self) -> int:
@@ -346,11 +344,11 @@ class Store:
             for row in page:
                 last = row.pop("number")
                 if check_types:
-                    self._check_types(row)
+                    self._check_types(row, "evaluations")
                 yield row
 
-    def _check_types(self, row: Row, types: Mapping[str, Any] = COLUMN_TYPES) -> None:
-        for name, expected in types.items():
+    def _check_types(self, row: Row, table: str) -> None:
+        for name, expected in TABLES[table].items():
             if not isinstance(row[name], expected):
                 raise InputError(
                     f"the store {self.path} has an invalid entry for {row['key']!r} ({name} is {row[name]!r}); "

@@ -9,7 +9,7 @@ from typing import Any
 from nases_env.errors import InputError
 from nases_env.evaluation import Status
 from nases_env.evaluation.result import read_curve
-from nases_env.execution.store.schema import COLUMN_TYPES, TABLE_TYPES
+from nases_env.execution.store.schema import TABLES
 from nases_env.execution.store.store import Row, Store
 from nases_env.hashing import sha256_hex
 from nases_env.json_io import MAX_INTEGER, parse_json
@@ -19,7 +19,7 @@ _DIGEST_WIDTH = 8
 _STATUSES = tuple(status.value for status in Status if status is not Status.FAILED)
 
 _UNRESTRICTED = {
-    name: COLUMN_TYPES[name]
+    name: TABLES["evaluations"][name]
     for name in (
         *("key", "digest", "seed", "seconds", "device", "reason"),
         *("created", "host", "nases_env_version", "torch_version"),
@@ -57,9 +57,9 @@ def check_store(store: Store) -> Iterator[tuple[str, list[str]]]:
     yield f"{num_rows} evaluations: all values are in range", invalid_values
     yield f"{num_rows} evaluations: configurations exist", unknown_digests
     yield f"{num_genotypes} genotypes of built-in search spaces: keys match", invalid_genotypes
-    for table, types in TABLE_TYPES.items():
+    for table in ("latencies", "leases"):
         rows = store.rows_of(table, check_types=False)
-        invalid = ((row, (*_invalid_types(row, types), *_invalid_seconds(row), *_invalid_time(row))) for row in rows)
+        invalid = ((row, (*_invalid_types(row, TABLES[table]), *_invalid_seconds(row), *_invalid_time(row))) for row in rows)
         yield (
             f"{len(rows)} {table}: all values are valid",
             [f"{row['key']}: {error}" for row, errors in invalid for error in errors],

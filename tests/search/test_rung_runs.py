@@ -27,7 +27,8 @@ from nases_env.search.run_dir import FINALISTS, STORE, best_record, read_finalis
 from nases_env.training.train_step import TrainingStep
 from tests.commands import ROOT, error_of, run_here, script
 from tests.search.acting import CallAfter
-from tests.search.test_resume import Killed, interrupt_after, resume, start_search, trajectory
+from tests.search.test_loop import trajectory
+from tests.search.test_resume import Killed, interrupt_after, resume, start_search
 
 pytestmark = pytest.mark.usefixtures("tiny_children", "without_reports")
 

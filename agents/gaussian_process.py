@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.special import ndtri
 from torch import Tensor
 
@@ -74,7 +75,8 @@ NUM_SIZES = 1000  # of architectures, for the size scores
 MAX_SIZE_SCORE = 2.0
 
 NUM_PAIRS = 200  # of architectures, for the mean distance of their paths
-MAX_ENCODED = 20_000  # architectures whose paths and scores are kept
+MAX_PATH_COUNTS = 2_000_000  # of all architectures whose paths are kept
+MAX_ENCODED = 20_000  # architectures whose scores are kept
 
 RUNG_CORRELATIONS = (0.5, 0.8, 0.95)
 
@@ -211,14 +213,13 @@ class GaussianProcess:
                 candidates and do not change the mean.
         """
         candidates = torch.from_numpy(decisions)
-        cross_covariance = self._cross_covariance(self.decisions, self.rungs, candidates)
-        mean = self._center(self._trend(self.kernel, candidates)) + cross_covariance.T @ self.alpha
-        cholesky = self.cholesky
+        observed, rungs, cholesky = self.decisions, self.rungs, self.cholesky
         if len(x_pending):
-            observed = torch.cat([self.decisions, torch.from_numpy(x_pending)])
-            rungs = None if self.rungs is None else torch.cat([self.rungs, self.rungs.new_zeros(len(x_pending))])
+            observed = torch.cat([observed, torch.from_numpy(x_pending)])
+            rungs = None if rungs is None else torch.cat([rungs, rungs.new_zeros(len(x_pending))])
             cholesky = self._cholesky(self.kernel, self._distances_of_observations(observed, rungs))
-            cross_covariance = self._cross_covariance(observed, rungs, candidates)
+        cross_covariance = self._cross_covariance(observed, rungs, candidates)
+        mean = self._center(self._trend(self.kernel, candidates)) + cross_covariance[: len(self.alpha)].T @ self.alpha
         explained = torch.linalg.solve_triangular(cholesky, cross_covariance, upper=False).square().sum(0)
         if self.rungs is None:
             mean_at_data = self.targets - self.kernel.noise_variance * self.alpha
@@ -303,8 +304,18 @@ def covariance(kernel: Kernel, distances: Distances) -> Tensor:
     return mixture if distances.num_rungs is None else mixture * kernel.rung_correlation**distances.num_rungs
 
 
+class _Row(NamedTuple):
+    """The paths of an architecture: their indices, the square roots of their counts, and the sum of the counts."""
+
+    indices: NDArray[np.int64]
+    roots: NDArray[np.float64]
+    total: float
+
+
 class PathEncoder:
-    """Encodes architectures as the square roots of their path counts, in the order in which paths are found.
+    """Encodes architectures as the square roots of their path counts.
+
+    The distances of two architectures do not depend on which others were encoded before.
 
     Args:
         search_space: the search space.
@@ -316,7 +327,8 @@ class PathEncoder:
     def __init__(self, search_space: SearchSpace) -> None:
         self._search_space = search_space
         self._indices: dict[Path, int] = {}
-        self._count = lru_cache(MAX_ENCODED)(self._count_uncached)
+        self._rows: dict[tuple[int, ...], _Row] = {}
+        self._num_counts = 0  # in all rows
         self.mean_distance = 1.0
         rng = numpy_generator(0, "path distance")
         pairs = torch.tensor([[search_space.sample(rng).decisions for _ in range(2)] for _ in range(NUM_PAIRS)])
@@ -324,21 +336,34 @@ class PathEncoder:
 
     def distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Compute the normalized squared distances between ``first`` (A, m) and ``second`` (B, m), shape (A, B)."""
-        rows = [[self._count(tuple(decisions)) for decisions in each.tolist()] for each in (first, second)]
-        return torch.cdist(self._to_matrix(rows[0]), self._to_matrix(rows[1])).square() / self.mean_distance
+        if self._num_counts > MAX_PATH_COUNTS:
+            self._indices.clear()
+            self._rows.clear()
+            self._num_counts = 0
+        rows = [[self._row(tuple(decisions)) for decisions in each.tolist()] for each in (first, second)]
+        roots = [self._to_matrix(each) for each in rows]
+        totals = [np.array([row.total for row in each]) for each in rows]
+        distances: NDArray[np.float64] = (roots[0] @ roots[1].T).toarray()
+        distances *= -2
+        distances += totals[0][:, None]
+        distances += totals[1]
+        return torch.from_numpy(distances.clip(min=0, out=distances)).div_(self.mean_distance)
 
-    def _count_uncached(self, decisions: tuple[int, ...]) -> tuple[list[int], list[float]]:
-        """Return the indices of the paths of an architecture and the square roots of their counts."""
-        paths = count_paths(self._search_space, self._search_space.architecture(decisions))
-        indices = [self._indices.setdefault(path, len(self._indices)) for path in paths]
-        return indices, [math.sqrt(count) for count in paths.values()]
+    def _row(self, decisions: tuple[int, ...]) -> _Row:
+        row = self._rows.get(decisions)
+        if row is None:
+            paths = count_paths(self._search_space, self._search_space.architecture(decisions))
+            indices = [self._indices.setdefault(path, len(self._indices)) for path in paths]
+            counts = np.array(list(paths.values()), dtype=np.float64)
+            self._rows[decisions] = row = _Row(np.array(indices, dtype=np.int64), np.sqrt(counts), counts.sum())
+            self._num_counts += len(indices)
+        return row
 
-    def _to_matrix(self, rows: Sequence[tuple[list[int], list[float]]]) -> Tensor:
-        lengths = [len(indices) for indices, _ in rows]
-        matrix = np.zeros((len(rows), max(1, len(self._indices))))
-        columns = [index for indices, _ in rows for index in indices]
-        matrix[np.repeat(np.arange(len(rows)), lengths), columns] = [value for _, values in rows for value in values]
-        return torch.from_numpy(matrix)
+    def _to_matrix(self, rows: Sequence[_Row]) -> sparse.csr_array:
+        """Return the square roots of the path counts, shape (rows, paths)."""
+        starts = np.cumsum([0, *(len(row.indices) for row in rows)])
+        indices, roots = np.concatenate([row.indices for row in rows]), np.concatenate([row.roots for row in rows])
+        return sparse.csr_array((roots, indices, starts), shape=(len(rows), max(1, len(self._indices))))
 
 
 class TrendScores(Protocol):

@@ -51,6 +51,11 @@ class Evaluator(ABC):
     limits: Limits = Limits()
     """The limits by which ``screen`` decides. ``describe`` does not contain them."""
 
+    @property
+    def is_screening_slow(self) -> bool:
+        """Whether a latency must be measured to know that a child is feasible; one in a table is known."""
+        return self.is_expensive and self.limits.max_latency is not None
+
     def at_fidelity(self, fidelity: int) -> Evaluator:
         """Return an evaluator that evaluates children at a rung; its description has the additional entry ``fidelity``.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 
-from nases_env.errors import InputError
+from nases_env.errors import InputError, one_line
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.result import Evaluation, Status
 from nases_env.search_spaces import Architecture, SearchSpace, get_search_space
+from nases_env.seeding import numpy_generator
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,31 @@ class QueryEvaluator(Evaluator):
     is_noisy = False
 
     def prepare(self) -> None:
-        """Query one architecture to check that the search space provides accuracies.
+        """Query a sampled architecture to check that the search space provides accuracies.
 
         Raises:
             InputError: see ``evaluate``.
         """
-        search_space = get_search_space(self.search_space)
-        self.evaluate(search_space.architecture([0] * search_space.num_decisions), seed=0)
+        self.evaluate(get_search_space(self.search_space).sample(numpy_generator(0, "query")), seed=0)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Query the accuracy of ``architecture``; ``seed`` has no effect.
 
         Raises:
-            InputError: if the search space does not override ``query``, or the result is not a number in [0, 1].
+            InputError: if the search space does not override ``query``, or ``query`` raises an exception or returns
+                something other than a number in [0, 1].
         """
         search_space = get_search_space(self.search_space)
-        accuracy = search_space.query(architecture)
+        try:
+            accuracy = search_space.query(architecture)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"query of {search_space.name} failed for the architecture {architecture.key} "
+                f"({type(error).__name__}: {one_line(error)}); it must return an accuracy for every architecture, such as 0 "
+                "for one without a result"
+            ) from error
         if not (isinstance(accuracy, Real) and 0 <= accuracy <= 1):
             raise InputError(
                 f"query of {search_space.name} returned {accuracy!r} for the architecture {architecture.key}; "

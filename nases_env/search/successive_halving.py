@@ -70,9 +70,11 @@ class SuccessiveHalving:
         """Return the reward of each promoted architecture, by key, comparable with rewards at the first rung.
 
         It is the reward at the highest rung that the child has reached, minus the mean gain of the promoted children at each
-        rung up to there. A child whose training failed at a higher rung has the reward 0.
+        rung up to there. A child whose training failed at a higher rung has the reward 0, or the lowest of the others if
+        that is negative.
         """
         rewards: dict[str, float] = {}
+        failed: list[str] = []
         offset = 0.0
         for lower, upper in zip(self._results[:-1], self._results[1:], strict=True):
             gains = [
@@ -80,5 +82,9 @@ class SuccessiveHalving:
             ]
             offset += sum(gains) / len(gains) if gains else 0.0
             for key, evaluation in upper.items():
-                rewards[key] = evaluation.reward - offset if evaluation.status is Status.OK else 0.0
-        return rewards
+                if evaluation.status is Status.OK:
+                    rewards[key] = evaluation.reward - offset
+                else:
+                    rewards.pop(key, None)
+                    failed.append(key)
+        return rewards | dict.fromkeys(failed, min([0.0, *rewards.values()]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nases_agents import gaussian_process
 from nases_agents.gaussian_process import (
     KERNELS,
     MIN_SELECTION,
@@ -148,6 +149,26 @@ def test_search_space_without_cells_has_no_kernel_on_paths() -> None:
         decision_sizes = (4, 4)
 
     assert GaussianProcess((4, 4), PathEncoder(Widths())).kernels == KERNELS
+
+
+def test_distances_of_paths_do_not_depend_on_what_was_encoded_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    space, rng = EnasMicro(), np.random.default_rng(0)
+
+    def sample(num: int) -> torch.Tensor:
+        return torch.tensor([space.sample(rng).decisions for _ in range(num)])
+
+    first, second, encoder = sample(3), sample(30), PathEncoder(space)
+    before = encoder.distances(first, second)
+    for index, decisions in enumerate(first.tolist()):
+        for other, other_decisions in enumerate(second.tolist()):
+            a, b = (count_paths(space, space.architecture(each)) for each in (decisions, other_decisions))
+            squared_distance = sum((np.sqrt(a[path]) - np.sqrt(b[path])) ** 2 for path in a | b)
+            assert before[index, other] == pytest.approx(squared_distance / encoder.mean_distance)
+    monkeypatch.setattr(gaussian_process, "MAX_PATH_COUNTS", 500)
+    for _ in range(10):
+        encoder.distances(first, sample(30))
+        assert len(encoder._indices) < 1500
+    assert torch.equal(encoder.distances(first, second), before)
 
 
 def test_expected_improvement_equals_the_integral() -> None:

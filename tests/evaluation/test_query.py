@@ -60,6 +60,26 @@ def test_invalid_accuracy_is_an_input_error_with_the_architecture(accuracy: obje
     assert repr(accuracy) in str(caught.value)
 
 
+class PartialTable(LastChoiceSpace):
+    """A table without the rows of the first choice, which ``sample`` does not draw."""
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        return self.architecture(rng.integers(1, self.decision_sizes).tolist())
+
+    def query(self, architecture: Architecture) -> float:
+        return {choice: choice / 10 for choice in range(1, 5)}[min(architecture.decisions)]
+
+
+def test_missing_row_is_an_input_error_with_the_architecture_unless_it_is_not_queried() -> None:
+    evaluator = QueryEvaluator(PartialTable())
+    evaluator.prepare()
+    with pytest.raises(
+        InputError, match=r"last_choice:1-0-0-0 \(KeyError: 0\); it must return an accuracy for every"
+    ) as caught:
+        evaluator.evaluate(PartialTable().architecture([1, 0, 0, 0]), seed=0)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_search_space_without_query_is_an_input_error() -> None:
     space = ListSpace((2, 3))
     with pytest.raises(InputError, match="override its query"):

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Limits, TrainingEvaluator
 from nases_env.search import SearchArgs, SearchLoop, SearchRun
-from nases_env.search.feasibility import check_feasibility
+from nases_env.search.feasibility import MAX_MEASURED, check_feasibility
 from nases_env.search.recorded_args import load_args
 from nases_env.search.run_dir import read_trajectory
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import error_of, run_here
+from tests.evaluation.latency_table import write_latency_table
 from tests.search.limited import limited_env
 from tests.search.test_resume import Killed, interrupt_after
 
@@ -231,6 +233,29 @@ def test_limits_that_nothing_meets_are_reported_before_the_plan() -> None:
     result = run_here(main, *SEARCH, "--agent", "random_search", "--max-params", "5")
     assert "none of 300 sampled architectures meets the limits" in error_of(result)
     assert result.stdout == ""
+
+
+def test_few_measured_latencies_do_not_refuse_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(evaluator: TrainingEvaluator, architecture: Any, seed: int) -> float:
+        measured.append(architecture.key)
+        return 0.004
+
+    monkeypatch.setattr(TrainingEvaluator, "measure_latency", measure)
+    note = check_feasibility(digits(max_latency=0.002), 0)
+    assert note.startswith("note: none of 20 sampled architectures meets the limits; the closest has a latency of 4")
+    assert len(measured) == MAX_MEASURED
+
+
+def test_latency_limit_of_a_table_is_not_refused_by_chance() -> None:
+    """The limit allows 4.4% of the cells, so 20 samples often contain none of them."""
+    table = write_latency_table(Path("latencies.csv"))
+    env = gym.make("NASES-MO-NASBench201-v0", table=table, objectives="accuracy,ms_phone", max_latency=0.003).unwrapped
+    assert isinstance(env, NASESEnv)
+    env.reset(seed=0)
+    notes = [check_feasibility(env, seed) for seed in range(6)]
+    assert all(re.fullmatch(r"note: [1-9]\d* of \d+ sampled architectures meet the limits", note) for note in notes), notes
 
 
 def test_few_feasible_architectures_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

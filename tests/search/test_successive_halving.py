@@ -71,6 +71,18 @@ def test_comparable_rewards_subtract_the_mean_gain() -> None:
     assert halving.comparable_rewards() == expected
 
 
+def test_failed_child_ranks_below_every_measured_one() -> None:
+    halving = SuccessiveHalving((1, 3, 9), reduction_factor=2)
+    for number, reward in enumerate((0.30, 0.29, 0.28, 0.27)):
+        add(halving, child(number), 1, reward)
+    for number, reward in enumerate((0.80, 0.78, 0.05)):  # gains 0.5, 0.49 and -0.23, so the last one has a negative reward
+        add(halving, child(number), 3, reward)
+    add(halving, child(0), 9, 0.0, Status.DIVERGED)
+    add(halving, child(3), 3, 0.0, Status.DIVERGED)
+    rewards = halving.comparable_rewards()
+    assert rewards["0"] == rewards["3"] == rewards["2"] < 0 < rewards["1"]
+
+
 @given(rewards=st.lists(st.floats(0, 1), max_size=60), reduction_factor=st.integers(2, 5))
 def test_number_of_promotions_never_exceeds_the_fraction(rewards: Sequence[float], reduction_factor: int) -> None:
     halving = SuccessiveHalving((1, 2), reduction_factor)

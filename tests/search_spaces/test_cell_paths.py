@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nases_env.search_spaces import EnasMicro, SearchSpace, count_paths
+from nases_env.search_spaces import Architecture, EnasMicro, SearchSpace, count_paths
+from nases_env.search_spaces.graph import Branch, CellGraph
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 
@@ -59,3 +61,31 @@ def test_search_space_without_cells_has_no_paths() -> None:
 
     space = Widths()
     assert not count_paths(space, space.architecture([1, 2]))
+
+
+class Dense(SearchSpace):
+    """Each node reads the input and all nodes before it, so the number of paths doubles with each node."""
+
+    name = "dense"
+    decision_sizes = (3,) * 12
+
+    def cell_graphs(self, architecture: Architecture) -> tuple[CellGraph, ...]:
+        nodes = [
+            tuple(Branch(f"op{choice}", source) for source in range(index + 1))
+            for index, choice in enumerate(architecture.decisions)
+        ]
+        return (CellGraph("cell", ("input",), tuple(nodes), (len(nodes),)),)
+
+
+@pytest.mark.parametrize("maximum", [1, 50, 300])
+def test_only_the_shortest_paths_of_a_cell_with_many_paths_are_counted(
+    maximum: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Dense()
+    architecture = space.sample(numpy_generator(0, "test"))
+    monkeypatch.setattr("nases_env.search_spaces.paths.MAX_PATHS", 10_000)
+    everything = count_paths(space, architecture)
+    monkeypatch.setattr("nases_env.search_spaces.paths.MAX_PATHS", maximum)
+    shortest = sorted(everything, key=lambda path: (len(path), path))[:maximum]
+    assert sum(everything.values()) == 2**11
+    assert count_paths(space, architecture) == {path: everything[path] for path in shortest}

@@ -25,8 +25,9 @@ from nases_env.atomic_io import write_error
 from nases_env.cpu import num_cores
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.attempts import AttemptError
 from nases_env.execution.executor import Task
-from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.pool import Worker
 from nases_env.paths import require_no_link
 
 _SCRIPT = Path(__file__).with_name("process_worker_main.py")

@@ -16,9 +16,12 @@ from nases_env.devices import device_type
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, Status
 from nases_env.evaluation.nasbench201_costs import NasBench201CostEvaluator
-from nases_env.execution.executor import SerialExecutor, Task
-from nases_env.execution.pool import MAX_CONSECUTIVE_FAILURES, AttemptError, Worker, WorkerPoolExecutor
+from nases_env.execution.attempts import MAX_CONSECUTIVE_FAILURES, AttemptError
+from nases_env.execution.executor import Task
+from nases_env.execution.pool import Worker, WorkerPoolExecutor
+from nases_env.execution.serial import SerialExecutor
 from nases_env.search_spaces import get_search_space
+from tests.execution.test_caching import until
 
 EVALUATOR = OperatorShareEvaluator("nasbench201", "skip_connect")
 SPACE = get_search_space("nasbench201")
@@ -82,8 +85,8 @@ def make_executor() -> Iterator[MakeExecutor]:
     """Create executors, which are shut down after the test."""
     executors = []
 
-    def make(*workers: Worker, max_retries: int = 2) -> WorkerPoolExecutor:
-        executors.append(WorkerPoolExecutor(EVALUATOR, workers, max_retries=max_retries))
+    def make(*workers: Worker, max_retries: int = 2, gpu_wait_seconds: float = 0.0) -> WorkerPoolExecutor:
+        executors.append(WorkerPoolExecutor(EVALUATOR, workers, max_retries=max_retries, gpu_wait_seconds=gpu_wait_seconds))
         return executors[-1]
 
     yield make
@@ -182,11 +185,35 @@ def test_training_that_runs_out_of_gpu_memory_is_retried(make_executor: MakeExec
     assert len(worker.evaluated) == 3
 
 
-def test_gpu_that_is_always_out_of_memory_decides(make_executor: MakeExecutor) -> None:
+def test_child_that_is_too_large_for_the_gpu_has_failed(make_executor: MakeExecutor) -> None:
+    """Whether the child or another process uses the memory is not known, so this is no result to keep."""
     worker = FullGpu(3)
-    evaluation = result(make_executor(worker), 1)
-    assert (evaluation.status, evaluation.reason, evaluation.num_params) == (OUT_OF_MEMORY, "the GPU is out of memory", 7)
+    executor = make_executor(worker)
+    evaluation = result(executor, 1)
+    assert (evaluation.status, evaluation.reason, evaluation.num_params) == (FAILED, "the GPU is out of memory", 7)
     assert len(worker.evaluated) == 3
+    assert result(executor, 2).status is Status.OK, "the search continues"
+
+
+def test_gpu_that_remains_full_stops_the_search(make_executor: MakeExecutor) -> None:
+    executor = make_executor(FullGpu(99))
+    assert [result(executor, seed).status for seed in range(2)] == [FAILED, FAILED]
+    with pytest.raises(InputError) as caught:
+        result(executor, 2)
+    assert str(caught.value) == (
+        "3 consecutive children failed in every attempt, the last one: the GPU is out of memory; free its memory and start "
+        "again; resume a search with --resume, or start a new one with a smaller preset, batch_size or num_filters"
+    )
+
+
+def test_shutdown_interrupts_the_wait_for_gpu_memory(make_executor: MakeExecutor) -> None:
+    worker = FullGpu(99)
+    executor = make_executor(worker, gpu_wait_seconds=2 * SECONDS)
+    future = submit(executor, 0)
+    until(lambda: worker.evaluated)
+    executor.shutdown()
+    assert isinstance(future.exception(timeout=0), CancelledError)
+    assert worker.evaluated == [0]
 
 
 def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executor: MakeExecutor) -> None:

@@ -70,6 +70,7 @@ class ProcessWorker(Worker):
     ) -> None:
         self._configuration = _pickle(evaluator)
         self._environment = dict(environment)
+        self.gpu = environment.get("CUDA_VISIBLE_DEVICES", "")
         self._working_dir = os.getcwd()
         self._log_dir = log_dir.absolute()
         self._time_limit = time_limit

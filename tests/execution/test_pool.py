@@ -216,6 +216,71 @@ def test_shutdown_interrupts_the_wait_for_gpu_memory(make_executor: MakeExecutor
     assert worker.evaluated == [0]
 
 
+class BadGpu(ScriptedWorker):
+    """Fails every attempt, as the worker of a GPU that is defective or that another process uses."""
+
+    def __init__(self, gpu: str) -> None:
+        super().__init__()
+        self.gpu = gpu
+
+    def evaluate(self, task: Task) -> Evaluation:
+        self.evaluated.append(task.seed)
+        raise AttemptError("raised AcceleratorError: CUDA error: unknown error")
+
+
+def test_bad_gpu_is_not_used_any_more(make_executor: MakeExecutor, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = BlockedWorker(), BadGpu("1")
+    good.gpu = "0"
+    executor = make_executor(good, bad)
+    with caplog.at_level(logging.WARNING):
+        futures = [submit(executor, seed) for seed in range(6)]
+        until(lambda: len(bad.evaluated) >= 5)  # once each, except for the one that the other worker has
+        good.may_end.release(99)
+        assert [future.result(timeout=SECONDS) for future in futures] == [
+            EVALUATOR.evaluate(ARCHITECTURES[seed], seed) for seed in range(6)
+        ]
+        until(lambda: bad.num_closed)
+        assert result(executor, 7).status is Status.OK
+    assert len(bad.evaluated) == len(set(bad.evaluated)) <= 6
+    assert sorted(good.evaluated) == [0, 1, 2, 3, 4, 5, 7]
+    messages = [record.getMessage() for record in caplog.records if "any more" in record.getMessage()]
+    assert messages == ["GPU 1 is not used any more: 3 children in a row failed on it and succeeded on another one"]
+
+
+def test_gpus_that_all_fail_stop_the_search(make_executor: MakeExecutor) -> None:
+    workers = [BadGpu("0"), BadGpu("1"), BadGpu("2")]
+    executor = make_executor(*workers)
+    assert [result(executor, seed).status for seed in range(2)] == [FAILED, FAILED]
+    with pytest.raises(InputError, match="3 consecutive children failed"):
+        result(executor, 2)
+    assert [sorted(worker.evaluated) for worker in workers] == [[0, 1, 2]] * 3
+
+
+def test_children_that_fail_on_every_gpu_do_not_exclude_one(make_executor: MakeExecutor) -> None:
+    script = {seed: failures(FAILED, FAILED, FAILED) for seed in range(0, 12, 2)}
+    workers = [ScriptedWorker(script), ScriptedWorker(script)]
+    for gpu, worker in enumerate(workers):
+        worker.gpu = str(gpu)
+    executor = make_executor(*workers)
+    statuses = [result(executor, seed).status for seed in range(12)]
+    assert statuses == [FAILED, Status.OK] * 6
+    assert [worker.num_closed for worker in workers] == [0, 0]
+    for seed in range(0, 12, 2):
+        assert {seed} <= set(workers[0].evaluated) & set(workers[1].evaluated), "retried on the other GPU"
+
+
+def test_shutdown_cancels_a_child_that_another_gpu_is_to_retry(make_executor: MakeExecutor) -> None:
+    good, bad = BlockedWorker(), BadGpu("1")
+    good.gpu = "0"
+    executor = make_executor(good, bad)
+    futures = [submit(executor, seed) for seed in range(3)]
+    assert good.has_started.acquire(timeout=SECONDS)
+    until(lambda: len(bad.evaluated) >= 2)
+    executor.shutdown()
+    for future in futures:
+        assert isinstance(future.exception(timeout=0), CancelledError)
+
+
 def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executor: MakeExecutor) -> None:
     worker = ScriptedWorker({1: [AttemptError("two\nlines")]})
     evaluation = result(make_executor(worker, max_retries=0), 1)

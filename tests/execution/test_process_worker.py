@@ -395,6 +395,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def environments(evaluator: Evaluator, num_workers: int, log_dir: Path, workers_per_gpu: int = 1) -> list[dict[str, str]]:
     workers = process_workers(evaluator, num_workers, workers_per_gpu=workers_per_gpu, log_dir=log_dir)
+    assert [worker.gpu for worker in workers] == [worker._environment.get("CUDA_VISIBLE_DEVICES", "") for worker in workers]
     return [worker._environment for worker in workers]
 
 

@@ -19,13 +19,19 @@ def resolve_device(device: str) -> torch.device:
     Raises:
         InputError: if the device is not available.
     """
+    if device != "auto":
+        try:
+            torch.ones(1, device=device).item()  # fails on the device meta, whose tensors have no values
+        except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
+            reason = textwrap.shorten(str(error).splitlines()[0], MAX_REASON)
+            raise InputError(f"cannot use the device {device!r} ({reason}); try auto or cpu") from None
+    return known_device(device)
+
+
+def known_device(device: str) -> torch.device:
+    """Return the device that ``resolve_device`` returns, for a name that it has accepted; nothing is allocated."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.ones(1, device=device).item()  # fails on the device meta, whose tensors have no values
-    except (RuntimeError, AssertionError) as error:  # the type depends on the build of torch
-        reason = textwrap.shorten(str(error).splitlines()[0], MAX_REASON)
-        raise InputError(f"cannot use the device {device!r} ({reason}); try auto or cpu") from None
     found = torch.device(device)
     return torch.device("cpu") if found.type == "cpu" else found  # "cpu:0" is the same device
 
@@ -40,6 +46,16 @@ def device_type(device: str) -> str:
         if device != "auto" and torch.device(device).type == "cuda":
             return "cuda"
     return resolve_device(device).type
+
+
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that a GPU has too little free memory.
+
+    The type is ``OutOfMemoryError`` if torch's allocator raised it, and ``AcceleratorError`` if CUDA itself did.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, torch.AcceleratorError) and "out of memory" in str(error)
 
 
 def device_name(device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nases_env.devices import device_type, resolve_device
+from nases_env.devices import device_type, is_out_of_gpu_memory, known_device, resolve_device
 from nases_env.errors import InputError
 
 
@@ -15,7 +15,8 @@ def test_type_of_a_gpu_is_known_without_one() -> None:
 
 def test_cpu_has_one_name() -> None:
     """Reports and comparisons take a result from any other device for one from a GPU."""
-    assert str(resolve_device("cpu:0")) == "cpu"
+    assert str(resolve_device("cpu:0")) == str(known_device("cpu:0")) == "cpu"
+    assert known_device("auto") == resolve_device("auto")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "meta", "cuda:x"])
@@ -30,3 +31,16 @@ def test_error_of_a_device_is_short() -> None:
     with pytest.raises(InputError, match=f"cannot use the device '{name}'") as error:
         device_type(name)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"), True),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), False),
+        (RuntimeError("out of memory"), False),
+    ],
+)
+def test_gpu_memory_is_short_if_torch_or_cuda_says_so(error: Exception, expected: bool) -> None:
+    assert is_out_of_gpu_memory(error) is expected

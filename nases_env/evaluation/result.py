@@ -17,7 +17,9 @@ class Status(str, Enum):
     """How an evaluation ended. All statuses except ``TOO_LARGE``, which depends on the limits, and ``FAILED`` are stored.
 
     Executors set ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if every attempt exceeded that limit, and ``FAILED`` if all attempts
-    failed in any other way, for example because the worker died. ``FAILED`` is an infrastructure failure.
+    failed in any other way, for example because the worker died. ``FAILED`` is an infrastructure failure. An evaluator
+    returns ``OUT_OF_MEMORY`` if a training runs out of GPU memory; executors try it again and replace it by ``FAILED``,
+    because another process may use the memory.
     """
 
     OK = "ok"

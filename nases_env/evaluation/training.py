@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nases_env.cpu import torch_threads
-from nases_env.devices import device_type, resolve_device
+from nases_env.devices import device_type, known_device
 from nases_env.errors import InputError
 from nases_env.evaluation.base import Evaluator
 from nases_env.evaluation.description import describe_search_space
@@ -162,7 +162,7 @@ class TrainingEvaluator(Evaluator):
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         start = time.perf_counter()
         train, valid = self.images()
-        device = resolve_device(self.device)
+        device = known_device(self.device)  # checked when the executor was made; a failure since then is not the user's
         model = self.build(architecture, seed)
         costs = count_costs(model, train.image_shape)
         flip = uses_flip(self.dataset, self.settings)

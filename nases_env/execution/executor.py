@@ -1,4 +1,4 @@
-"""Base class of executors, modeled on ``concurrent.futures.Executor``, and the executor that evaluates in this process."""
+"""Base class of executors, modeled on ``concurrent.futures.Executor``."""
 
 from __future__ import annotations
 
@@ -72,17 +72,3 @@ class Executor(ABC):
 
     def shutdown(self) -> None:  # noqa: B027 - optional
         """Cancel the children in flight and stop all workers. Can be called repeatedly."""
-
-
-class SerialExecutor(Executor):
-    """Evaluates each child in ``submit``, in this process; ``submit`` raises the exceptions of the evaluator."""
-
-    in_background = False
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-
-    def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
-        future: Future[Evaluation] = Future()
-        future.set_result(Task(architecture, seed, fidelity).run(self.evaluator))
-        return future

@@ -20,10 +20,12 @@ from typeguard import TypeCheckError, check_type
 from nases_env.devices import device_type, resolve_device
 from nases_env.errors import InputError, did_you_mean, shown
 from nases_env.evaluation import Evaluator, TrainingEvaluator
+from nases_env.execution.attempts import MAX_RETRIES
 from nases_env.execution.caching import CachingExecutor
-from nases_env.execution.executor import Executor, SerialExecutor
+from nases_env.execution.executor import Executor
 from nases_env.execution.pool import Worker, WorkerPoolExecutor
 from nases_env.execution.process_worker import default_num_workers, process_workers
+from nases_env.execution.serial import SerialExecutor
 from nases_env.execution.slurm_worker import slurm_workers
 from nases_env.execution.store import Store
 from nases_env.json_io import describe_type
@@ -59,7 +61,7 @@ class ExecutionSettings:
     memory_limit: float | None = None
     """processes: maximum memory of a worker in GiB. A worker that uses more is killed and the child is retried; a child that
     needs too much in every attempt has the status out_of_memory."""
-    max_retries: int = 2
+    max_retries: int = MAX_RETRIES
     """Number of retries of a child whose worker died, raised an exception or exceeded a limit."""
     ray_address: str | None = None
     """ray: the address of a running cluster, such as 10.0.0.1:6379; default: start a cluster on this machine."""

@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import logging
-import queue
 import threading
-import time
 from abc import ABC, abstractmethod
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
-from nases_env.devices import device_type
-from nases_env.errors import InputError, one_line
-from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.evaluation import Evaluation, Evaluator
+from nases_env.execution.attempts import GPU_WAIT_SECONDS, MAX_RETRIES, AttemptError, Attempts, Child
 from nases_env.execution.executor import Executor, Task
 from nases_env.search_spaces import Architecture
 
 logger = logging.getLogger(__name__)
 
-MAX_CONSECUTIVE_FAILURES = 3
-"""After this many consecutive ``FAILED`` children the search aborts: the cause is then probably the machine or the code."""
+MAX_GPU_FAILURES = 3
+"""After this many consecutive children that failed on a GPU and succeeded on another one, the GPU is no longer used."""
 
 _JOIN_SECONDS = 0.1
 
 
-class AttemptError(Exception):
-    """Error of an attempt to evaluate a child.
+class Worker(ABC):
+    """Evaluates one child at a time, for example in a process or as a job.
 
     Attributes:
-        reason: what happened, on one line.
-        status: ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if the attempt exceeded a limit, else ``FAILED``.
-        log: the last lines of the log of the attempt.
-        evaluation: the result of a training that ran out of GPU memory, else None.
+        gpu: the GPU that the worker uses, a value of ``CUDA_VISIBLE_DEVICES``; empty if it has none, or may use several.
     """
 
-    def __init__(
-        self, reason: str, *, status: Status = Status.FAILED, log: str = "", evaluation: Evaluation | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.status = status
-        self.log = log
-        self.evaluation = evaluation
-
-
-class Worker(ABC):
-    """Evaluates one child at a time, for example in a process or as a job."""
+    gpu: str = ""
 
     @abstractmethod
     def evaluate(self, task: Task) -> Evaluation:
@@ -72,16 +55,17 @@ class Worker(ABC):
 class WorkerPoolExecutor(Executor):
     """Evaluates children in several workers in parallel, in the order of submission.
 
-    A failed attempt is retried in the same worker, which restarts first. A training that runs out of GPU memory is a failed
-    attempt too, because other processes may use the same GPU. If all attempts at a child fail, its evaluation
-    has the status ``TIMED_OUT`` or ``OUT_OF_MEMORY`` if all attempts have that status, else ``FAILED``. If
-    ``MAX_CONSECUTIVE_FAILURES`` children have the status ``FAILED`` and no child succeeds between them, the future of the
-    last one raises ``InputError`` instead, as does the future of every further such child until one succeeds.
+    A failed attempt is retried on another GPU if there is one, else in the same worker, which restarts first; ``Attempts``
+    says what a failed attempt is. A GPU on which ``MAX_GPU_FAILURES`` children in a row failed that succeeded on others is
+    no longer used. If ``MAX_CONSECUTIVE_FAILURES`` children have the status ``FAILED`` and no child succeeds between them,
+    the future of the last one raises ``InputError`` instead, as does the future of every further such child until one
+    succeeds.
 
     Args:
         evaluator: the evaluator of the workers.
         workers: at least one; the executor closes them.
         max_retries: maximum number of retries per child.
+        gpu_wait_seconds: time between two attempts at a child that ran out of GPU memory.
 
     Raises:
         ValueError: if ``workers`` is empty.
@@ -89,16 +73,24 @@ class WorkerPoolExecutor(Executor):
 
     in_background = True
 
-    def __init__(self, evaluator: Evaluator, workers: Sequence[Worker], *, max_retries: int = 2) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        workers: Sequence[Worker],
+        *,
+        max_retries: int = MAX_RETRIES,
+        gpu_wait_seconds: float = GPU_WAIT_SECONDS,
+    ) -> None:
         if not workers:
             raise ValueError("at least one worker is needed")
         self.evaluator = evaluator
         self.num_workers = len(workers)
-        self._max_retries = max_retries
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.RLock()
-        self._is_shut_down = False
-        self._num_consecutive_failures = 0
+        self._attempts = Attempts(evaluator, max_retries)
+        self._gpu_wait_seconds = gpu_wait_seconds
+        self._gpus = _Gpus({worker.gpu for worker in workers})
+        self._queue: deque[_Job] = deque()
+        self._changed = threading.Condition()  # of the queue and the GPUs, and their lock
+        self._is_shut_down = threading.Event()
         self._workers = {
             threading.Thread(target=self._work, args=(worker,), name=f"nases-worker-{slot}", daemon=True): worker
             for slot, worker in enumerate(workers)
@@ -108,27 +100,24 @@ class WorkerPoolExecutor(Executor):
         atexit.register(self.shutdown)
 
     def submit(self, architecture: Architecture, seed: int, fidelity: int | None = None) -> Future[Evaluation]:
-        job = _Job(Task(architecture, seed, fidelity), Future())
-        with self._lock:
-            if self._is_shut_down:
+        job = _Job(Child(Task(architecture, seed, fidelity)))
+        with self._changed:
+            if self._is_shut_down.is_set():
                 job.cancel()
             else:
-                self._queue.put(job)
+                self._queue.append(job)
+                self._changed.notify_all()
         return job.future
 
     def shutdown(self) -> None:
-        with self._lock:
-            self._is_shut_down = True
+        with self._changed:
+            self._is_shut_down.set()
+            jobs = list(self._queue)
+            self._queue.clear()
+            self._changed.notify_all()
         atexit.unregister(self.shutdown)
-        while True:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is not None:
-                job.cancel()
-        for _ in self._workers:
-            self._queue.put(None)
+        for job in jobs:
+            job.cancel()
         for worker in self._workers.values():
             worker.cancel()
         for thread, worker in self._workers.items():
@@ -137,76 +126,115 @@ class WorkerPoolExecutor(Executor):
                 thread.join(_JOIN_SECONDS)
 
     def _work(self, worker: Worker) -> None:
-        """Evaluate jobs from the queue until it contains None; the body of the thread of a worker."""
+        """Evaluate jobs from the queue; the body of the thread of a worker."""
         try:
-            while (job := self._queue.get()) is not None:
-                if not job.future.set_running_or_notify_cancel():
-                    continue
+            while (job := self._take(worker)) is not None:
                 try:
-                    evaluation = self._evaluate(worker, job.task)
+                    evaluation = self._evaluate(worker, job)
                 except BaseException as error:  # forward any exception to the caller
                     job.future.set_exception(error)
                 else:
-                    job.future.set_result(evaluation)
+                    if evaluation is not None:
+                        job.future.set_result(evaluation)
                 del job  # otherwise it stays in memory while the thread waits for the next job
         finally:
             worker.close()
 
-    def _evaluate(self, worker: Worker, task: Task) -> Evaluation:
-        start = time.monotonic()
-        num_attempts = 1 + self._max_retries
-        failures: list[AttemptError] = []
-        while len(failures) < num_attempts:
-            if self._is_shut_down:
-                raise CancelledError
+    def _take(self, worker: Worker) -> _Job | None:
+        """Wait for the next job of a worker; None: it evaluates no more."""
+        with self._changed:
+            while not self._is_shut_down.is_set() and worker.gpu in self._gpus.used:
+                job = next((job for job in self._queue if self._gpus.may_take(worker.gpu, job)), None)
+                if job is None:
+                    self._changed.wait()
+                    continue
+                self._queue.remove(job)
+                if job.future.running() or job.future.set_running_or_notify_cancel():
+                    return job
+        return None
+
+    def _evaluate(self, worker: Worker, job: _Job) -> Evaluation | None:
+        """Evaluate a child; return None if a worker of another GPU retries it."""
+
+        def evaluate(task: Task) -> Evaluation:
             try:
-                evaluation = worker.evaluate(task)
-                if evaluation.status is Status.OUT_OF_MEMORY:
-                    raise AttemptError("the GPU is out of memory", status=Status.OUT_OF_MEMORY, evaluation=evaluation)
-            except AttemptError as failure:
-                if self._is_shut_down:
+                return worker.evaluate(task)
+            except AttemptError:
+                if self._is_shut_down.is_set():
                     raise CancelledError from None
-                failures.append(failure)
-                reason = one_line(failure.reason)
-                logger.warning("child %s, attempt %d of %d: %s", task.name, len(failures), num_attempts, reason)
-            else:
-                with self._lock:
-                    self._num_consecutive_failures = 0
+                raise
+
+        while not self._is_shut_down.is_set():
+            num_failures = len(job.child.failures)
+            evaluation = self._attempts.attempt(job.child, evaluate)
+            waits = evaluation is None and job.child.found_full_gpu
+            with self._changed:
+                self._gpus.add_attempt(worker.gpu, job, failed=len(job.child.failures) > num_failures)
+                is_passed_on = evaluation is None and not self._is_shut_down.is_set() and bool(self._gpus.others(job))
+                if is_passed_on:
+                    self._queue.appendleft(job)
+                self._changed.notify_all()
+            if waits:
+                self._is_shut_down.wait(self._gpu_wait_seconds)
+            if evaluation is not None or is_passed_on:
                 return evaluation
-        return self._failed_evaluation(task, failures, time.monotonic() - start)
-
-    def _failed_evaluation(self, task: Task, failures: Sequence[AttemptError], seconds: float) -> Evaluation:
-        """Return the evaluation of a child for which every attempt failed."""
-        statuses = {failure.status for failure in failures}
-        status = failures[0].status if len(statuses) == 1 else Status.FAILED
-        reason = "; ".join(dict.fromkeys(one_line(failure.reason) for failure in failures))
-        if status is Status.FAILED:
-            with self._lock:
-                self._num_consecutive_failures += 1
-                num_failed = self._num_consecutive_failures
-            if num_failed >= MAX_CONSECUTIVE_FAILURES:
-                last_lines = " ".join(failures[-1].log.splitlines()[-3:])
-                log = f"; end of its log: {one_line(last_lines)}" if last_lines.strip() else ""
-                raise InputError(
-                    f"{num_failed} consecutive children failed in every attempt, the last one: {reason}{log}; "
-                    "fix the cause and start again; resume a search with --resume"
-                )
-        evaluation = failures[-1].evaluation
-        if evaluation is not None and status is Status.OUT_OF_MEMORY:
-            return dataclasses.replace(evaluation, seconds=seconds, reason=reason)  # with the costs of the network
-        return Evaluation(task.architecture.key, task.seed, status, seconds=seconds, device=self._device(), reason=reason)
-
-    def _device(self) -> str:
-        """Return the device of the children, for those without a result; the device of a table is one of its columns."""
-        device = getattr(self.evaluator, "device", None) if self.evaluator.is_expensive else None
-        return device_type(device) if device == "auto" else str(device or "cpu")
+        raise CancelledError
 
 
-class _Job(NamedTuple):
-    task: Task
-    future: Future[Evaluation]
+@dataclass(eq=False)
+class _Job:
+    """A child, and the GPUs on which it has failed."""
+
+    child: Child
+    gpus: set[str] = field(default_factory=set)
+    future: Future[Evaluation] = field(default_factory=lambda: Future())
 
     def cancel(self) -> None:
-        """Cancel the future of a job that no worker has started, and notify the threads that wait for it."""
-        self.future.cancel()
-        self.future.set_running_or_notify_cancel()
+        """Cancel the future of a job that no worker evaluates, and notify the threads that wait for it."""
+        if self.future.running():  # a worker passed it on
+            self.future.set_exception(CancelledError())
+        else:
+            self.future.cancel()
+            self.future.set_running_or_notify_cancel()
+
+
+class _Gpus:
+    """The GPUs of the workers; for workers with an empty ``Worker.gpu``, one with this name. Not thread-safe.
+
+    Attributes:
+        used: those that are still used; at least one.
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        self.used = names
+        self._failing: set[str] = set()  # the last attempt failed
+        self._num_refuted: Counter[str] = Counter()  # children in a row that failed here and succeeded on another one
+
+    def others(self, job: _Job) -> set[str]:
+        """Return the GPUs on which a child is to be retried, rather than on those on which it failed; may be empty."""
+        untried = self.used - job.gpus
+        return untried - self._failing or untried
+
+    def may_take(self, gpu: str, job: _Job) -> bool:
+        """Return whether a worker of ``gpu`` may evaluate a job from the queue."""
+        others = self.others(job)
+        return not job.gpus or not others or gpu in others
+
+    def add_attempt(self, gpu: str, job: _Job, *, failed: bool) -> None:
+        """Record an attempt at a child."""
+        if failed:
+            self._failing.add(gpu)
+            job.gpus.add(gpu)
+            return
+        self._failing.discard(gpu)
+        self._num_refuted[gpu] = 0
+        if gpu in self.used:  # so that this one remains
+            for other in (job.gpus - {gpu}) & self.used:
+                self._num_refuted[other] += 1
+                if self._num_refuted[other] == MAX_GPU_FAILURES:
+                    self.used.remove(other)
+                    logger.warning(
+                        "GPU %s is not used any more: %d children in a row failed on it and succeeded on another one",
+                        other,
+                        MAX_GPU_FAILURES,
+                    )

@@ -25,8 +25,9 @@ from nases_env.atomic_io import write_error
 from nases_env.cpu import num_cores
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.attempts import AttemptError
 from nases_env.execution.executor import Task
-from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.pool import Worker
 from nases_env.paths import require_no_link
 
 _SCRIPT = Path(__file__).with_name("process_worker_main.py")
@@ -69,6 +70,7 @@ class ProcessWorker(Worker):
     ) -> None:
         self._configuration = _pickle(evaluator)
         self._environment = dict(environment)
+        self.gpu = environment.get("CUDA_VISIBLE_DEVICES", "")
         self._working_dir = os.getcwd()
         self._log_dir = log_dir.absolute()
         self._time_limit = time_limit

@@ -14,8 +14,9 @@ from typing import Any
 from nases_env.atomic_io import write_error
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.attempts import AttemptError
 from nases_env.execution.executor import Task
-from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.pool import Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.ray_cluster import connection, ray
 from nases_env.execution.ray_worker_main import TaskLocation, evaluate, read_log

@@ -19,8 +19,9 @@ from typing import Any
 
 from nases_env.errors import InputError, one_line
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.attempts import AttemptError
 from nases_env.execution.executor import Task
-from nases_env.execution.pool import AttemptError, Worker
+from nases_env.execution.pool import Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
 from nases_env.paths import import_path

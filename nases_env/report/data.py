@@ -16,7 +16,7 @@ from nases_env.search_spaces.graph import CellGraph
 Numbers = NDArray[np.float64]
 
 OK = "ok"  # status of a child that has a result
-FAILED = "failed"  # status of a child that could not be evaluated because of the machine
+UNEVALUATED = ("failed", "timed_out", "out_of_memory")  # the statuses of children that no attempt could evaluate
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Finalist:
     @property
     def is_confirmed(self) -> bool:
         """Whether the second evaluation is a result; otherwise, ``mean_reward`` is the first reward."""
-        return self.second.status != FAILED
+        return self.second.status not in UNEVALUATED
 
 
 @dataclass(frozen=True)

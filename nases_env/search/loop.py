@@ -435,8 +435,8 @@ class SearchLoop:
     def _choose(self) -> None:
         """Evaluate the best children again with other seeds, and make the one with the highest mean reward ``best``.
 
-        A child whose second evaluation failed because of the machine is not chosen. If all of them failed, the child with
-        the best first evaluation remains ``best``.
+        A child that could not be evaluated again is not chosen. If none could, the child with the best first evaluation
+        remains ``best``.
 
         The reward of the best child is biased upward because the child was selected by it (the "winner's curse"). There is
         nothing to choose from fewer than two children.

@@ -299,7 +299,7 @@ def _hyperparameter_summaries(values: Hyperparameters) -> tuple[Event, Event, Ev
 
 
 def _describe_failed(failed: Sequence[Finalist], num_finalists: int) -> str:
-    """Describe the finalists whose second evaluation failed because of the machine."""
+    """Describe the finalists that could not be evaluated again."""
     reason = failed[0].second.reason or "no reason is known"
     if len(failed) == num_finalists:
         return f"no finalist could be evaluated again ({reason}); the best child is the one with the best first evaluation"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nases_env.envs import Action
-from nases_env.evaluation import Evaluation, Status
+from nases_env.evaluation import UNEVALUATED, Evaluation
 from nases_env.search_spaces import Architecture
 
 
@@ -47,15 +47,15 @@ class Finalist:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the second evaluation is a result; False if it failed because of the machine."""
-        return self.second.status is not Status.FAILED
+        """Whether the second evaluation is a result; False if no attempt could evaluate the child."""
+        return self.second.status not in UNEVALUATED
 
     @property
     def mean_reward(self) -> float:
         """The mean reward of both evaluations, by which the best child is chosen; the second one if their rungs differ.
 
-        If the second evaluation failed, it is the first reward. Such a child is chosen only if the second evaluations of all
-        finalists failed.
+        If the child could not be evaluated again, it is the first reward. Such a child is chosen only if this is true of all
+        finalists.
         """
         first, second = self.trial.evaluation, self.second
         if not self.is_confirmed:

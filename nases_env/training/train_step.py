@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nases_env.devices import is_out_of_gpu_memory
 from nases_env.errors import InputError, one_line
 from nases_env.training.augmentation import AugmentationParams, ChannelStatistics, augment
 from nases_env.training.metrics import autocast
@@ -176,7 +177,7 @@ class GraphedStep:
 
         Raises:
             InputError: if the model cannot be captured as a CUDA graph.
-            torch.cuda.OutOfMemoryError: if the GPU is out of memory.
+            RuntimeError: if the GPU is out of memory (``is_out_of_gpu_memory``) or fails in another way.
         """
         if self._graph is None:
             if self._num_calls < WARM_UP_STEPS:
@@ -195,16 +196,25 @@ class GraphedStep:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self._step()
         except RuntimeError as error:
-            cause: BaseException | None = error
-            while cause is not None:  # ending a failed capture raises a second error
-                if isinstance(cause, torch.cuda.OutOfMemoryError):
-                    raise cause from None
-                cause = cause.__context__
+            errors = _with_contexts(error)  # ending a failed capture raises a second error
+            for each in errors:
+                if is_out_of_gpu_memory(each):
+                    raise each from None
+            if not any("captur" in str(each) for each in errors):  # all messages of CUDA about captures contain it
+                raise
             raise InputError(
                 f"a training step of this network cannot be captured as a CUDA graph ({one_line(error)}); "
                 "set cuda_graphs to False"
             ) from error
         return graph
+
+
+def _with_contexts(error: BaseException) -> list[BaseException]:
+    """Return ``error`` and the errors during whose handling it was raised, the first one last."""
+    errors = [error]
+    while (earlier := errors[-1].__context__) is not None:
+        errors.append(earlier)
+    return errors
 
 
 @contextlib.contextmanager

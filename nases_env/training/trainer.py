@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from nases_env.errors import InputError
+from nases_env.devices import is_out_of_gpu_memory
+from nases_env.errors import InputError, one_line
 from nases_env.hashing import tensor_digest
 from nases_env.seeding import derive_seed, torch_generator
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics, draw_augmentation
@@ -166,9 +167,11 @@ def train_classifier(
                 accuracies = _measure(run, valid, statistics)
         if accuracies is not None:
             status = "ok"
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_gpu_memory(error):
+            raise
         # As text, because a log record with the error would reference its frames.
-        logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), str(error))
+        logger.warning("out of GPU memory after %d epochs: %s", len(progress.curve), one_line(error))
         status = "out_of_memory"
     if status == "out_of_memory":  # outside the handler, whose traceback references the tensors
         model.zero_grad(set_to_none=True)

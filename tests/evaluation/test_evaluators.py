@@ -57,6 +57,12 @@ def test_evaluation_is_bit_identical_regardless_of_global_state(evaluation: Eval
     assert EVALUATOR.evaluate(ARCHITECTURE, seed=2).curve != evaluation.curve
 
 
+def test_failing_device_is_not_an_input_error() -> None:
+    """The executor has checked the device, so it can only have failed since then, and the child is tried again."""
+    with pytest.raises((RuntimeError, AssertionError)):  # the type depends on the build of torch
+        dataclasses.replace(EVALUATOR, device="cuda:99").evaluate(ARCHITECTURE, seed=1)
+
+
 def test_equivalent_architectures_have_the_same_evaluation(evaluation: Evaluation) -> None:
     same = reorder_architecture(ARCHITECTURE, np.random.default_rng(1))
     assert same.decisions != ARCHITECTURE.decisions

@@ -22,9 +22,11 @@ import pytest
 
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, Status
+from nases_env.execution.attempts import AttemptError
 from nases_env.execution.caching import CachingExecutor
-from nases_env.execution.executor import Executor, SerialExecutor, Task
-from nases_env.execution.pool import AttemptError, Worker, WorkerPoolExecutor
+from nases_env.execution.executor import Executor, Task
+from nases_env.execution.pool import Worker, WorkerPoolExecutor
+from nases_env.execution.serial import SerialExecutor
 from nases_env.execution.store import Store
 from nases_env.search_spaces import Architecture, get_search_space
 from tests.processes import processes
@@ -115,7 +117,7 @@ def make(path: Path) -> Iterator[Callable[..., CachingExecutor]]:
         inner: Executor = (
             WorkerPoolExecutor(evaluator, [InThread(evaluator) for _ in range(num_workers)], max_retries=0)
             if background
-            else SerialExecutor(evaluator)
+            else SerialExecutor(evaluator, gpu_wait_seconds=0.0)
         )
         made.append(CachingExecutor(inner, Store(path), SPACE.to_json, **{"poll_seconds": 0.01, **options}))
         return made[-1]
@@ -199,6 +201,15 @@ class TestSerialAndBackground:
         assert evaluator.seen == [1]
         again = make(Accuracies(), background=background)
         assert again.submit(architecture(1), 1).result(30) == found(1, 0.001), "another search does"
+
+    def test_result_without_enough_gpu_memory_is_not_stored(
+        self, make: Callable[..., CachingExecutor], evaluator: Accuracies, other: Store, background: bool
+    ) -> None:
+        """Another process may have used the memory, and the store does not depend on the GPU."""
+        executor = make(evaluator, background=background)
+        evaluator.outcome = lambda: Evaluation(architecture(1).key, 1, Status.OUT_OF_MEMORY, device="cuda")
+        assert executor.submit(architecture(1), 1).result(30).status is Status.FAILED
+        assert (other.count(), other.leases()) == (0, [])
 
     def test_preloaded_failure_is_not_evaluated_again_and_a_result_comes_from_the_store(
         self, make: Callable[..., CachingExecutor], evaluator: Accuracies, background: bool

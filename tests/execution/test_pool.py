@@ -16,9 +16,12 @@ from nases_env.devices import device_type
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, Evaluator, OperatorShareEvaluator, Status
 from nases_env.evaluation.nasbench201_costs import NasBench201CostEvaluator
-from nases_env.execution.executor import SerialExecutor, Task
-from nases_env.execution.pool import MAX_CONSECUTIVE_FAILURES, AttemptError, Worker, WorkerPoolExecutor
+from nases_env.execution.attempts import MAX_CONSECUTIVE_FAILURES, AttemptError
+from nases_env.execution.executor import Task
+from nases_env.execution.pool import Worker, WorkerPoolExecutor
+from nases_env.execution.serial import SerialExecutor
 from nases_env.search_spaces import get_search_space
+from tests.execution.test_caching import until
 
 EVALUATOR = OperatorShareEvaluator("nasbench201", "skip_connect")
 SPACE = get_search_space("nasbench201")
@@ -82,8 +85,8 @@ def make_executor() -> Iterator[MakeExecutor]:
     """Create executors, which are shut down after the test."""
     executors = []
 
-    def make(*workers: Worker, max_retries: int = 2) -> WorkerPoolExecutor:
-        executors.append(WorkerPoolExecutor(EVALUATOR, workers, max_retries=max_retries))
+    def make(*workers: Worker, max_retries: int = 2, gpu_wait_seconds: float = 0.0) -> WorkerPoolExecutor:
+        executors.append(WorkerPoolExecutor(EVALUATOR, workers, max_retries=max_retries, gpu_wait_seconds=gpu_wait_seconds))
         return executors[-1]
 
     yield make
@@ -182,11 +185,100 @@ def test_training_that_runs_out_of_gpu_memory_is_retried(make_executor: MakeExec
     assert len(worker.evaluated) == 3
 
 
-def test_gpu_that_is_always_out_of_memory_decides(make_executor: MakeExecutor) -> None:
+def test_child_that_is_too_large_for_the_gpu_has_failed(make_executor: MakeExecutor) -> None:
+    """Whether the child or another process uses the memory is not known, so this is no result to keep."""
     worker = FullGpu(3)
-    evaluation = result(make_executor(worker), 1)
-    assert (evaluation.status, evaluation.reason, evaluation.num_params) == (OUT_OF_MEMORY, "the GPU is out of memory", 7)
+    executor = make_executor(worker)
+    evaluation = result(executor, 1)
+    assert (evaluation.status, evaluation.reason, evaluation.num_params) == (FAILED, "the GPU is out of memory", 7)
     assert len(worker.evaluated) == 3
+    assert result(executor, 2).status is Status.OK, "the search continues"
+
+
+def test_gpu_that_remains_full_stops_the_search(make_executor: MakeExecutor) -> None:
+    executor = make_executor(FullGpu(99))
+    assert [result(executor, seed).status for seed in range(2)] == [FAILED, FAILED]
+    with pytest.raises(InputError) as caught:
+        result(executor, 2)
+    assert str(caught.value) == (
+        "3 consecutive children failed in every attempt, the last one: the GPU is out of memory; free its memory and start "
+        "again; resume a search with --resume, or start a new one with a smaller preset, batch_size or num_filters"
+    )
+
+
+def test_shutdown_interrupts_the_wait_for_gpu_memory(make_executor: MakeExecutor) -> None:
+    worker = FullGpu(99)
+    executor = make_executor(worker, gpu_wait_seconds=2 * SECONDS)
+    future = submit(executor, 0)
+    until(lambda: worker.evaluated)
+    executor.shutdown()
+    assert isinstance(future.exception(timeout=0), CancelledError)
+    assert worker.evaluated == [0]
+
+
+class BadGpu(ScriptedWorker):
+    """Fails every attempt, as the worker of a GPU that is defective or that another process uses."""
+
+    def __init__(self, gpu: str) -> None:
+        super().__init__()
+        self.gpu = gpu
+
+    def evaluate(self, task: Task) -> Evaluation:
+        self.evaluated.append(task.seed)
+        raise AttemptError("raised AcceleratorError: CUDA error: unknown error")
+
+
+def test_bad_gpu_is_not_used_any_more(make_executor: MakeExecutor, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = BlockedWorker(), BadGpu("1")
+    good.gpu = "0"
+    executor = make_executor(good, bad)
+    with caplog.at_level(logging.WARNING):
+        futures = [submit(executor, seed) for seed in range(6)]
+        until(lambda: len(bad.evaluated) >= 5)  # once each, except for the one that the other worker has
+        good.may_end.release(99)
+        assert [future.result(timeout=SECONDS) for future in futures] == [
+            EVALUATOR.evaluate(ARCHITECTURES[seed], seed) for seed in range(6)
+        ]
+        until(lambda: bad.num_closed)
+        assert result(executor, 7).status is Status.OK
+    assert len(bad.evaluated) == len(set(bad.evaluated)) <= 6
+    assert sorted(good.evaluated) == [0, 1, 2, 3, 4, 5, 7]
+    messages = [record.getMessage() for record in caplog.records if "any more" in record.getMessage()]
+    assert messages == ["GPU 1 is not used any more: 3 children in a row failed on it and succeeded on another one"]
+
+
+def test_gpus_that_all_fail_stop_the_search(make_executor: MakeExecutor) -> None:
+    workers = [BadGpu("0"), BadGpu("1"), BadGpu("2")]
+    executor = make_executor(*workers)
+    assert [result(executor, seed).status for seed in range(2)] == [FAILED, FAILED]
+    with pytest.raises(InputError, match="3 consecutive children failed"):
+        result(executor, 2)
+    assert [sorted(worker.evaluated) for worker in workers] == [[0, 1, 2]] * 3
+
+
+def test_children_that_fail_on_every_gpu_do_not_exclude_one(make_executor: MakeExecutor) -> None:
+    script = {seed: failures(FAILED, FAILED, FAILED) for seed in range(0, 12, 2)}
+    workers = [ScriptedWorker(script), ScriptedWorker(script)]
+    for gpu, worker in enumerate(workers):
+        worker.gpu = str(gpu)
+    executor = make_executor(*workers)
+    statuses = [result(executor, seed).status for seed in range(12)]
+    assert statuses == [FAILED, Status.OK] * 6
+    assert [worker.num_closed for worker in workers] == [0, 0]
+    for seed in range(0, 12, 2):
+        assert {seed} <= set(workers[0].evaluated) & set(workers[1].evaluated), "retried on the other GPU"
+
+
+def test_shutdown_cancels_a_child_that_another_gpu_is_to_retry(make_executor: MakeExecutor) -> None:
+    good, bad = BlockedWorker(), BadGpu("1")
+    good.gpu = "0"
+    executor = make_executor(good, bad)
+    futures = [submit(executor, seed) for seed in range(3)]
+    assert good.has_started.acquire(timeout=SECONDS)
+    until(lambda: len(bad.evaluated) >= 2)
+    executor.shutdown()
+    for future in futures:
+        assert isinstance(future.exception(timeout=0), CancelledError)
 
 
 def test_without_retries_one_attempt_decides_and_reason_is_one_line(make_executor: MakeExecutor) -> None:

@@ -25,9 +25,11 @@ import torch
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEvaluator, Status, TrainingEvaluator
 from nases_env.execution import process_worker
-from nases_env.execution.executor import SerialExecutor, Task
-from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
+from nases_env.execution.attempts import AttemptError
+from nases_env.execution.executor import Task
+from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.execution.process_worker import ProcessWorker, default_num_workers, process_workers
+from nases_env.execution.serial import SerialExecutor
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
 from tests.processes import ForkedCommand
@@ -393,6 +395,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def environments(evaluator: Evaluator, num_workers: int, log_dir: Path, workers_per_gpu: int = 1) -> list[dict[str, str]]:
     workers = process_workers(evaluator, num_workers, workers_per_gpu=workers_per_gpu, log_dir=log_dir)
+    assert [worker.gpu for worker in workers] == [worker._environment.get("CUDA_VISIBLE_DEVICES", "") for worker in workers]
     return [worker._environment for worker in workers]
 
 

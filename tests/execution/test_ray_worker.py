@@ -25,7 +25,8 @@ import torch
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, OperatorShareEvaluator, Status, TrainingEvaluator
 from nases_env.execution import SerialExecutor, Task
-from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
+from nases_env.execution.attempts import AttemptError
+from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.search_spaces import Architecture
 from tests.execution.faulty import FaultyEvaluator, children
 from tests.processes import run_forked

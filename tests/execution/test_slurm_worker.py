@@ -23,7 +23,8 @@ import torch
 from nases_env.errors import InputError
 from nases_env.evaluation import PRESETS, Evaluation, Evaluator, Status, TrainingEvaluator
 from nases_env.execution import SerialExecutor, Task, slurm_worker
-from nases_env.execution.pool import AttemptError, WorkerPoolExecutor
+from nases_env.execution.attempts import AttemptError
+from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.execution.slurm_worker import slurm_workers
 from tests.execution.faulty import FaultyEvaluator, children
 from tests.execution.test_process_worker import is_gone

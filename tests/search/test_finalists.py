@@ -81,9 +81,13 @@ def test_second_reward_has_no_selection_bias_and_the_choice_is_better() -> None:
     assert np.mean(gains) > 0
 
 
-@pytest.mark.parametrize("num_failed", [1, 2, 3])
-def test_finalist_without_a_second_result_is_not_chosen_unless_all_are(num_failed: int, tmp_path: Path) -> None:
-    """A second evaluation fails because of the machine for the finalists with the best first rewards."""
+@pytest.mark.parametrize(
+    ("num_failed", "status"), [(1, Status.FAILED), (2, Status.TIMED_OUT), (2, Status.OUT_OF_MEMORY), (3, Status.FAILED)]
+)
+def test_finalist_without_a_second_result_is_not_chosen_unless_all_are(
+    num_failed: int, status: Status, tmp_path: Path
+) -> None:
+    """The finalists with the best first rewards cannot be evaluated again."""
     expected = search_with(3)
     env = toy_env(rungs=())
     failing = [trial.evaluation.key for trial in expected.ranking()[:num_failed]]
@@ -94,7 +98,7 @@ def test_finalist_without_a_second_result_is_not_chosen_unless_all_are(num_faile
         if architecture.key not in failing:
             return future
         failed: Future[Evaluation] = Future()
-        failed.set_result(replace(future.result(), status=Status.FAILED, reason="worker killed"))
+        failed.set_result(replace(future.result(), status=status, reason="worker killed"))
         return failed
 
     env.submit_again = submit  # type: ignore[method-assign]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -169,6 +170,45 @@ def test_graphed_step_trains_on_the_current_batch() -> None:
                     run()
             losses.append(step.loss_sum.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+CAPTURED = "CUDA error: operation failed due to a previous error during capture"
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected", "message"),
+    [
+        (["CUDA error: out of memory"], torch.AcceleratorError, "out of memory"),
+        (["CUDA error: out of memory", CAPTURED], torch.AcceleratorError, "out of memory"),
+        (["CUDA error: unspecified launch failure"] * 2, torch.AcceleratorError, "unspecified launch failure"),
+        (["CUDA error: operation not permitted when stream is capturing"], InputError, "set cuda_graphs to False"),
+        (["a library failed", CAPTURED], InputError, "set cuda_graphs to False"),
+    ],
+)
+def test_only_an_error_of_the_capture_is_an_input_error(
+    errors: list[str], expected: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any call of CUDA may fail, also the one that ends the capture, because the GPU is full or has failed."""
+
+    @contextlib.contextmanager
+    def graph(*args: object, **options: object) -> Iterator[None]:
+        try:
+            yield
+            raise torch.AcceleratorError(errors[0])
+        finally:
+            if len(errors) == 2:
+                raise torch.AcceleratorError(errors[1])
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", object)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: None)
+    monkeypatch.setattr("torch.cuda.graph", graph)
+    step = make_step(small_net(channels=3, classes=3), random_set(32), TrainingSettings(), CPU)
+    begin(step, 32)
+    run = GraphedStep(step)
+    for _ in range(3):
+        run()
+    with pytest.raises(expected, match=message):
+        run()
 
 
 @needs_gpu

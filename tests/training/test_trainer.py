@@ -243,14 +243,15 @@ def test_divergence_in_the_last_step_is_detected() -> None:
     assert result.valid_accuracy == 0.0
 
 
-def test_out_of_memory_is_a_status() -> None:
+@pytest.mark.parametrize("kind", [torch.cuda.OutOfMemoryError, torch.AcceleratorError])
+def test_out_of_memory_is_a_status(kind: type[RuntimeError]) -> None:
     class OutOfMemory(SmallNet):
         num_batches = 0
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             self.num_batches += 1
             if self.num_batches > 15:
-                error = torch.cuda.OutOfMemoryError("CUDA out of memory")
+                error = kind("CUDA error: out of memory")
                 error.__cause__ = error  # a reference cycle, as of errors during a capture
                 self.batch = weakref.ref(images)
                 raise error

@@ -195,8 +195,7 @@ class MOModelAssisted(Agent):
         samples = [self.search_space.sample(self.rng) for _ in range(NUM_SCREENED)]
         distinct = {child.key: child for child in samples}.values()
         evaluator = self.env.evaluator
-        is_slow = evaluator.is_expensive and evaluator.limits.max_latency is not None
-        num_feasible = self.args.num_init if is_slow else NUM_SCREENED
+        num_feasible = self.args.num_init if evaluator.is_screening_slow else NUM_SCREENED
         feasible = list(islice((child for child in distinct if self.env.is_feasible(child)), num_feasible))
         sizes = [self.search_space.size(child) for child in feasible]
         known = [size for size in sizes if size is not None]

@@ -186,7 +186,7 @@ def test_training_that_runs_out_of_gpu_memory_is_retried(make_executor: MakeExec
 
 
 def test_child_that_is_too_large_for_the_gpu_has_failed(make_executor: MakeExecutor) -> None:
-    """Whether the child or another process uses the memory is not known, so this is no result to keep."""
+    """Whether the child or another process uses the memory is not known, so the result is not kept."""
     worker = FullGpu(3)
     executor = make_executor(worker)
     evaluation = result(executor, 1)

@@ -33,21 +33,19 @@ class QueryEvaluator(Evaluator):
         Raises:
             InputError: see ``evaluate``.
         """
-        self.evaluate(get_search_space(self.search_space).sample(numpy_generator(0, "query")), seed=0)
+        self.evaluate(queried_first(get_search_space(self.search_space)), seed=0)
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Query the accuracy of ``architecture``; ``seed`` has no effect.
 
         Raises:
-            InputError: if the search space does not override ``query``, or ``query`` raises an exception or returns
+            InputError: if the search space does not override ``query``, or ``query`` raises ``LookupError`` or returns
                 something other than a number in [0, 1].
         """
         search_space = get_search_space(self.search_space)
         try:
             accuracy = search_space.query(architecture)
-        except InputError:
-            raise
-        except Exception as error:
+        except LookupError as error:  # a missing row; other exceptions may be temporary, and executors try again
             raise InputError(
                 f"query of {search_space.name} failed for the architecture {architecture.key} "
                 f"({type(error).__name__}: {one_line(error)}); it must return an accuracy for every architecture, such as 0 "
@@ -59,3 +57,8 @@ class QueryEvaluator(Evaluator):
                 "it must return an accuracy, a number in [0, 1]"
             )
         return Evaluation(architecture.key, seed, Status.OK, valid_accuracy=float(accuracy), train_accuracy=float(accuracy))
+
+
+def queried_first(search_space: SearchSpace) -> Architecture:
+    """Return the sampled architecture that ``QueryEvaluator.prepare`` queries."""
+    return search_space.sample(numpy_generator(0, "query"))

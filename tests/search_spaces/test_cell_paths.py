@@ -83,9 +83,9 @@ def test_only_the_shortest_paths_of_a_cell_with_many_paths_are_counted(
 ) -> None:
     space = Dense()
     architecture = space.sample(numpy_generator(0, "test"))
-    monkeypatch.setattr("nases_env.search_spaces.paths.MAX_PATHS", 10_000)
+    monkeypatch.setattr("nases_env.search_spaces.cell_paths.MAX_PATHS", 10_000)
     everything = count_paths(space, architecture)
-    monkeypatch.setattr("nases_env.search_spaces.paths.MAX_PATHS", maximum)
+    monkeypatch.setattr("nases_env.search_spaces.cell_paths.MAX_PATHS", maximum)
     shortest = sorted(everything, key=lambda path: (len(path), path))[:maximum]
     assert sum(everything.values()) == 2**11
     assert count_paths(space, architecture) == {path: everything[path] for path in shortest}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import random
 import signal
 import sqlite3
@@ -29,6 +28,7 @@ from nases_env.execution.pool import Worker, WorkerPoolExecutor
 from nases_env.execution.serial import SerialExecutor
 from nases_env.execution.store import Store
 from nases_env.search_spaces import Architecture, get_search_space
+from tests.interrupts import interrupted_after
 from tests.processes import processes
 
 SPACE = get_search_space("nasbench201")
@@ -441,19 +441,8 @@ class TestWaitingInSubmit:
         executor = make(evaluator, background=False)
         assert other.acquire(*name(1, evaluator))
 
-        def interrupt() -> None:
-            until(lambda: executor.num_waiting)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            thread.start()
-            with pytest.raises(KeyboardInterrupt):
-                executor.submit(architecture(1), 1)
-        finally:
-            signal.signal(signal.SIGINT, before)
-            thread.join()
+        with interrupted_after(lambda: until(lambda: executor.num_waiting)):
+            executor.submit(architecture(1), 1)
         assert len(other.leases()) == 1
         assert executor.num_waiting == 0
         other.release(*name(1, evaluator))

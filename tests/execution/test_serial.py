@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +12,7 @@ from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation, OperatorShareEvaluator, Status
 from nases_env.execution import SerialExecutor
 from nases_env.search_spaces import Architecture, get_search_space
+from tests.interrupts import interrupted_after
 
 SPACE = get_search_space("nasbench201")
 ARCHITECTURES = [SPACE.sample(np.random.default_rng(seed)) for seed in range(5)]
@@ -67,19 +65,11 @@ def test_wait_for_gpu_memory_can_be_interrupted() -> None:
     evaluator = OnFullGpu()
     executor = SerialExecutor(evaluator, gpu_wait_seconds=60.0)
 
-    def interrupt() -> None:
+    def wait() -> None:
         while not evaluator.seeds:
             time.sleep(0.001)
         time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            executor.submit(ARCHITECTURES[0], 0)
-    finally:
-        signal.signal(signal.SIGINT, before)
-        thread.join()
+    with interrupted_after(wait):
+        executor.submit(ARCHITECTURES[0], 0)
     assert evaluator.seeds == [0]

@@ -26,6 +26,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from nases_env import streams
 from nases_env.errors import InputError, did_you_mean, one_line
 from nases_env.escaping import printable
+from nases_env.signals import INTERRUPTS
 from nases_env.streams import OutputError
 from nases_env.units import MAX_NUMBER
 
@@ -67,7 +68,7 @@ EXIT_STATUSES = {
     0: "success",
     1: "a check failed or results differ; an internal error; the reader of the output has exited",
     2: "invalid input, a damaged file, or missing resources: one line on standard error says what to do",
-    130: "interrupted by Ctrl-C or SIGTERM",
+    130: "interrupted by Ctrl-C, SIGTERM or SIGHUP",
 }
 """Meaning of the exit status of every command and agent."""
 
@@ -87,8 +88,9 @@ def run(main: Callable[[], None]) -> None:
     """Call ``main`` as the main function of this process.
 
     An ``InputError``, or an error with a file of the user or the resources of the machine, is printed to standard error as
-    one line; the exit status is then 2. An interrupt exits with status 130; SIGTERM has the same effect as Ctrl-C. The exit
-    status is 1 if standard output is a pipe whose reader, such as ``head``, has exited.
+    one line; the exit status is then 2. An interrupt exits with status 130; SIGTERM and SIGHUP have the same effect as
+    Ctrl-C, unless they are ignored, as by ``nohup``. The exit status is 1 if standard output is a pipe whose reader, such as
+    ``head``, has exited.
     """
     streams.prepare()
     parent = os.environ.pop(PARENT_VARIABLE, None)
@@ -97,7 +99,9 @@ def run(main: Callable[[], None]) -> None:
     if parent is not None and sys.platform != "win32":  # there, python.exe of a virtual environment starts another process
         threading.Thread(target=_exit_with_parent, args=(int(parent),), daemon=True).start()
     gc.freeze()  # exempts the imported modules from garbage collection, which saves half a second, mostly at exit
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in INTERRUPTS:
+        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     threading.excepthook = _thread_excepthook
     try:
         with streams.checked_output():

@@ -1,12 +1,19 @@
-"""Deferral of signals during steps that must not be interrupted."""
+"""The signals that interrupt a command, and their deferral during steps that must not be interrupted."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+INTERRUPTS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+"""Signals that interrupt a command: Ctrl-C, a request to end, and, except on Windows, a closed terminal."""
+
+if sys.platform != "win32":
+    INTERRUPTS = (*INTERRUPTS, signal.SIGHUP)
 
 
 @contextmanager
@@ -18,13 +25,13 @@ def defer_signals(*numbers: signal.Signals) -> Iterator[None]:
     deferred. Only the main thread handles signals; in other threads this has no effect.
 
     Args:
-        *numbers: the signals to defer; SIGINT and SIGTERM by default.
+        *numbers: the signals to defer; ``INTERRUPTS`` by default.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in numbers or (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in numbers or INTERRUPTS}
     deferred = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in deferred:
         signal.signal(number, lambda number, frame: received.append((number, frame)))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import signal
 import threading
 from dataclasses import dataclass, field
 from typing import Literal
@@ -228,6 +229,16 @@ def test_parent_that_is_not_a_process_id_is_a_one_line_error(monkeypatch: pytest
     result = run_here(lambda: run(lambda: print("ran")))
     assert (result.returncode, result.stdout) == (2, "")
     assert "NASES_PARENT must be the id of a process, not '" in error_of(result)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize(("action", "status"), [(signal.SIG_DFL, 130), (signal.SIG_IGN, 0)])
+def test_closed_terminal_interrupts_unless_it_is_ignored(action: signal.Handlers, status: int) -> None:
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        assert run_here(lambda: run(lambda: signal.raise_signal(signal.SIGHUP))).returncode == status
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_interrupt_exits_with_status_130() -> None:

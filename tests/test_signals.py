@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from nases_env.signals import defer_signals
+from nases_env.signals import INTERRUPTS, defer_signals
 
 
 def interrupted_step(number: signal.Signals, done: list[str]) -> None:
@@ -18,7 +18,7 @@ def interrupted_step(number: signal.Signals, done: list[str]) -> None:
     done.append("after")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", INTERRUPTS)
 def test_interrupt_is_raised_on_exit(number: signal.Signals) -> None:
     before = signal.signal(number, signal.default_int_handler)
     try:

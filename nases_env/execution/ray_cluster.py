@@ -19,6 +19,7 @@ from typing import Any
 from nases_env.cpu import num_cores
 from nases_env.errors import InputError
 from nases_env.execution.process_worker_main import describe
+from nases_env.signals import INTERRUPTS
 
 try:
     ray: Any = importlib.import_module("ray")  # imported by name, because parts of it have no type annotations
@@ -173,7 +174,7 @@ def _loopback_only() -> Iterator[None]:
 @contextlib.contextmanager
 def _keep_signal_handlers() -> Iterator[None]:
     """Restore the signal handlers of this process, because ``ray.init`` replaces that of SIGTERM, in Python and in C."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    numbers = INTERRUPTS if threading.current_thread() is threading.main_thread() else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         yield

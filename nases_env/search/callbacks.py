@@ -14,7 +14,7 @@ class SearchCallback:
     """Observes a `SearchLoop`: a logger, a dashboard, early stopping.
 
     Every method does nothing by default: subclass this class and override what you need, or pass any object that has all of
-    them. An exception raised by a callback ends the search. SIGINT and SIGTERM are deferred while ``on_trial`` runs.
+    them. An exception raised by a callback ends the search. Interrupts are deferred while ``on_trial`` runs.
 
     ```python
     class StopAt(SearchCallback):

@@ -50,7 +50,7 @@ from nases_env.search.run_dir import (
 from nases_env.search.time_budget import TimeBudget, format_budget
 from nases_env.search.trackers import TRACKERS
 from nases_env.search.trials import Trial
-from nases_env.signals import defer_signals
+from nases_env.signals import INTERRUPTS, defer_signals
 from nases_env.streams import optional_output
 from nases_env.version import __version__
 
@@ -213,7 +213,7 @@ class SearchRun:
             before = signal.signal(signal.SIGINT, _exit_immediately)
         try:
             # After an interrupt, a second Ctrl-C must still end the process.
-            with defer_signals(*((signal.SIGTERM,) if interrupted else (signal.SIGINT, signal.SIGTERM))):
+            with defer_signals(*(number for number in INTERRUPTS if not (interrupted and number == signal.SIGINT))):
                 try:
                     self.loop.__exit__(error_type, error, traceback)
                     if self.loop.is_complete:

@@ -1,15 +1,21 @@
 """Callbacks that send the curves of a search to an experiment tracker: Weights & Biases, MLflow or Trackio.
 
 The tracker is configured by its own environment variables, such as ``WANDB_MODE``, ``MLFLOW_TRACKING_URI`` or
-``TRACKIO_DIR``. The run is named after the run directory, and a resumed search continues it.
+``TRACKIO_DIR``. The run is named after the run directory, and a resumed search continues it. A thread sends the curves, so
+that a server that does not answer does not delay the search.
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from nases_env.errors import InputError, one_line
 from nases_env.extras import import_extra
@@ -21,6 +27,9 @@ from nases_env.search.trials import Trial
 logger = logging.getLogger(__name__)
 
 PROJECT = "nases"
+
+MAX_FINISH_SECONDS = 60
+"""How long the end of a search waits for its tracker."""
 
 
 class Tracker(SearchCallback):
@@ -46,7 +55,10 @@ class Tracker(SearchCallback):
         self.name = run_dir.resolve().name
         self.run_id = run_id
         self.hyperparameters = dict(hyperparameters)
-        self._is_working = False
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._has_warned = False
         self.module = import_extra(self.package, self.package, f"--track {self.package}")
 
     @abstractmethod
@@ -68,31 +80,52 @@ class Tracker(SearchCallback):
             raise InputError(
                 f"{self.package} cannot start a run ({one_line(error)}); configure it, or omit --track"
             ) from error
-        self._is_working = True
+        context = contextvars.copy_context()  # some trackers keep their run in it
+        self._thread = threading.Thread(target=context.run, args=(self._make_calls,), name=self.package, daemon=True)
+        self._thread.start()
 
     def on_trial(self, loop: SearchLoop, trial: Trial, *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._call(lambda: self.log(trial_scalars(loop, trial), trial.number))
+            self._call(partial(self.log, trial_scalars(loop, trial), trial.number))
 
     def on_metrics(self, loop: SearchLoop, metrics: Mapping[str, float], *, is_replayed: bool) -> None:
         if not is_replayed:
-            self._call(lambda: self.log(agent_scalars(metrics), loop.num_trials))
+            self._call(partial(self.log, agent_scalars(metrics), loop.num_trials))
 
     def on_end(self, loop: SearchLoop, *, interrupted: bool) -> None:
-        self._call(lambda: self.finish(interrupted=interrupted))
+        if self._thread is None:
+            return
+        self._call(partial(self.finish, interrupted=interrupted))
+        self._calls.put(None)
+        self._thread.join(MAX_FINISH_SECONDS)
+        if self._thread.is_alive():
+            logger.warning(
+                "%s did not receive all curves within %d s after the end of the search; TensorBoard has all of them",
+                self.package,
+                MAX_FINISH_SECONDS,
+            )
+        self._warn_if_failed()
 
     def _call(self, use_tracker: Callable[[], None]) -> None:
-        """Use the tracker; if it fails, for example without its server, the search continues without it."""
-        if not self._is_working:
-            return
+        """Let the thread use the tracker, unless it has failed."""
+        self._warn_if_failed()
+        self._calls.put(use_tracker)
+
+    def _make_calls(self) -> None:
+        """Make the calls of the queue until None is in it, or one fails, for example without the server of the tracker."""
         try:
-            use_tracker()
+            while (use_tracker := self._calls.get()) is not None:
+                use_tracker()
         except Exception as error:  # each tracker has its own
-            self._is_working = False
+            self._error = error
+
+    def _warn_if_failed(self) -> None:
+        if self._error is not None and not self._has_warned:
+            self._has_warned = True
             logger.warning(
                 "%s failed (%s); the search continues without it, with all curves in TensorBoard",
                 self.package,
-                one_line(error),
+                one_line(self._error),
             )
 
 
@@ -109,7 +142,7 @@ class WandbTracker(Tracker):
             resume="allow",
             dir=str(self.run_dir),
             config=self.hyperparameters,
-            settings=self.module.Settings(console="off"),
+            settings=self.module.Settings(console="off", finish_timeout=MAX_FINISH_SECONDS),
         )
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
@@ -139,8 +172,9 @@ class MlflowTracker(Tracker):
             self.client.log_param(self.mlflow_id, name, value)
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
-        for name, value in scalars.items():
-            self.client.log_metric(self.mlflow_id, name, value, step=step)
+        timestamp = round(time.time() * 1000)
+        metrics = [self.module.entities.Metric(name, value, timestamp, step) for name, value in scalars.items()]
+        self.client.log_batch(self.mlflow_id, metrics)
 
     def finish(self, *, interrupted: bool) -> None:
         self.client.set_terminated(self.mlflow_id, "KILLED" if interrupted else "FINISHED")

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sqlite3
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from nases_agents.random_search import RandomSearch
 
 from nases_env.errors import InputError
-from nases_env.search import SearchArgs, SearchRun
+from nases_env.search import SearchArgs, SearchRun, trackers
 from nases_env.search.recorded_args import load_args
 from nases_env.search.trackers import TRACKERS, MlflowTracker, WandbTracker
 from tests.commands import ROOT, error_of, run_here, script
@@ -118,6 +119,33 @@ def test_search_continues_if_its_tracker_fails(
     args = dataclasses.replace(load_args(SearchArgs, tmp_path / "run"), track=None, budget=4)
     with SearchRun(args, agent="random_search") as found:
         found.search(RandomSearch(found.env, args))
+
+
+def test_search_does_not_wait_for_a_tracker_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+
+    class Silent(MlflowTracker):
+        package = "json"
+
+        def start(self) -> None:
+            pass
+
+        def log(self, scalars: Mapping[str, float], step: int) -> None:
+            answers.wait()
+
+        def finish(self, *, interrupted: bool) -> None:
+            pass
+
+    monkeypatch.setitem(TRACKERS, "mlflow", Silent)
+    monkeypatch.setattr(trackers, "MAX_FINISH_SECONDS", 0.1)
+    args = SearchArgs(env_id="NASES-Synthetic-v0", budget=3, run_dir=tmp_path / "run", track="mlflow")
+    with SearchRun(args, agent="random_search") as found:
+        found.search(RandomSearch(found.env, args))
+    answers.set()
+    assert len(found.loop.trials) == 3
+    assert "json did not receive all curves" in caplog.text
 
 
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ class CSVEvaluator(Evaluator):
         data_dir = os.environ.get("NASES_DATA_DIR")
         if data_dir and (table := absolute_path(data_dir) / self.file_name).is_file():
             return table
-        ways = f"set table or the environment variable {variable}" if variable else "set table"
+        ways = "set table (--env-kwargs table FILE)" + (f" or the environment variable {variable}" if variable else "")
         raise InputError(
             f"no table of {self.benchmark}: {ways} to its CSV file, or put {self.file_name} into the directory "
             f"NASES_DATA_DIR ({data_dir or 'not set'})"

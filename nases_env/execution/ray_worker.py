@@ -267,9 +267,8 @@ def _dumps(value: Any) -> bytes:
 
 def _failure(error: Exception) -> AttemptError:
     """Return the ``AttemptError`` for an error of Ray."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return AttemptError("killed by Ray because its node ran out of memory", status=Status.OUT_OF_MEMORY)
     reasons = {
+        ray.exceptions.OutOfMemoryError: "killed by Ray because its node ran out of memory",  # others may use it too
         ray.exceptions.NodeDiedError: "its node died",
         ray.exceptions.WorkerCrashedError: "its process died",
         ray.exceptions.ObjectLostError: "its data was lost from the object store",

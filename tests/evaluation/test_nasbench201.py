@@ -144,7 +144,7 @@ def test_missing_table_is_an_input_error(tmp_path: Path, monkeypatch: pytest.Mon
         assert hint in message
     monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))
     message = message_of(NasBench201Evaluator("nasbench201"))
-    assert "set table or the environment variable NASES_NASBENCH201_TABLE" in message
+    assert "set table (--env-kwargs table FILE) or the environment variable NASES_NASBENCH201_TABLE" in message
     assert f"directory NASES_DATA_DIR ({tmp_path})" in message
 
 
@@ -271,7 +271,7 @@ def test_table_of_another_data_set_is_found_by_its_name_and_kept_apart(
     evaluator = NasBench201Evaluator(dataset="cifar100")
     with pytest.raises(InputError) as caught:
         evaluator.prepare()
-    expected = f"set table to its CSV file, or put nasbench201-cifar100.csv into the directory NASES_DATA_DIR ({tmp_path})"
+    expected = f"set table (--env-kwargs table FILE) to its CSV file, or put nasbench201-cifar100.csv into the directory NASES_DATA_DIR ({tmp_path})"
     assert str(caught.value).endswith(expected)
     lines = [f"{HEADER},valid_accuracy_200_epochs", *(f"{text},{row / 250:.3f},1,30,70" for row, text in enumerate(STRINGS))]
     write_table(tmp_path / "nasbench201-cifar100.csv", lines)

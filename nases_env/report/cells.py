@@ -35,9 +35,10 @@ OPERATOR_CLASSES = {
 NO_COLOR = "op-other"
 
 
-def draw_cell(graph: CellGraph, owner: str) -> Markup:
-    """Return the drawing of a cell of ``owner``, such as "child 7", from left to right."""
-    return _Cell(graph).draw(owner)
+def draw_cell(graph: CellGraph, owner: str) -> tuple[Markup, float]:
+    """Return the drawing of a cell of ``owner``, such as "child 7", from left to right, and its smallest width on a page."""
+    cell = _Cell(graph)
+    return cell.draw(owner), cell.min_width
 
 
 def legend(graphs: Iterable[CellGraph]) -> list[tuple[str, str, str]]:
@@ -71,6 +72,10 @@ class _Cell:
         self._centers = {(item, column): (left + pitch * column, top - y) for item, column, y, _ in items}
         self._columns = {item.value: column for item, column in self._centers if item.is_here}
 
+    @property
+    def min_width(self) -> float:
+        return MIN_SCALE * self._width
+
     def draw(self, owner: str) -> Markup:
         graph = self._graph
         lines: list[Markup] = []
@@ -94,7 +99,7 @@ class _Cell:
             role="img",
             aria_label=f"{graph.name} of {owner}: {'; '.join(node_lines(graph))}",
             class_="cell",
-            style=f"min-width:{number(MIN_SCALE * self._width)}px",
+            style=f"min-width:{number(self.min_width)}px",
         )
 
     def _node(self, value: int, column: int, boxes: list[Markup]) -> list[Markup]:

@@ -271,8 +271,8 @@ def test_table_of_another_data_set_is_found_by_its_name_and_kept_apart(
     evaluator = NasBench201Evaluator(dataset="cifar100")
     with pytest.raises(InputError) as caught:
         evaluator.prepare()
-    expected = f"set table (--env-kwargs table FILE) to its CSV file, or put nasbench201-cifar100.csv into the directory NASES_DATA_DIR ({tmp_path})"
-    assert str(caught.value).endswith(expected)
+    put = f"put nasbench201-cifar100.csv into the directory NASES_DATA_DIR ({tmp_path})"
+    assert str(caught.value).endswith(f"set table (--env-kwargs table FILE) to its CSV file, or {put}")
     lines = [f"{HEADER},valid_accuracy_200_epochs", *(f"{text},{row / 250:.3f},1,30,70" for row, text in enumerate(STRINGS))]
     write_table(tmp_path / "nasbench201-cifar100.csv", lines)
     monkeypatch.setenv("NASES_NASBENCH201_TABLE", table)  # the table of CIFAR-10

@@ -152,8 +152,8 @@ def test_evaluator_is_picklable_and_is_found_by_path_then_variable_then_data_dir
     with pytest.raises(InputError) as caught:
         evaluator.prepare()
     assert str(caught.value) == (
-        "no table of Pairings: set table (--env-kwargs table FILE) or the environment variable PAIRINGS_TABLE to its CSV file, or put pairings.csv "
-        "into the directory NASES_DATA_DIR (not set)"
+        "no table of Pairings: set table (--env-kwargs table FILE) or the environment variable PAIRINGS_TABLE "
+        "to its CSV file, or put pairings.csv into the directory NASES_DATA_DIR (not set)"
     )
     write_table(tmp_path / "pairings.csv")
     monkeypatch.setenv("NASES_DATA_DIR", str(tmp_path))

@@ -19,7 +19,7 @@ def test_cell_shows_its_operators_and_lines(space: SearchSpace) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         for graph in drawn_graphs(space, space.sample(rng)):
-            drawing = ElementTree.fromstring(draw_cell(graph, "child 1"))
+            drawing = ElementTree.fromstring(draw_cell(graph, "child 1")[0])
             branches = [branch for node in graph.nodes for branch in node]
             num_zero = sum(not node for node in graph.nodes)
             texts = [text.text for text in drawing.iter("text")]
@@ -45,7 +45,7 @@ def test_cell_shows_its_operators_and_lines(space: SearchSpace) -> None:
 def test_description_names_each_node() -> None:
     space = NasBench201()
     (graph,) = drawn_graphs(space, space.architecture([2, 0, 3, 1, 0, 4]))
-    label = str(ElementTree.fromstring(draw_cell(graph, "child 5")).get("aria-label"))
+    label = str(ElementTree.fromstring(draw_cell(graph, "child 5")[0]).get("aria-label"))
     assert label.startswith("cell of child 5: node 1 = ")
     assert label.endswith("output = node 3")
 

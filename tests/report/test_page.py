@@ -14,6 +14,7 @@ import pytest
 
 from nases_env.quantity import Quantity
 from nases_env.report import Child, Curve, Design, Finalist, Latency, Run, render
+from nases_env.search_spaces import EnasMicro
 from tests.report.browser import evaluate, evaluate_updates, needs_chromium
 from tests.report.runs import make_children, make_run
 
@@ -355,3 +356,14 @@ return widths;"""
     widths = evaluate(first, code, tmp_path, width=width)
     assert len(widths) == 3
     assert max(widths) <= width
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [840, 1250, 1700])
+def test_cells_are_shown_whole_unless_the_page_is_narrow(width: int, tmp_path: Path) -> None:
+    space = EnasMicro()
+    in_a_row = [choice for node in range(5) for choice in (node + 1, 1, node + 1, 1)]
+    graphs = space.cell_graphs(space.architecture(2 * in_a_row))
+    code = 'return [...page.querySelectorAll(".cell-figure .scroll")].map((each) => each.scrollWidth - each.clientWidth);'
+    page = render([make_run(make_children(3), designs=[Design(1, "{}", graphs)])])
+    assert evaluate(page, code, tmp_path, width=width) == [0, 0]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -15,7 +17,7 @@ from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.drawings import reuse_drawings
-from tests.processes import processes
+from tests.processes import ForkedWorker, processes
 from tests.serving import Server, server
 from tests.small_sizes import reduce_children, reduce_samples
 
@@ -68,6 +70,13 @@ def tiny_children() -> Iterator[None]:
 def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the processes of ``multiprocessing``, which saves the time of their imports."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of workers, which saves the time of their imports."""
+    forked = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("nases_env.execution.process_worker.subprocess", forked)
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,35 @@ def _run(
     if prepare is not None:
         prepare()
     main()
+
+
+class ForkedWorker:
+    """The process of a ``ProcessWorker`` in place of ``subprocess.Popen``, for tests that do not depend on its start."""
+
+    returncode = None
+
+    def __init__(self, words: list[str], *, stdout: Any, env: dict[str, str], cwd: str, **more: Any) -> None:
+        script, descriptor = words[2:4]
+        connection: Any = Connection(os.dup(int(descriptor)))
+        self._process: Any = processes.Process(target=_work, args=(script, connection, stdout.name, env, cwd))
+        self._process.start()
+        connection.close()
+        self.pid = self._process.pid
+
+    def wait(self) -> int:
+        self._process.kill()
+        self._process.join()
+        return int(self._process.exitcode)
+
+
+def _work(script: str, connection: Any, log: str, variables: dict[str, str], folder: str) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    with open(log, "ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    sys.argv = [script, str(connection.fileno()), str(os.getppid())]
+    runpy.run_path(script, run_name="__main__")

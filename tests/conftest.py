@@ -15,6 +15,7 @@ from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.datasets import TinyDatasets
 from tests.drawings import reuse_drawings
+from tests.execution.forked import fork_workers
 from tests.processes import processes
 from tests.serving import Server, server
 from tests.small_sizes import reduce_children, reduce_samples
@@ -68,6 +69,12 @@ def tiny_children() -> Iterator[None]:
 def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the processes of ``multiprocessing``, which saves the time of their imports."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the worker processes of the executor ``processes``, which saves the time of their imports."""
+    fork_workers(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

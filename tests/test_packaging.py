@@ -12,6 +12,7 @@ from zipfile import ZipFile
 
 import gymnasium
 import pytest
+from nases_agents import random_search
 
 import nases_env
 from nases_env.cli.main import HELP
@@ -125,7 +126,7 @@ def test_import_loads_no_large_dependency() -> None:
     assert modules_after("import nases_env") == [set()]
 
 
-def test_environment_and_search_load_only_torch(tmp_path: Path) -> None:
+def test_environment_search_and_report_load_only_torch(tmp_path: Path) -> None:
     step = "env = gymnasium.make('NASES-Synthetic-v0'); env.reset(seed=0); env.step(env.action_space.sample())"
     search = """
 from nases_agents.random_search import Args, RandomSearch
@@ -134,8 +135,12 @@ with SearchRun(Args(env_id="NASES-Synthetic-v0", budget=1, run_dir=Path(folder))
     RandomSearch(run.env, run.args)
     run.env.reset(seed=0)
 """
+    searched = tmp_path / "searched"
+    random_search.main(random_search.Args(env_id="NASES-Synthetic-v0", budget=3, run_dir=searched, quiet=True))
+    report = f"from nases_env.cli.main import main\nsys.argv = ['nases', 'report', {str(searched)!r}]\nmain()"
     before_search = f"from pathlib import Path\nfolder = {str(tmp_path / 'run')!r}"
-    assert modules_after(f"import gymnasium, nases_env\n{step}", before_search + search) == [{"torch"}, {"torch"}]
+    codes = (f"import gymnasium, nases_env\n{step}", before_search + search, report)
+    assert modules_after(*codes) == [{"torch"}] * 3
 
 
 def test_register_envs_accepts_the_package() -> None:

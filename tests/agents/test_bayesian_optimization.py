@@ -13,7 +13,7 @@ from nases_agents.random_search import RandomSearch
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop, make_env
 from nases_env.search_spaces import Architecture, SearchSpace
-from tests.agents.driving import drive, drive_synthetic, evaluation, hamming_distance, synthetic_env
+from tests.agents.driving import drive, drive_synthetic, evaluation, hamming_distance, small_synthetic_env, synthetic_env
 from tests.search.limited import limited_env
 from tests.search.rungs import toy_env
 
@@ -29,10 +29,10 @@ class Small(SearchSpace):
 
 
 def test_beats_random_search_at_the_same_budget() -> None:
-    env = synthetic_env()
+    env = small_synthetic_env()
     seeds = range(3)
-    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 60, 5)[1]) for seed in seeds]
-    random = [max(drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 60)[1]) for seed in seeds]
+    optimized = [max(drive_synthetic(BayesianOptimization(env, Args(seed=seed, **FEW)), env, 35, 5)[1]) for seed in seeds]
+    random = [max(drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 35)[1]) for seed in seeds]
     assert np.mean(optimized) > np.mean(random) + 0.2
 
 

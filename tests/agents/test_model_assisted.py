@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from nases_agents.model_assisted import Args, ModelAssisted
 from nases_agents.random_search import RandomSearch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search import SearchArgs, SearchLoop
-from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, synthetic_env
+from tests.agents.driving import drive_synthetic, evaluation, hamming_distance, small_synthetic_env, synthetic_env
 from tests.search.limited import limited_env
 
 SMALL: dict[str, Any] = {
@@ -29,18 +31,24 @@ SMALL: dict[str, Any] = {
 }
 
 
-def search(budget: int, in_flight: int = 5, batch_size: int = 5, **options: Any) -> tuple[ModelAssisted, list[float]]:
+def search(
+    budget: int,
+    in_flight: int = 5,
+    batch_size: int = 5,
+    make_env: Callable[[int], NASESEnv] = small_synthetic_env,
+    **options: Any,
+) -> tuple[ModelAssisted, list[float]]:
     args = Args(**{**SMALL, **options})
-    env = synthetic_env(args.seed)
+    env = make_env(args.seed)
     agent = ModelAssisted(env, args)
     return agent, drive_synthetic(agent, env, budget, in_flight, batch_size)[1]
 
 
 def test_beats_random_search_with_half_the_budget() -> None:
     for seed in range(2):
-        env = synthetic_env(seed)
-        random_rewards = drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 120)[1]
-        assert max(search(60, batch_size=1, seed=seed)[1]) > max(random_rewards)
+        env = small_synthetic_env(seed)
+        random_rewards = drive_synthetic(RandomSearch(env, SearchArgs(seed=seed)), env, 60)[1]
+        assert max(search(30, batch_size=1, seed=seed)[1]) > max(random_rewards)
 
 
 def test_predicted_rewards_alone_train_the_controller() -> None:
@@ -105,7 +113,7 @@ def test_seed_determines_the_children() -> None:
 @pytest.mark.parametrize("acquisition", ["expected_improvement", "upper_confidence_bound"])
 def test_candidate_with_the_highest_acquisition_value_is_selected(acquisition: Any) -> None:
     kappa: dict[str, Any] = {"ucb_kappa": 2.0} if acquisition == "upper_confidence_bound" else {}
-    agent, _ = search(25, acquisition=acquisition, **kappa)
+    agent, _ = search(25, make_env=synthetic_env, acquisition=acquisition, **kappa)  # candidates are all different
     agent.model.fit()
     candidates = agent._sample_candidates()
     selected = agent._select(candidates)

@@ -19,6 +19,7 @@ from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.search import SearchLoop
 from nases_env.seeding import derive_seed
+from tests.agents.driving import small_synthetic_env
 from tests.search.limited import limited_env
 
 ALGORITHMS = tuple(DEFAULTS)
@@ -38,15 +39,17 @@ def search(budget: int, **options: Any) -> SearchLoop:
 
 @pytest.mark.parametrize(
     ("algorithm", "budget", "options", "margin"),
-    [("ppo", 300, {}, 0.04), ("a2c", 500, {}, 0.05), ("sac", 250, {}, 0.1), ("td3", 300, {"std": 0.3}, 0.08)],
+    [("ppo", 120, {}, 0.2), ("a2c", 150, {}, 0.15), ("sac", 100, {}, 0.15), ("td3", 120, {"std": 0.3}, 0.15)],
 )
 def test_learns(algorithm: Any, budget: int, options: dict[str, Any], margin: float) -> None:
-    """Without learning, the difference would be 0 with a standard deviation of 0.016.
+    """Without learning, the difference would be 0 with a standard deviation of 0.037. With other seeds, it is 0.25 to 0.61.
 
     TD3 has constant action noise, so a smaller ``std`` makes its progress easier to detect.
     """
-    rewards = [trial.evaluation.reward for trial in search(budget, algorithm=algorithm, **options).trials]
-    assert np.mean(rewards[-100:]) > np.mean(rewards[:50]) + margin
+    loop = SearchLoop(small_synthetic_env(), budget)
+    learn(loop, Args(algorithm=algorithm, **options))
+    rewards = [trial.evaluation.reward for trial in loop.trials]
+    assert np.mean(rewards[-40:]) > np.mean(rewards[:40]) + margin
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

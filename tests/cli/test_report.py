@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,14 +61,3 @@ def test_same_search_is_not_compared_with_itself(runs: list[Path], tmp_path: Pat
     error = error_of(run_here(main, "report", str(runs[0]), str(tmp_path / "link"), "--output", str(tmp_path / "both.html")))
     assert error == "error: a run directory is given more than once; pass each one once"
     assert not (tmp_path / "both.html").exists()
-
-
-def test_report_imports_neither_matplotlib_nor_pandas(runs: list[Path]) -> None:
-    code = f"""
-import sys
-sys.argv = ["nases", "report", {str(runs[0])!r}]
-from nases_env.cli.main import main
-main()
-assert not {{"matplotlib", "pandas"}} & sys.modules.keys()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)

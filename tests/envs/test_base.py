@@ -43,9 +43,9 @@ def make(env_id: str = "NASES-Digits-v0", **kwargs: Any) -> gym.Env[Any, Any]:
 
 
 def options_of(env_id: str, tiny_datasets: TinyDatasets) -> dict[str, Any]:
-    """Return the options that select a tiny data set and, for some environments, the smallest children."""
-    has_default_space = env_id in ("NASES-CIFAR10-v0", "NASES-Digits-v0", "NASES-Synthetic-v0")
-    return {**tiny_datasets.options(env_id), **({} if has_default_space else {"search_space": "nasbench201"})}
+    """Return the options that select a tiny data set and, where children are trained, the smallest children."""
+    space = {} if env_id == "NASES-Synthetic-v0" else {"search_space": "nasbench201"}
+    return {**tiny_datasets.options(env_id), **space}
 
 
 def unwrapped(env: gym.Env[Any, Any]) -> NASESEnv:

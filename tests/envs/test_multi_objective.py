@@ -81,9 +81,9 @@ def test_works_with_the_wrappers_of_mo_gymnasium(env_id: str, table: str, tiny_d
 
 def test_first_objective_is_the_reward_and_costs_are_negated_logarithms() -> None:
     names = ("accuracy", "params", "flops", "memory", "latency")
-    env = gym.make("NASES-MO-Digits-v0", preset="smoke", objectives=names)
-    single = gym.make("NASES-Digits-v0", preset="smoke")
-    action = np.zeros(20, np.float32)
+    env = gym.make("NASES-MO-Digits-v0", preset="smoke", search_space="nasbench201", objectives=names)
+    single = gym.make("NASES-Digits-v0", preset="smoke", search_space="nasbench201")
+    action = np.zeros(6, np.float32)
     env.reset(seed=3)
     single.reset(seed=3)
     _, vector, _, _, info = env.step(action)

@@ -14,7 +14,7 @@ from nases_env.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
-OPTIONS: dict[str, Any] = {"preset": "smoke", "rungs": (1, 2, 4)}
+OPTIONS: dict[str, Any] = {"preset": "smoke", "search_space": "nasbench201", "rungs": (1, 2, 4)}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_last_rung_replaces_the_length_of_the_preset(env: ImageEnv) -> None:
 
 
 def test_rungs_may_be_an_array(env: ImageEnv) -> None:
-    given = gym.make("NASES-Digits-v0", preset="smoke", rungs=np.array([1, 2, 4])).unwrapped
+    given = gym.make("NASES-Digits-v0", **{**OPTIONS, "rungs": np.array([1, 2, 4])}).unwrapped
     assert isinstance(given, ImageEnv)
     assert given.evaluator == env.evaluator
     assert given.evaluator.digest() == env.evaluator.digest()

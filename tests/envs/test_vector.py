@@ -248,13 +248,12 @@ def test_equal_children_of_a_batch_are_evaluated_once(folder: str) -> None:
     assert num_evaluations(folder) == 2
 
 
-@pytest.fixture(scope="module")
-def concurrent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NASESVectorEnv]:
-    """A vector environment with two worker processes, whose start takes seconds. Each of the first two evaluations ends
-    only after both have started. Two of the children of ``actions_for(4)`` raise an error and kill the process.
+@pytest.fixture
+def concurrent(forked_workers: None, folder: str) -> Iterator[NASESVectorEnv]:
+    """A vector environment with two worker processes. Each of the first two evaluations ends only after both have started.
+    Two of the children of ``actions_for(4)`` raise an error and kill the process.
     """
     keys = keys_of(actions_for(4))
-    folder = str(tmp_path_factory.mktemp("evaluations"))
     evaluator = Scripted(folder, min_started=2, raising=keys[:1], killing=keys[2:3])
     execution = {"executor": "processes", "num_workers": 2, "max_retries": 0}
     envs = NASESVectorEnv(NASESEnv(evaluator, execution=execution), 4, max_episode_steps=2)
@@ -262,17 +261,17 @@ def concurrent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NASESVector
     envs.close()
 
 
-def test_distinct_children_are_evaluated_concurrently_and_equal_ones_once(concurrent: NASESVectorEnv, folder: str) -> None:
-    serial = NASESVectorEnv(NASESEnv(Scripted(folder), execution=SERIAL), 4, max_episode_steps=2)
+def test_distinct_children_are_evaluated_concurrently_and_equal_ones_once(
+    concurrent: NASESVectorEnv, folder: str, tmp_path: Path
+) -> None:
+    serial = NASESVectorEnv(NASESEnv(Scripted(str(tmp_path)), execution=SERIAL), 4, max_episode_steps=2)
     for each in (concurrent, serial):
         each.reset(seed=0)
     actions = actions_for(4, seed=2)
     actions[1] = actions[3] = actions[2]
-    started_in = cast(Scripted, concurrent.env.evaluator).folder
-    num_before = num_evaluations(started_in)
     result = concurrent.step(actions)
     assert result[4]["status"].tolist() == ["ok"] * 4
-    assert num_evaluations(started_in) == num_before + 2
+    assert num_evaluations(folder) == 2
     assert_same(result, serial.step(actions))
 
 
@@ -304,6 +303,7 @@ def test_input_error_leaves_the_environments_unchanged(folder: str) -> None:
     assert num_evaluations(folder) == 4  # the two evaluated children are not evaluated again
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_training_in_worker_processes_has_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nases_env.execution.process_worker.num_cores", lambda: 1)  # one worker process is enough
     results = []

@@ -145,7 +145,10 @@ def test_the_environment_returns_the_score_and_reports_the_accuracy() -> None:
 
 
 def test_a_search_ranks_reports_and_resumes_by_the_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = SearchArgs(env_id="NASES-Digits-v0", preset="smoke", budget=4, run_dir=tmp_path / "run", child=SMOKE)
+    child = dataclasses.replace(SMOKE, num_train_images=32, num_valid_images=32)
+    args = SearchArgs(
+        env_id="NASES-Digits-v0", search_space="nasbench201", preset="smoke", budget=4, run_dir=tmp_path / "run", child=child
+    )
     with SearchRun(args, agent="random") as run:
         run.search(RandomActions(run.env))
         best = run.loop.best

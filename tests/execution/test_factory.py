@@ -111,6 +111,7 @@ def test_children_write_checkpoints_below_the_work_dir(tmp_path: Path) -> None:
     assert executor.evaluator.describe() == EXPENSIVE.describe()
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("fails", [True, False])
 def test_temporary_folder_is_removed_unless_it_has_the_log_of_a_failed_child(
     fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

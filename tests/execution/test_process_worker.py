@@ -32,6 +32,7 @@ from nases_env.execution.process_worker import ProcessWorker, default_num_worker
 from nases_env.execution.serial import SerialExecutor
 from nases_env.search_spaces import get_search_space
 from tests.execution.faulty import FaultyEvaluator
+from tests.execution.forked import fork_workers
 from tests.processes import ForkedCommand
 
 SECONDS = 120.0  # timeout of a test that hangs
@@ -51,7 +52,7 @@ def faulty(tmp_path: Path) -> FaultyEvaluator:
 def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
     """Create executors with worker processes; check that no process and no open file is left after the test."""
     executors = []
-    children, files = set(psutil.Process().children()), psutil.Process().num_fds()
+    children, files = set(psutil.Process().children(recursive=True)), psutil.Process().num_fds()
 
     def make(evaluator: Evaluator, num_workers: int, *, max_retries: int = 1, **limits: float) -> WorkerPoolExecutor:
         workers = process_workers(evaluator, num_workers, log_dir=tmp_path / "logs", **limits)  # type: ignore[arg-type]
@@ -61,7 +62,7 @@ def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
     yield make
     for executor in executors:
         executor.shutdown()
-    assert set(psutil.Process().children()) == children  # zombies count too
+    assert set(psutil.Process().children(recursive=True)) == children  # zombies count too
     assert psutil.Process().num_fds() <= files
 
 
@@ -103,6 +104,7 @@ def pids_of(evaluator: FaultyEvaluator, *seeds: int) -> list[int]:
     return [int(file.read_text()) for file in files]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_child_is_retried_after_a_fault(
     make_executor: MakeExecutor, faulty: FaultyEvaluator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +132,7 @@ def test_child_is_retried_after_a_fault(
     assert is_gone(int((Path(faulty.folder) / "subprocess").read_text()))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_worker_is_killed_at_a_limit(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
     faulty.inject(0, "allocate", "input_error")
     faulty.inject(1, "stop")
@@ -184,7 +187,7 @@ def test_workers_that_cannot_start_raise_input_error(faulty: FaultyEvaluator, tm
 
 
 def test_process_is_reused_until_it_dies_or_its_evaluator_raises(
-    worker: ProcessWorker, faulty: FaultyEvaluator, tmp_path: Path
+    worker: ProcessWorker, faulty: FaultyEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (worker.evaluate(Task(ARCHITECTURES[seed], seed)) for seed in (0, 1))
     assert first.device == second.device != str(os.getpid())
@@ -207,6 +210,7 @@ def test_process_is_reused_until_it_dies_or_its_evaluator_raises(
     with pytest.raises(AttemptError, match=r"^killed by SIGKILL$"):
         worker.evaluate(task)
     assert is_gone(pid)
+    fork_workers(monkeypatch)
     faulty.inject(2, "raise")
     written = log.read_text()
     with pytest.raises(AttemptError) as caught:
@@ -227,6 +231,7 @@ def test_unwritable_log_is_an_input_error(faulty: FaultyEvaluator, tmp_path: Pat
         worker.evaluate(Task(ARCHITECTURES[0], 0))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_shutdown_during_an_evaluation_leaves_no_process(make_executor: MakeExecutor, faulty: FaultyEvaluator) -> None:
     faulty.inject(0, "sleep")
     faulty.inject(1, "freeze")

@@ -27,6 +27,7 @@ from nases_env.execution.attempts import AttemptError
 from nases_env.execution.pool import WorkerPoolExecutor
 from nases_env.execution.slurm_worker import slurm_workers
 from tests.execution.faulty import FaultyEvaluator, children
+from tests.execution.forked import fork_jobs
 from tests.execution.test_process_worker import is_gone
 
 pytest.importorskip("submitit")
@@ -45,6 +46,11 @@ def enable_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_jobs(monkeypatch)
 
 
 def executor(
@@ -72,6 +78,7 @@ def test_results_equal_those_of_the_serial_executor_and_no_file_is_left(tmp_path
     assert list((tmp_path / "jobs").iterdir()) == []
 
 
+@pytest.mark.usefixtures("forked_jobs")
 def test_failed_job_is_retried(tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))
     evaluator.inject(0, "raise")
@@ -238,6 +245,7 @@ def test_cancel_ends_the_attempts_to_submit() -> None:
         worker.evaluate(Task(children(1)[0], 0))
 
 
+@pytest.mark.usefixtures("forked_jobs")
 @pytest.mark.parametrize("time_limit", [1.0, None])
 def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | None, tmp_path: Path) -> None:
     evaluator = FaultyEvaluator(folder=str(tmp_path))

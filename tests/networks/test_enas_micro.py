@@ -29,10 +29,9 @@ def build(
     return EnasMicroNetwork(normal, reduction, settings, num_classes=num_classes, image_shape=image_shape)
 
 
-@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize(("num_classes", "memory_format"), [(2, torch.contiguous_format), (10, torch.channels_last)])
 @pytest.mark.parametrize("image_shape", [(3, 8, 8), (1, 8, 8), (3, 7, 9), (1, 4, 4), (3, 2, 2), (1, 1, 1)])
 @pytest.mark.parametrize("num_filters", [1, 3, 4])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_any_image_size_can_be_trained(
     num_classes: int, image_shape: tuple[int, int, int], num_filters: int, memory_format: torch.memory_format
 ) -> None:

@@ -389,7 +389,7 @@ def serial(tiny_children: None, without_reports: None, tmp_path_factory: pytest.
     return search_digits(folder / "run", executor="serial", store=str(folder / "store.sqlite"))
 
 
-@pytest.mark.usefixtures("tiny_children", "without_reports")
+@pytest.mark.usefixtures("tiny_children", "without_reports", "forked_workers")
 def test_trajectory_does_not_depend_on_the_executor(serial: SearchRun, tmp_path: Path) -> None:
     search_digits(tmp_path / "processes", num_workers=1)
     assert trajectory(serial.run_dir) == trajectory(tmp_path / "processes")

@@ -292,7 +292,7 @@ def test_killed_search_is_resumed_from_the_command_line(tmp_path: Path, monkeypa
     status = run_here(cli.main, "status", "cut")
     assert "stopped; resume it with --resume" in status.stdout
     assert " 0 in flight" in status.stdout  # the process that holds the leases is dead
-    result = run_here(script(REINFORCE), "--resume", "cut")
+    result = run_here(script(REINFORCE), "--resume", "cut", "--executor", "serial")
     assert "of them recorded" in result.stdout
     assert trajectory(tmp_path / "cut") == trajectory(tmp_path / "whole")
     again = run_here(script(REINFORCE), "--resume", "cut")

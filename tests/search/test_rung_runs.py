@@ -177,6 +177,7 @@ def test_larger_budget_continues_a_finished_run(agent: str, tmp_path: Path) -> N
     resume(agent, tmp_path / "run", budget=12)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_trajectory_does_not_depend_on_the_executor(trained: Path, tmp_path: Path) -> None:
     start_search("random_search", tmp_path / "run", **DIGITS, execution=ExecutionSettings("processes", num_workers=2))
     assert trajectory(tmp_path / "run") == trajectory(trained)

@@ -57,7 +57,7 @@ EXCEPTIONS = ('"regularised evolution"', "`look_up` is")
 def lines() -> dict[str, str]:
     """The lines that match any pattern, by their location: one expression of all patterns is searched in each file."""
     expression = whole_words("|".join([*REPLACED, *BRITISH]))
-    found = {}
+    found: dict[str, str] = {}
     for path in SOURCES:
         text = path.read_text().lower()  # faster than to ignore the case
         for exception in EXCEPTIONS:

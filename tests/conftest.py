@@ -18,7 +18,7 @@ from tests.drawings import reuse_drawings
 from tests.execution.forked import fork_workers
 from tests.processes import processes
 from tests.serving import Server, server
-from tests.small_sizes import reduce_children, reduce_samples
+from tests.small_sizes import reduce_children, reduce_samples, reuse_times
 
 __all__ = ["server"]
 
@@ -40,9 +40,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_between_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Share drawings and matplotlib's list of fonts, which is in the home folder by default; hurry Ray and what is timed."""
+    """Share drawings, times and matplotlib's list of fonts, which is in the home folder by default; hurry Ray."""
     with pytest.MonkeyPatch.context() as patch:
         reuse_drawings(patch)
+        reuse_times(patch)
         patch.setattr("nases_env.model_io.export_timing.ROUND_SECONDS", 0.0)
         patch.setattr("nases_env.retraining.timing.NUM_NETWORKS", 1)
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))

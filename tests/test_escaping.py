@@ -70,11 +70,11 @@ def test_markdown_shows_the_text_as_it_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tiny_children: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a search with a final training."""
     run_dir = tmp_path_factory.mktemp("recorded") / "run"
-    options = ("--preset", "smoke", "--budget", "2", "--num-finalists", "0", "--run-dir", str(run_dir))
-    assert run_here(SEARCH, *options).returncode == 0
+    few = ("--search-space", "nasbench201", "--preset", "smoke", "--budget", "2", "--num-finalists", "0")
+    assert run_here(SEARCH, *few, "--run-dir", str(run_dir)).returncode == 0
     assert run_here(cli.main, "train", str(run_dir), "--child.num-epochs", "1").returncode == 0
     return run_dir
 

@@ -133,7 +133,7 @@ def test_images_and_working_directory_may_change(images: Path, tmp_path: Path, m
 
 
 def test_defaults_follow_the_number_and_the_size_of_the_images(images: Path, tmp_path: Path) -> None:
-    data = f"--env-id NASES-ImageFolder-v0 --data-dir {images}"
+    data = f"--env-id NASES-ImageFolder-v0 --data-dir {images} --search-space nasbench201"  # whose children are small
     size = "--child.num-filters 2 --child.cells-per-stage 1"
     command(f"{AGENT} {data} --budget 1 {size} --child.min-steps 3 --child.batch-size 6 --run-dir {tmp_path}")
     config = json.loads((tmp_path / "config.json").read_text())

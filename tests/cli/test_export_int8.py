@@ -102,7 +102,9 @@ def test_calibration_uses_no_validation_and_no_test_images(images: Path, run_dir
     assert len({tuple(row) for row in rows}) == 40
 
 
-def test_images_are_those_of_the_final_training(exports: Path, images: Path, tmp_path: Path) -> None:
+def test_images_are_those_of_the_final_training(
+    exports: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other, final = tmp_path / "other", exports / "other"
     write_shades(other, seed=1)
     assert "the images are not" not in (exports / "final" / "report.md").read_text().lower()
@@ -119,8 +121,13 @@ def test_images_are_those_of_the_final_training(exports: Path, images: Path, tmp
     message = error_of(nases("export", exports, "--int8", "--data-dir", other))
     assert f"the images of {other} are not those of the final training in {exports / 'final'}; pass" in message
     assert not list(exports.rglob("*.onnx"))
+    export = Mock(return_value=Quantized(Measured(0.9, 4000, 1e-3), Measured(0.9, 2000, 2e-3), 0.9, 36, 4))
+    monkeypatch.setattr(command, "export_int8", export)
     result = nases("export", final, "--int8", "--data-dir", other)
     assert result.returncode == 0, result.stderr
+    expected = read_splits(final / "seed-0" / "model.safetensors", str(other))
+    for split, images_of_split in zip(export.call_args.args[2:], expected, strict=True):
+        assert torch.equal(split.images, images_of_split.images)
 
 
 def test_configuration_next_to_an_architecture_file_is_not_that_of_a_search(

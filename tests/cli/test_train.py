@@ -11,7 +11,6 @@ import random
 import re
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,8 @@ from nases_env.search.run_dir import TRAJECTORY, RunDir, best_record
 from nases_env.search.time_budget import UNLIMITED_BUDGET
 from nases_env.training.datasets import IMAGE_CACHE
 from tests.commands import module, run_here
-from tests.processes import processes
-from tests.retraining.architectures import architecture_file, some_architecture
+from tests.processes import ForkedCommand
+from tests.retraining.architectures import LARGE, architecture_file, some_architecture
 
 pytestmark = pytest.mark.usefixtures("tiny_children")
 
@@ -467,17 +466,11 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _train_in_process(options: list[str]) -> None:
-    torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
-    train(*options)
-
-
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """After SIGKILL at random times, weights, result and curves are bit-identical to those of an uninterrupted training."""
-    path = architecture_file(tmp_path)
+    path = architecture_file(tmp_path, LARGE)
     options: list[object] = [path, "--dataset", "digits", "--preset", "smoke", "--child.num-epochs", NUM_EPOCHS]
-    options += ["--child.num-train-images", 64, "--child.drop-path-prob", 0.4]
+    options += ["--child.num-train-images", 32, "--child.drop-path-prob", 0.4]
     options += ["--child.cutout-length", 3, "--child.flip", True]
     train(*options, "--output", tmp_path / "uninterrupted")
 
@@ -486,15 +479,13 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     arguments = [str(option) for option in (*options, "--output", tmp_path / "killed")]
     for _ in range(NUM_KILLS):
         before = _mtime(checkpoint)
-        process: Any = processes.Process(target=_train_in_process, args=(arguments,))
-        process.start()
+        process = ForkedCommand(cli.main, "train", *arguments, folder=tmp_path)
         deadline = time.monotonic() + 120
-        while _mtime(checkpoint) == before and process.is_alive() and time.monotonic() < deadline:
+        while _mtime(checkpoint) == before and process.is_running() and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.1))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "the training finished before it was killed"
+        time.sleep(rng.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait().returncode == -signal.SIGKILL, "the training finished before it was killed"
     assert FinalFolder(tmp_path / "killed").results() == []
     time.sleep(1)  # TensorBoard orders event files by their time in seconds
     train(*options, "--output", tmp_path / "killed")
@@ -513,7 +504,8 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         "result",
     ]
     assert results[0].num_correct > 0
-    assert some_architecture().key == json.loads((tmp_path / "killed" / "config.json").read_text())["configuration"]["key"]
+    config = json.loads((tmp_path / "killed" / "config.json").read_text())
+    assert some_architecture(LARGE).key == config["configuration"]["key"]
 
 
 def _mtime(path: Path) -> int | None:

@@ -36,7 +36,7 @@ REDUCTION = [
     [["identity", 5], ["identity", 2]],
 ]
 GENOTYPE = {"normal": CELL, "reduction": REDUCTION}
-SIZES = {"stem_stride": 2, "width": 0.5, "growth": [3, 1], "depth": [1, 2, 1], "expansion": 2}
+SIZES = {"stem_stride": 2, "width": 0.5, "growth": [3, 1], "depth": [1, 1, 1], "expansion": 2}
 SIZED = {**SIZES, **GENOTYPE}
 NASBENCH201 = {"cell": "|avg_pool_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|"}
 
@@ -77,6 +77,12 @@ def model() -> TrainedModel:
 def onnx_export(model: TrainedModel) -> VerifiedExport:
     """The ONNX export of ``model``, shared because it takes seconds."""
     return verified_export(model, "onnx", None)
+
+
+@pytest.fixture(scope="session")
+def fixed_export() -> VerifiedExport:
+    """The ONNX export of a network with a stem of stride 2 and an expansion, for batches of four images of odd sizes."""
+    return verified_export(tiny_model("enas_micro_sized", genotype=SIZED), "onnx", 4)
 
 
 @pytest.fixture

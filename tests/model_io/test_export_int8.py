@@ -142,8 +142,11 @@ def test_equal_exports_are_equal_files_and_samples_differ(tmp_path: Path) -> Non
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
 
 
-def test_fixed_batch_size_needs_no_multiple_of_images(tmp_path: Path) -> None:
+def test_fixed_batch_size_needs_no_multiple_of_images(
+    fixed_export: VerifiedExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The network has a stem of stride 2 and an expansion."""
+    monkeypatch.setattr(export_int8_module, "verified_export", lambda *arguments: fixed_export)
     model = tiny_model("enas_micro_sized", genotype=SIZED)
     compared = export_int8(model, tmp_path / "model.onnx", *tiny_splits(), batch_size=4)
     assert (compared.num_calibration_images, compared.num_valid_images) == (5, 5)

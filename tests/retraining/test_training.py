@@ -15,13 +15,13 @@ from nases_env.networks import build_network, count_costs
 from nases_env.retraining import FinalFolder, FinalTraining
 from nases_env.retraining.search_record import changed_settings
 from nases_env.training import load_images
-from tests.retraining.architectures import SPACE, some_architecture
+from tests.retraining.architectures import LARGE, some_architecture
 
 QUICK = dataclasses.replace(RETRAIN_PRESETS["smoke"], num_epochs=1)
 
 
 def training(settings: ChildSettings = QUICK) -> FinalTraining:
-    return FinalTraining(SPACE, some_architecture(), "digits", settings)
+    return FinalTraining(LARGE, some_architecture(LARGE), "digits", settings)
 
 
 def test_all_training_images_are_used() -> None:

@@ -40,7 +40,10 @@ TOY: dict[str, Any] = {
     "num_finalists": 2,
     "num_envs": 3,
 }
-DIGITS: dict[str, Any] = {**TOY, "env_id": "NASES-Digits-v0", "preset": "smoke", "budget": 4, "rungs": (1, 2, 4)}
+DIGITS: dict[str, Any] = {
+    **{**TOY, "env_id": "NASES-Digits-v0", "preset": "smoke", "budget": 4, "rungs": (1, 2, 4)},
+    "search_space": "nasbench201",  # whose children are small
+}
 NUM_TRIALS = 12 + 6 + 3
 
 
@@ -74,7 +77,7 @@ def test_run_directory_has_all_rungs_and_finalists(trained: Path) -> None:
     best = best_record(trained)
     assert best is not None
     assert best["child"] == finalists(trained)[0]["child"]
-    assert json.loads((trained / "best.json").read_text()) == {"search_space": "enas_micro", **best["genotype"]}
+    assert json.loads((trained / "best.json").read_text()) == {"search_space": "nasbench201", **best["genotype"]}
     assert {finalist["second"]["fidelity"] for finalist in finalists(trained)} == {4}
     assert not (trained / "checkpoints").exists()
     with Store(trained / STORE, read_only=True) as store:

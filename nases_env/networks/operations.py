@@ -240,8 +240,9 @@ def drop_path(value: Tensor, drop_prob: float | Tensor) -> Tensor:
 def he_initialize(network: nn.Module) -> None:
     """Initialize all convolution and linear weights of ``network`` by He et al. (2015): normal, variance 2 / fan-in.
 
-    Random numbers are drawn from torch's default generator. Biases and batch norm are not changed.
+    Random numbers are drawn from torch's default generator. Biases and batch norm are not changed. Weights on the device
+    ``meta``, which have no values, are skipped.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

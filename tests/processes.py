@@ -46,16 +46,22 @@ class ForkedCommand:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._outputs = tempfile.TemporaryDirectory()
+        for name in ("stdout", "stderr"):  # they exist even if the process is killed at once
+            Path(self._outputs.name, name).touch()
         variables = {**os.environ, "COLUMNS": "120", **(environment or {})}
         arguments = (main, options, folder, prepare, variables, Path(self._outputs.name))
         self._process: Any = processes.Process(target=_run, args=arguments)
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
     def is_running(self) -> bool:
         return bool(self._process.is_alive())
 
     def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         """Wait until the command has ended, and return what it has written and its exit status."""

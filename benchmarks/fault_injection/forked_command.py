@@ -26,7 +26,7 @@ from nases_env.search import run_search
 
 PRELOADED = (
     *(f"nases_env.cli.{name}" for name in ("pretrain", "reproduce", "status", "store", "train", "validate")),
-    *("torch._dynamo", "torch.utils.tensorboard", "scipy.stats", "sklearn.datasets", "rich.markdown", "fontTools.subset"),
+    *("torch._dynamo", "torch.utils.tensorboard", "scipy.stats", "rich.markdown", "fontTools.subset"),
     *(f"matplotlib.backends.backend_{name}" for name in ("agg", "pdf", "svg")),
 )
 """Modules that commands import on demand; they are imported in this process, which takes seconds."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 import psutil
 
@@ -53,7 +53,7 @@ class SearchProcess:
         self._options = [*options, *(() if store is None else ("--store", str(store)))]
         self._marker = uuid.uuid4().hex
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Popen[bytes] | None = None
         self.temporary_dir.mkdir(parents=True)
 
     def start(self) -> None:
@@ -70,10 +70,10 @@ class SearchProcess:
         }
         self.exit_status = None
         with open(self.output, "ab") as output:
-            self._process = subprocess.Popen(
+            self._process = Popen(
                 [*self._command, *options],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches only the benchmark, which kills the search

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
@@ -69,7 +70,7 @@ class ScaledNetworks(SearchSpace):
         self, architecture: Architecture, settings: NetworkSettings, *, num_classes: int, image_shape: tuple[int, int, int]
     ) -> nn.Module:
         def count(width: int) -> int:
-            return self._count(width, settings, num_classes, image_shape[0])
+            return _count(self, width, settings, num_classes, image_shape[0])
 
         (num_params,) = architecture.decisions
         smaller = self._widest(num_params, settings, num_classes, image_shape[0])
@@ -92,14 +93,17 @@ class ScaledNetworks(SearchSpace):
         width = self._widest(max_params, settings, num_classes, in_channels)
         if width == 0:
             raise InputError(f"no {self.label} has at most {max_params:,} parameters; pass a higher limit")
-        return self.architecture((self._count(width, settings, num_classes, in_channels),))
+        return self.architecture((_count(self, width, settings, num_classes, in_channels),))
 
     def _widest(self, max_params: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> int:
         """Return the largest width with at most ``max_params`` parameters; 0 if there is none."""
         return bisect_right(
-            range(1, MAX_WIDTH), max_params, key=lambda width: self._count(width, settings, num_classes, in_channels)
+            range(1, MAX_WIDTH), max_params, key=lambda width: _count(self, width, settings, num_classes, in_channels)
         )
 
-    def _count(self, width: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> int:
-        with torch.device("meta"):
-            return count_parameters(self.make(width, settings, num_classes=num_classes, in_channels=in_channels))
+
+@functools.cache
+def _count(space: ScaledNetworks, width: int, settings: NetworkSettings, num_classes: int, in_channels: int) -> int:
+    """Return the number of parameters of the network whose last stage has ``width`` channels."""
+    with torch.device("meta"):
+        return count_parameters(space.make(width, settings, num_classes=num_classes, in_channels=in_channels))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.ensemble
 
 from benchmarks.accel_surrogate import REGRESSORS, Args, climb, measure
 from nases_env.errors import InputError
@@ -18,6 +19,19 @@ from tests.evaluation.test_accel import NETWORKS, write_table
 SPACE = Accel()
 
 
+@pytest.fixture
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit the regressors of the benchmark with a tenth of their trees."""
+
+    def reduce(name: str, number: str) -> None:
+        make = getattr(sklearn.ensemble, name)
+        monkeypatch.setattr(sklearn.ensemble, name, lambda **options: make(**{**options, number: options[number] // 10}))
+
+    reduce("GradientBoostingRegressor", "n_estimators")
+    reduce("HistGradientBoostingRegressor", "max_iter")
+
+
+@pytest.mark.usefixtures("few_trees")
 def test_benchmark_compares_regressors_and_writes_json(tmp_path: Path) -> None:
     output = tmp_path / "output.json"
     table = write_table(tmp_path / "table.csv")

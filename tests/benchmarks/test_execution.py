@@ -58,7 +58,7 @@ def test_all_variants_evaluate_the_same_children(tmp_path: Path, monkeypatch: py
 
     for mode in (scaling.submit_all, scaling.run_search):
         monkeypatch.setattr(scaling, mode.__name__, partial(recorded, mode))
-    output, num_children = tmp_path / "metrics.json", 3
+    output, num_children = tmp_path / "metrics.json", 2
     options: dict[str, Any] = {"num_repeats": 1, "num_workers": (1,), "preset": "smoke", "num_children": num_children}
     main(Args(parts=("scaling",), folder=tmp_path, output=output, **options))
     one, *others = ([replace(evaluation, seconds=0.0) for evaluation in run.evaluations] for run in runs)

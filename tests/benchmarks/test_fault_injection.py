@@ -7,20 +7,23 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
 import pytest
 
-from benchmarks.fault_injection import checks, concurrency, kills
+from benchmarks.fault_injection import checks, concurrency, kills, search_process
 from benchmarks.fault_injection.__main__ import CAMPAIGNS, Args, main
 from benchmarks.fault_injection.concurrency import NUM_PROCESSES
 from benchmarks.fault_injection.control_dir import CONTROL_DIR_VARIABLE, FAULT_REQUESTS, ControlDir
@@ -36,23 +39,71 @@ from benchmarks.fault_injection.injector import (
 )
 from benchmarks.fault_injection.kills import make_stores, make_targets, split_kills
 from benchmarks.fault_injection.search_process import MARKER_VARIABLE, SearchProcess
+from nases_env import visualization
 from nases_env.errors import InputError
 from nases_env.execution import Store
 from nases_env.networks import NetworkSettings
 from nases_env.search import SearchArgs, SearchRun
-from tests.commands import ROOT, run_benchmark
+from nases_env.search.run_dir import BEST_DRAWINGS
+from nases_env.search_spaces import get_search_space
+from tests import processes
+from tests.commands import ROOT, run_benchmark, script
+from tests.drawings import reuse_drawings
 from tests.processes import run_forked
 from tests.small_sizes import reduce_children, reduce_samples
 
 NUM_CHILDREN = 4
 
 
-def test_toy_search_with_faults_equals_reference(tmp_path: Path) -> None:
+class ForkedSearch:
+    """A search that is forked instead of started by ``Popen``, which saves the time of its imports.
+
+    Its workers are new interpreters, as always.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], stdout: BinaryIO, **more: Any) -> None:
+        _, agent, *options = command
+        prepare = partial(lead_session, Path(stdout.name))
+        self._command = processes.ForkedCommand(
+            script(Path(agent)), *options, folder=Path.cwd(), prepare=prepare, environment=env
+        )
+        self.pid = self._command.pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode if self._command.is_running() else self.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._command.send_signal(number)
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = self._command.wait().returncode
+        return self.returncode
+
+
+def lead_session(output: Path) -> None:
+    """Make this process the leader of a new session, and append its output to a file."""
+    os.setsid()
+    tempfile.tempdir = None  # read again from the environment
+    with open(output, "ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+
+
+@pytest.fixture
+def forked_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_process, "Popen", ForkedSearch)
+
+
+@pytest.mark.usefixtures("forked_searches")
+def test_toy_search_with_faults_equals_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With this seed, the second kill happens while the search restarts."""
+    monkeypatch.setattr("benchmarks.fault_injection.injector.STARTUP_SECONDS", 2.0)
     output, num_children, num_kills = tmp_path / "out" / "output.json", 8, 2
     options = ("--num-kills", str(num_kills), "--num-faults", "1", "--seed", "4", "--toy-children", str(num_children))
     paths = ("--work-dir", "work", "--output", str(output))
-    run_benchmark("fault_injection", ("--campaigns", "toy", *options, *paths), tmp_path)
+    run_benchmark("fault_injection", ("--campaigns", "toy", "--num-workers", "1", *options, *paths), tmp_path)
     metrics = json.loads(output.read_text())
     assert metrics["passed"] is True
     assert metrics["settings"]["num_kills"] == num_kills
@@ -60,6 +111,7 @@ def test_toy_search_with_faults_equals_reference(tmp_path: Path) -> None:
     assert not running_processes(tmp_path)
 
 
+@pytest.mark.usefixtures("forked_searches")
 def test_two_searches_share_the_evaluations_in_one_store(tmp_path: Path) -> None:
     output, campaigns = tmp_path / "output.json", CAMPAIGNS[2:3]
     options: dict[str, Any] = {"toy_children": 8, "num_workers": 1}
@@ -99,6 +151,7 @@ def running_processes(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.usefixtures("forked_searches")
 def test_campaign_fails_if_the_reference_search_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,38 +434,37 @@ def test_existing_work_dir_is_rejected(tmp_path: Path) -> None:
 
 
 def reduce_work() -> None:
-    """Train with few images and calibrate embeddings with few samples in this process, which saves seconds."""
+    """Train with few images, calibrate embeddings with few samples, and draw little in this process, which saves seconds."""
     patch = pytest.MonkeyPatch()
     reduce_children(patch)
     reduce_samples(patch)
+    reuse_drawings(patch)
+    space = get_search_space("enas_micro")
+    drawing = visualization.draw(space, space.architecture((0,) * len(space.decision_sizes)), "")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in BEST_DRAWINGS:  # the commands, which are forked, reuse these files
+            visualization.save(drawing, Path(folder, name))
 
 
-@pytest.mark.parametrize(
-    ("campaign", "options", "num_checks"),
-    [
-        ("concurrency", {"num_rounds": 1}, 8),
-        ("kills", {"num_command_kills": 3, "num_merged_rows": 30}, 6),
-    ],
-)
-def test_concurrent_and_killed_commands_lose_nothing(
-    campaign: str, options: dict[str, int], num_checks: int, tmp_path: Path
-) -> None:
+def test_concurrent_and_killed_commands_lose_nothing(tmp_path: Path) -> None:
+    """Both campaigns run in one process, which imports what the commands need."""
     output = tmp_path / "output.json"
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     benchmark = partial(runpy.run_module, "benchmarks.fault_injection", run_name="__main__", alter_sys=True)
+    options = ("--num-rounds", "1", "--num-command-kills", "3", "--num-merged-rows", "30")
     paths = ("--output", str(output), "--work-dir", str(tmp_path / "work"))
-    ended = run_forked(benchmark, "--campaigns", campaign, *words, *paths, folder=ROOT, prepare=reduce_work)
+    ended = run_forked(benchmark, "--campaigns", "concurrency", "kills", *options, *paths, folder=ROOT, prepare=reduce_work)
     assert ended.returncode == 0, ended.stderr
     metrics = json.loads(output.read_text())
     assert metrics["passed"] is True
-    assert all(check == {"passed": True, "problems": []} for check in metrics["campaigns"][campaign]["checks"].values())
-    assert len(metrics["campaigns"][campaign]["checks"]) == num_checks
-    counts = metrics["campaigns"][campaign]["counts"]
-    if campaign == "kills":
-        assert counts == {"kills": 3, "train": 1, "merge": 1, "pretrain": 1}
-    else:
-        assert sum(counts[name] for name in counts.keys() - {"rounds", "refused"}) == NUM_PROCESSES
-    assert re.search(rf"^. {next(iter(counts))} +. +{next(iter(options.values()))} .$", ended.stdout, re.MULTILINE)
+    campaigns = metrics["campaigns"]
+    for campaign, num_checks in (("concurrency", 8), ("kills", 6)):
+        assert all(check == {"passed": True, "problems": []} for check in campaigns[campaign]["checks"].values())
+        assert len(campaigns[campaign]["checks"]) == num_checks
+    assert campaigns["kills"]["counts"] == {"kills": 3, "train": 1, "merge": 1, "pretrain": 1}
+    rounds = campaigns["concurrency"]["counts"]
+    assert sum(rounds[name] for name in rounds.keys() - {"rounds", "refused"}) == NUM_PROCESSES
+    for first, number in (("rounds", 1), ("kills", 3)):
+        assert re.search(rf"^. {first} +. +{number} .$", ended.stdout, re.MULTILINE)
 
 
 @pytest.fixture

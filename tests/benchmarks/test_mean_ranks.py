@@ -148,7 +148,8 @@ def test_invalid_options_are_rejected_in_one_line(options: list[str], message: s
     assert message in error_of(run_here(module("benchmarks.mean_ranks"), *options))
 
 
-def test_ranks_of_real_comparisons(tmp_path: Path) -> None:
+def test_ranks_of_real_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nases_env.visualization.save", lambda figure, path: None)  # slower than the searches
     common: list[Any] = ["--num-seeds", "2", "--budgets", "4", "--num-processes", "1", "--env-id", "NASES-Synthetic-v0"]
     common += ["--agents", "random_search", "regularized_evolution"]
     run_benchmark("search_quality", [*common, "--output", "share.json"], tmp_path)

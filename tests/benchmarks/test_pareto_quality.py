@@ -43,7 +43,7 @@ def test_search_is_measured_against_the_true_front(table: Path) -> None:
 
 
 def test_benchmark_writes_the_report(table: Path, tmp_path: Path) -> None:
-    options = ["--num-seeds", "2", "--first-seed", "5", "--budget", "10", "--devices", "ms_phone", "--num-processes", "1"]
+    options = ["--num-seeds", "2", "--first-seed", "5", "--budget", "6", "--devices", "ms_phone", "--num-processes", "1"]
     result = run_benchmark("pareto_quality", [*options, "--table", str(table), "--output", "out.json"], tmp_path)
     report = json.loads((tmp_path / "out.json").read_text())
     assert list(report["devices"]["ms_phone"]) == ["mo_model_assisted", "mo_reinforce", "nsga2", "random_search"]

@@ -46,12 +46,12 @@ OPTIONS = (
     "--work-dir",
     "work",
     "--num-largest",
-    "3",
+    "2",
 )
 
 
 def make_args(work_dir: Path, **options: Any) -> Args:
-    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, num_largest=3, work_dir=work_dir, **options)
+    return Args(env_id="NASES-Digits-v0", preset="smoke", num_processes=1, num_largest=2, work_dir=work_dir, **options)
 
 
 def count_children(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,17 @@ import functools
 import io
 import itertools
 import json
+import multiprocessing.context
 import os
+import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 from nases_agents import regularized_evolution
 
@@ -45,10 +46,11 @@ from nases_env.search import make_env
 from nases_env.search_spaces.nasbench201 import NasBench201
 from nases_env.seeding import numpy_generator
 from nases_env.training.datasets import IMAGE_CACHE
-from tests.commands import run_benchmark
+from tests.commands import ROOT, run_benchmark
 from tests.evaluation.test_accel import LINES as ACCEL_LINES
 from tests.evaluation.test_accel import write_table as write_accel_table
 from tests.evaluation.test_transnas import write_table as write_transnas_table
+from tests.processes import ForkedCommand
 from tests.training.images import write_folder, write_image
 
 SCRIPT = "benchmarks.search_quality"
@@ -255,29 +257,33 @@ def test_settings_digest_depends_on_the_images(tmp_path: Path) -> None:
     assert jobs_of(args)[0].settings != before
 
 
+def lead_session() -> None:
+    """Make this process the leader of a new session, and fork its workers, which saves the time of their imports."""
+    os.setsid()
+    # New interpreters would not inherit the handler of SIGTERM.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    multiprocessing.get_context = lambda method: multiprocessing.context.ForkContext()  # type: ignore
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_interrupted_comparison_ends_its_workers_and_is_resumed(small: dict[str, Any], tmp_path: Path) -> None:
     """The searches are equal to those in one process."""
     output = small["output"]
     options = ["--agents", *small["agents"], "--output", str(output), "--budgets", *map(str, small["budgets"])]
     options += ["--table", small["table"], "--embedding", small["embedding"], "--num-seeds"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", SCRIPT, *options, "5000", "--num-processes", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # SIGINT is ignored in the background processes of a shell, but not in those of a terminal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    benchmark = functools.partial(runpy.run_module, SCRIPT, run_name="__main__", alter_sys=True)
+    process = ForkedCommand(benchmark, *options, "5000", "--num-processes", "2", folder=ROOT, prepare=lead_session)
     records = output.with_suffix(".records.jsonl")
-    while not (records.exists() and records.read_text().count("\n") > 2) and process.poll() is None:
+    while not (records.exists() and records.read_text().count("\n") > 2) and process.is_running():
         time.sleep(0.05)
+    assert len(psutil.Process(process.pid).children()) == 2
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    shown, errors = process.communicate(timeout=60)  # returns only when no worker has the pipes open
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert "run the same command to resume" in shown
+    ended = process.wait()
+    assert ended.returncode == 130, ended.stderr
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
+    assert "Traceback" not in ended.stderr
+    assert "run the same command to resume" in ended.stdout
     assert not output.exists()
 
     recorded = records_in(output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.small_images import Args, draw_dataset
 from nases_env.cli import main as cli
@@ -31,6 +32,15 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
+@pytest.fixture
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small_forest(num_trees: int, **options: Any) -> RandomForestClassifier:
+        return RandomForestClassifier(num_trees // 100, **options)
+
+    monkeypatch.setattr("sklearn.ensemble.RandomForestClassifier", small_forest)
+
+
+@pytest.mark.usefixtures("small_forests")
 def test_networks_are_compared_with_a_random_forest(tmp_path: Path, commands: list[list[str]]) -> None:
     write_folder(tmp_path / "images", per_class=5)
     options = (

@@ -1,4 +1,4 @@
-"""A small trained network with every operator."""
+"""A small trained network with every operator and an auxiliary head."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def model() -> TrainedModel:
         model = TrainedModel(
             space,
             space.from_genotype(GENOTYPE),
-            NetworkSettings(cells_per_stage=1, num_filters=3),
+            NetworkSettings(cells_per_stage=1, num_filters=3, auxiliary_head=True),
             class_names=CLASSES,
             image_shape=train.image_shape,
             statistics=channel_statistics(train.images),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import torch
 from nases_env.errors import InputError
 from nases_env.model_io import TrainedModel, export_model
 from nases_env.model_io.export_python import FUNCTIONS, python_source
-from nases_env.search_spaces import get_search_space
 from nases_env.seeding import torch_generator
-from nases_env.training import ChannelStatistics
 from tests.commands import run
 from tests.model_io.conftest import SIZED, tiny_model
 
@@ -37,27 +34,9 @@ for path in sys.argv[1:]:
 """
 
 
-def auxiliary() -> TrainedModel:
-    """Return a network of ENAS micro with an auxiliary head."""
-    space = get_search_space("enas_micro")
-    convolutions = [[["sep_conv_3x3", 0], ["identity", 1]], [["sep_conv_5x5", 1], ["max_pool_3x3", 0]]]
-    cell = convolutions + [[["identity", 2], ["identity", 3]]] * 3
-    model = tiny_model("enas_micro", (3, 9, 9), {"normal": cell, "reduction": cell})
-    settings = dataclasses.replace(model.settings, auxiliary_head=True)
-    return TrainedModel(
-        space,
-        model.architecture,
-        settings,
-        class_names=model.class_names,
-        image_shape=(3, 9, 9),
-        statistics=ChannelStatistics(model.mean, model.std),
-    ).eval()
-
-
 def test_file_returns_the_logits_of_the_model_in_a_process_without_nases(model: TrainedModel, tmp_path: Path) -> None:
     models = {
         "enas_micro": model,
-        "auxiliary": auxiliary(),
         "enas_micro_sized": tiny_model("enas_micro_sized", (3, 9, 10), SIZED),
         "nasbench201": tiny_model(),
         "no_edges": tiny_model(genotype={"cell": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"}),

@@ -69,7 +69,7 @@ def test_metadata_of_the_file(model: TrainedModel, tmp_path: Path) -> None:
         "cells_per_stage": 1,
         "num_filters": 3,
         "drop_path_prob": 0.0,
-        "auxiliary_head": False,
+        "auxiliary_head": True,
     }
     assert record["class_names"] == list(model.class_names)
     assert record["image_shape"] == [3, 32, 32]

@@ -145,10 +145,14 @@ def start_workers(nases: NASESEnv, num_workers: int) -> float:
     start = time.monotonic()
     futures = [nases.executor.submit(architecture, seed) for seed in range(num_workers)]
     seconds = [time.monotonic() - start - future.result().seconds for future in as_completed(futures)]
-    num_started = sum(any(part.endswith(WORKER_SCRIPT) for part in child.cmdline()) for child in psutil.Process().children())
-    if num_started != num_workers:
+    if (num_started := count_workers()) != num_workers:
         raise RuntimeError(f"{num_started} worker processes are running, not {num_workers}")
     return max(seconds)
+
+
+def count_workers() -> int:
+    """Return the number of worker processes of this process."""
+    return sum(any(part.endswith(WORKER_SCRIPT) for part in child.cmdline()) for child in psutil.Process().children())
 
 
 def draw_once(args: SearchArgs) -> None:

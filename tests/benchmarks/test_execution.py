@@ -24,6 +24,7 @@ from nases_env.execution import Store
 from nases_env.search import SearchArgs
 from nases_env.search.run_dir import STORE, TRAJECTORY, read_config, read_trajectory
 from tests.commands import run_benchmark, run_here
+from tests.execution.forked import fork_workers
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +49,21 @@ def test_variants_are_interleaved() -> None:
     assert paired_ratios([3.0, 6.0], [2.0, 3.0]) == [1.5, 2.0]
 
 
+def count_forked_workers() -> int:
+    """Return the number of processes that the server of forked processes has started."""
+    this = psutil.Process()
+    return len(this.children(recursive=True)) - len(this.children())
+
+
 @pytest.mark.usefixtures("tiny_children")
 def test_all_variants_evaluate_the_same_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of the first variant are new interpreters, those of the others are forked."""
     runs: list[scaling.Run] = []
 
     def recorded(mode: Callable[..., scaling.Run], *arguments: Any) -> scaling.Run:
         runs.append(mode(*arguments))
+        fork_workers(monkeypatch)
+        monkeypatch.setattr(scaling, "count_workers", count_forked_workers)
         return runs[-1]
 
     for mode in (scaling.submit_all, scaling.run_search):
@@ -103,6 +113,7 @@ def test_metrics_of_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         measure()
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_overhead_is_the_worker_time_beyond_the_serial_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(overhead, "has_ray", lambda: False)
     metrics = overhead.measure(tmp_path, num_workers=2, num_children=4, num_repeats=2)

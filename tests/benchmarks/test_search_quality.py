@@ -14,6 +14,7 @@ import runpy
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,10 @@ from benchmarks.search_quality.comparison import (
     run_search,
 )
 from nases_env.embedding import Embedding, save_embedding
+from nases_env.envs import NASESEnv
 from nases_env.errors import InputError
 from nases_env.evaluation import Evaluation
+from nases_env.evaluation.table import TableEvaluator
 from nases_env.evaluation.training import SPLIT_CACHE
 from nases_env.networks.nasbench201 import OPERATORS
 from nases_env.search import make_env
@@ -118,15 +121,29 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nases_env.visualization.save", lambda figure, path: None)
 
 
-@functools.cache
-def table_in(path: str) -> Table | None:
-    return read_table(open_environment(Args(table=path)))
+_tables: dict[str, Table | None] = {}
+
+
+def read_table_once(nases: NASESEnv) -> Table | None:
+    """Read the rewards of each table only once, which takes longer than a search."""
+    if not isinstance(nases.evaluator, TableEvaluator):
+        return read_table(nases)
+    digest = nases.evaluator.digest()
+    if digest not in _tables:
+        _tables[digest] = read_table(nases)
+    return _tables[digest]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _reuse_tables() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.search_quality.comparison.read_table", read_table_once)
+        yield
 
 
 def jobs_of(args: Args) -> list[Job]:
     nases = open_environment(args)
-    table = table_in(args.table) if args.table else None
-    return make_jobs(args, nases, describe_environment(nases, table, args.table))
+    return make_jobs(args, nases, describe_environment(nases, read_table_once(nases), args.table))
 
 
 def without_time(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def test_children_are_summarized_by_the_medians_of_their_turns() -> None:
     }
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.throughput.peak.PEAK_SIDE", {"cpu": 64})
     options = (

@@ -116,7 +116,7 @@ def quality_report(
         reconstructed_decision_entropy=reconstructed_entropy,
         reconstructed_decision_entropy_min=min(reconstructed_entropy),
         reconstructed_decision_entropy_mean=float(np.mean(reconstructed_entropy)),
-        num_unique=len({search_space.decode(vector).key for vector in prior}),
+        num_unique=len({architecture.key for architecture in search_space.decode_batch(prior)}),
         perturbation_sensitivity=sensitivity,
         versions={"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     )

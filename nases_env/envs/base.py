@@ -305,7 +305,7 @@ class NASESEnv(gym.Env[Observation, Action]):
         if not np.isfinite(actions).all():
             raise InputError("an action contains NaN or infinity; check whether the agent has diverged")
         embeddings = ACTION_SCALE * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
-        return [self.search_space.decode(vector) for vector in self.embedding.decode(embeddings.astype(np.float32))]
+        return self.search_space.decode_batch(self.embedding.decode(embeddings.astype(np.float32)))
 
     def submit(self, architecture: Architecture, fidelity: int | None = None) -> Future[Evaluation]:
         """Evaluate ``architecture``, in the background if the executor can.

@@ -241,13 +241,21 @@ class SearchSpace(ABC):
         Raises:
             InputError: if the shape is wrong or a number is not finite.
         """
-        vector = np.asarray(vector, dtype=np.float64)
-        if vector.shape != (self.num_decisions,):
-            raise InputError(f"{self.name} decodes vectors of shape ({self.num_decisions},), not {vector.shape}")
-        if not np.isfinite(vector).all():
+        return self.decode_batch(np.asarray(vector)[None])[0]
+
+    def decode_batch(self, vectors: NDArray[np.floating[Any]]) -> list[Architecture]:
+        """Decode vectors of shape (B, m) into B architectures, as ``decode`` does; faster than B calls of it.
+
+        Raises:
+            InputError: if the shape is wrong or a number is not finite.
+        """
+        vectors = np.asarray(vectors, dtype=np.float64)
+        if vectors.shape[1:] != (self.num_decisions,):
+            raise InputError(f"{self.name} decodes vectors of shape ({self.num_decisions},), not {vectors.shape[1:]}")
+        if not np.isfinite(vectors).all():
             raise InputError(f"{self.name} decodes finite vectors; this one contains NaN or infinity")
-        choices = np.floor(np.clip(vector, 0.0, 1.0) * self._sizes).astype(np.int64)
-        return self.architecture(np.minimum(choices, self._sizes - 1).tolist())
+        choices = np.floor(np.clip(vectors, 0.0, 1.0) * self._sizes).astype(np.int64)
+        return [self._valid_architecture(tuple(each)) for each in np.minimum(choices, self._sizes - 1).tolist()]
 
     def encode(self, architecture: Architecture) -> NDArray[np.float32]:
         """Encode ``architecture`` as the bin centers in [0, 1)^m, shape (m,); ``decode`` restores it exactly."""

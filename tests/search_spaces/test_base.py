@@ -37,6 +37,13 @@ def test_vector_json_and_genotype_round_trip(sizes: tuple[int, ...], seed: int) 
     assert search_space_of(architecture.key) == "list"
 
 
+@given(sizes, st.integers(0, 5), st.integers(0, 2**32 - 1))
+def test_batch_is_decoded_as_each_of_its_vectors(sizes: tuple[int, ...], num_vectors: int, seed: int) -> None:
+    space = ListSpace(sizes)
+    vectors = np.random.default_rng(seed).uniform(-0.2, 1.2, (num_vectors, len(sizes))).astype(np.float32)
+    assert space.decode_batch(vectors) == [space.decode(vector) for vector in vectors]
+
+
 @given(sizes, st.integers(0, 2**32 - 1))
 def test_mutation_changes_one_decision_or_is_an_error_if_none_can_change(sizes: tuple[int, ...], seed: int) -> None:
     space = ListSpace(sizes)

@@ -162,7 +162,7 @@ class ImageEnv(NASESEnv):
             raise InputError(f"preset must be the name of a preset such as 'cpu', not {shown(preset)}")
         for name in ("num_epochs", "min_steps", "num_cycles"):
             if given_rungs and name in overrides:
-                raise InputError(f"{name} has no effect with rungs; omit it")
+                raise InputError(f"{name} (--child.{name.replace('_', '-')}) has no effect with rungs; omit it")
         if preset == "auto":
             preset = auto_preset(dataset, data_dir, device)
         self.preset, self.settings = resolve_preset(preset, overrides)

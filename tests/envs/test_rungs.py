@@ -65,7 +65,7 @@ def test_rungs_may_be_an_array(env: ImageEnv) -> None:
         ({"rungs": ("a",)}, "rungs must be increasing numbers of epochs, not a"),
         ({"rungs": 3}, "rungs must be increasing numbers of epochs, such as .*, not 3"),
         ({"rungs": "1,3"}, "rungs must be increasing numbers of epochs, such as .*, not '1,3'"),
-        ({"num_epochs": 3}, "num_epochs has no effect with rungs; omit it"),
+        ({"num_epochs": 3}, r"num_epochs \(--child.num-epochs\) has no effect with rungs; omit it"),
     ],
 )
 def test_invalid_arguments_are_one_line(options: dict[str, Any], message: str) -> None:

@@ -206,7 +206,7 @@ def test_commands_read_a_run_with_rungs(trained: Path, capsys: pytest.CaptureFix
         (("--rungs", "2;6"), "--rungs must be numbers of epochs separated by commas, such as 1,3,7, not 2;6"),
         (("--rungs", "6,2"), "rungs must be increasing numbers of epochs, not 6, 2"),
         (("--rungs", "0,2"), "rungs must be increasing numbers of epochs, not 0, 2"),
-        (("--rungs", "1,2", "--child.num-epochs", "7"), "num_epochs has no effect with rungs; omit it"),
+        (("--rungs", "1,2", "--child.num-epochs", "7"), "num_epochs (--child.num-epochs) has no effect with rungs; omit it"),
         (("--rungs", "1,2", "--reduction-factor", "1"), "--reduction-factor must be at least 2, not 1"),
         (("--reduction-factor", "3"), "--reduction-factor has no effect without --rungs; omit it"),
         (("--rungs", "2", "--reduction-factor", "3"), "--reduction-factor has no effect with one rung; omit it"),

@@ -35,6 +35,8 @@ MAX_FINISH_SECONDS = 60
 class Tracker(SearchCallback):
     """Base class of the callbacks of trackers; a subclass implements the three calls of the tracker.
 
+    ``log`` and ``finish`` are called in a thread, in the context of ``start``.
+
     Args:
         run_dir: the run directory.
         run_id: identifies the search, so that a resumed search continues the run.
@@ -109,7 +111,8 @@ class Tracker(SearchCallback):
     def _call(self, use_tracker: Callable[[], None]) -> None:
         """Let the thread use the tracker, unless it has failed."""
         self._warn_if_failed()
-        self._calls.put(use_tracker)
+        if self._error is None:
+            self._calls.put(use_tracker)
 
     def _make_calls(self) -> None:
         """Make the calls of the queue until None is in it, or one fails, for example without the server of the tracker."""

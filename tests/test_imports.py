@@ -69,7 +69,17 @@ PARTS: dict[str, set[str]] = {
         "search_spaces",
         "visualization",
     },
-    "retraining": {"embedding", "evaluation", "execution", "model_io", "networks", "search", "search_spaces", "training"},
+    "retraining": {
+        "embedding",
+        "evaluation",
+        "execution",
+        "model_io",
+        "networks",
+        "report",
+        "search",
+        "search_spaces",
+        "training",
+    },
     "cli": {
         "command_line",
         "embedding",

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from nases_env.atomic_io import is_fresh, write_atomically
@@ -33,6 +32,7 @@ from nases_env.evaluation import (
 from nases_env.input_files import read_file
 from nases_env.json_io import parse_json
 from nases_env.paths import require_utf8
+from nases_env.report.text import duration
 from nases_env.retraining import FinalTraining
 from nases_env.retraining.folder import FinalFolder, locked_folder
 from nases_env.retraining.plan import Plan, Step, make_plan
@@ -272,11 +272,11 @@ def _print_dry_run(plan: Plan, evaluator: TrainingEvaluator) -> None:
             continue
         seconds = durations.estimate(step)
         total += seconds
-        print_line(f"{format_duration(seconds):>16}  {step.command}")
+        print_line(f"{_format_estimate(seconds):>16}  {step.command}")
     num_concurrent = count_concurrent(evaluator, _search_args(plan))
     concurrent = f" with {num_concurrent} concurrent children" if num_concurrent > 1 else ""
     where = device_name(resolve_device(evaluator.device))
-    print_line(f"{format_duration(total):>16}  total on {where}{concurrent}, assuming no repeated children;")
+    print_line(f"{_format_estimate(total):>16}  total on {where}{concurrent}, assuming no repeated children;")
     print_line(f"{'':>16}  estimated from a few batches of {NUM_NETWORKS} random architectures")
 
 
@@ -317,6 +317,5 @@ class _Durations:
         return timed, final.num_epochs
 
 
-def format_duration(seconds: float) -> str:
-    """Format a duration, such as "2 days, 3:04:05"."""
-    return "unknown" if math.isnan(seconds) else str(timedelta(seconds=math.ceil(seconds)))
+def _format_estimate(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else duration(math.ceil(seconds))

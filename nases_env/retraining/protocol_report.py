@@ -13,6 +13,7 @@ from nases_env.errors import InputError, one_line
 from nases_env.escaping import escape_markdown
 from nases_env.json_io import read_object
 from nases_env.quantity import REWARD
+from nases_env.report.text import duration
 from nases_env.retraining.folder import FinalFolder
 from nases_env.retraining.plan import Plan
 from nases_env.retraining.report import (
@@ -20,7 +21,6 @@ from nases_env.retraining.report import (
     describe_training,
     format_percent,
     format_test_error,
-    format_time,
     mean_and_std,
     search_days,
     summarize,
@@ -126,7 +126,7 @@ def _to_markdown(
                 [
                     agent,
                     _format_reward(plan, *mean_and_std([search.reward for search in of_agent])),
-                    format_time(statistics.mean(search.seconds for search in of_agent)),
+                    duration(statistics.mean(search.seconds for search in of_agent)),
                 ]
                 for agent, of_agent in searches.items()
             ),
@@ -142,7 +142,7 @@ def _to_markdown(
                     format_test_error(results),
                     _format_reduction(values["agents"][agent]["less_error_than_random_search"]),
                     f"{statistics.mean(result.num_params for result in results) / 1e6:.2g}",
-                    format_time(statistics.mean(result.seconds for result in results)),
+                    duration(statistics.mean(result.seconds for result in results)),
                 ]
                 for agent, results in finals.items()
             ),

@@ -15,6 +15,7 @@ from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.escaping import escape_markdown
 from nases_env.evaluation import ChildSettings
+from nases_env.report.text import duration
 from nases_env.retraining.folder import REPORT, FinalFolder
 from nases_env.retraining.result import FinalResult
 from nases_env.retraining.search_record import OTHER_IMAGES, SearchRecord, changed_settings, describe_changes
@@ -109,7 +110,7 @@ def _to_markdown(
     if search is not None:
         device = "GPU" if search.on_gpu else "CPU"
         parts += [
-            f"{escape_markdown(search.describe())} Evaluating them took {format_time(search.seconds)} on a {device} "
+            f"{escape_markdown(search.describe())} Evaluating them took {duration(search.seconds)} on a {device} "
             "(wall time, summed).",
             escape_markdown(describe_changes(report["changed_settings"])),
         ]
@@ -127,16 +128,6 @@ def search_days(searches: Sequence[SearchRecord]) -> str:
     """Format the mean GPU days of searches; CPU days are marked "(CPU)"."""
     seconds = statistics.mean(search.seconds for search in searches)
     return f"{seconds / 86400:.2g}" + ("" if searches[0].on_gpu else " (CPU)")
-
-
-def format_time(seconds: float) -> str:
-    """Format a duration with two significant digits in seconds, minutes or hours, such as "1.4 s"."""
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.2g} min"
-    hours = seconds / 3600
-    return f"{hours:.2g} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -195,7 +186,7 @@ def seed_rows(results: Sequence[FinalResult]) -> list[list[str]]:
                 f"{result.num_params:,}",
                 f"{result.num_flops / 1e6:,.1f}",
                 str(result.num_epochs),
-                format_time(result.seconds),
+                duration(result.seconds),
             ]
         )
     return rows

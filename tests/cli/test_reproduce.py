@@ -206,13 +206,13 @@ def test_dry_run_prints_steps_and_durations_and_writes_nothing(tmp_path: Path, c
     assert len(steps) == len(STAGES_OF_A_SEED)
     for line, stage in zip(steps, STAGES_OF_A_SEED, strict=True):
         assert line.strip().split("  ", 1)[1].startswith(stage)
-        assert line.split()[0].count(":") == 2  # hours, minutes, seconds
+        assert line.split()[1] in ("s", "min")
     assert steps[1].endswith("--child.num-filters 3")  # options that equal the preset are omitted
     assert steps[2].endswith("--child.cutout-length 2")
     assert "total on" in total
 
 
-@pytest.mark.parametrize(("num_trials", "search", "total"), [(0, "0:01:04", "0:01:34"), (1, "0:00:54", "0:01:24")])
+@pytest.mark.parametrize(("num_trials", "search", "total"), [(0, "1 min 4 s", "1 min 34 s"), (1, "54 s", "1 min 24 s")])
 def test_dry_run_counts_what_is_left_and_the_finalists(
     num_trials: int,
     search: str,
@@ -238,8 +238,8 @@ def test_dry_run_counts_what_is_left_and_the_finalists(
     trials = (run_dir / "evaluations.jsonl").read_text().splitlines(keepends=True)
     (run_dir / "evaluations.jsonl").write_text("".join(trials[:num_trials]))
     reproduce("--preset", "smoke", "--output", output, "--dry-run")
-    *_, of_search, of_training, in_all, _ = (line.split()[0] for line in capsys.readouterr().out.splitlines())
-    assert (of_search, of_training, in_all) == (search, "0:00:30", total)
+    *_, of_search, of_training, in_all, _ = (line[:16].strip() for line in capsys.readouterr().out.splitlines())
+    assert (of_search, of_training, in_all) == (search, "30 s", total)
 
 
 def test_final_training_that_diverges_names_what_to_do(
@@ -283,7 +283,7 @@ def test_dry_run_of_a_finished_reproduction_has_no_steps_left(folder: Path, caps
     reproduce("--preset", "smoke", "--output", folder, "--dry-run")
     *steps, total, _ = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in steps] == ["done"] * 10
-    assert total.split()[0] == "0:00:00"
+    assert total.split()[:2] == ["0", "s"]
 
 
 def test_search_command_of_a_finished_search_has_no_effect(folder: Path) -> None:

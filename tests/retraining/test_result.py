@@ -19,7 +19,6 @@ from nases_env.retraining import FinalResult
 from nases_env.retraining.report import (
     describe_training,
     format_test_error,
-    format_time,
     seeds_table,
     summarize,
     table_1_row,
@@ -99,14 +98,6 @@ def test_results_are_summarized_over_seeds() -> None:
     assert format_test_error(results[:1]) == "4.00"
     row = table_1_row("reinforce", results, cutout_length=16, days="0.5")
     assert (row.method, row.error, row.params, row.days) == ("reinforce + cutout", "3.50 ± 0.71", "4.8", "0.5")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0312, "0.031 s"), (1.42, "1.4 s"), (59, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (445_000, "124 h")],
-)
-def test_times_have_two_digits(seconds: float, text: str) -> None:
-    assert format_time(seconds) == text
 
 
 @pytest.mark.parametrize(

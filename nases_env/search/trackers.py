@@ -160,6 +160,7 @@ class MlflowTracker(Tracker):
 
     package = "mlflow"
     tag = "nases.run_id"
+    max_params = 100  # of a request
 
     def start(self) -> None:
         self.client = self.module.MlflowClient()
@@ -171,8 +172,9 @@ class MlflowTracker(Tracker):
             self.client.update_run(self.mlflow_id, status="RUNNING")
             return
         self.mlflow_id = self.client.create_run(experiment_id, run_name=self.name, tags={self.tag: self.run_id}).info.run_id
-        for name, value in self.hyperparameters.items():
-            self.client.log_param(self.mlflow_id, name, value)
+        params = [self.module.entities.Param(name, str(value)) for name, value in self.hyperparameters.items()]
+        for first in range(0, len(params), self.max_params):
+            self.client.log_batch(self.mlflow_id, params=params[first : first + self.max_params])
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         timestamp = round(time.time() * 1000)

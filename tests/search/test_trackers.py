@@ -8,7 +8,8 @@ import json
 import sqlite3
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,21 @@ REINFORCE = ROOT / "agents" / "reinforce.py"
 SEARCH = ("--env-id", "NASES-Synthetic-v0", "--run-dir", "run")
 
 
-def search(folder: Path, tracker: str, *options: str, variable: str, value: str) -> None:
+def search(folder: Path, tracker: str, *commands: Sequence[str], variable: str, value: str) -> None:
     """Search in another process, because trackers keep global state, with an environment variable."""
-    options = (*options, "--track", tracker)
-    result = run_forked(script(REINFORCE), *options, folder=folder, environment={variable: value})
+    run_all = partial(run_in_order, [[*options, "--track", tracker] for options in commands])
+    result = run_forked(run_all, folder=folder, environment={variable: value})
     assert result.returncode == 0, result.stderr
 
 
+def run_in_order(commands: Sequence[Sequence[str]]) -> None:
+    for options in commands:
+        sys.argv = ["reinforce.py", *options]
+        script(REINFORCE)()
+
+
 def test_weights_and_biases(tmp_path: Path) -> None:
-    search(tmp_path, "wandb", *SEARCH, "--budget", "4", variable="WANDB_MODE", value="offline")
+    search(tmp_path, "wandb", (*SEARCH, "--budget", "4"), variable="WANDB_MODE", value="offline")
     (recorded,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     content = recorded.read_bytes()
     for text in ("search/best_reward", "search/reward", "update/", "NASES-Synthetic-v0"):
@@ -44,8 +51,8 @@ def test_weights_and_biases(tmp_path: Path) -> None:
 
 def test_mlflow(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    search(tmp_path, "mlflow", *SEARCH, "--budget", "4", variable="MLFLOW_TRACKING_URI", value=uri)
-    search(tmp_path, "mlflow", "--resume", "run", "--budget", "5", variable="MLFLOW_TRACKING_URI", value=uri)
+    first, resumed = (*SEARCH, "--budget", "4"), ("--resume", "run", "--budget", "5")
+    search(tmp_path, "mlflow", first, resumed, variable="MLFLOW_TRACKING_URI", value=uri)
     database = sqlite3.connect(tmp_path / "mlflow.db")
     assert database.execute("SELECT name, status FROM runs").fetchall() == [("run", "FINISHED")]
     steps = database.execute("SELECT step FROM metrics WHERE key = 'search/reward' ORDER BY step").fetchall()
@@ -55,18 +62,18 @@ def test_mlflow(tmp_path: Path) -> None:
     assert params["limits.max_params"] == "None"
     # A run belongs to a search, not to its directory.
     (tmp_path / "run").rename(tmp_path / "moved")
-    search(tmp_path, "mlflow", "--resume", "moved", "--budget", "6", variable="MLFLOW_TRACKING_URI", value=uri)
-    assert database.execute("SELECT count(*) FROM runs").fetchall() == [(1,)]
-    search(tmp_path, "mlflow", *SEARCH, "--budget", "1", variable="MLFLOW_TRACKING_URI", value=uri)
-    assert database.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
+    resumed, other = ("--resume", "moved", "--budget", "6"), (*SEARCH, "--budget", "1")
+    search(tmp_path, "mlflow", resumed, other, variable="MLFLOW_TRACKING_URI", value=uri)
+    steps = database.execute("SELECT max(step) FROM metrics WHERE key = 'search/reward' GROUP BY run_uuid").fetchall()
+    assert sorted(steps) == [(1,), (6,)]
     database.close()
 
 
 def test_trackio(tmp_path: Path) -> None:
     if importlib.util.find_spec("trackio") is None:
         pytest.skip("needs trackio, which installs 150 MB")
-    search(tmp_path, "trackio", *SEARCH, "--budget", "4", variable="TRACKIO_DIR", value=str(tmp_path / "trackio"))
-    search(tmp_path, "trackio", "--resume", "run", "--budget", "5", variable="TRACKIO_DIR", value=str(tmp_path / "trackio"))
+    first, resumed = (*SEARCH, "--budget", "4"), ("--resume", "run", "--budget", "5")
+    search(tmp_path, "trackio", first, resumed, variable="TRACKIO_DIR", value=str(tmp_path / "trackio"))
     database = sqlite3.connect(tmp_path / "trackio" / "nases.db")
     rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
     database.close()

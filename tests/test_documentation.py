@@ -179,6 +179,7 @@ def exported(trained: Path) -> Path:
 
 # Importing torchrl raises the warning.
 @pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase:DeprecationWarning")
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("page", [page for page in (README, *DOCS) if BLOCK.search(page.read_text())], ids=name_of)
 def test_code_and_commands_of_the_page_run(
     page: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

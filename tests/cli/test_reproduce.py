@@ -446,6 +446,7 @@ def stop(*received):
 
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
+time.sleep(0.5)  # until the other process waits for this one
 os.kill(os.getppid(), signal.SIGINT)
 if sys.argv[2] == "terminal":  # Ctrl-C in a terminal is sent to both processes
     os.kill(os.getpid(), signal.SIGINT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,9 +247,7 @@ def test_agents_end_in_time(module: Any, clock: Clock, tmp_path: Path) -> None:
 def test_budget_is_unlimited_by_default_on_the_command_line(tmp_path: Path) -> None:
     run = script(ROOT / "agents" / "random_search.py")
     options = ("--env-id", "NASES-Synthetic-v0", "--run-dir", str(tmp_path / "run"))
-    start = time.monotonic()
     result = run_here(run, *options, "--time", "1s")
-    assert time.monotonic() - start < 20
     assert (result.returncode, "children for 1s" in result.stdout) == (0, True)
     num_children = sum(1 for _ in read_trajectory(tmp_path / "run"))
     assert run_here(run, "--resume", str(tmp_path / "run")).stdout == (

@@ -24,6 +24,7 @@ from nases_env.execution.executor import Task
 from nases_env.execution.pool import Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
+from nases_env.execution.slurm_queue import ENDED_STATES, QUEUED_STATES, SlurmQueue
 from nases_env.paths import import_path
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ SUBMIT_SECONDS = 600.0  # for attempts to submit a job, while the controller res
 MAX_DELAY_SECONDS = 60.0  # between two of them
 NUM_LOG_LINES = 20
 EXTRA_MINUTES = 15  # added to time_limit for the start of a job, and because submitit ends jobs 90 s before their limit
-QUEUED_STATES = ("PENDING", "REQUEUED")
 QUEUE_SECONDS = 60.0  # between two requests of the state of a job that was preempted
+RESULT_SECONDS = 60.0  # until the result of a job that has ended is visible on a shared file system
 SUBMITIT_OPTIONS = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
 """Options of submitit, with the same names for all clusters; other options belong to sbatch."""
 
@@ -47,13 +48,22 @@ class SlurmWorker(Worker):
         executor: the executor of submitit.
         time_limit: maximum run time of a job in seconds; None: limited by Slurm only.
         device_type: "cpu" or "cuda", where children are trained; None: not known.
+        queue: the states of the jobs; None: submitit knows them, because it runs them on this machine.
     """
 
-    def __init__(self, evaluator: Evaluator, executor: Any, time_limit: float | None, device_type: str | None) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        executor: Any,
+        time_limit: float | None,
+        device_type: str | None,
+        queue: SlurmQueue | None = None,
+    ) -> None:
         self._evaluator = evaluator
         self._executor = executor
         self._time_limit = time_limit
         self._device_type = device_type
+        self._queue = queue
         self._is_canceled = threading.Event()
 
     def evaluate(self, task: Task) -> Evaluation:
@@ -123,17 +133,24 @@ class SlurmWorker(Worker):
                 path.unlink(missing_ok=True)
 
     def _wait(self, job: Any, start_file: Path) -> None:
-        """Wait until the job has ended; cancel it after ``cancel`` or the time limit.
+        """Wait for the result of the job; cancel it after ``cancel`` or the time limit.
 
-        The time begins when the job writes ``start_file``, and begins again when a job that was preempted writes it again:
-        submitit knows the state of a job up to 10 minutes late, and not at all on a cluster without accounting.
+        The time begins when the job writes ``start_file``, and begins again when a job that was preempted writes it again.
         """
         started: int | None = None
-        deadline = math.inf
-        while not job.paths.result_pickle.exists() and not job.done():
+        deadline, result_deadline = math.inf, time.monotonic() + RESULT_SECONDS
+        while not job.paths.result_pickle.exists():
+            if self._queue is None and job.done():
+                return
             if self._is_canceled.wait(POLL_SECONDS):
                 job.cancel(check=False)
                 raise AttemptError(f"its job {job.job_id} was canceled")
+            state = "RUNNING" if self._queue is None else self._queue.state(job.job_id)
+            if state is not None and state not in ENDED_STATES:
+                result_deadline = time.monotonic() + RESULT_SECONDS
+            elif time.monotonic() >= result_deadline:
+                ended = "ended without a result" + ("" if state is None else f" ({state})")
+                raise AttemptError(f"its job {job.job_id} {ended}; see {job.paths.stderr}", log=_log(job))
             if self._time_limit is None:
                 continue
             latest = _modification_time(start_file)
@@ -141,8 +158,7 @@ class SlurmWorker(Worker):
                 started, deadline = latest, time.monotonic() + self._time_limit
             if time.monotonic() < deadline:
                 continue
-            job.get_info(mode="force")  # updates the state
-            if job.state in QUEUED_STATES:
+            if self._queue is not None and self._queue.state(job.job_id, max_age=0) in QUEUED_STATES:
                 deadline = time.monotonic() + QUEUE_SECONDS
                 continue
             job.cancel(check=False)
@@ -211,7 +227,8 @@ def slurm_workers(
         raise InputError(
             f"cannot use Slurm ({one_line(error)}); run this on a machine with sbatch, and check --slurm-options"
         ) from None
-    return [SlurmWorker(evaluator, executor, time_limit, device_type) for _ in range(num_workers)]
+    queue = SlurmQueue() if cluster == "slurm" else None
+    return [SlurmWorker(evaluator, executor, time_limit, device_type, queue) for _ in range(num_workers)]
 
 
 def _parse(options: str | None) -> dict[str, Any]:

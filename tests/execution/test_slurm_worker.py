@@ -271,23 +271,23 @@ def test_job_is_canceled_at_the_time_limit_and_by_shutdown(time_limit: float | N
 
 
 class ScheduledJob:
-    """A job with a state at each second: Q: in the queue, R: running, D: done. It writes its file whenever it starts.
+    """A job with a state at each second, which is also its queue. It writes its start file whenever it starts.
 
-    Without accounting, and until the state is requested, the state is UNKNOWN.
+    The states are Q: in the queue, R: running, D: its result exists, F: failed, G: no longer known to Slurm.
     """
 
-    job_id, state = "7", "UNKNOWN"
-    paths = Mock(**{"result_pickle.exists.return_value": False})
+    job_id = "7"
 
-    def __init__(self, states: str, has_accounting: bool) -> None:
-        self.states, self.has_accounting = states, has_accounting
+    def __init__(self, states: str, squeue_works: bool) -> None:
+        self.states, self.squeue_works = states, squeue_works
         self.second, self.is_canceled = 0, False
+        self.paths = Mock(stderr="7.err", **{"result_pickle.exists": self.has_result})
 
     def submit(self, *args: Any) -> ScheduledJob:
         self.start_file = args[-1]
         return self
 
-    def done(self) -> bool:
+    def has_result(self) -> bool:
         self.second += 1
         before, now = self.states[self.second - 1], self.states[self.second]
         if now == "R" != before:
@@ -295,10 +295,16 @@ class ScheduledJob:
             os.utime(self.start_file, (self.second, self.second))
         return now == "D"
 
-    def get_info(self, mode: str) -> None:
-        assert mode == "force"
-        if self.has_accounting:
-            self.state = {"Q": "PENDING", "R": "RUNNING"}[self.states[self.second]]
+    def state(self, job_id: str, max_age: float = 0) -> str | None:
+        assert job_id == self.job_id
+        known = {"Q": "PENDING", "R": "RUNNING", "F": "FAILED", "G": None}
+        return known[self.states[self.second]] if self.squeue_works else "UNKNOWN"
+
+    def stdout(self) -> str:
+        return "printed\n"
+
+    def stderr(self) -> None:
+        return None
 
     def cancel(self, check: bool) -> None:
         self.is_canceled = True
@@ -308,7 +314,7 @@ class ScheduledJob:
 
 
 @pytest.mark.parametrize(
-    ("states", "has_accounting", "expected"),
+    ("states", "squeue_works", "expected"),
     [
         ("QQQQQQQRRD", True, None),
         ("QQQQQQQRRD", False, None),
@@ -319,12 +325,10 @@ class ScheduledJob:
     ],
 )
 def test_time_limit_begins_whenever_the_job_starts(
-    states: str, has_accounting: bool, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    states: str, squeue_works: bool, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = ScheduledJob(states, has_accounting)
-    worker = slurm_worker.SlurmWorker(FaultyEvaluator(), Mock(submit=job.submit, folder=str(tmp_path)), 3.0, None)
-    monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
-    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
+    job = ScheduledJob(states, squeue_works)
+    worker = worker_with(job, 3.0, tmp_path, monkeypatch)
     if expected is None:
         assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
     else:
@@ -333,6 +337,41 @@ def test_time_limit_begins_whenever_the_job_starts(
         assert (caught.value.status, job.second) == (Status.TIMED_OUT, expected)
     assert job.is_canceled == (expected is not None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("states", "squeue_works", "reason"),
+    [
+        ("QRFFFFF", True, "its job 7 ended without a result (FAILED); see 7.err"),
+        ("QRRGGGGG", True, "its job 7 ended without a result; see 7.err"),
+        ("GGGQQRD", True, None),  # the states were read before it was submitted
+        ("QRFFD", True, None),  # the result becomes visible later
+        ("QRFQRD", True, None),  # requeued
+        ("QRFFFFFD", False, None),
+    ],
+)
+def test_job_that_ended_without_a_result_is_a_failed_attempt(
+    states: str, squeue_works: bool, reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ScheduledJob(states, squeue_works)
+    monkeypatch.setattr(slurm_worker, "RESULT_SECONDS", 4.0)
+    worker = worker_with(job, None, tmp_path, monkeypatch)
+    if reason is None:
+        assert worker.evaluate(Task(children(1)[0], 0)) == RESULT
+        return
+    with pytest.raises(AttemptError) as caught:
+        worker.evaluate(Task(children(1)[0], 0))
+    assert (caught.value.reason, caught.value.status, caught.value.log) == (reason, Status.FAILED, "printed")
+
+
+def worker_with(
+    job: ScheduledJob, time_limit: float | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> slurm_worker.SlurmWorker:
+    """Return a worker that submits ``job`` and polls it once per second of its schedule."""
+    monkeypatch.setattr(slurm_worker, "time", Mock(monotonic=lambda: job.second))
+    monkeypatch.setattr(slurm_worker, "POLL_SECONDS", 0.0)
+    executor: Any = Mock(submit=job.submit, folder=str(folder))
+    return slurm_worker.SlurmWorker(FaultyEvaluator(), executor, time_limit, None, job)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from nases_env.execution.executor import Task
 from nases_env.execution.pool import Worker
 from nases_env.execution.process_worker_main import describe
 from nases_env.execution.remote_device import remote_device_type, require_gpu
-from nases_env.execution.slurm_queue import ENDED_STATES, QUEUED_STATES, SlurmQueue
+from nases_env.execution.slurm_queue import ENDED_STATES, QUEUED_STATES, UNKNOWN, SlurmQueue
 from nases_env.paths import import_path
 
 logger = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class SlurmWorker(Worker):
         The time begins when the job writes ``start_file``, and begins again when a job that was preempted writes it again.
         """
         started: int | None = None
+        was_seen = False  # a job in another cluster is never seen
         deadline, result_deadline = math.inf, time.monotonic() + RESULT_SECONDS
         while not job.paths.result_pickle.exists():
             if self._queue is None and job.done():
@@ -146,7 +147,8 @@ class SlurmWorker(Worker):
                 job.cancel(check=False)
                 raise AttemptError(f"its job {job.job_id} was canceled")
             state = "RUNNING" if self._queue is None else self._queue.state(job.job_id)
-            if state is not None and state not in ENDED_STATES:
+            was_seen = was_seen or state not in (None, UNKNOWN)
+            if state not in ENDED_STATES and not (state is None and was_seen):
                 result_deadline = time.monotonic() + RESULT_SECONDS
             elif time.monotonic() >= result_deadline:
                 ended = "ended without a result" + ("" if state is None else f" ({state})")

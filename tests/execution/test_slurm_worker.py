@@ -345,6 +345,7 @@ def test_time_limit_begins_whenever_the_job_starts(
         ("QRFFFFF", True, "its job 7 ended without a result (FAILED); see 7.err"),
         ("QRRGGGGG", True, "its job 7 ended without a result; see 7.err"),
         ("GGGQQRD", True, None),  # the states were read before it was submitted
+        ("GGGGGGGGD", True, None),  # it is in another cluster
         ("QRFFD", True, None),  # the result becomes visible later
         ("QRFQRD", True, None),  # requeued
         ("QRFFFFFD", False, None),

@@ -11,13 +11,36 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
 from nases_env.json_io import parse_json
+
+
+@contextmanager
+def archived(archive: Path | None, work_dir: Path, finished: Callable[[], Iterable[Path]]) -> Iterator[None]:
+    """Unpack the archive, and add the finished results at the end, also after an interrupt or an error.
+
+    Args:
+        archive: the file; None: there is none.
+        work_dir: the directory of the benchmark.
+        finished: returns the files of finished results in ``work_dir``.
+
+    Raises:
+        InputError: if the file is not an archive.
+    """
+    if archive is None:
+        yield
+        return
+    unpack(archive, work_dir)
+    try:
+        yield
+    finally:
+        pack(archive, work_dir, finished())
 
 
 def unpack(archive: Path, work_dir: Path) -> None:

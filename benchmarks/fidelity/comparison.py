@@ -32,7 +32,7 @@ import torch
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.common.archive import pack, unpack
+from benchmarks.common.archive import archived
 from benchmarks.common.identity import digest_of_own_images
 from benchmarks.common.report import TextTable, format_interval
 from benchmarks.common.workers import map_unordered
@@ -433,19 +433,16 @@ def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:
 def main(args: Args) -> None:
     """Measure how well short trainings predict the final accuracy."""
     jobs = make_jobs(args)
-    if args.archive is not None:
-        unpack(args.archive, args.work_dir)
-    pending = [job for job in jobs if job.read() is None]
-    if args.num_trainings is not None:
-        pending = pending[: args.num_trainings]
-    teacher = find_teacher(pending)
-    teachers = [] if teacher is None or read_teacher(teacher) is not None else [teacher]
-    # The teacher is trained before the processes start.
-    trainings = itertools.chain(map_unordered(run, teachers, 1), map_unordered(run, pending, args.num_processes))
-    for _ in tqdm(trainings, total=len(teachers) + len(pending), unit="training"):
-        pass
-    if args.archive is not None:
-        pack(args.archive, args.work_dir, [job.path for job in jobs if job.read() is not None])
+    with archived(args.archive, args.work_dir, lambda: [job.path for job in jobs if job.read() is not None]):
+        pending = [job for job in jobs if job.read() is None]
+        if args.num_trainings is not None:
+            pending = pending[: args.num_trainings]
+        teacher = find_teacher(pending)
+        teachers = [] if teacher is None or read_teacher(teacher) is not None else [teacher]
+        # The teacher is trained before the processes start.
+        trainings = itertools.chain(map_unordered(run, teachers, 1), map_unordered(run, pending, args.num_processes))
+        for _ in tqdm(trainings, total=len(teachers) + len(pending), unit="training"):
+            pass
     if args.table is not None:
         write_atomically(args.table, to_csv(jobs).encode())
     report = analyze(jobs, args)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from benchmarks.common.archive import pack, unpack
+from benchmarks.common.archive import archived
 from benchmarks.common.identity import digest_of_own_images
 from benchmarks.common.searches import require_trained_children
 from benchmarks.real_search.jobs import Job, run_jobs
@@ -169,11 +169,11 @@ class SearchComparison(ABC):
     def run(self) -> None:
         """Run the unfinished jobs, and add the finished ones to the archive."""
         args = self.args
-        if args.archive is not None:
-            unpack(args.archive, args.work_dir)
-        run_jobs(self, args.num_jobs, args.num_processes, args.device)
-        if args.archive is not None:
-            pack(args.archive, args.work_dir, {job.path for job in self.jobs() if job and job.is_finished})
+        with archived(args.archive, args.work_dir, self._finished):
+            run_jobs(self, args.num_jobs, args.num_processes, args.device)
+
+    def _finished(self) -> set[Path]:
+        return {job.path for job in self.jobs() if job and job.is_finished}
 
     def describe(self) -> dict[str, Any]:
         """Return the part of the report on the settings and the state of the comparison."""

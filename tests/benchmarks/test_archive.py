@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common.archive import pack, unpack
+from benchmarks.common.archive import archived, pack, unpack
 from nases_env.errors import InputError
 
 
@@ -61,6 +61,21 @@ def test_longer_result_is_kept(better: dict[str, Any], worse: dict[str, Any], tm
     assert json.loads(archive.read_text())["content"] == better
     unpack(archive, work_dir)
     assert json.loads(path.read_text()) == better
+
+
+def test_interrupted_benchmark_adds_what_is_finished(tmp_path: Path) -> None:
+    archive, work_dir = tmp_path / "archive.jsonl", tmp_path / "work"
+    pack(archive, tmp_path / "first", [write(tmp_path / "first" / "a.json", {"value": 1})])
+
+    def benchmark() -> None:
+        with archived(archive, work_dir, work_dir.iterdir):
+            assert json.loads((work_dir / "a.json").read_text()) == {"value": 1}
+            write(work_dir / "b.json", {"value": 2})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark()
+    assert [json.loads(line)["path"] for line in archive.read_text().splitlines()] == ["a.json", "b.json"]
 
 
 def test_missing_archive_is_empty(tmp_path: Path) -> None:

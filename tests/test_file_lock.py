@@ -23,4 +23,4 @@ def test_lock_waits_for_a_process_that_asks_whether_the_file_is_locked(tmp_path:
     with open(tmp_path / "file", "ab") as writer, open(tmp_path / "file", "rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)  # as in is_locked
         threading.Timer(0.05, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
-        assert lock(writer.fileno(), wait_seconds=60)
+        assert lock(writer.fileno())

@@ -146,9 +146,10 @@ class SlurmWorker(Worker):
             if self._is_canceled.wait(POLL_SECONDS):
                 job.cancel(check=False)
                 raise AttemptError(f"its job {job.job_id} was canceled")
-            state = "RUNNING" if self._queue is None else self._queue.state(job.job_id)
+            state = self._state(job)
             was_seen = was_seen or state not in (None, UNKNOWN)
-            if state not in ENDED_STATES and not (state is None and was_seen):
+            has_ended = was_seen if state is None else state in ENDED_STATES
+            if not has_ended:
                 result_deadline = time.monotonic() + RESULT_SECONDS
             elif time.monotonic() >= result_deadline:
                 ended = "ended without a result" + ("" if state is None else f" ({state})")
@@ -160,11 +161,14 @@ class SlurmWorker(Worker):
                 started, deadline = latest, time.monotonic() + self._time_limit
             if time.monotonic() < deadline:
                 continue
-            if self._queue is not None and self._queue.state(job.job_id, max_age=0) in QUEUED_STATES:
+            if self._state(job, max_age=0) in QUEUED_STATES:
                 deadline = time.monotonic() + QUEUE_SECONDS
                 continue
             job.cancel(check=False)
             raise AttemptError(f"took longer than {self._time_limit:g} s", status=Status.TIMED_OUT)
+
+    def _state(self, job: Any, **options: float) -> str | None:
+        return "RUNNING" if self._queue is None else self._queue.state(job.job_id, **options)
 
     def cancel(self) -> None:
         self._is_canceled.set()

@@ -2,11 +2,11 @@
 
     python agents/bayesian_optimization.py --env-id NASES-Digits-v0 --budget 40
 
-Most of the first children are large if the sizes of architectures are known; the others are random. Then a
-Gaussian process is fitted to all evaluated children (``agents/reward_model.py``), and the next children are those with the
-highest expected improvement among mutants of the best children and random architectures. Comparing it with
-``agents/model_assisted.py`` shows what the policy adds. Several children can be requested together (``--ask-batch-size``):
-pending children reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
+Most of the first children are large if the sizes of architectures are known; the others are random. Then, before each
+further child, a Gaussian process is fitted to all evaluated children (``agents/reward_model.py``). The next child is the one
+with the highest expected improvement among mutants of the best children and random architectures. Comparing it with
+``agents/model_assisted.py`` shows what the policy adds. With several children at a time (``--num-envs``), the pending ones
+reduce the predicted variance of similar candidates. With rungs, the process takes the rung as an input.
 """
 
 from __future__ import annotations
@@ -42,22 +42,20 @@ class Args(TransferArgs):
 
     uses_embedding: ClassVar[bool] = False
 
-    ask_batch_size: int = 5
-    """Children requested together; the model is refitted before each batch."""
-    num_init: int = 5
-    """Number of first children, before the model is fitted."""
+    num_init: int = 3
+    """Number of evaluated children from which the model chooses the next ones."""
     screen: bool = True
     """Choose the first children (--num-init) among 300 random architectures. Every fourth one is random. The others are
-    among the largest 5%; with --transfer-from, every second one is instead among the best 5% by the earlier searches.
+    among the largest 5%; with --transfer-from, half of the children are instead among the best 5% by the earlier searches.
     Without known sizes or earlier searches, all are random. --no-screen: all are random."""
     num_elites: int = 10
     """Best children, which are mutated."""
     num_mutants: int = 300
-    """Candidates that are mutants of the best children, per batch."""
+    """Candidates that are mutants of the best children, per call."""
     extra_mutation_prob: float = 0.4
     """Probability of each further mutation of a mutant."""
     num_random_candidates: int = 100
-    """Candidates that are random architectures, per batch (exploration)."""
+    """Candidates that are random architectures, per call (exploration)."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "num_init")
@@ -90,11 +88,12 @@ class BayesianOptimization(Agent):
         candidates: list[Architecture] = []
         if not self.proposed and self.args.screen:
             self.first = self._sample_first()
-        if len(self.model.children) >= self.args.num_init:
+        is_fitted = len(self.model.children) >= self.args.num_init
+        if is_fitted:
             self.model.fit()
             candidates = self._sample_candidates()
         for _ in range(num_children):
-            if self.first:
+            if self.first and not is_fitted:
                 child = self.first.pop(0)
             else:
                 child = self._select(candidates) or sample_feasible(self.env, self.rng, self.proposed)
@@ -116,13 +115,14 @@ class BayesianOptimization(Agent):
         self.pending.remove(proposal.architecture)
 
     def _sample_first(self) -> list[Architecture]:
-        """Sample the first children."""
+        """Sample the children that are requested before ``num_init`` are evaluated."""
+        num_first = self.args.num_init + max(self.args.num_envs, self.args.ask_batch_size) - 1
         distinct: dict[str, Architecture] = {}
         for _ in range(MAX_SCREENED_BATCHES):
             distinct |= {child.key: child for child in (self.search_space.sample(self.rng) for _ in range(NUM_SCREENED))}
             samples = list(distinct.values())
-            chosen = self.model.choose_first(samples, self.args.num_init, self.rng, self.env.is_feasible)
-            if len(chosen) >= self.args.num_init:
+            chosen = self.model.choose_first(samples, num_first, self.rng, self.env.is_feasible)
+            if len(chosen) >= num_first:
                 break
         return [samples[index] for index in chosen]
 

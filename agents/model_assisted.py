@@ -3,12 +3,12 @@
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
-process is fitted to all evaluated children (``agents/reward_model.py``). Before each batch of children, the controller is
-reset to its initial weights and trained by policy gradient on rewards that the process predicts: model-based reinforcement
-learning in the style of Dyna (Sutton, 1990). The next children are those with the highest expected improvement among
-samples of the policy, samples of the prior, and mutants of the best children. Several can be requested together
-(``--ask-batch-size``): pending children reduce the predicted variance of similar candidates. With rungs, the process takes
-the rung as an input.
+process is fitted to all evaluated children (``agents/reward_model.py``). Whenever their number has grown by a fifth, the
+controller is reset to its initial weights and trained by policy gradient on rewards that the process predicts: model-based
+reinforcement learning in the style of Dyna (Sutton, 1990). The next child is the one with the highest expected improvement
+among samples of the policy, samples of the prior, and mutants of the best children. With several children at a time
+(``--num-envs``), the pending ones reduce the predicted variance of similar candidates. With rungs, the process takes the
+rung as an input.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from nases_env.search.option_checks import require_at_least, require_default, re
 from nases_env.search_spaces import Architecture
 
 NUM_ELITES = 10  # best children, which are mutated
-MIN_TRANSITIONS = 4  # evaluated children before the model is fitted
+TRAINING_GROWTH = 1.2  # of the number of evaluated children, after which the controller is trained again
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
 
@@ -47,29 +47,26 @@ IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 class Args(PolicyArgs, TransferArgs):
     """Options of model-assisted REINFORCE."""
 
-    ask_batch_size: int = 5
-    """Children requested together; the model is refitted before each batch."""
-    learning_starts: int = 5
-    """Number of first children, before the controller and the model are used. The model needs at least four evaluated
-    children."""
+    learning_starts: int = 3
+    """Number of evaluated children from which the controller and the model choose the next ones."""
     screen: bool = True
     """Choose the first children (--learning-starts) among 300 samples of the prior. Every fourth one is random. The others
-    are among the largest 5%; with --transfer-from, every second one is instead among the best 5% by the earlier searches.
-    Without known sizes or earlier searches, all are random. --no-screen: all are random."""
+    are among the largest 5%; with --transfer-from, half of the children are instead among the best 5% by the earlier
+    searches. Without known sizes or earlier searches, all are random. --no-screen: all are random."""
     learning_rate: float = 6e-3
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20
-    """Gradient steps before each batch of children, from the initial weights of the controller."""
+    """Gradient steps of each training of the controller, from its initial weights."""
     imagined_batch_size: int = 64
     """Imagined children per gradient step: samples of the policy whose rewards are predicted by the model."""
     imagined_ucb_kappa: float = 0.5
     """The predicted reward is the mean of the model plus kappa standard deviations, which favors uncertain children."""
     num_policy_candidates: int = 100
-    """Candidates sampled from the policy per batch."""
+    """Candidates sampled from the policy, per call."""
     num_prior_candidates: int = 100
-    """Candidates sampled from the prior per batch (exploration)."""
+    """Candidates sampled from the prior, per call (exploration)."""
     num_mutants: int = 200
-    """Candidates that are mutants of the ten best children, per batch."""
+    """Candidates that are mutants of the ten best children, per call."""
     extra_mutation_prob: float = 0.4
     """Probability of each further mutation of a mutant after the first one, and of an elite after --num-mutations."""
     acquisition: Literal["expected_improvement", "upper_confidence_bound"] = "expected_improvement"
@@ -79,6 +76,7 @@ class Args(PolicyArgs, TransferArgs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_least(self, 2, "learning_starts")
         require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
         require_at_least(self, 0, "num_prior_candidates", "num_mutants")
         require_non_negative(self, "imagined_ucb_kappa", "ucb_kappa")
@@ -104,18 +102,20 @@ class ModelAssisted(EmbeddingPolicy):
         self.model = RewardModel(self.env.search_space, self.env.rungs, earlier, self.env.size)
         self.first: list[PolicySample] = []
         self.pending: list[PolicySample] = []
+        self.num_trained = 0  # evaluated children at the last training of the controller
         self.metrics: dict[str, float] = {}
 
     def ask(self, num_children: int = 1) -> list[Proposal]:
         asked: list[Proposal] = []
         fitted = False
         while len(asked) < num_children:
-            if self.is_warming_up or len(self.history) < MIN_TRANSITIONS:
+            if len(self.history) < self.learning_starts:
                 sample = self._next_first()
             else:
                 if not fitted:
                     self.model.fit()
-                    self._train_on_predictions()
+                    if len(self.history) >= TRAINING_GROWTH * self.num_trained:
+                        self._train_on_predictions()
                     candidates = self._sample_candidates()
                     fitted = True
                 sample = self._select(candidates)
@@ -147,12 +147,13 @@ class ModelAssisted(EmbeddingPolicy):
         return self.first.pop(0) if self.first else self.sample_unseen_prior()
 
     def _sample_first(self) -> list[PolicySample]:
-        """Sample the first children."""
+        """Sample the children that are requested before ``learning_starts`` are evaluated."""
+        num_first = self.learning_starts + max(self.args.num_envs, self.args.ask_batch_size) - 1
         samples: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
             samples = self.filter_unseen([*samples, *self.sample_prior(NUM_SCREENED)])
-            chosen = self.model.choose_first(architectures_of(samples), self.learning_starts, self.rng, self.env.is_feasible)
-            if len(chosen) >= self.learning_starts:
+            chosen = self.model.choose_first(architectures_of(samples), num_first, self.rng, self.env.is_feasible)
+            if len(chosen) >= num_first:
                 break
         return [samples[index] for index in chosen]
 
@@ -166,6 +167,7 @@ class ModelAssisted(EmbeddingPolicy):
         """
         self.controller.load_state_dict(self.reference_controller.state_dict())
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.args.learning_rate)
+        self.num_trained = len(self.history)
         for _ in range(self.args.gradient_steps):
             samples = self._sample_policy(self.args.imagined_batch_size)
             posterior = self._posterior(samples)

@@ -94,10 +94,11 @@ class RewardModel:
         """Choose the first children of a search among sampled architectures.
 
         Most of them are large, because large networks are more accurate on average if they are trained long enough. With
-        earlier searches, every second child is instead one of the best by their predictions. Every fourth child is the
-        next sample, of any size: otherwise the model could not learn from the first children that small networks, or
-        networks with low predictions, are better (``TREND_SLOPE``). Without sizes, the first samples are chosen. Only
-        feasible children are chosen; as few samples as possible are checked, because a check can build a network.
+        earlier searches, half of the children are instead among the best by their predictions. Every fourth child, beginning
+        with the second, is the next sample, of any size: otherwise the model could not learn from the first children that
+        small networks, or networks with low predictions, are better (``TREND_SLOPE``). Without sizes, the first samples are
+        chosen. Only feasible children are chosen; as few samples as possible are checked, because a check can build a
+        network.
 
         Args:
             samples: distinct sampled architectures.
@@ -116,7 +117,7 @@ class RewardModel:
             best = screen(predicted.tolist(), num_children, rng, feasible)
         chosen: list[int] = []
         for number in range(len(best)):
-            source = range(len(samples)) if number % 4 == 3 else best if number % 2 == 0 else large
+            source = range(len(samples)) if number % 4 == 1 else large if number % 4 == 2 else best
             chosen.append(next(index for index in source if index not in chosen and feasible[index]()))
         return chosen
 

@@ -1,8 +1,8 @@
 """Transfer from earlier searches: reward models of their children predict which architectures are good on other data.
 
 The agents with a reward model (``agents/reward_model.py``) take the run directories of earlier searches in the same search
-space (``--transfer-from``). One reward model is fitted to each of them. Every second one of the first children of the new
-search is among those with the highest predictions. After that, the predictions are the trend of the new search's Gaussian
+space (``--transfer-from``). One reward model is fitted to each of them. Half of the first children of the new search are
+among those with the highest predictions. After that, the predictions are the trend of the new search's Gaussian
 process. The slopes of the trend are learned from the rewards of the new search, so an unrelated earlier search has little
 effect.
 """

@@ -128,7 +128,7 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
     model_assisted.main(Args(env_id="NASES-Synthetic-v0", budget=32, run_dir=tmp_path, **SMALL))
     events = EventAccumulator(str(tmp_path)).Reload()
     for tag in ("update/policy/loss", "update/model/count_kernel_weight", "update/model/noise_variance"):
-        assert [event.step for event in events.Scalars(tag)] == [6, 11, 16, 21, 26, 31]
+        assert [event.step for event in events.Scalars(tag)] == [4, 5, 6, 7, 9, 11, 13, 16, 19, 23, 28]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_candidates_are_samples_of_the_policy_and_of_the_prior_and_mutants_of_th
     assert [sample.log_prob is None for sample in candidates] == [False] * 60 + [True] * 40
     elites = agent.model.ranking()[:10]
     for mutant in candidates[-20:]:
-        assert min(hamming_distance(mutant.architecture, elite) for elite in elites) == 1
+        assert any(hamming_distance(mutant.architecture, elite) == 1 for elite in elites)
         assert mutant.action is None
 
 

@@ -48,7 +48,10 @@ NUM_DIGITS = {"discrete_reinforce": 4, "a2c": 5}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "elite_reinforce": {"learning_starts": 20, "train_freq": 10},
-    "model_assisted": {"learning_starts": 20, "screen": False, "num_policy_candidates": 300, "num_mutants": 0},
+    "model_assisted": {
+        **{"ask_batch_size": 5, "learning_starts": 20, "screen": False},
+        **{"num_policy_candidates": 300, "num_mutants": 0},
+    },
 }
 """Options whose defaults depend on the budget, or were other ones when the trajectories were recorded."""
 

@@ -70,7 +70,7 @@ def test_search_overrules_an_earlier_search_that_is_wrong(module: Any, convoluti
     args = module.Args(**options("avg_pool_3x3", budget=30, run_dir=tmp_path / "run", transfer_from=(convolution,)))
     module.main(args)
     found = rewards(tmp_path / "run")
-    assert max(found[:5]) < 0.5
+    assert max(found[:3]) < 0.5
     assert max(found) > 0.8
 
 

@@ -39,7 +39,6 @@ from nases_env.search.option_checks import require_at_least, require_default, re
 from nases_env.search_spaces import Architecture
 
 NUM_ELITES = 10  # best children, which are mutated
-TRAINING_GROWTH = 1.2  # of the number of evaluated children, after which the controller is trained again
 IMAGINED_ADVANTAGE_CLIP = (-2.0, 3.0)  # in standard deviations
 
 
@@ -57,6 +56,9 @@ class Args(PolicyArgs, TransferArgs):
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20
     """Gradient steps of each training of the controller, from its initial weights."""
+    training_growth: float = 1.2
+    """The controller is trained again when the number of evaluated children is this factor larger than at its last training;
+    1: before each call. Each training takes as long as the choice of several children."""
     imagined_batch_size: int = 64
     """Imagined children per gradient step: samples of the policy whose rewards are predicted by the model."""
     imagined_ucb_kappa: float = 0.5
@@ -77,12 +79,12 @@ class Args(PolicyArgs, TransferArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 2, "learning_starts")
-        require_at_least(self, 1, "imagined_batch_size", "num_policy_candidates")
+        require_at_least(self, 1, "training_growth", "imagined_batch_size", "num_policy_candidates")
         require_at_least(self, 0, "num_prior_candidates", "num_mutants")
-        require_non_negative(self, "imagined_ucb_kappa", "ucb_kappa")
+        require_non_negative(self, "training_growth", "imagined_ucb_kappa", "ucb_kappa")  # also: finite
         require_fraction(self, "extra_mutation_prob")
         if self.gradient_steps == 0:
-            require_default(self, "with --gradient-steps 0", "imagined_batch_size", "imagined_ucb_kappa")
+            require_default(self, "with --gradient-steps 0", "training_growth", "imagined_batch_size", "imagined_ucb_kappa")
         if self.acquisition == "expected_improvement":
             require_default(self, "with --acquisition expected_improvement", "ucb_kappa")
 
@@ -114,7 +116,7 @@ class ModelAssisted(EmbeddingPolicy):
             else:
                 if not fitted:
                     self.model.fit()
-                    if len(self.history) >= TRAINING_GROWTH * self.num_trained:
+                    if len(self.history) >= self.args.training_growth * self.num_trained:
                         self._train_on_predictions()
                     candidates = self._sample_candidates()
                     fitted = True

@@ -140,7 +140,11 @@ DEFAULT_AGENTS: dict[str, Entry] = {
 }
 """The agents that are compared by default, by name."""
 
-FROM_POLICY_ALONE: dict[str, Any] = {"num_policy_candidates": 50, "num_prior_candidates": 0, "num_mutants": 0}
+FROM_POLICY_ALONE: dict[str, Any] = {
+    **{"num_policy_candidates": 50, "num_prior_candidates": 0, "num_mutants": 0},
+    **{"ask_batch_size": 5, "learning_starts": 5, "training_growth": 1.0},
+}
+"""Options of ``model_assisted``: five children at a time among 50 samples of a policy that is trained before."""
 
 ABLATIONS: dict[str, Entry] = {
     "model_assisted_no_learning": Entry(

@@ -82,6 +82,18 @@ def test_controller_is_trained_from_the_simulator_before_each_batch() -> None:
     assert distance() == 0
 
 
+@pytest.mark.parametrize(("growth", "trained"), [(1.0, [2, 3, 4, 5, 6, 7]), (1.5, [2, 3, 5])])
+def test_controller_is_trained_again_when_the_number_of_children_has_grown(growth: float, trained: list[int]) -> None:
+    env = small_synthetic_env()
+    agent = ModelAssisted(env, Args(**SMALL, learning_starts=2, training_growth=growth))
+    numbers = []
+    for _ in range(8):
+        (proposal,) = agent.ask()
+        agent.tell(proposal, evaluation(proposal.architecture, 0.5))
+        numbers.append(agent.num_trained)
+    assert sorted({*numbers} - {0}) == trained
+
+
 def test_infeasible_children_are_not_pending() -> None:
     env = limited_env()
     agent = ModelAssisted(env, Args(**SMALL, learning_starts=10, screen=False))
@@ -140,6 +152,8 @@ def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> Non
         {"ucb_kappa": -1.0},
         {"ucb_kappa": math.inf},
         {"imagined_ucb_kappa": math.inf},
+        {"training_growth": 0.9},
+        {"training_growth": math.inf},
     ],
 )
 def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
@@ -147,7 +161,10 @@ def test_options_out_of_range_are_input_errors(options: dict[str, Any]) -> None:
         Args(**options)
 
 
-@pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {"imagined_batch_size": 7}, {"imagined_ucb_kappa": 2.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"learning_rate": 0.1}, {"imagined_batch_size": 7}, {"imagined_ucb_kappa": 2.0}, {"training_growth": 1.0}],
+)
 def test_options_of_the_training_are_input_errors_without_gradient_steps(options: dict[str, Any]) -> None:
     Args(gradient_steps=0)
     Args(gradient_steps=1, **options)

@@ -143,10 +143,12 @@ class ModelAssisted(EmbeddingPolicy):
         self.pending.remove(proposal)
 
     def _next_first(self) -> PolicySample:
-        """Return the next of the first children: a chosen one, or else a sample of the prior."""
+        """Return the next of the first children: a chosen one, or else a sample of the prior, feasible with ``--screen``."""
         if not self.proposed and self.args.screen:
             self.first = self._sample_first()
-        return self.first.pop(0) if self.first else self.sample_unseen_prior()
+        if self.first:
+            return self.first.pop(0)
+        return self._sample_feasible() if self.args.screen else self.sample_unseen_prior()
 
     def _sample_first(self) -> list[PolicySample]:
         """Sample the children that are requested before ``learning_starts`` are evaluated."""

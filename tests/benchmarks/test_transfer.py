@@ -35,7 +35,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_related_tasks_help_and_wrong_ones_are_overruled(table: str) -> None:
     methods = ("learning", "transfer", "transfer_negated")
-    args = Args(budgets=(5, 20), earlier_budget=20, table=table, methods=methods, tasks=FEW)
+    args = Args(budgets=(3, 20), earlier_budget=20, table=table, methods=methods, tasks=FEW)
     results = {(result.method, result.task): result.regrets for result in run_job(Job(0, args))}
     assert set(results) == {(method, task) for method in methods for task in FEW}
     for task in FEW:

@@ -116,7 +116,7 @@ class BayesianOptimization(Agent):
 
     def _sample_first(self) -> list[Architecture]:
         """Sample the children that are requested before ``num_init`` are evaluated."""
-        num_first = self.args.num_init + max(self.args.num_envs, self.args.ask_batch_size) - 1
+        num_first = self.args.num_init + self.args.max_pending - 1
         distinct: dict[str, Architecture] = {}
         for _ in range(MAX_SCREENED_BATCHES):
             distinct |= {child.key: child for child in (self.search_space.sample(self.rng) for _ in range(NUM_SCREENED))}

@@ -152,7 +152,7 @@ class ModelAssisted(EmbeddingPolicy):
 
     def _sample_first(self) -> list[PolicySample]:
         """Sample the children that are requested before ``learning_starts`` are evaluated."""
-        num_first = self.learning_starts + max(self.args.num_envs, self.args.ask_batch_size) - 1
+        num_first = self.learning_starts + self.args.max_pending - 1
         samples: list[PolicySample] = []
         for _ in range(MAX_SCREENED_BATCHES):
             samples = self.filter_unseen([*samples, *self.sample_prior(NUM_SCREENED)])

@@ -163,7 +163,7 @@ def count_concurrent(evaluator: Evaluator, args: SearchArgs) -> int:
     Raises:
         InputError: if an option of the execution has no effect.
     """
-    return min(count_workers(evaluator, args.execution, args.num_envs), max(args.num_envs, args.ask_batch_size))
+    return min(count_workers(evaluator, args.execution, args.num_envs), args.max_pending)
 
 
 def time_search(evaluator: TrainingEvaluator, args: SearchArgs) -> SearchTime:

@@ -137,6 +137,11 @@ class SearchArgs:
     child: ChildOptions = None
     """Settings of the children; the defaults are those of --preset:"""
 
+    @property
+    def max_pending(self) -> int:
+        """Largest number of children that are proposed and not yet evaluated."""
+        return max(self.num_envs, self.ask_batch_size)
+
     def check(self) -> None:
         """Check the options of every search, before anything is planned or written.
 

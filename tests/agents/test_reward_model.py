@@ -24,6 +24,10 @@ from tests.search.limited import limited_env
 
 SPACE = NasBench201()
 
+both_agents = pytest.mark.parametrize(
+    ("module", "name"), [(bayesian_optimization, "BayesianOptimization"), (model_assisted, "ModelAssisted")]
+)
+
 
 def samples(num: int, seed: int = 0) -> list[Architecture]:
     rng = np.random.default_rng(seed)
@@ -118,9 +122,7 @@ def test_ranking_is_best_first() -> None:
     assert model.ranking() == [children[1], children[2], children[0]]
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [(bayesian_optimization, "BayesianOptimization"), (model_assisted, "ModelAssisted")]
-)
+@both_agents
 def test_agents_begin_with_large_children_and_leave_them_where_small_ones_are_better(module: Any, name: str) -> None:
     env = small_synthetic_env()
     evaluator = OperatorShareEvaluator("nasbench201", "avg_pool_3x3")
@@ -133,9 +135,7 @@ def test_agents_begin_with_large_children_and_leave_them_where_small_ones_are_be
     assert max(rewards) > 0.8
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [(bayesian_optimization, "BayesianOptimization"), (model_assisted, "ModelAssisted")]
-)
+@both_agents
 def test_model_is_used_as_soon_as_three_results_are_known(module: Any, name: str) -> None:
     env = small_synthetic_env()
     agent = getattr(module, name)(env, module.Args(num_envs=4))

@@ -3,7 +3,7 @@
     python agents/model_assisted.py --env-id NASES-CIFAR10-v0 --budget 100
 
 Each reward requires training a network, so a budget yields too few rewards for a policy gradient. Therefore a Gaussian
-process is fitted to all evaluated children (``agents/reward_model.py``). Whenever their number has grown by a fifth, the
+process is fitted to all evaluated children (``agents/reward_model.py``). Whenever their number has grown by half, the
 controller is reset to its initial weights and trained by policy gradient on rewards that the process predicts: model-based
 reinforcement learning in the style of Dyna (Sutton, 1990). The next child is the one with the highest expected improvement
 among samples of the policy, samples of the prior, and mutants of the best children. With several children at a time
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
@@ -56,7 +55,7 @@ class Args(PolicyArgs, TransferArgs):
     """Learning rate of Adam. Predicted rewards are free, so it can be higher than for real rewards."""
     gradient_steps: int = 20
     """Gradient steps of each training of the controller, from its initial weights."""
-    training_growth: float = 1.2
+    training_growth: float = 1.5
     """The controller is trained again when the number of evaluated children is this factor larger than at its last training;
     1: before each call. Each training takes as long as the choice of several children."""
     imagined_batch_size: int = 64
@@ -161,7 +160,7 @@ class ModelAssisted(EmbeddingPolicy):
                 break
         return [samples[index] for index in chosen]
 
-    def _posterior(self, samples: list[PolicySample]) -> Posterior:
+    def _posterior(self, samples: Sequence[Proposal]) -> Posterior:
         return self.model.posterior(architectures_of(samples), architectures_of(self.pending))
 
     def _train_on_predictions(self) -> None:
@@ -185,26 +184,15 @@ class ModelAssisted(EmbeddingPolicy):
         num_extra = self.rng.geometric(1 - self.args.extra_mutation_prob, size=num_samples) - 1
         return self.sample(*self.sample_states(self.args.num_mutations + num_extra))
 
-    def _sample_candidates(self) -> list[PolicySample]:
-        from_policy = self._sample_policy(self.args.num_policy_candidates)
-        return from_policy + self.sample_prior(self.args.num_prior_candidates) + self._sample_mutants()
+    def _sample_candidates(self) -> list[Proposal]:
+        """Sample the policy, the prior and mutants of the best children. Mutants have no embedding yet."""
+        samples = self._sample_policy(self.args.num_policy_candidates) + self.sample_prior(self.args.num_prior_candidates)
+        elites = self.model.ranking()[:NUM_ELITES]
+        extra_mutation_prob = self.args.extra_mutation_prob
+        mutants = sample_mutants(self.env.search_space, elites, self.args.num_mutants, extra_mutation_prob, self.rng)
+        return [*samples, *map(Proposal, mutants)]
 
-    @torch.no_grad()
-    def _sample_mutants(self) -> list[PolicySample]:
-        """Sample mutants of the best children. Their embeddings are the outputs of the simulator for them."""
-        space, elites = self.env.search_space, self.model.ranking()[:NUM_ELITES]
-        mutants = sample_mutants(space, elites, self.args.num_mutants, self.args.extra_mutation_prob, self.rng)
-        if not mutants:
-            return []
-        states = torch.from_numpy(np.stack([space.encode(mutant) for mutant in mutants]))
-        embeddings = self.reference_controller(states)
-        offset = torch.zeros(embeddings.shape[1])
-        return [
-            PolicySample(mutant, embedding=embedding, state=state, offset=offset, log_prob=None)
-            for mutant, embedding, state in zip(mutants, embeddings, states, strict=True)
-        ]
-
-    def _select(self, candidates: list[PolicySample]) -> PolicySample:
+    def _select(self, candidates: list[Proposal]) -> PolicySample:
         """Return the feasible unseen candidate, or else the repeat, with the highest value of the acquisition function."""
         candidates = self.filter_unseen(candidates) or self.filter_feasible(candidates)
         posterior = self._posterior(candidates)
@@ -213,7 +201,17 @@ class ModelAssisted(EmbeddingPolicy):
         else:
             values = posterior.mean + self.args.ucb_kappa * posterior.std
         best = best_feasible(self.env, architectures_of(candidates), values)
-        return self._sample_feasible() if best is None else candidates[best]
+        return self._sample_feasible() if best is None else self._embed(candidates[best])
+
+    @torch.no_grad()
+    def _embed(self, candidate: Proposal) -> PolicySample:
+        """Return ``candidate`` as a sample; the embedding of a mutant is the output of the simulator for it."""
+        if isinstance(candidate, PolicySample):
+            return candidate
+        state = self.read(candidate.architecture)
+        embedding = self.reference_controller(state[None])[0]
+        offset = torch.zeros_like(embedding)
+        return PolicySample(candidate.architecture, embedding=embedding, state=state, offset=offset, log_prob=None)
 
     def _sample_feasible(self) -> PolicySample:
         """Return an unseen feasible sample of the prior; without one, the last sample, which the search replaces."""
@@ -225,7 +223,7 @@ class ModelAssisted(EmbeddingPolicy):
         return sample
 
 
-def architectures_of(samples: Sequence[PolicySample]) -> list[Architecture]:
+def architectures_of(samples: Sequence[Proposal]) -> list[Architecture]:
     """Return the architectures of ``samples``."""
     return [sample.architecture for sample in samples]
 

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -34,6 +34,8 @@ CLIP_RANGE = 0.2  # clipping range of the probability ratio, as in PPO; samples 
 MAX_LOG_RATIO = 5.0  # clamp on |log(new probability / old probability)|, prevents overflow
 REFERENCE_COEF = 0.03  # of the distance to the initial controller in the loss, prevents collapse
 MAX_GRAD_NORM = 1.0  # maximum norm of the gradient
+
+AnyProposal = TypeVar("AnyProposal", bound=Proposal)
 
 
 @dataclass
@@ -206,12 +208,12 @@ class EmbeddingPolicy(Agent):
             )
         ]
 
-    def filter_unseen(self, samples: list[PolicySample]) -> list[PolicySample]:
+    def filter_unseen(self, samples: list[AnyProposal]) -> list[AnyProposal]:
         """Return the ``samples`` that were not proposed before, without duplicates, in their order."""
         first = {sample.architecture.key: sample for sample in reversed(samples)}  # the first sample of each key
         return [sample for key, sample in reversed(first.items()) if key not in self.proposed]
 
-    def filter_feasible(self, samples: list[PolicySample]) -> list[PolicySample]:
+    def filter_feasible(self, samples: list[AnyProposal]) -> list[AnyProposal]:
         """Return the feasible ``samples``, or all of them if none is feasible; for samples that are all repeats."""
         return [sample for sample in samples if self.env.is_feasible(sample.architecture)] or samples
 

@@ -271,12 +271,13 @@ class SearchSpace(ABC):
         Raises:
             InputError: if no different network is found.
         """
-        starts = self._starts
+        starts, decisions = self._starts, architecture.decisions
         for change in rng.permutation(starts[-1]).tolist():
             index = bisect_right(starts, change) - 1
             choice = change - starts[index]
-            decisions = (*architecture.decisions[:index], choice, *architecture.decisions[index + 1 :])
-            mutant = self._valid_architecture(decisions)
+            if choice == decisions[index]:
+                continue
+            mutant = self._valid_architecture((*decisions[:index], choice, *decisions[index + 1 :]))
             if mutant.key != architecture.key:
                 return mutant
         for _ in range(MAX_RESAMPLES):

@@ -79,11 +79,11 @@ def test_few_attempts_are_wasted_in_an_exhausted_space() -> None:
         return attempts[-1]
 
     filter_unseen = agent.filter_unseen
-    agent.filter_unseen = count_attempts  # type: ignore[method-assign]
+    agent.filter_unseen = count_attempts  # type: ignore[method-assign, assignment]
     assert [ask() for _ in range(6)] == [20, 10, 5, 2, 1, 1]
     agent.filter_unseen = filter_unseen  # type: ignore[method-assign]
     ask()
-    agent.filter_unseen = count_attempts  # type: ignore[method-assign]
+    agent.filter_unseen = count_attempts  # type: ignore[method-assign, assignment]
     assert ask() == 20  # the last child was unseen
 
 

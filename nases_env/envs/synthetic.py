@@ -8,8 +8,10 @@ from typing import Any
 from nases_env.envs.arguments import to_seed
 from nases_env.envs.base import NASESEnv
 from nases_env.errors import InputError
-from nases_env.evaluation import OperatorShareEvaluator, RandomLandscapeEvaluator
-from nases_env.search_spaces import SearchSpace
+from nases_env.evaluation import Evaluator, OperatorShareEvaluator, RandomLandscapeEvaluator
+from nases_env.search_spaces import SearchSpace, get_search_space
+
+DEFAULT_OPERATOR = "sep_conv_3x3"
 
 
 class SyntheticEnv(NASESEnv):
@@ -54,11 +56,17 @@ class SyntheticEnv(NASESEnv):
         seed = to_seed(landscape_seed)
         if operator is not None and seed is not None:
             raise InputError("pass either operator or landscape_seed, not both")
-        evaluator = (
-            OperatorShareEvaluator(search_space, "sep_conv_3x3" if operator is None else operator)
-            if seed is None
-            else RandomLandscapeEvaluator(search_space, seed)
-        )
+        space = get_search_space(search_space)
+        evaluator: Evaluator
+        if seed is not None:
+            evaluator = RandomLandscapeEvaluator(search_space, seed)
+        elif operator is None and DEFAULT_OPERATOR not in space.operators:
+            known = ", ".join(space.operators) or "it has none"
+            raise InputError(
+                f"{space.name} has no operator {DEFAULT_OPERATOR!r}; pass landscape_seed, or one of its operators: {known}"
+            )
+        else:
+            evaluator = OperatorShareEvaluator(search_space, DEFAULT_OPERATOR if operator is None else operator)
         super().__init__(
             evaluator,
             embedding=embedding,

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
+from nases_agents.optimizer import Adam
 from torch import Tensor, nn
 
 from nases_env.envs import unwrap
@@ -160,7 +161,7 @@ class DiscreteReinforce(Agent):
         else:
             self.controller = IndependentController(num_decisions, self.num_choices)
         learning_rate = LEARNING_RATES[args.controller] if args.learning_rate is None else args.learning_rate
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=learning_rate)
+        self.optimizer = Adam(self.controller.parameters(), lr=learning_rate)
         self.generator = torch_generator(args.seed, "discrete reinforce", "exploration")
         self.baseline: float | None = None
         self.batch: list[tuple[Architecture, float]] = []

@@ -30,6 +30,7 @@ import torch
 from nases_agents import elite_reinforce
 from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.mo_model_assisted import require_objectives
+from nases_agents.optimizer import Adam
 from nases_agents.policy import PolicySample, rank_shares
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class MOReinforce(EliteReinforce):
         self.controller = controller
         self.reference_controller = ConditionedController(self.reference_controller, *sizes).requires_grad_(False)
         shift_learning_rate = SHIFT_LEARNING_RATE_FACTOR * args.learning_rate
-        self.optimizer = torch.optim.Adam(controller.simulator.parameters(), lr=args.learning_rate)
+        self.optimizer = Adam(controller.simulator.parameters(), lr=args.learning_rate)
         self.optimizer.add_param_group({"params": controller.shift.parameters(), "lr": shift_learning_rate})
         seed = derive_seed(args.seed, "policy", "weights")
         self.sequence = SobolEngine(num_objectives - 1, scramble=True, seed=seed)  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ import gymnasium as gym
 import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
+from nases_agents.optimizer import Adam
 from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
 from nases_agents.reward_model import (
     MAX_RESAMPLES,
@@ -169,7 +170,7 @@ class ModelAssisted(EmbeddingPolicy):
         If it continued from the last batch, it would still be fitted to earlier predictions, and find worse children.
         """
         self.controller.load_state_dict(self.reference_controller.state_dict())
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.args.learning_rate)
+        self.optimizer = Adam(self.controller.parameters(), lr=self.args.learning_rate)
         self.num_trained = len(self.history)
         for _ in range(self.args.gradient_steps):
             samples = self._sample_policy(self.args.imagined_batch_size)

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import gymnasium as gym
 import numpy as np
 import torch
+from nases_agents.optimizer import Adam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -127,7 +128,7 @@ class EmbeddingPolicy(Agent):
         self.controller: nn.Module = embedding.controller(args.init, seed)
         self.reference_controller: nn.Module = embedding.controller(args.init, seed).requires_grad_(False)
         self.log_std = torch.full((embedding.embedding_size,), math.log(args.std))
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=args.learning_rate)
+        self.optimizer = Adam(self.controller.parameters(), lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
         self.rng = numpy_generator(args.seed, "policy", "choices")
         self.proposed: set[str] = set()

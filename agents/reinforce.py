@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
+from nases_agents.optimizer import Adam
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -85,7 +86,7 @@ class Reinforce(Agent):
         self.env = unwrap(env)
         self.args = args
         self.controller = self.env.embedding.controller(args.init, derive_seed(args.seed, "policy", "controller"))
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=args.learning_rate)
+        self.optimizer = Adam(self.controller.parameters(), lr=args.learning_rate)
         self.generator = torch_generator(args.seed, "policy", "exploration")
         self.rng = numpy_generator(args.seed, "policy", "choices")
         self.last = self.env.architecture

@@ -135,7 +135,7 @@ def test_candidate_with_the_highest_acquisition_value_is_selected(acquisition: A
         values = posterior.mean + 2 * posterior.std
     else:
         values = expected_improvement(posterior)
-    assert selected.architecture == candidates[int(values.argmax())].architecture
+    assert selected.architecture is candidates[int(values.argmax())].architecture
 
 
 def test_command_logs_metrics_of_the_policy_and_the_model(tmp_path: Path) -> None:

@@ -209,10 +209,10 @@ class ModelAssisted(EmbeddingPolicy):
         """Return ``candidate`` as a sample; the embedding of a mutant is the output of the simulator for it."""
         if isinstance(candidate, PolicySample):
             return candidate
-        state = self.read(candidate.architecture)
-        embedding = self.reference_controller(state[None])[0]
+        child = candidate.architecture
+        embedding = self.simulate(child)
         offset = torch.zeros_like(embedding)
-        return PolicySample(candidate.architecture, embedding=embedding, state=state, offset=offset, log_prob=None)
+        return PolicySample(child, embedding=embedding, state=self.read(child), offset=offset, log_prob=None)
 
     def _sample_feasible(self) -> PolicySample:
         """Return an unseen feasible sample of the prior; without one, the last sample, which the search replaces."""

@@ -146,6 +146,11 @@ class EmbeddingPolicy(Agent):
         """Return the input of the controller for ``child``, shape (m,)."""
         return torch.from_numpy(self.env.search_space.encode(child))
 
+    def simulate(self, child: Architecture) -> Tensor:
+        """Return the output of the simulator for ``child``, shape (n,)."""
+        output: Tensor = self.reference_controller(self.read(child)[None])[0]
+        return output
+
     def sample_states(self, num_mutations: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Sample elites, mutate and encode them.
 
@@ -231,7 +236,7 @@ class EmbeddingPolicy(Agent):
     def record(self, sample: PolicySample, reward: float) -> None:
         """Add ``sample`` and its ``reward`` to the history; a repeat of a promoted child has its comparable reward."""
         reward = self.comparable_rewards.get(sample.architecture.key, reward)
-        simulated = self.reference_controller(self.read(sample.architecture)[None])[0]
+        simulated = self.simulate(sample.architecture)
         is_reconstructed = self.env.decode((simulated / ACTION_SCALE).numpy()).key == sample.architecture.key
         use_residual = self.policy_args.residual and not is_reconstructed
         residual = sample.embedding - simulated if use_residual else torch.zeros_like(simulated)

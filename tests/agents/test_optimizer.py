@@ -25,7 +25,7 @@ def test_steps_are_those_of_torch() -> None:
 
 def test_agent_takes_gradient_steps_without_importing_the_compiler() -> None:
     code = """
-import sys, gymnasium as gym, torch, nases_env
+import sys, gymnasium as gym, nases_env
 from nases_agents.model_assisted import Args, ModelAssisted
 env = gym.make("NASES-Synthetic-v0")
 env.reset(seed=0)

@@ -19,11 +19,11 @@ from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import torch
-from nases_agents.optimizer import Adam
 from torch import Tensor, nn
 
 from nases_env.envs import unwrap
 from nases_env.evaluation import Evaluation
+from nases_env.optimizers import Adam
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import (

@@ -30,7 +30,6 @@ import torch
 from nases_agents import elite_reinforce
 from nases_agents.elite_reinforce import EliteReinforce
 from nases_agents.mo_model_assisted import require_objectives
-from nases_agents.optimizer import Adam
 from nases_agents.policy import PolicySample, rank_shares
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -38,6 +37,7 @@ from torch.quasirandom import SobolEngine
 
 from nases_env.envs import MOEnv, NASESEnv
 from nases_env.evaluation import Evaluation
+from nases_env.optimizers import Adam
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
 from nases_env.search_spaces import Architecture

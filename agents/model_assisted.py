@@ -21,7 +21,6 @@ import gymnasium as gym
 import torch
 from nases_agents.gaussian_process import Posterior, expected_improvement
 from nases_agents.local_search import sample_mutants
-from nases_agents.optimizer import Adam
 from nases_agents.policy import EmbeddingPolicy, PolicyArgs, PolicySample
 from nases_agents.reward_model import (
     MAX_RESAMPLES,
@@ -33,6 +32,7 @@ from nases_agents.reward_model import (
 from nases_agents.transfer import TransferArgs, earlier_rewards
 
 from nases_env.evaluation import Evaluation
+from nases_env.optimizers import Adam
 from nases_env.search import SearchRun, run_search
 from nases_env.search.agent import Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_non_negative

@@ -17,12 +17,12 @@ from typing import Any, Literal, TypeVar
 import gymnasium as gym
 import numpy as np
 import torch
-from nases_agents.optimizer import Adam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
+from nases_env.optimizers import Adam
 from nases_env.search import SearchArgs
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_at_least, require_default, require_fraction, require_positive

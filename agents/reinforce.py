@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-from nases_agents.optimizer import Adam
 from torch import Tensor
 from torch.distributions import Normal
 
 from nases_env.envs import ACTION_SCALE, unwrap
 from nases_env.evaluation import Evaluation
+from nases_env.optimizers import Adam
 from nases_env.search import SearchArgs, SearchRun, run_search
 from nases_env.search.agent import Agent, Proposal
 from nases_env.search.option_checks import require_fraction, require_positive

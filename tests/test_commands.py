@@ -26,7 +26,7 @@ AGENT = ROOT / "agents" / "reinforce.py"
 SMOKE = ("--preset", "smoke", "--budget", "2")
 
 
-SHARED = ("__init__", "gaussian_process", "optimizer", "optuna_study", "policy", "reward_model", "transfer")
+SHARED = ("__init__", "gaussian_process", "optuna_study", "policy", "reward_model", "transfer")
 """Modules that are not agents."""
 SEVERAL_OBJECTIVES = ("mo_model_assisted", "mo_reinforce", "nsga2")  # agents that need several objectives
 AGENTS = sorted(path.stem for path in (ROOT / "agents").glob("*.py") if path.stem not in SHARED)

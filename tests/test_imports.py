@@ -28,6 +28,7 @@ LEAVES: dict[str, set[str]] = {
     "hashing": set(),
     "input_files": {"errors"},
     "json_io": {"input_files"},
+    "optimizers": set(),
     "pareto": set(),
     "paths": {"errors"},
     "progress": set(),
@@ -163,3 +164,32 @@ def test_parts_form_no_cycle() -> None:
 def test_import_does_not_load_torch_or_matplotlib() -> None:
     code = "import nases_env, sys; assert not {'torch', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_searches_do_not_import_the_compiler_of_torch() -> None:
+    """The import takes about as long as that of torch, in each process that trains or searches."""
+    code = """
+import sys, gymnasium as gym, numpy as np, nases_env
+from nases_agents.model_assisted import Args, ModelAssisted
+from nases_env.networks import NetworkSettings, count_costs
+from nases_env.search_spaces import get_search_space
+env = gym.make("NASES-Synthetic-v0")
+env.reset(seed=0)
+agent = ModelAssisted(env, Args(budget=6))
+metrics = {}
+for _ in range(6):
+    (proposal,) = agent.ask()
+    metrics |= agent.tell(proposal, env.unwrapped.evaluator.evaluate(proposal.architecture, 0))
+assert metrics["policy/gradient_norm"] > 0
+env = gym.make("NASES-Digits-v0", preset="smoke")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+generator = np.random.default_rng(0)
+for name in ("enas_micro", "enas_micro_sized", "nasbench201"):
+    space = get_search_space(name)
+    for _ in range(4):
+        network = space.build(space.sample(generator), NetworkSettings(1, 4), num_classes=10, image_shape=(3, 16, 16))
+        assert count_costs(network, (3, 16, 16)).num_flops > 0
+assert not {"torch._dynamo", "sympy"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nases_env.embedding.autoencoder import CategoricalDecoder, Embedding, Loss
 from nases_env.errors import InputError, shown
 from nases_env.json_io import require_field_types
+from nases_env.optimizers import Adam
 from nases_env.search_spaces.base import SearchSpace
 from nases_env.seeding import torch_generator
 
@@ -138,7 +139,7 @@ def pretrain(
     simulator, decoder = embedding.simulator, embedding.decoder
     generator = torch_generator(seed, "pretraining")
     shape = settings.batch_size, embedding.embedding_size
-    optimizer = torch.optim.Adam(embedding.parameters(), lr=settings.learning_rate)
+    optimizer = Adam(embedding.parameters(), lr=settings.learning_rate)
     history = []
     for step in tqdm(range(settings.num_steps), desc="pretraining", unit="step", disable=not progress):
         if settings.schedule == "cosine":

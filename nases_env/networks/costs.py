@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nases_env.networks.shapes import compute_shapes
+
 
 class Costs(NamedTuple):
     """The exact costs of a network, which need no training.
@@ -122,7 +124,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = _compute_shapes(func, args, kwargs) if self._has_shapes_only else func(*args, **kwargs)
+        result = compute_shapes(func, args, kwargs) if self._has_shapes_only else func(*args, **kwargs)
         self._num_operations += 1
         for tensor in _tensors((args, tuple(kwargs.values()))):
             self._touch(tensor, is_read=True)
@@ -132,6 +134,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula is not None:
             self.num_flops += int(formula(*args, **kwargs, out_val=result))
         return result
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise, torch disables its compiler for this mode and imports it for that, which takes seconds
 
     def peak_bytes(self, result: Any) -> int:
         """Return the peak memory, if ``result`` is what remains at the end."""
@@ -160,30 +166,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_read:
             first, _, num_bytes = self._lives[storage]
             self._lives[storage] = (first, self._num_operations, num_bytes)
-
-
-def _compute_shapes(func: Any, args: Any, kwargs: Any) -> Any:
-    """Return tensors with the shapes of the results of an operation.
-
-    Torch computes the shapes of some frequent operations in Python, which takes much of the time of a pass. Here, their
-    results are copies of their input, which have the same shape and no data.
-    """
-    if func is torch.ops.aten.native_batch_norm.default:
-        statistics = args[0].new_empty(args[0].shape[1], dtype=torch.float32)
-        return args[0].clone(), statistics, statistics.clone()
-    if func is torch.ops.aten.relu.default or (func is torch.ops.aten.add.Tensor and _is_like(*args[:2])):
-        return args[0].clone()
-    return func(*args, **kwargs)
-
-
-def _is_like(tensor: Tensor, value: Any) -> bool:
-    """Return whether ``value`` is a tensor with the shape, the layout and the type of ``tensor``."""
-    return (
-        isinstance(value, Tensor)
-        and value.shape == tensor.shape
-        and value.stride() == tensor.stride()
-        and value.dtype == tensor.dtype
-    )
 
 
 def _identify(tensor: Tensor) -> int:

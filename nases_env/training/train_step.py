@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nases_env.devices import is_out_of_gpu_memory
 from nases_env.errors import InputError, one_line
+from nases_env.optimizers import SGD
 from nases_env.training.augmentation import AugmentationParams, ChannelStatistics, augment
 from nases_env.training.metrics import autocast
 from nases_env.training.settings import TrainingSettings
@@ -75,7 +76,7 @@ class TrainingStep:
         self._images, self._labels, self._statistics = images, labels, statistics
         self._crop_padding, self._cutout_length, self._precision = crop_padding, settings.cutout_length, settings.precision
         self._learning_rate = torch.zeros((), dtype=scalar_dtype, device=device)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             model.parameters(),
             lr=settings.lr_max,
             momentum=settings.momentum,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +20,6 @@ from nases_env.networks import (
     count_flops,
     count_parameters,
 )
-from nases_env.networks.costs import _compute_shapes, _tensors
 from nases_env.search_spaces import get_search_space
 from nases_env.training import ChannelStatistics
 from tests.networks.cells import ENAS_NORMAL, ENAS_REDUCTION, random_cell
@@ -69,30 +66,6 @@ def test_results_that_nothing_reads_do_not_count() -> None:
     """Such as the indices of max pooling and the statistics of batch norm."""
     assert peak(nn.MaxPool2d(3, 1, 1)) == (3 + 3) * MAP
     assert peak(nn.BatchNorm2d(3)) == (3 + 3) * MAP
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    ("operation", "others"),
-    [
-        (torch.ops.aten.native_batch_norm.default, [*([(5,)] * 4), False, 0.1, 1e-5]),
-        (torch.ops.aten.relu.default, []),
-        (torch.ops.aten.add.Tensor, [(2, 5, 4, 3)]),
-        (torch.ops.aten.add.Tensor, [(1, 5, 1, 1)]),
-        (torch.ops.aten.add.Tensor, [(3, 2, 5, 4, 3)]),
-        (torch.ops.aten.add.Tensor, [1.0]),
-    ],
-)
-def test_computed_shapes_are_like_those_of_torch(
-    memory_format: torch.memory_format, operation: Any, others: list[Any]
-) -> None:
-    inputs = torch.empty(2, 5, 4, 3, device="meta").contiguous(memory_format=memory_format)
-    arguments = (inputs, *(torch.empty(each, device="meta") if isinstance(each, tuple) else each for each in others))
-    results, expected = _compute_shapes(operation, arguments, {}), operation(*arguments)
-    for result, other in zip(_tensors(results), _tensors(expected), strict=True):
-        assert (result.shape, result.stride(), result.dtype) == (other.shape, other.stride(), other.dtype)
-        assert result.untyped_storage().nbytes() == other.untyped_storage().nbytes()
-        assert result.untyped_storage()._cdata != inputs.untyped_storage()._cdata
 
 
 def test_tensor_that_is_read_later_stays() -> None:

@@ -5,8 +5,9 @@
 With each seed, an agent searches three times: with rewards after 12 epochs alone, with the rungs 12 and 200, and with 12
 epochs alone but more children, at most as many training epochs as the search with rungs. The result of a search is its best
 child: by the accuracy after 12 epochs, or after 200 epochs among the promoted children. Its test accuracy after 200 epochs
-is compared. The seed determines the order of the operators. The numbers of epochs in the table assume that all children are
-distinct: an agent that repeats children needs fewer epochs and promotes fewer children.
+is compared. The result by the mean of both is the promoted child with the highest mean of its two accuracies, each
+standardized over the promoted children. The seed determines the order of the operators. The numbers of epochs in the table
+assume that all children are distinct: an agent that repeats children needs fewer epochs and promotes fewer children.
 
 The accuracies are read from two CSV files: the table of NAS-Bench-201 (see ``NASES-NASBench201-v0``), and one with the
 columns ``arch`` and ``valid_accuracy_200_epochs_cifar10``.
@@ -37,15 +38,20 @@ from nases_env.atomic_io import write_atomically
 from nases_env.command_line import run_command
 from nases_env.errors import InputError, did_you_mean
 from nases_env.evaluation.nasbench201 import COLUMN_200, RUNGS, TABLE_NAME, NasBench201Evaluator
-from nases_env.search import SearchLoop
+from nases_env.search import SearchLoop, Trial
+from nases_env.search_spaces import Architecture
 from nases_env.seeding import numpy_generator
 
 SOURCE_COLUMN = "valid_accuracy_200_epochs_cifar10"
 TABLE_200_HINT = f"pass a CSV file with arch,{SOURCE_COLUMN} with --table-200"
-VARIANTS = {"short": "12 epochs", "equal": "12 epochs, equal cost", "rungs": "rungs 12, 200"}
-"""The compared searches and their headings."""
-DIFFERENCES = {"rungs – 12 epochs": "short", "rungs – equal cost": "equal"}
-TABLE_WIDTH = 220  # characters
+VARIANTS = {"short": "12 epochs", "equal": "12 epochs, equal cost", "rungs": "rungs 12, 200", "mean": "mean of both"}
+"""The compared results and their headings. The last two are chosen in the same search."""
+DIFFERENCES = {
+    "rungs – 12 epochs": ("rungs", "short"),
+    "mean of both – 12 epochs": ("mean", "short"),
+    "rungs – equal cost": ("rungs", "equal"),
+}
+TABLE_WIDTH = 280  # characters
 
 
 @dataclass
@@ -84,6 +90,10 @@ class Args:
         for option, minimum in {"budget": 1, "reduction_factor": 2, "num_seeds": 2, "num_processes": 1}.items():
             if getattr(self, option) < minimum:
                 raise InputError(f"--{option.replace('_', '-')} must be at least {minimum}, not {getattr(self, option)}")
+        if self.budget < self.reduction_factor:
+            raise InputError(
+                f"--budget {self.budget} promotes no child; it must be at least --reduction-factor, {self.reduction_factor}"
+            )
 
     @property
     def equal_budget(self) -> int:
@@ -172,7 +182,9 @@ def run_job(job: Job) -> Result:
         "equal": _search(job, args.equal_budget, ()),
         "rungs": _search(job, args.budget, RUNGS),
     }
-    return Result(job.agent, job.seed, {name: _test_accuracy(search) for name, search in searches.items()})
+    results = {name: _test_accuracy(search, _best(search)) for name, search in searches.items()}
+    results["mean"] = _test_accuracy(searches["rungs"], best_mean(searches["rungs"].trials))
+    return Result(job.agent, job.seed, results)
 
 
 def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
@@ -188,11 +200,24 @@ def _search(job: Job, budget: int, rungs: tuple[int, ...]) -> SearchLoop:
     return run_agent(agent, options, reduction_factor=job.args.reduction_factor)
 
 
-def _test_accuracy(search: SearchLoop) -> float:
-    evaluator, best = search.env.evaluator, search.best
+def _best(search: SearchLoop) -> Architecture:
+    assert search.best is not None
+    return search.best.architecture
+
+
+def best_mean(trials: Sequence[Trial]) -> Architecture:
+    """Return the promoted child with the highest mean of its rewards at both rungs, standardized over the promoted ones."""
+    promoted = [trial for trial in trials if trial.is_promotion]
+    first = {trial.architecture.key: trial.evaluation.reward for trial in trials if not trial.is_promotion}
+    rewards = np.array([(first[trial.architecture.key], trial.evaluation.reward) for trial in promoted])
+    scores = (rewards - rewards.mean(0)) / np.maximum(rewards.std(0), 1e-12)
+    return promoted[int(scores.mean(1).argmax())].architecture
+
+
+def _test_accuracy(search: SearchLoop, architecture: Architecture) -> float:
+    evaluator = search.env.evaluator
     assert isinstance(evaluator, NasBench201Evaluator)
-    assert best is not None
-    return evaluator.report_test_accuracy(best.architecture)
+    return evaluator.report_test_accuracy(architecture)
 
 
 def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
@@ -205,15 +230,20 @@ def analyze(results: Sequence[Result], args: Args) -> dict[str, Any]:
         agents[agent] = {
             "test_accuracy": {name: statistics.mean(values[name], rng)._asdict() for name in VARIANTS},
             "differences": {
-                title: statistics.mean(values["rungs"] - values[other], rng)._asdict()
-                for title, other in DIFFERENCES.items()
+                title: statistics.mean(values[first] - values[second], rng)._asdict()
+                for title, (first, second) in DIFFERENCES.items()
             },
         }
     rung_epochs = args.budget * RUNGS[0] + args.num_promotions * (RUNGS[1] - RUNGS[0])
     return {
         "benchmark": "rungs",
         "settings": dataclasses.asdict(args),
-        "epochs": {"short": args.budget * RUNGS[0], "equal": args.equal_budget * RUNGS[0], "rungs": rung_epochs},
+        "epochs": {
+            "short": args.budget * RUNGS[0],
+            "equal": args.equal_budget * RUNGS[0],
+            "rungs": rung_epochs,
+            "mean": rung_epochs,
+        },
         "agents": agents,
         "results": [result._asdict() for result in results],
     }

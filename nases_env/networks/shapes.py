@@ -1,6 +1,6 @@
 """Shapes of the results of frequent operations on the device "meta".
 
-Torch computes most of them in Python, and for that it imports SymPy and its compiler, which takes as long as importing torch.
+Torch computes most of them in Python. For that, it imports SymPy and its compiler, which takes as long as importing torch.
 """
 
 from __future__ import annotations

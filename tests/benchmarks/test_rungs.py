@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rungs import Args, Job, Result, analyze, merge_tables, run_job
+from benchmarks.rungs import Args, Job, Result, analyze, best_mean, merge_tables, run_job
 from nases_env.errors import InputError
-from nases_env.evaluation import NasBench201Evaluator
-from nases_env.search import Agent, SearchLoop
+from nases_env.evaluation import Evaluation, NasBench201Evaluator, Status
+from nases_env.search import Agent, SearchLoop, Trial
 from nases_env.search_spaces.nasbench201 import NasBench201
 from tests.commands import run_benchmark
 from tests.evaluation.test_nasbench201 import STRINGS, write_table
@@ -84,9 +84,28 @@ def test_rungs_find_the_best_promoted_child(tables: tuple[Path, Path], tmp_path:
     assert "rungs – equal cost" in output
     report = json.loads((tmp_path / "out.json").read_text())
     # 5 promotions of 188 epochs cost as much as 78 children.
-    assert report["epochs"] == {"short": 240, "equal": (20 + 78) * 12, "rungs": 240 + 5 * 188}
+    assert report["epochs"] == {"short": 240, "equal": (20 + 78) * 12, "rungs": 240 + 5 * 188, "mean": 240 + 5 * 188}
     for metrics in report["agents"].values():
         assert metrics["differences"]["rungs – 12 epochs"]["value"] > 0
+
+
+def test_result_by_the_mean_of_both_accuracies() -> None:
+    """The second child is neither the best after 12 epochs nor after 200, but it is nearly the best after both."""
+    space = NasBench201()
+    children = [space.from_string(STRINGS[row]) for row in range(4)]
+    short, long = (0.60, 0.59, 0.50, 0.40), (0.70, 0.89, 0.90, None)  # the last child is not promoted
+    trials = [
+        Trial(0, child, Evaluation(child.key, 0, Status.OK, score=reward), is_promotion=rewards is long)
+        for rewards in (short, long)
+        for child, reward in zip(children, rewards, strict=True)
+        if reward is not None
+    ]
+    assert best_mean(trials) == children[1]
+
+
+def test_budget_without_a_promotion_is_one_line() -> None:
+    with pytest.raises(InputError, match="--budget 9 promotes no child; it must be at least --reduction-factor, 10"):
+        Args(budget=9)
 
 
 def test_each_search_knows_its_own_budget(
@@ -113,12 +132,13 @@ def test_each_search_knows_its_own_budget(
 
 def test_differences_are_paired_by_seed() -> None:
     args = Args(agents=("random_search",), num_seeds=3)
-    accuracies = [(0.5, 0.6, 0.7), (0.1, 0.2, 0.3), (0.8, 0.8, 0.9)]
+    accuracies = [(0.5, 0.6, 0.7, 0.5), (0.1, 0.2, 0.3, 0.3), (0.8, 0.8, 0.9, 0.9)]
     results = [
-        Result("random_search", seed, dict(zip(("short", "equal", "rungs"), values, strict=True)))
+        Result("random_search", seed, dict(zip(("short", "equal", "rungs", "mean"), values, strict=True)))
         for seed, values in enumerate(accuracies)
     ]
     metrics = analyze(results, args)["agents"]["random_search"]
     assert metrics["test_accuracy"]["rungs"]["value"] == pytest.approx(1.9 / 3)
     assert metrics["differences"]["rungs – 12 epochs"]["value"] == pytest.approx(0.5 / 3)
+    assert metrics["differences"]["mean of both – 12 epochs"]["value"] == pytest.approx(0.1)
     assert metrics["differences"]["rungs – equal cost"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})

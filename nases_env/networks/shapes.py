@@ -67,7 +67,9 @@ def _convolve(
     output_padding: Sequence[int],
     groups: int,
 ) -> Tensor | None:
-    if is_transposed or images.dim() != weight.dim() or images.shape[1] != weight.shape[1] * groups:
+    if is_transposed or images.dim() != weight.dim() or images.dtype != weight.dtype:
+        return None
+    if groups < 1 or images.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
     sizes = _slide(images, weight.shape[2:], stride, padding, dilation)
     return None if sizes is None else images.new_empty((images.shape[0], weight.shape[0], *sizes))
@@ -135,6 +137,8 @@ def _slide(
         return None
     sizes = []
     for size, width, distance, before, step in zip(*numbers, strict=True):
+        if min(width, distance, step) < 1 or before < 0:
+            return None
         steps, rest = divmod(size + 2 * before - step * (width - 1) - 1, distance)
         if steps < 0 or (rest > 0 and rounds_up):
             return None

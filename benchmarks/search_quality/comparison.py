@@ -74,7 +74,15 @@ from benchmarks.common.identity import (
 from benchmarks.common.records import Record, RecordFile, find_duplicate_steps, find_incumbent_steps
 from benchmarks.common.searches import run_agent
 from benchmarks.common.workers import map_unordered
-from benchmarks.search_quality.ablations import NegatedSizes, ShuffledSizes, WithoutPaths, WithoutSizes
+from benchmarks.search_quality.ablations import (
+    ModelAssistedNegatedSizes,
+    ModelAssistedShuffledSizes,
+    ModelAssistedWithoutSizes,
+    NegatedSizes,
+    ShuffledSizes,
+    WithoutPaths,
+    WithoutSizes,
+)
 from nases_env.envs import NASESEnv
 from nases_env.errors import InputError, did_you_mean
 from nases_env.search import SearchArgs, SearchLoop, make_env
@@ -153,6 +161,15 @@ ABLATIONS: dict[str, Entry] = {
     "model_assisted_no_screening": Entry(
         "model-assisted, random first children", ModelAssisted, model_assisted.Args(screen=False), "model_assisted"
     ),
+    "model_assisted_no_sizes": Entry(
+        "model-assisted, no sizes", ModelAssistedWithoutSizes, model_assisted.Args(), "model_assisted"
+    ),
+    "model_assisted_negated_sizes": Entry(
+        "model-assisted, negated sizes", ModelAssistedNegatedSizes, model_assisted.Args(), "model_assisted"
+    ),
+    "model_assisted_shuffled_sizes": Entry(
+        "model-assisted, shuffled sizes", ModelAssistedShuffledSizes, model_assisted.Args(), "model_assisted"
+    ),
     "model_assisted_50": Entry(
         "model-assisted, 50 samples of the policy", ModelAssisted, model_assisted.Args(**FROM_POLICY_ALONE), "model_assisted"
     ),
@@ -210,9 +227,12 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
     "large first children – random ones (model-assisted)": ("model_assisted", "model_assisted_no_screening"),
     "large first children – random ones (Bayesian opt.)": ("bayesian_optimization", "bayesian_optimization_no_screening"),
     "kernel on paths – no paths": ("bayesian_optimization", "bayesian_optimization_no_paths"),
-    "sizes – no sizes": ("bayesian_optimization", "bayesian_optimization_no_sizes"),
-    "negated sizes – no sizes": ("bayesian_optimization_negated_sizes", "bayesian_optimization_no_sizes"),
-    "shuffled sizes – no sizes": ("bayesian_optimization_shuffled_sizes", "bayesian_optimization_no_sizes"),
+    "sizes – no sizes (model-assisted)": ("model_assisted", "model_assisted_no_sizes"),
+    "negated sizes – no sizes (model-assisted)": ("model_assisted_negated_sizes", "model_assisted_no_sizes"),
+    "shuffled sizes – no sizes (model-assisted)": ("model_assisted_shuffled_sizes", "model_assisted_no_sizes"),
+    "sizes – no sizes (Bayesian opt.)": ("bayesian_optimization", "bayesian_optimization_no_sizes"),
+    "negated sizes – no sizes (Bayesian opt.)": ("bayesian_optimization_negated_sizes", "bayesian_optimization_no_sizes"),
+    "shuffled sizes – no sizes (Bayesian opt.)": ("bayesian_optimization_shuffled_sizes", "bayesian_optimization_no_sizes"),
 }
 """Pairs of agents that are compared seed by seed, by the title of their difference."""
 

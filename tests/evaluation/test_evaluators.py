@@ -23,6 +23,7 @@ from nases_env.evaluation import (
     training,
 )
 from nases_env.networks import count_parameters
+from nases_env.optimizers import SGD
 from nases_env.search_spaces import EnasMicro, EnasMicroSized, get_search_space
 from nases_env.training import datasets
 from tests.search_spaces.test_enas_micro import reorder_architecture
@@ -76,15 +77,15 @@ class KilledError(Exception):
 def count_steps(monkeypatch: pytest.MonkeyPatch, fatal: int | None = None) -> list[int]:
     """Count the steps of SGD; the step with the number ``fatal`` raises ``KilledError``."""
     steps: list[int] = []
-    step = torch.optim.SGD.step
+    step = SGD.step
 
-    def counted_step(optimizer: torch.optim.SGD, *arguments: Any) -> Any:
+    def counted_step(optimizer: SGD, *arguments: Any) -> Any:
         if len(steps) == fatal:
             raise KilledError
         steps.append(len(steps))
         return step(optimizer, *arguments)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", counted_step)
+    monkeypatch.setattr(SGD, "step", counted_step)
     return steps
 
 

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from nases_env.errors import InputError
 from nases_env.networks import NetworkSettings
+from nases_env.optimizers import SGD
 from nases_env.search_spaces import get_search_space
 from nases_env.training import ImageSet, TrainingSettings, train_classifier
 from nases_env.training.augmentation import ChannelStatistics, channel_statistics, draw_augmentation
@@ -77,7 +78,7 @@ def test_step_reads_no_values(space: str) -> None:
 def test_step_keeps_its_tensors_on_the_gpu(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors need no GPU, but the backward pass and the optimizer are kernels of CUDA."""
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda optimizer: None)
+    monkeypatch.setattr(SGD, "step", lambda optimizer: None)
     fake_step(lambda: network(space, SIZES[space], (3, 8, 8), 3), torch.device("cuda"))
 
 

@@ -90,20 +90,28 @@ def signals_of_training(name: str, results: Sequence[Measurements]) -> list[Sign
 
 
 def signals_of_rungs(results: Sequence[Measurements], rungs: Sequence[int]) -> list[Signal]:
-    """Return the signals of the final training stopped after each of the epochs ``rungs``.
+    """Return the signals of the final training after each of the epochs ``rungs``, and after its last epoch.
 
-    From the second rung, they include the validation accuracy after the last epoch, extrapolated from the rungs so far.
+    From the second rung, they include the mean of the validation accuracies after this rung and the one before, and before
+    the last epoch, its validation accuracy extrapolated from the rungs so far.
     """
+    num_epochs = len(results[0]["epochs"])
+    ends = [*rungs, num_epochs]
     signals = []
-    for index, rung in enumerate(rungs):
-        name = f"epoch {rung} of the final training"
-        prefixes = [{"epochs": dict(itertools.islice(result["epochs"].items(), rung))} for result in results]
+    for index, end in enumerate(ends):
+        name = f"epoch {end} of the final training"
+        prefixes = [{"epochs": dict(itertools.islice(result["epochs"].items(), end))} for result in results]
         signals += signals_of_training(name, prefixes)
         if index > 0:
-            ends = rungs[: index + 1]
-            accuracies = [[result["epochs"][str(end)]["valid_accuracy"] for end in ends] for result in results]
-            values = extrapolate(ends, np.array(accuracies), len(results[0]["epochs"]))
-            signals.append(Signal(f"{name}: extrapolated_accuracy", values, signals[-1].seconds))
+            seconds = signals[-1].seconds
+            accuracies = np.array(
+                [[result["epochs"][str(each)]["valid_accuracy"] for each in ends[: index + 1]] for result in results]
+            )
+            mean_name = f"{name}: mean_accuracy of epochs {ends[index - 1]} and {end}"
+            signals.append(Signal(mean_name, accuracies[:, -2:].mean(axis=1), seconds))
+            if end < num_epochs:
+                values = extrapolate(ends[: index + 1], accuracies, num_epochs)
+                signals.append(Signal(f"{name}: extrapolated_accuracy", values, seconds))
     return signals
 
 

@@ -246,6 +246,26 @@ def test_log_linear_curves_are_extrapolated_exactly() -> None:
     assert extrapolated.seconds == 6.0
 
 
+def test_signals_of_rungs_include_the_last_epoch_and_the_mean_with_the_rung_before() -> None:
+    accuracies = {1: [0.1, 0.2], 2: [0.0, 0.9], 3: [0.3, 0.6], 4: [0.5, 0.7]}
+    results = [
+        {
+            "epochs": {
+                str(epoch): {"valid_accuracy": values[cell], "train_loss": 1.0, "seconds": 2.0 * epoch}
+                for epoch, values in accuracies.items()
+            }
+        }
+        for cell in range(2)
+    ]
+    signals = {signal.name: signal for signal in signals_of_rungs(results, [1, 3])}
+    assert signals["epoch 4 of the final training: valid_accuracy"].values.tolist() == [0.5, 0.7]
+    assert "epoch 4 of the final training: extrapolated_accuracy" not in signals
+    np.testing.assert_allclose(signals["epoch 3 of the final training: mean_accuracy of epochs 1 and 3"].values, [0.2, 0.4])
+    mean = signals["epoch 4 of the final training: mean_accuracy of epochs 3 and 4"]
+    np.testing.assert_allclose(mean.values, [0.4, 0.65])
+    assert mean.seconds == 8.0
+
+
 def random_batch() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 10, generator=generator)

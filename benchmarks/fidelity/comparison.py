@@ -11,6 +11,8 @@ signals of the final training itself, which are those of the first seed, with th
 seconds, or wall time on a GPU. The short training ``distillation`` uses the outputs of a wider network, the teacher, which
 is trained once before the other trainings. Its training is not part of their seconds.
 
+``--further-cells`` also trains given cells, such as those that searches chose, to compare them with the random ones.
+
 The same command resumes the trainings in ``--work-dir``, the final ones after their last checkpoint. With ``--archive``,
 finished trainings are also kept in one file, from which another machine continues.
 """
@@ -36,6 +38,7 @@ from benchmarks.common.archive import archived
 from benchmarks.common.identity import digest_of_own_images
 from benchmarks.common.report import TextTable, format_interval
 from benchmarks.common.workers import map_unordered
+from benchmarks.fidelity.cells import FIRST_FURTHER, MEANS, describe_further_cells, mean_row, read_cells, sample_cells
 from benchmarks.fidelity.rungs import RungSchedule, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
     FINAL,
@@ -63,7 +66,6 @@ from nases_env.training import load_images
 
 RUNGS = (1, 3, 7)  # the ends of the cosine cycles of the recipe cpu, before its last
 MIN_CELLS = 3
-MAX_REPEATS = 10_000  # repeated samples in a row after which a search space has no other architectures
 TABLE_WIDTH = 200  # characters
 SUBSET_SIZE = 16  # cells in a simulated search with rungs
 Results = dict[tuple[int, int], dict[str, Any]]
@@ -94,6 +96,9 @@ class Args:
     """Preset of the short trainings, and of the recipe of the final training."""
     num_cells: int = 32
     """Number of random cells."""
+    further_cells: Path | None = None
+    """File with further cells, such as those that searches chose: one architecture per line, as in best.json. They are
+    trained after the random ones and compared with them. The signals are compared by the random cells only."""
     num_seeds: int = 2
     """Number of final trainings of each cell."""
     trainings: tuple[str, ...] = tuple(SHORT_TRAININGS)
@@ -120,6 +125,8 @@ class Args:
     def __post_init__(self) -> None:
         if self.num_cells < MIN_CELLS or self.num_seeds < 2 or self.num_processes < 1:
             raise InputError(f"fidelity needs at least {MIN_CELLS} --num-cells, 2 --num-seeds and 1 --num-processes")
+        if self.num_cells > FIRST_FURTHER:
+            raise InputError(f"--num-cells must be at most {FIRST_FURTHER}, not {self.num_cells}")
         require_at_least(self, 0, "num_trainings")
         require_at_least(self, 1, "num_resamples")
         for name in self.trainings:
@@ -129,34 +136,21 @@ class Args:
         resolve_preset(self.preset)
 
 
-def sample_cells(args: Args) -> list[Architecture]:
-    """Return distinct random cells; a larger number of cells only adds some.
-
-    Raises:
-        InputError: if the search space has too few architectures.
-    """
-    space, rng = get_search_space(args.search_space), numpy_generator(args.seed, "fidelity", "cells")
-    cells: dict[str, Architecture] = {}
-    num_repeats = 0
-    while len(cells) < args.num_cells:
-        cell = space.sample(rng)
-        num_repeats = num_repeats + 1 if cell.key in cells else 0
-        cells.setdefault(cell.key, cell)
-        if num_repeats == MAX_REPEATS:
-            raise InputError(
-                f"{args.search_space} has only {len(cells)} architectures; pass --num-cells {len(cells)} or fewer"
-            )
-    return list(cells.values())
-
-
 def settings_of(args: Args, name: str) -> ChildSettings:
     """Return the settings of a training by name."""
     _, preset = resolve_preset(args.preset)
     return final_settings(preset, args.preset) if name == FINAL else replace(preset, **SHORT_TRAININGS[name])
 
 
+def random_cells(args: Args) -> list[Architecture]:
+    """Return the random cells."""
+    return sample_cells(args.search_space, args.num_cells, args.seed)
+
+
 def make_jobs(args: Args) -> list[Job]:
     """Return all trainings, cell by cell, so that the finished ones are complete for the first cells."""
+    further = [] if args.further_cells is None else read_cells(args.further_cells, args.search_space)
+    cells = [*enumerate(random_cells(args)), *enumerate(further, FIRST_FURTHER)]
     repeats = [(FINAL, repeat) for repeat in range(args.num_seeds)]
     repeats += [(name, repeat) for name in args.trainings for repeat in range(args.num_seeds)]
     image_size = settings_of(args, FINAL).image_size
@@ -178,7 +172,7 @@ def make_jobs(args: Args) -> list[Job]:
             is_final=name == FINAL,
             work_dir=args.work_dir,
         )
-        for index, cell in enumerate(sample_cells(args))
+        for index, cell in cells
         for name, repeat in repeats
     ]
 
@@ -190,6 +184,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         InputError: if fewer than ``MIN_CELLS`` cells are finished.
     """
     results, failed_cells = _read_results(jobs)
+    failed_cells = {cell for cell in failed_cells if cell < FIRST_FURTHER}
     cells = _finished_cells(results, failed_cells, args)
     by_cell = {
         name: [[finished[cell, repeat] for cell in cells] for repeat in range(args.num_seeds)]
@@ -231,6 +226,7 @@ def analyze(jobs: Sequence[Job], args: Args) -> dict[str, Any]:
         "signals": sorted(rows, key=lambda row: -(row["spearman"][0] or 0.0)),
         "rewards": rewards,
         "rung_schedules": sorted(rung_rows, key=lambda row: row["cost"]),
+        "further_cells": describe_further_cells(results[FINAL], args.num_seeds, test.mean(axis=1)),
     }
 
 
@@ -297,7 +293,7 @@ def _signals_of_sizes(cells: Sequence[int], args: Args) -> list[Signal]:
     """Return the signals that need no training, of the finished cells."""
     settings = settings_of(args, FINAL)
     images = load_images(args.dataset, train=False, data_dir=args.data_dir, image_size=settings.image_size)
-    space, architectures = get_search_space(args.search_space), sample_cells(args)
+    space, architectures = get_search_space(args.search_space), random_cells(args)
     with torch.device("meta"):
         networks = [
             space.build(architectures[cell], settings, num_classes=len(images.class_names), image_shape=images.image_shape)
@@ -374,7 +370,7 @@ def to_csv(jobs: Sequence[Job]) -> str:
 
 
 def make_tables(report: dict[str, Any]) -> list[TextTable]:
-    """Return the tables of the signals and of the rung schedules."""
+    """Return the tables of the signals, of the rung schedules, and of the further cells if there are any."""
     headings = ["signal", "Spearman (95%)", "Kendall", "regret of top 1 in %", "of top 3", "Spearman, test", "seconds"]
     rows = [
         [
@@ -408,7 +404,7 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
     rung_rows = [
         [row["name"], row["signal"], _estimate(row["regret"], 100), f"{row['cost']:.0%}"] for row in report["rung_schedules"]
     ]
-    return [
+    tables = [
         TextTable(title, headings, rows),
         TextTable(
             "Spearman correlation of rewards with the final accuracy, by the exponent of the FLOPs",
@@ -421,6 +417,19 @@ def make_tables(report: dict[str, Any]) -> list[TextTable]:
             rung_rows,
         ),
     ]
+    if report["further_cells"]:
+        tables.append(_table_of_further_cells(report))
+    return tables
+
+
+def _table_of_further_cells(report: dict[str, Any]) -> TextTable:
+    rows = report["further_cells"]
+    labeled = [*((str(row["line"]), row) for row in rows), ("mean", mean_row(rows))]
+    return TextTable(
+        f"further cells; the mean test accuracy of the random ones is {report['test_accuracy']['mean']:.1%}",
+        ["line", "validation accuracy", "test accuracy", "random cells that are worse"],
+        [[label, *(f"{row[name]:.1%}" for name in MEANS)] for label, row in labeled],
+    )
 
 
 def _estimate(values: Sequence[float | None], scale: float = 1.0) -> str:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.fidelity import comparison, trainings
-from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables, sample_cells
+from benchmarks.fidelity import cells, comparison, trainings
+from benchmarks.fidelity.cells import describe_further_cells, mean_row, read_cells, sample_cells
+from benchmarks.fidelity.comparison import Args, analyze, main, make_jobs, make_tables
 from benchmarks.fidelity.rungs import RungSchedule, choose, describe_schedule, make_schedules
 from benchmarks.fidelity.signals import (
     METRICS,
@@ -31,6 +33,7 @@ from benchmarks.fidelity.techniques import TECHNIQUES, Distillation, GrowingImag
 from benchmarks.fidelity.trainings import find_teacher, read_teacher, run
 from nases_env.atomic_io import write_atomically
 from nases_env.errors import InputError
+from nases_env.search_spaces import get_search_space
 from nases_env.training import TrainingSettings, train_classifier
 from tests.commands import run_benchmark
 from tests.embedding.spaces import ListSpace
@@ -197,7 +200,7 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
     assert opposite["between_seeds"] == pytest.approx(-1.0)
     assert opposite["with_mean"] is None
     assert ceiling(np.ones((3, 2))) == {"between_seeds": None, "with_mean": None}
-    table, *_ = make_tables(
+    table, *_, further = make_tables(
         {
             "num_cells": 4,
             "num_failed_cells": 0,
@@ -207,10 +210,14 @@ def test_ceiling_is_1_for_equal_seeds_and_undefined_for_opposite_ones() -> None:
             "signals": [],
             "rewards": {},
             "rung_schedules": [],
+            "test_accuracy": {"mean": 0.5, "sd": 0.1},
+            "further_cells": [{"line": 2, "valid_accuracy": 0.7, "test_accuracy": 0.6, "worse_random_cells": 0.75}],
         }
     )
     assert "-1.00 between two final trainings, – with their mean" in table.title
     assert "teacher of the distillation was trained once, in 12.3 seconds" in table.title
+    assert further.title.endswith("random ones is 50.0%")
+    assert further.rows == [["2", "70.0%", "60.0%", "75.0%"], ["mean", "70.0%", "60.0%", "75.0%"]]
 
 
 def test_intervals_are_unknown_without_samples() -> None:
@@ -444,10 +451,68 @@ def test_schedules_end_with_the_whole_training() -> None:
 
 
 def test_too_few_architectures_are_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "get_search_space", lambda name: ListSpace((2, 2)))
-    assert len(sample_cells(Args(search_space="list", num_cells=4))) == 4
+    monkeypatch.setattr(cells, "get_search_space", lambda name: ListSpace((2, 2)))
+    assert len(sample_cells("list", 4, seed=0)) == 4
     with pytest.raises(InputError, match="list has only 4 architectures; pass --num-cells 4 or fewer"):
-        sample_cells(Args(search_space="list", num_cells=5))
+        sample_cells("list", 5, seed=0)
+
+
+def test_further_cells_are_trained_after_the_random_ones(tmp_path: Path) -> None:
+    first, second = sample_cells("nasbench201", 2, seed=5)
+    path = tmp_path / "cells.jsonl"
+    path.write_text("".join(get_search_space("nasbench201").to_json(cell) + "\n" for cell in (first, second)))
+    assert [cell.key for cell in read_cells(path, "nasbench201")] == [first.key, second.key]
+
+    def further_jobs(num_cells: int) -> list[trainings.Job]:
+        args = Args(search_space="nasbench201", num_cells=num_cells, trainings=("preset",), further_cells=path)
+        jobs = make_jobs(args)
+        assert [job.key for job in jobs[: 4 * num_cells]] == [
+            job.key for job in make_jobs(dataclasses.replace(args, further_cells=None))
+        ]
+        return jobs[4 * num_cells :]
+
+    jobs = further_jobs(3)
+    assert [(job.key, job.name) for job in jobs[1:3]] == [(first.key, "final"), (first.key, "preset")]
+    assert {job.key for job in jobs[4:]} == {second.key}
+    assert jobs == further_jobs(4)  # the number of random cells does not change their files
+
+
+def test_further_cells_are_compared_with_the_random_ones() -> None:
+    def result(valid: float, test: float) -> dict[str, Any]:
+        return {
+            "key": "cell",
+            "epochs": {"1": {"valid_accuracy": 0.0}, "2": {"valid_accuracy": valid}},
+            "test_accuracy": test,
+        }
+
+    finals = {(0, 0): result(0.9, 0.9), (0, 1): result(0.9, 0.9)}  # a random cell
+    finals |= {(1000, 0): result(0.6, 0.5), (1000, 1): result(0.8, 0.7), (1001, 0): result(0.5, 0.5)}
+    finals |= {(1002, 0): result(0.2, 0.1), (1002, 1): result(0.2, 0.1)}
+    rows = describe_further_cells(finals, 2, np.array([0.2, 0.4, 0.6, 0.8]))
+    assert [row["line"] for row in rows] == [1, 3]  # the second is not finished
+    assert rows[0] == {
+        "line": 1,
+        "key": "cell",
+        "valid_accuracy": pytest.approx(0.7),
+        "test_accuracy": pytest.approx(0.6),
+        "worse_random_cells": 0.5,
+    }
+    assert mean_row(rows) == pytest.approx({"valid_accuracy": 0.45, "test_accuracy": 0.35, "worse_random_cells": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cells.jsonl is empty; pass a file with one architecture per line"),
+        ('{"search_space": "enas_micro"}\n', "line 1 of .*cells.jsonl is not a valid architecture"),
+    ],
+)
+def test_invalid_file_of_further_cells_is_an_input_error(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        make_jobs(Args(search_space="nasbench201", further_cells=path))
+    assert "\n" not in str(caught.value)
 
 
 def test_unfinished_cells_and_invalid_options_are_input_errors(tmp_path: Path) -> None:
